@@ -1,0 +1,152 @@
+"""Embeddings on disk: features by sample index, labels, classifiers, and a meta file that seals them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import CHUNK_BYTES, read_json, write_json
+from mrl_experiments.heads import Heads
+from mrl_experiments.nesting import prefix
+
+FEATURES, LABELS, HEADS, META = "features.npy", "labels.npy", "heads.safetensors", "meta.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The representation of one data split by one run.
+
+    features: (N, D) float32, often a read-only memory map; never modified.
+    labels: (N,) int64. heads: the run's classifiers, if it has any.
+    meta: run, method, model, dataset, split, seed, dims (those trained), and what else the writer knew.
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    heads: Heads | None
+    meta: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def width(self) -> int:
+        """The number of features D."""
+        return int(self.features.shape[1])
+
+    @property
+    def trained_dims(self) -> tuple[int, ...]:
+        """The sizes the run was trained at."""
+        return tuple(self.meta.get("dims", (self.width,)))
+
+    def at(self, dim: int) -> NDArray[np.float32]:
+        """Return the first `dim` features (N, dim) as a view. Raises UserError beyond the width."""
+        if not 1 <= dim <= self.width:
+            raise UserError(f"dim {dim} is not stored", expected=f"a size from 1 to {self.width}")
+        return prefix(self.features, dim)
+
+    def with_features(self, features: NDArray[np.float32], heads: Heads | None) -> "Embeddings":
+        """Return the same samples under another representation."""
+        return replace(self, features=features, heads=heads)
+
+
+def create(folder: Path, count: int, width: int) -> NDArray[np.float32]:
+    """Open a new memory-mapped (count, width) float32 array for writing; `seal` makes it complete.
+
+    An earlier seal is removed first, so a half-written folder is never taken for complete.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / META).unlink(missing_ok=True)
+    return np.lib.format.open_memmap(folder / FEATURES, mode="w+", dtype=np.float32, shape=(count, width))
+
+
+def seal(folder: Path, labels: NDArray[np.int64], heads: Heads | None, meta: Mapping[str, Any]) -> None:
+    """Write labels and heads, then the meta file with sizes and checksums, last and atomically."""
+    np.save(folder / LABELS, labels.astype(np.int64, copy=False))
+    (folder / HEADS).unlink(missing_ok=True)
+    if heads is not None:
+        heads.save(folder / HEADS)
+    features = np.load(folder / FEATURES, mmap_mode="r")
+    write_json(
+        folder / META,
+        {
+            **meta,
+            "version": VERSION,
+            "shape": list(features.shape),
+            "checksum": {name: _checksum(folder / name) for name in (FEATURES, LABELS)},
+        },
+    )
+
+
+def is_complete(folder: Path, expected: Mapping[str, Any]) -> bool:
+    """Tell whether `folder` holds sealed embeddings whose meta agrees with `expected`."""
+    if not (folder / META).exists():
+        return False
+    meta = read_json(folder / META)
+    return meta.get("version") == VERSION and all(meta.get(key) == value for key, value in expected.items())
+
+
+def load(folder: Path, *, verify: bool = True) -> Embeddings:
+    """Open sealed embeddings as a read-only memory map.
+
+    Raises UserError when the folder is incomplete, or shape, checksum or values disagree with the meta file.
+    """
+    remedy = "repeat embed.py with overwrite=true"
+    if not (folder / META).exists():
+        raise UserError(f"{folder} holds no complete embeddings", remedy=remedy)
+    meta = read_json(folder / META)
+    features: NDArray[np.float32] = np.load(folder / FEATURES, mmap_mode="r")
+    labels = np.load(folder / LABELS)
+    if list(features.shape) != meta["shape"] or len(labels) != len(features):
+        raise UserError(
+            f"{folder}: features {features.shape} and {len(labels)} labels",
+            expected=f"the shape {tuple(meta['shape'])} that its {META} states",
+            remedy=remedy,
+        )
+    if verify:
+        for name, checksum in meta["checksum"].items():
+            if _checksum(folder / name) != checksum:
+                raise UserError(f"{folder / name} has changed since it was written", remedy=remedy)
+        check_finite(features, str(folder))
+    heads = Heads.load(folder / HEADS) if (folder / HEADS).exists() else None
+    return Embeddings(features, labels, heads, meta)
+
+
+def check_finite(features: NDArray[np.float32], name: str, block: int = 65536) -> None:
+    """Raise UserError that counts the samples with NaN or infinite values, or with zeros only."""
+    bad: list[int] = []
+    zero: list[int] = []
+    for start in range(0, len(features), block):
+        part = features[start : start + block]
+        peak = np.abs(part).max(axis=1)
+        bad.extend((start + np.flatnonzero(~np.isfinite(peak))).tolist())
+        zero.extend((start + np.flatnonzero(peak == 0)).tolist())
+    for kind, rows in (("NaN or infinite values", bad), ("zeros only", zero)):
+        if rows:
+            raise UserError(
+                f"{name}: {len(rows)} of {len(features)} embeddings hold {kind}, first sample {rows[0]}",
+                expected="finite, non-zero vectors (a zero vector has no direction)",
+                remedy="check the training run and repeat embed.py",
+            )
+
+
+def shared_width(parts: Sequence[Embeddings]) -> int:
+    """Return the width that all parts have in common. Raises UserError when they differ."""
+    widths = sorted({part.width for part in parts})
+    if len(widths) != 1:
+        raise UserError(f"embeddings of different widths {widths}", expected="one width")
+    return widths[0]
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

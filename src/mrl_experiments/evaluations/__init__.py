@@ -1,0 +1,1 @@
+"""One evaluation a file: embeddings in, measurements out."""

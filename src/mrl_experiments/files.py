@@ -1,0 +1,69 @@
+"""Writing files so that a reader sees the old content or the new one, never half of it."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mrl_experiments.errors import UserError
+
+CHUNK_BYTES = 1 << 22
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that replaces it when the block ends well.
+
+    On an error the temporary file is removed and `target` stays as it was. Raises UserError on a full disk.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except OSError as error:
+        raise_if_disk_full(error, target)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def raise_if_disk_full(error: OSError, target: Path) -> None:
+    """Turn ENOSPC into a UserError that names `target`; return on any other error."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise UserError(
+            f"no space left on the disk while writing {target}",
+            expected="enough free space for the file; nothing half-written was kept",
+            remedy="free some space, or choose another folder, and repeat the command",
+        ) from error
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(target) as path:
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

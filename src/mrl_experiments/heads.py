@@ -1,0 +1,67 @@
+"""The classifiers of a trained model, kept beside its embeddings so that no checkpoint is needed later."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import atomic_path
+from mrl_experiments.nesting import prefix
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Linear classifiers on prefixes.
+
+    weights: {dim: (C, dim)}, biases: {dim: (C,)}. `tied`: there is one classifier, and its first m columns
+    are a classifier for the first m features, for any m (MRL-E; reductions of a fixed-feature model).
+    """
+
+    weights: Mapping[int, Array]
+    biases: Mapping[int, Array]
+    tied: bool
+
+    def dims(self) -> tuple[int, ...]:
+        """Return the sizes that have a classifier of their own, ascending."""
+        return tuple(sorted(self.weights))
+
+    def serves(self, dim: int) -> bool:
+        """Tell whether there is a classifier for the first `dim` features."""
+        return dim <= max(self.weights) if self.tied else dim in self.weights
+
+    def at(self, dim: int) -> tuple[Array, Array]:
+        """Return the classifier for the first `dim` features: weight (C, dim), bias (C,)."""
+        if not self.serves(dim):
+            raise UserError(f"no classifier at {dim} dims", expected=f"one of {list(self.dims())}")
+        own = max(self.weights) if self.tied else dim
+        return prefix(self.weights[own], dim), self.biases[own]
+
+    def logits(self, z: Array, dim: int) -> Array:
+        """Return the logits (B, C) of features z (B, >= dim)."""
+        weight, bias = self.at(dim)
+        return prefix(z, dim) @ weight.T + bias
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors, atomically."""
+        tensors = {f"weight.{d}": np.ascontiguousarray(w, dtype=np.float32) for d, w in self.weights.items()}
+        tensors |= {f"bias.{d}": np.ascontiguousarray(b, dtype=np.float32) for d, b in self.biases.items()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"tied": str(self.tied)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Heads":
+        """Read what `save` wrote."""
+        from safetensors import safe_open
+
+        tensors = load_file(path)
+        with safe_open(path, framework="np") as file:
+            tied = (file.metadata() or {}).get("tied") == "True"
+        weights = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("weight.")}
+        biases = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("bias.")}
+        return cls(weights, biases, tied)

@@ -1,0 +1,72 @@
+"""What every training method answers: embeddings, logits at each nested size, and the loss."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mrl_experiments.heads import Heads
+from mrl_experiments.nesting import NestingSpec
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """One forward pass of a method on a batch, L = number of nested sizes.
+
+    loss: () the weighted sum over sizes (Eq. 1), differentiable.
+    losses: (L,) each size's own loss, detached.
+    correct: (L,) number of samples whose top-1 prediction is right, detached float32.
+    count: number of samples that carry a label.
+    """
+
+    loss: Tensor
+    losses: Tensor
+    correct: Tensor
+    count: int
+
+
+class Method(nn.Module):
+    """A backbone with nested heads. Owns the backbone, because some methods rewire it.
+
+    `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
+    """
+
+    spec: NestingSpec
+
+    def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.spec = spec
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the full-width representation, (B, ...) -> (B, D)."""
+        features: Tensor = self.backbone(x)
+        return features
+
+    @abstractmethod
+    def logits(self, z: Tensor) -> dict[int, Tensor]:
+        """Return {dim: (B, C)} for features z (B, D)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor) -> StepOutput:
+        """Return the loss of a batch: inputs x (B, ...), labels y (B,) int64."""
+
+    @abstractmethod
+    def heads(self) -> Heads:
+        """Return a copy of the classifiers, to be stored beside the embeddings."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hear which epoch begins; methods with a schedule of their own override this."""
+
+
+def width_of(backbone: nn.Module) -> int:
+    """Return the number of features D of a backbone."""
+    width = backbone.width
+    assert isinstance(width, int)
+    return width
+
+
+def as_float32(parameter: Tensor) -> "torch.Tensor":
+    """Detach a parameter to a float32 CPU copy."""
+    return parameter.detach().to("cpu", torch.float32).clone()

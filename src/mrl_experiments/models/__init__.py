@@ -1,0 +1,1 @@
+"""Backbones: (B, C, H, W) images or (B, T) tokens to (B, D) features."""

@@ -1,0 +1,1 @@
+"""The values printed in the paper, as result rows."""
