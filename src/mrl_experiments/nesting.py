@@ -3,18 +3,14 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, TypeVar, cast
 
 from mrl_experiments.errors import UserError
 
 SMALLEST_DEFAULT = 8
 
 
-class _Sliceable(Protocol):
-    def __getitem__(self, key: tuple[object, slice]) -> Self: ...
-
-
-Array = TypeVar("Array", bound=_Sliceable)
+Array = TypeVar("Array")  # a tensor, a numpy array or a memory map
 
 
 def prefix(z: Array, dim: int) -> Array:
@@ -22,7 +18,7 @@ def prefix(z: Array, dim: int) -> Array:
 
     Works for tensors, numpy arrays and memory maps alike.
     """
-    return z[..., :dim]
+    return cast(Array, cast(Any, z)[..., :dim])
 
 
 def default_dims(width: int, smallest: int = SMALLEST_DEFAULT) -> tuple[int, ...]:
