@@ -1,0 +1,37 @@
+"""From a configuration to a method, and from a run back to its trained method."""
+
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.losses.method import Method
+from mrl_experiments.runs import Run
+
+PREFIX = "method."  # of the method's parameters in a checkpoint of the LightningModule
+
+
+def build_method(cfg: DictConfig, *, channels: int, size: int, num_classes: int) -> Method:
+    """Build backbone and heads for images (channels, size, size) of `num_classes` classes."""
+    backbone = instantiate(cfg.model)(channels=channels, size=size)
+    method = instantiate(cfg.loss)(backbone=backbone, num_classes=num_classes)
+    assert isinstance(method, Method)
+    return method
+
+
+def load_method(run: Run) -> Method:
+    """Rebuild the trained method of a run, in evaluation mode on the CPU.
+
+    Raises UserError when the run has no checkpoint yet.
+    """
+    if not run.checkpoint.exists():
+        raise UserError(f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command")
+    checkpoint: dict[str, Any] = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+    cfg = run.config
+    cfg.model.pretrained = None  # the checkpoint brings the weights
+    method = build_method(cfg, **checkpoint["inputs"])
+    state = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
+    method.load_state_dict(state)
+    return method.eval()

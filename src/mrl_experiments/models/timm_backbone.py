@@ -1,0 +1,105 @@
+"""Any timm model as a backbone: images (B, C, H, W) to features (B, D)."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.models.blurpool import blur_strided_convolutions
+
+
+class TimmBackbone(nn.Module):
+    """A timm model without its classifier.
+
+    Parameters
+    ----------
+    arch: the timm name. name: how tables call it.
+    channels, size: what the data delivers: (B, channels, size, size).
+    pretrained: null, `true` or a timm tag (weights are downloaded), or a local weights file.
+    blurpool: low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
+    options: further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
+
+    `width` is D, measured, since no attribute of timm gives it for all architectures.
+    Raises UserError for an unknown architecture, weights that cannot be had, or a size it cannot take.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        name: str,
+        channels: int,
+        size: int,
+        pretrained: str | bool | None = None,
+        blurpool: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_arch(arch)
+        self.name = name
+        self.net = _create(arch, pretrained, channels, size, dict(options or {}))
+        if blurpool:
+            blur_strided_convolutions(self.net)
+        self.width = _measure_width(self.net, arch, channels, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (B, D) of images x (B, C, H, W)."""
+        features: Tensor = self.net(x)
+        return features
+
+
+def _check_arch(arch: str) -> None:
+    if not timm.is_model(arch.split(".")[0]):
+        near = difflib.get_close_matches(arch, timm.list_models(), n=3)
+        raise UserError(
+            f"model.arch={arch} is not a timm architecture",
+            expected=f"a name timm knows{', such as ' + ', '.join(near) if near else ''}",
+            remedy="list them with: python -c 'import timm; print(*timm.list_models())'",
+        )
+
+
+def _create(
+    arch: str, pretrained: str | bool | None, channels: int, size: int, options: dict[str, Any]
+) -> nn.Module:
+    settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels, **options}
+    if isinstance(pretrained, str) and Path(pretrained).is_file():
+        settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
+    elif isinstance(pretrained, str) and ("/" in pretrained or pretrained.endswith((".pth", ".safetensors"))):
+        raise UserError(f"model.pretrained={pretrained} does not exist", expected="a weights file or a timm tag")
+    elif isinstance(pretrained, str):
+        arch, settings["pretrained"] = f"{arch.split('.')[0]}.{pretrained}", True
+    else:
+        settings["pretrained"] = bool(pretrained)
+    config = timm.get_pretrained_cfg(arch)
+    if config is not None and config.fixed_input_size:
+        settings["img_size"] = size
+    try:
+        return timm.create_model(arch, **settings)
+    except Exception as error:
+        raise UserError(
+            f"timm cannot build model.arch={arch} with {settings}: {error}",
+            expected="options the architecture takes, and weights that can be loaded",
+            remedy="check model.options and model.pretrained (a timm tag needs a network; a local file does not)",
+        ) from error
+
+
+def _measure_width(net: nn.Module, arch: str, channels: int, size: int) -> int:
+    training = net.training
+    try:
+        with torch.no_grad():
+            features = net.eval()(torch.zeros(1, channels, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"model.arch={arch} does not take {channels}x{size}x{size} images: {error}",
+            expected="an input size the architecture can reduce",
+            remedy="choose larger images, another architecture, or model.options={patch_size: 4} for a ViT",
+        ) from error
+    finally:
+        net.train(training)
+    if features.ndim != 2:
+        raise UserError(f"model.arch={arch} gives features of shape {tuple(features.shape)}, not (B, D)")
+    return int(features.shape[1])

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, its optimisers, and what surrounds them."""
