@@ -27,7 +27,9 @@ def load_method(run: Run) -> Method:
     Raises UserError when the run has no checkpoint yet.
     """
     if not run.checkpoint.exists():
-        raise UserError(f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command")
+        raise UserError(
+            f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
+        )
     checkpoint: dict[str, Any] = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
     cfg = run.config
     cfg.model.pretrained = None  # the checkpoint brings the weights

@@ -1,4 +1,4 @@
-"""What the root scripts share: one clear error instead of a traceback, and sweeps that outlive a failing run."""
+"""What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
 
 import functools
 import subprocess

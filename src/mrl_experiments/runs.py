@@ -100,6 +100,11 @@ def run_name(cfg: DictConfig) -> str:
     return "_".join(parts) + cfg.tag
 
 
+def run_of(cfg: DictConfig) -> Run:
+    """Return the run that a training configuration describes, whether or not it exists."""
+    return Run(Path(cfg.root) / "runs" / run_name(cfg))
+
+
 class Claim:
     """The right to write into a run's folder, held until the process ends."""
 
@@ -112,7 +117,7 @@ def claim(cfg: DictConfig) -> Claim:
 
     Raises UserError when the folder belongs to another configuration or to another process.
     """
-    run = Run(Path(cfg.root) / "runs" / run_name(cfg))
+    run = run_of(cfg)
     run.folder.mkdir(parents=True, exist_ok=True)
     lock = (run.folder / ".lock").open("w")
     try:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.blurpool import blur_strided_convolutions
 
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
+
 
 class TimmBackbone(nn.Module):
     """A timm model without its classifier.
@@ -30,6 +32,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(
         self,
+        *,
         arch: str,
         name: str,
         channels: int,
@@ -53,7 +56,7 @@ class TimmBackbone(nn.Module):
 
 
 def _check_arch(arch: str) -> None:
-    if not timm.is_model(arch.split(".")[0]):
+    if not timm.is_model(arch.split(".", maxsplit=1)[0]):
         near = difflib.get_close_matches(arch, timm.list_models(), n=3)
         raise UserError(
             f"model.arch={arch} is not a timm architecture",
@@ -68,10 +71,10 @@ def _create(
     settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels, **options}
     if isinstance(pretrained, str) and Path(pretrained).is_file():
         settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
-    elif isinstance(pretrained, str) and ("/" in pretrained or pretrained.endswith((".pth", ".safetensors"))):
-        raise UserError(f"model.pretrained={pretrained} does not exist", expected="a weights file or a timm tag")
+    elif isinstance(pretrained, str) and Path(pretrained).suffix in WEIGHT_FILES:
+        raise UserError(f"model.pretrained={pretrained}: no such file")
     elif isinstance(pretrained, str):
-        arch, settings["pretrained"] = f"{arch.split('.')[0]}.{pretrained}", True
+        arch, settings["pretrained"] = f"{arch.split('.', maxsplit=1)[0]}.{pretrained}", True
     else:
         settings["pretrained"] = bool(pretrained)
     config = timm.get_pretrained_cfg(arch)
@@ -83,7 +86,7 @@ def _create(
         raise UserError(
             f"timm cannot build model.arch={arch} with {settings}: {error}",
             expected="options the architecture takes, and weights that can be loaded",
-            remedy="check model.options and model.pretrained (a timm tag needs a network; a local file does not)",
+            remedy="check model.options and model.pretrained (only a local file needs no network)",
         ) from error
 
 

@@ -27,7 +27,8 @@ class Length:
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Split the parameters: no decay on normalisation and biases (all that is one-dimensional)."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
             (free if parameter.ndim <= 1 else decayed).append(parameter)
@@ -100,4 +101,3 @@ def _schedule(
         return fall(min(1.0, (step - warmup) / max(1.0, length.steps - warmup)))
 
     return LambdaLR(optimizer, factor)
-

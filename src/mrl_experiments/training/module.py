@@ -1,0 +1,178 @@
+"""The LightningModule: a method, its optimiser, and per-size metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.losses.method import Method, StepOutput
+from mrl_experiments.training.optim import Length
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images (B, C, H, W), labels (B,), sample index (B,)
+OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler]]
+METRICS = ("loss", "top1", "top5")
+
+
+class NestedModule(pl.LightningModule):
+    """Train a method and validate it at every nested size.
+
+    `batch_size` is that of one process. `inputs` are the arguments besides the configuration that rebuild
+    the method (channels, size, num_classes); they travel in the checkpoint.
+    `validation` holds the last result, {dim: {metric: value}}, from the trained heads on all of `val`,
+    each sample counted once.
+    """
+
+    def __init__(
+        self, method: Method, optim: OptimiserFactory, inputs: dict[str, int], batch_size: int
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.optim = optim
+        self.inputs = inputs
+        self.batch_size = batch_size
+        self.validation: dict[int, dict[str, float]] = {}
+        self._train_sums = StepSums(method)
+        self._val_sums = torch.zeros(0)
+        self._first_bad: Tensor | None = None
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser; its schedule advances every step."""
+        trainer = self.trainer
+        steps = int(trainer.estimated_stepping_batches)
+        epochs = trainer.max_epochs or 1
+        images = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        optimizer, scheduler = self.optim(self.method, Length(max(1, steps // epochs), epochs, images))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the method which epoch begins."""
+        self.method.set_epoch(self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; the first step whose loss is not finite is remembered."""
+        images, labels, _ = batch
+        out: StepOutput = self.method(images, labels)
+        self._train_sums.add(out)
+        self._remember_bad(out.loss.detach())
+        return out.loss
+
+    def _remember_bad(self, loss: Tensor) -> None:
+        # Kept on the device: reading it every step would make a GPU wait.
+        if self._first_bad is None or self._first_bad.device != loss.device:
+            self._first_bad = torch.full((), float("inf"), device=loss.device)
+        step = torch.full_like(self._first_bad, float(self.global_step))
+        self._first_bad = torch.where(
+            torch.isfinite(loss), self._first_bad, torch.minimum(self._first_bad, step)
+        )
+
+    def check_finite(self) -> None:
+        """Raise UserError naming the first step since the last call whose loss was NaN or infinite."""
+        if self._first_bad is None:
+            return
+        step = float(self._first_bad)
+        if step != float("inf"):
+            raise UserError(
+                f"the loss became NaN or infinite at step {int(step)} (epoch {self.current_epoch})",
+                expected="a finite loss; the last good checkpoint is kept",
+                remedy="lower optim.lr, raise optim.warmup_epochs, or set trainer.gradient_clip_val=1",
+            )
+
+    def train_metrics(self) -> dict[int, dict[str, float]]:
+        """Return {dim: {loss, top1}} averaged since the last call, of this process."""
+        return self._train_sums.drain()
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew."""
+        self._val_sums = torch.zeros(len(self.method.spec), len(METRICS) + 1, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one batch to the sums, leaving out samples that only pad this rank's last batches."""
+        images, labels, index = batch
+        own = index % self.trainer.world_size == self.trainer.global_rank
+        logits = self.method.logits(self.method.embed(images))
+        for row, values in enumerate(logits.values()):
+            self._val_sums[row] += _sums(values[own].float(), labels[own])
+
+    def on_validation_epoch_end(self) -> None:
+        """Add up the ranks and publish the result."""
+        total = self.trainer.strategy.reduce(self._val_sums, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        means = (total[:, :-1] / total[:, -1:]).tolist()
+        self.validation = {
+            dim: dict(zip(METRICS, row, strict=True))
+            for dim, row in zip(self.method.spec.dims, means, strict=True)
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the method and each rank's random state."""
+        checkpoint["inputs"] = dict(self.inputs)
+        checkpoint["random_states"] = _gather_random_states()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random states until training starts: sanity checks and set-up draw from them too."""
+        self._restored_states = checkpoint["random_states"]
+
+    def on_train_start(self) -> None:
+        """Restore this rank's random state after a resume."""
+        states = getattr(self, "_restored_states", None)
+        if states is not None and self.global_rank < len(states):
+            cpu, cuda = states[self.global_rank]
+            torch.set_rng_state(cpu)
+            if cuda is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(cuda)
+        self._restored_states = None
+
+
+class StepSums:
+    """Sums of per-size training metrics, kept on the device so that no step waits for the host."""
+
+    def __init__(self, method: Method) -> None:
+        self._dims = method.spec.dims
+        self._losses: Tensor | None = None
+        self._correct: Tensor | None = None
+        self._steps = self._samples = 0
+
+    def add(self, out: StepOutput) -> None:
+        """Add one step."""
+        if self._losses is None or self._correct is None:
+            self._losses, self._correct = torch.zeros_like(out.losses), torch.zeros_like(out.correct)
+        self._losses += out.losses
+        self._correct += out.correct
+        self._steps += 1
+        self._samples += out.count
+
+    def drain(self) -> dict[int, dict[str, float]]:
+        """Return {dim: {loss, top1}} and start anew; empty when nothing was added."""
+        if self._losses is None or self._correct is None or not self._samples:
+            return {}
+        losses, top1 = (self._losses / self._steps).tolist(), (self._correct / self._samples).tolist()
+        self._losses = self._correct = None
+        self._steps = self._samples = 0
+        return {
+            dim: {"loss": loss, "top1": share}
+            for dim, loss, share in zip(self._dims, losses, top1, strict=True)
+        }
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (4,) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
+    rank = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
+    hits = [(rank < k).sum() for k in (1, 5)]
+    return torch.stack(
+        [F.cross_entropy(logits, labels, reduction="sum"), *hits, rank.new_tensor(len(labels))]
+    )
+
+
+def _gather_random_states() -> list[tuple[Tensor, Tensor | None]]:
+    state = (torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
+    if not torch.distributed.is_initialized():
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states

@@ -1,0 +1,82 @@
+"""Train or resume the run that a configuration describes."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from mrl_experiments.build import build_method
+from mrl_experiments.files import write_json
+from mrl_experiments.runs import Run, claim, run_of
+from mrl_experiments.training.metrics_file import MetricsFile
+from mrl_experiments.training.module import NestedModule
+from mrl_experiments.training.trainer import build_loggers
+from mrl_experiments.training.watching import print_table
+
+GRACE = 15.0  # seconds a failed rank may take to leave before it is ended
+
+
+def train(cfg: DictConfig) -> None:
+    """Train, or resume, or say that the run is done; everything that can be wrong is checked first."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    first = rank == 0
+    held = claim(cfg) if first else None  # until the end: one writer a run
+    run = held.run if held else run_of(cfg)
+    if summary := run.summary():
+        if first:
+            print(f"{run.name} is finished already")
+            _report(run, summary["validation"])
+        return
+    pl.seed_everything(cfg.seed + rank, verbose=False)
+    data = instantiate(cfg.data)
+    inputs = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
+    module = NestedModule(build_method(cfg, **inputs), instantiate(cfg.optim), inputs, data.batch_size)
+    module = module.to(memory_format=torch.channels_last)
+    loggers = build_loggers(cfg, run)
+    trainer = instantiate(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)
+    _fit(trainer, module, data, run)
+    if trainer.is_global_zero:
+        write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})
+        _report(run, module.validation)
+
+
+def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
+    resume = str(run.checkpoint) if run.checkpoint.exists() else None
+    if resume:
+        step = torch.load(resume, map_location="cpu", weights_only=True)["global_step"]
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.rewind(step)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except BaseException:
+        _end_other_ranks(trainer)
+        raise
+
+
+def _end_other_ranks(trainer: pl.Trainer) -> None:
+    """Make sure that one failing rank ends them all: the others may wait in a collective for ever.
+
+    Lightning watches the processes it started; this covers its first process, and one that hangs on leaving.
+    torchrun watches its own.
+    """
+    if trainer.world_size == 1:
+        return
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        launcher.kill(signal.SIGKILL)
+    watchdog = threading.Timer(GRACE, os._exit, args=(1,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _report(run: Run, validation: dict[Any, dict[str, float]]) -> None:
+    print_table(run.name, validation)
+    print(f"run:  {run.folder}\nnext: python embed.py run={run.name}")

@@ -1,0 +1,105 @@
+"""The Lightning trainer as this project sets it up."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.runs import Run
+from mrl_experiments.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from mrl_experiments.training.metrics_file import MetricsFile
+from mrl_experiments.training.watching import Metrics, ProgressBar
+
+
+def build_trainer(
+    run: Run,
+    loggers: list[Logger],
+    *,
+    name: str,
+    precision: str,
+    checkpoint_minutes: float,
+    progress: bool,
+    accelerator: str,
+    max_epochs: int,
+    log_every_n_steps: int,
+    **options: Any,
+) -> pl.Trainer:
+    """Build a trainer that checkpoints atomically and logs per-size metrics.
+
+    `precision=auto` is bf16-mixed where the hardware has it. `options` go to Lightning as they are.
+    Raises UserError where Lightning cannot use the devices asked for.
+    """
+    _quieten()
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    metrics = Metrics(log_every_n_steps)
+    callbacks: list[pl.Callback] = [metrics, Checkpoints(run, checkpoint_minutes)]
+    if progress:
+        callbacks.append(ProgressBar(metrics))
+    return pl.Trainer(
+        accelerator=accelerator,
+        max_epochs=max_epochs,
+        log_every_n_steps=log_every_n_steps,
+        precision=best_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the loaders shard by themselves
+        num_sanity_val_steps=0,
+        benchmark=True,
+        default_root_dir=run.folder,
+        **options,
+    )
+
+
+def best_precision(accelerator: str) -> str:
+    """Return bf16-mixed where the hardware computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
+    if accelerator == "gpu":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
+
+
+def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
+    """Return the metrics file and, with `logger=wandb`, W&B: offline unless a key is configured."""
+    loggers: list[Logger] = [MetricsFile(run.metrics)]
+    if cfg.logger.name == "wandb":
+        online = cfg.logger.mode == "online" or (cfg.logger.mode == "auto" and _wandb_key())
+        os.environ.setdefault("WANDB_SILENT", "true")
+        wandb = WandbLogger(
+            project=cfg.logger.project,
+            entity=cfg.logger.entity,
+            name=run.name,
+            id=run.name,
+            resume="allow" if online else None,
+            save_dir=run.folder,
+            mode="online" if online else "offline",
+        )
+        loggers.append(wandb)
+    return loggers
+
+
+def _wandb_key() -> bool:
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        return False
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return bool(os.environ.get("WANDB_API_KEY")) or (netrc.exists() and "api.wandb.ai" in netrc.read_text())
+
+
+def _quieten() -> None:
+    """Silence what Lightning says about choices made here on purpose."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")
