@@ -1,0 +1,42 @@
+"""FF: the fixed-feature baseline, one classifier on the first `dim` features of the backbone."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.losses.linear_heads import SeparateHeads
+from mrl_experiments.losses.method import width_of
+from mrl_experiments.losses.nested_classifier import NestedClassifier
+from mrl_experiments.nesting import NestingSpec
+
+
+class FF(NestedClassifier):
+    """MRL with a single size: the head reads the first `dim` features, the others get no loss.
+
+    dim: the size, by default the backbone's width D.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        name: str,
+        dim: int | None,
+        dims: Sequence[int] | None,
+        weights: Sequence[float] | None,
+        label_smoothing: float,
+    ) -> None:
+        if dims is not None:
+            raise UserError(
+                f"loss.dims={list(dims)} has no meaning for loss={name}, which trains one size",
+                expected="loss.dims=null",
+                remedy=f"loss={name} loss.dim={max(dims, default=8)}, or loss=mrl for many sizes in one run",
+            )
+        width = width_of(backbone)
+        if dim is not None and not (isinstance(dim, int) and 1 <= dim <= width):
+            raise UserError(
+                f"loss.dim={dim}", expected=f"a whole number from 1 to the backbone's width {width}, or null"
+            )
+        spec = NestingSpec.resolve(width, (width if dim is None else dim,), weights)
+        super().__init__(backbone, spec, SeparateHeads(spec.dims, num_classes), label_smoothing)

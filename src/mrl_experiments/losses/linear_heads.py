@@ -1,0 +1,83 @@
+"""The linear classifiers of nested representations: one a size (MRL, FF), or one for all sizes (MRL-E)."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mrl_experiments.heads import Heads
+from mrl_experiments.losses.method import as_float32
+from mrl_experiments.losses.nested_cross_entropy import NestedLosses, nested_cross_entropy
+from mrl_experiments.nesting import prefix
+
+
+class LinearHeads(nn.Module):
+    """Classifiers of features (..., D) into C classes at each size in `dims`."""
+
+    dims: tuple[int, ...]
+
+    @abstractmethod
+    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor]:
+        """Return the classifier of one size: weight (C, dim), bias (C,)."""
+
+    @abstractmethod
+    def forward(self, z: Tensor, y: Tensor, label_smoothing: float = 0.0) -> NestedLosses:
+        """Return each size's loss of features z (..., D) with labels y (...)."""
+
+    @abstractmethod
+    def stored(self) -> Heads:
+        """Return a copy to be stored beside embeddings."""
+
+    def logits(self, z: Tensor) -> dict[int, Tensor]:
+        """Return {dim: (..., C)}."""
+        return {dim: F.linear(prefix(z, dim), *self.parameters_at(dim)) for dim in self.dims}
+
+
+class SeparateHeads(LinearHeads):
+    """A `Linear(m, C)` of its own for every size m."""
+
+    def __init__(self, dims: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        self.dims = tuple(dims)
+        self.linear = nn.ModuleDict({str(dim): nn.Linear(dim, num_classes) for dim in dims})
+
+    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor]:
+        """Return the classifier of one size: weight (C, dim), bias (C,)."""
+        linear = self.linear[str(dim)]
+        assert isinstance(linear, nn.Linear)
+        return linear.weight, linear.bias
+
+    def forward(self, z: Tensor, y: Tensor, label_smoothing: float = 0.0) -> NestedLosses:
+        """Return each size's loss of features z (..., D) with labels y (...)."""
+        weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
+        return nested_cross_entropy(z, weights, biases, y, self.dims, label_smoothing=label_smoothing)
+
+    def stored(self) -> Heads:
+        """Return a copy to be stored beside embeddings."""
+        own = {dim: [as_float32(p).numpy() for p in self.parameters_at(dim)] for dim in self.dims}
+        return Heads({d: w for d, (w, _) in own.items()}, {d: b for d, (_, b) in own.items()}, tied=False)
+
+
+class TiedHead(LinearHeads):
+    """One `Linear(D, C)`, of which size m reads the first m columns; all sizes add the same bias."""
+
+    def __init__(self, dims: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        self.dims = tuple(dims)
+        self.linear = nn.Linear(self.dims[-1], num_classes)
+
+    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor]:
+        """Return the classifier of one size: weight (C, dim), bias (C,)."""
+        return prefix(self.linear.weight, dim), self.linear.bias
+
+    def forward(self, z: Tensor, y: Tensor, label_smoothing: float = 0.0) -> NestedLosses:
+        """Return each size's loss of features z (..., D) with labels y (...)."""
+        weight, bias = self.linear.weight, self.linear.bias
+        return nested_cross_entropy(z, weight, bias, y, self.dims, label_smoothing=label_smoothing)
+
+    def stored(self) -> Heads:
+        """Return a copy to be stored beside embeddings."""
+        full = self.dims[-1]
+        weight, bias = (as_float32(p).numpy() for p in self.parameters_at(full))
+        return Heads({full: weight}, {full: bias}, tied=True)

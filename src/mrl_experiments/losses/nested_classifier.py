@@ -1,0 +1,63 @@
+"""What MRL, MRL-E and FF share: a backbone, linear heads on its prefixes, and the weighted sum of losses."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
+from mrl_experiments.losses.linear_heads import LinearHeads
+from mrl_experiments.losses.method import Method, StepOutput, width_of
+from mrl_experiments.nesting import NestingSpec
+
+
+class NestedClassifier(Method):
+    """A backbone whose prefixes are classified by linear heads (Eq. 1).
+
+    Raises UserError when label_smoothing is not in [0, 1).
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, spec: NestingSpec, heads: LinearHeads, label_smoothing: float
+    ) -> None:
+        super().__init__(backbone, spec)
+        if not 0 <= label_smoothing < 1:
+            raise UserError(
+                f"loss.label_smoothing={label_smoothing}", expected="a number from 0 to below 1 (paper: 0.1)"
+            )
+        self.head = heads
+        self.label_smoothing = label_smoothing
+        self.register_buffer("weights", torch.tensor(spec.weights), persistent=False)
+
+    def logits(self, z: Tensor) -> dict[int, Tensor]:
+        """Return {dim: (B, C)} for features z (B, D)."""
+        return self.head.logits(z)
+
+    def forward(self, x: Tensor, y: Tensor) -> StepOutput:
+        """Return the loss of a batch: inputs x (B, ...), labels y (B,) int64."""
+        losses, correct, _ = self.head(self.embed(x), y, self.label_smoothing)
+        return StepOutput(losses @ self.weights.to(losses.dtype), losses.detach(), correct, len(y))
+
+    def heads(self) -> Heads:
+        """Return a copy of the classifiers, to be stored beside the embeddings."""
+        return self.head.stored()
+
+
+def spec_of_all(
+    backbone: nn.Module,
+    name: str,
+    dim: int | None,
+    dims: Sequence[int] | None,
+    weights: Sequence[float] | None,
+) -> NestingSpec:
+    """Return the sizes of a method that trains many at once, which `dim` must not be given to."""
+    if dim is not None:
+        raise UserError(
+            f"loss.dim={dim} has no meaning for loss={name}, which trains all sizes at once",
+            expected="loss.dim=null",
+            remedy=f"loss={name} loss.dims=[{dim}] for one nested size, or loss=ff loss.dim={dim}",
+        )
+    return NestingSpec.resolve(width_of(backbone), dims, weights)
