@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.nesting import NestingSpec, default_dims, interpolated_dims, prefix
+
+
+def test_default_dims_are_the_papers():
+    assert default_dims(2048) == (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+    assert default_dims(768) == (12, 24, 48, 96, 192, 384, 768)
+
+
+@given(st.integers(1, 5000))
+def test_default_dims_halve_down_to_the_smallest_whole_number(width):
+    dims = default_dims(width)
+    assert dims[-1] == width
+    assert all(2 * low == high for low, high in zip(dims, dims[1:], strict=False))
+    assert dims[0] % 2 == 1 or dims[0] < 16
+
+
+def test_interpolated_dims_are_the_papers():
+    assert interpolated_dims(default_dims(2048)) == (12, 24, 48, 96, 192, 384, 768, 1536)
+    assert interpolated_dims(default_dims(768)) == (18, 36, 72, 144, 288, 576)
+    assert interpolated_dims((3, 4)) == ()
+
+
+def test_prefix_is_a_view_for_tensors_and_arrays():
+    array, tensor = np.arange(12.0).reshape(3, 4), torch.zeros(3, 4)
+    assert np.shares_memory(prefix(array, 2), array)
+    prefix(tensor, 2).fill_(1)
+    assert tensor.sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("dims", "complaint"),
+    [
+        ([], "no size"),
+        ([0, 8], "smaller than 1"),
+        ([8, 8], "8 is repeated"),
+        ([16, 8], "8 comes after 16"),
+        ([8, 128], "larger than the backbone's width 64"),
+        ([8, 16.5], "not a whole number"),
+        ([True, 8], "not a whole number"),
+    ],
+)
+def test_dims_that_do_not_nest_are_refused(dims, complaint):
+    with pytest.raises(UserError, match=complaint) as caught:
+        NestingSpec.resolve(64, dims)
+    assert "loss.dims=[8,16,32,64]" in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])
+def test_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(UserError, match=r"loss\.weights"):
+        NestingSpec.resolve(64, [8, 64], weights)
+
+
+def test_defaults_weigh_all_sizes_alike():
+    assert NestingSpec.resolve(32) == NestingSpec((8, 16, 32), (1.0, 1.0, 1.0))
