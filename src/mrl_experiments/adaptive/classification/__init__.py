@@ -1,0 +1,1 @@
+"""Classification that uses as few dimensions as each sample needs."""

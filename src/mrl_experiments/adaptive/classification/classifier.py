@@ -1,0 +1,140 @@
+"""A classifier that uses as few dimensions as each sample needs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.classification.cascade import Cascade, Policy
+from mrl_experiments.adaptive.classification.exits import (
+    BLOCK,
+    Inputs,
+    check_nested,
+    logits_source,
+    read_exits,
+    sample_count,
+    top1,
+)
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import read_json, write_json
+from mrl_experiments.heads import Heads
+
+CASCADE, HEADS = "cascade.json", "heads.safetensors"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One answer for each of N samples.
+
+    labels: (N,) int64 predicted classes. dims: (N,) int64, the size used. confidence: (N,) float32, the
+    soft-max probability of the answer at that size.
+    """
+
+    labels: NDArray[np.int64]
+    dims: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+
+
+class AdaptiveClassifier:
+    """A cascade over nested sizes, fitted by a policy, that classifies features or logits.
+
+    With `heads` the inputs are features (N, D); without, they are logits {dim: (N, C)}.
+    """
+
+    def __init__(self, heads: Heads | None = None) -> None:
+        self.heads = heads
+        self.cascade: Cascade | None = None
+        self.policy = ""
+        self.fitted_on = ""
+
+    def fit(
+        self,
+        policy: Policy,
+        inputs: Inputs,
+        labels: NDArray[np.int64],
+        *,
+        dims: Sequence[int] | None = None,
+        split: str = "",
+    ) -> "AdaptiveClassifier":
+        """Choose the thresholds on labelled samples.
+
+        `dims` are the sizes to climb, by default all that have a classifier of their own (a tied classifier
+        needs them stated). `split` names the samples, so that `predict` can refuse them.
+        Raises UserError when labels are missing, sizes do not nest, or logits are NaN.
+        """
+        exits = read_exits(inputs, self.heads, dims)
+        check_nested(exits.dims)
+        self.cascade = policy.fit(exits, labels).pruned()
+        self.policy, self.fitted_on = policy.setting, split
+        return self
+
+    def predict(self, inputs: Inputs, *, split: str = "") -> Answers:
+        """Classify each sample at the first size that is confident enough; larger sizes are not computed.
+
+        Raises UserError when there are no thresholds yet, or when they were fitted on this very split.
+        """
+        cascade = self._fitted(split)
+        logits = logits_source(inputs, self.heads)
+        count = sample_count(inputs)
+        answers = Answers(np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.float32))
+        stages = list(zip(cascade.dims, (*cascade.thresholds, -1.0), strict=True))
+        for start in range(0, count, BLOCK):
+            rows = np.arange(start, min(start + BLOCK, count))
+            for dim, threshold in stages:
+                predicted, confidence = top1(logits(rows, dim), rows, dim)
+                sure = confidence > threshold
+                done = rows[sure]
+                answers.labels[done], answers.dims[done] = predicted[sure], dim
+                answers.confidence[done] = confidence[sure]
+                rows = rows[~sure]
+                if not len(rows):
+                    break
+        return answers
+
+    def save(self, folder: Path) -> None:
+        """Write thresholds (JSON) and classifiers (safetensors), each atomically."""
+        cascade = self._fitted()
+        if self.heads is not None:
+            self.heads.save(folder / HEADS)
+        write_json(
+            folder / CASCADE,
+            {
+                "version": VERSION,
+                "policy": self.policy,
+                "fitted_on": self.fitted_on,
+                "dims": list(cascade.dims),
+                "thresholds": list(cascade.thresholds),
+                "heads": self.heads is not None,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "AdaptiveClassifier":
+        """Read what `save` wrote. Raises UserError when it is incomplete or of another version."""
+        try:
+            stored = read_json(folder / CASCADE)
+        except (FileNotFoundError, json.JSONDecodeError) as error:
+            raise UserError(
+                f"{folder} holds no complete adaptive classifier", remedy="save it again"
+            ) from error
+        if stored.get("version") != VERSION:
+            raise UserError(f"{folder}: version {stored.get('version')}", expected=f"version {VERSION}")
+        classifier = cls(Heads.load(folder / HEADS) if stored["heads"] else None)
+        classifier.cascade = Cascade(tuple(stored["dims"]), tuple(stored["thresholds"]))
+        classifier.policy, classifier.fitted_on = stored["policy"], stored["fitted_on"]
+        return classifier
+
+    def _fitted(self, split: str = "") -> Cascade:
+        if self.cascade is None:
+            raise UserError("this adaptive classifier has no thresholds yet", remedy="call fit first")
+        if split and split == self.fitted_on:
+            raise UserError(
+                f"the thresholds were fitted on the split {split!r} itself",
+                expected="samples that the thresholds have not seen, else the accuracy is too good",
+                remedy="fit on a part of the split and predict the rest, or fit on another split",
+            )
+        return self.cascade

@@ -1,0 +1,130 @@
+"""What a classifier says at each nested size: all that a cascade needs, a thousandth of the logits."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
+
+BLOCK = 2048  # samples; a block of 1,000-class logits then stays near the processor (8 MB)
+
+LogitsAt = Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # (rows, dim) -> (len(rows), C)
+Inputs = Mapping[int, NDArray[np.float32]] | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Exits:
+    """Prediction and confidence at each of L nested sizes.
+
+    dims: L sizes, ascending. predicted: (L, N) int64 classes. confidence: (L, N) float32, the largest
+    soft-max probability.
+    """
+
+    dims: tuple[int, ...]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return self.predicted.shape[1]
+
+    def take(self, rows: NDArray[np.int64]) -> "Exits":
+        """Return the samples `rows`, in that order."""
+        return replace(self, predicted=self.predicted[:, rows], confidence=self.confidence[:, rows])
+
+    def correct(self, labels: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+        """Return (L, N): whether each prediction is right. Raises UserError when labels are missing."""
+        return np.equal(self.predicted, check_labels(labels, len(self)))
+
+
+def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] | None = None) -> Exits:
+    """Reduce logits {dim: (N, C)}, or features (N, D) with their classifiers, to `Exits`, block by block.
+
+    `dims` defaults to every size that has logits or a classifier. Raises UserError when the sizes do not
+    nest or when logits are NaN.
+    """
+    sizes = available_dims(inputs, heads) if dims is None else tuple(dims)
+    check_nested(sizes, least=1)
+    logits = logits_source(inputs, heads)
+    count = sample_count(inputs)
+    predicted = np.empty((len(sizes), count), np.int64)
+    confidence = np.empty((len(sizes), count), np.float32)
+    for start in range(0, count, BLOCK):
+        rows = np.arange(start, min(start + BLOCK, count))
+        for i, dim in enumerate(sizes):
+            predicted[i, rows], confidence[i, rows] = top1(logits(rows, dim), rows, dim)
+    return Exits(sizes, predicted, confidence)
+
+
+def available_dims(inputs: Inputs, heads: Heads | None) -> tuple[int, ...]:
+    """Return the sizes at which `inputs` can be classified, ascending."""
+    if isinstance(inputs, Mapping):
+        return tuple(sorted(inputs))
+    return () if heads is None else heads.dims()
+
+
+def sample_count(inputs: Inputs) -> int:
+    """Return N. Raises UserError when the sizes hold different numbers of samples."""
+    if not isinstance(inputs, Mapping):
+        return len(inputs)
+    counts = {dim: len(logits) for dim, logits in inputs.items()}
+    if len(set(counts.values())) != 1:
+        raise UserError(
+            f"samples at each size: {counts}", expected="logits of the same samples at every size"
+        )
+    return next(iter(counts.values()))
+
+
+def logits_source(inputs: Inputs, heads: Heads | None) -> LogitsAt:
+    """Return a function that gives the logits of some rows at one size."""
+    if isinstance(inputs, Mapping):
+        return lambda rows, dim: inputs[dim][rows]
+    if heads is None:
+        raise UserError(
+            "features without classifiers",
+            expected="the heads beside the features, or logits {dim: (N, C)}",
+            remedy="pass heads=embeddings.heads",
+        )
+    return lambda rows, dim: heads.logits(inputs[rows], dim)
+
+
+def top1(
+    logits: NDArray[np.float32], rows: NDArray[np.int64], dim: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the predicted classes (B,) and their soft-max probabilities (B,) of logits (B, C).
+
+    Raises UserError naming the first of `rows` whose largest logit is not finite.
+    """
+    predicted = logits.argmax(axis=1)
+    peak = np.take_along_axis(logits, predicted[:, None], axis=1)
+    bad = np.flatnonzero(~np.isfinite(peak))
+    if len(bad):
+        raise UserError(
+            f"{dim} dims: {len(bad)} samples have NaN or infinite logits, first sample {rows[bad[0]]}",
+            expected="finite logits",
+            remedy="check the training run and repeat embed.py",
+        )
+    shifted = logits - peak
+    return predicted, 1 / np.exp(shifted, out=shifted).sum(axis=1)
+
+
+def check_nested(dims: Sequence[int], least: int = 2) -> None:
+    """Raise UserError unless there are at least `least` strictly increasing sizes."""
+    if len(dims) < least or any(low >= high for low, high in itertools.pairwise((0, *dims))):
+        raise UserError(
+            f"the sizes {list(dims)} do not nest", expected=f"at least {least}, strictly increasing"
+        )
+
+
+def check_labels(labels: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
+    """Return labels (N,). Raises UserError unless each of `count` samples has a class."""
+    given = 0 if labels is None else int((np.asarray(labels) >= 0).sum())
+    if labels is None or not given == len(labels) == count:
+        raise UserError(
+            f"{given} labels for {count} samples",
+            expected="one class for each sample: thresholds are fitted to right and wrong answers",
+        )
+    return labels

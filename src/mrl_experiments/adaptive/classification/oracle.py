@@ -1,0 +1,38 @@
+"""What a perfect choice of size would reach: disagreement between the nested classifiers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.classification.exits import Exits
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Which size is the first to be right, as shares of all N samples.
+
+    first_correct: {dim: share first right at this size}. always_wrong: share right at no size.
+    expected_dim: mean of the first right size; a sample that is always wrong costs the full width.
+    Source: Appendix J, Tables 22 and 23 of the paper.
+    """
+
+    first_correct: dict[int, float]
+    always_wrong: float
+    expected_dim: float
+
+    @property
+    def top1(self) -> float:
+        """The accuracy that no choice of sizes can exceed."""
+        return 1 - self.always_wrong
+
+
+def oracle(exits: Exits, labels: NDArray[np.int64]) -> Oracle:
+    """Compare the predictions at all sizes with `labels` (N,)."""
+    correct = exits.correct(labels)
+    wrong = ~correct.any(axis=0)
+    first = np.where(wrong, len(exits.dims), correct.argmax(axis=0))
+    shares = np.bincount(first, minlength=len(exits.dims) + 1) / len(exits)
+    costs = np.asarray([*exits.dims, exits.dims[-1]])
+    first_correct = dict(zip(exits.dims, shares[:-1].tolist(), strict=True))
+    return Oracle(first_correct, float(shares[-1]), float(shares @ costs))

@@ -1,0 +1,1 @@
+"""How the thresholds of a cascade are chosen, one policy a file."""

@@ -1,0 +1,42 @@
+"""All thresholds chosen together: the cheapest cascade for a tolerated loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.classification.cascade import Cascade
+from mrl_experiments.adaptive.classification.exits import Exits
+from mrl_experiments.adaptive.classification.frontier import Frontier
+from mrl_experiments.errors import UserError
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The cheapest cascade found that loses at most `drop` of the full size's accuracy.
+
+    The loss is that on the samples it was fitted to; `RiskControl` promises it for new ones.
+    """
+
+    drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise UserError(f"joint: drop={self.drop}", expected="a fraction from 0 to below 1")
+
+    @property
+    def setting(self) -> str:
+        """The policy and its tolerated drop."""
+        return f"policy=joint drop={self.drop:g}"
+
+    def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
+        """Return the chosen cascade over all sizes."""
+        found = Frontier(exits, labels)
+        return found.cascade(found.cheapest(self.drop))
+
+
+def sweep(exits: Exits, labels: NDArray[np.int64], *, drops: Sequence[float]) -> dict[str, Cascade]:
+    """Return the cascade for each tolerated drop, by its setting: one search for all."""
+    found = Frontier(exits, labels)
+    return {Joint(drop).setting: found.cascade(found.cheapest(drop)) for drop in drops}

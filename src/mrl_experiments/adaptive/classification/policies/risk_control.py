@@ -1,0 +1,112 @@
+"""Thresholds that keep a promised accuracy on new samples, whatever their distribution."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.classification.cascade import Cascade, full_cascade
+from mrl_experiments.adaptive.classification.exits import Exits
+from mrl_experiments.adaptive.classification.frontier import Frontier
+from mrl_experiments.errors import UserError
+
+PATH_STEPS = 10
+LARGEST_BET = 0.75  # of the stake that a single sample could lose whole
+
+
+@dataclass(frozen=True)
+class RiskControl:
+    """A cascade that loses at most `drop` of the full size's accuracy on new samples, with confidence.
+
+    The promise holds with probability 1 - delta over the samples it is fitted to.
+
+    Learn-then-Test (Angelopoulos et al., "Learn then Test: Calibrating Predictive Algorithms to Achieve Risk
+    Control", arXiv 2110.01052) with fixed-sequence testing. One half of the samples learns a path of cascades
+    from costly to cheap. The other half tests along it, each at level delta, whether the loss is `drop` or
+    more; the last cascade before the first that fails is returned. The full size loses nothing, so where
+    nothing can be shown the cascade always climbs. The path does not depend on the tested half and testing
+    stops at the first failure, so the chance to return a cascade that breaks the promise is at most delta.
+    This assumes independent samples of one distribution and nothing of the classifier or its calibration. It
+    holds for one fit: of several drops tried on the same samples, each alone keeps its promise.
+    """
+
+    drop: float = 0.01
+    delta: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("drop", self.drop), ("delta", self.delta)):
+            if not 0 < value < 1:
+                raise UserError(f"risk_control: {name}={value}", expected="a fraction between 0 and 1")
+
+    @property
+    def setting(self) -> str:
+        """The policy and its promise."""
+        return f"policy=risk_control drop={self.drop:g} delta={self.delta:g}"
+
+    def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
+        """Return the cheapest cascade whose promise could be shown, over all sizes."""
+        return sweep(exits, labels, drops=[self.drop], delta=self.delta, seed=self.seed)[self.setting]
+
+
+def sweep(
+    exits: Exits, labels: NDArray[np.int64], *, drops: Sequence[float], delta: float, seed: int = 0
+) -> dict[str, Cascade]:
+    """Return the cascade for each promised drop, by its setting: one learned frontier for all."""
+    promises = [RiskControl(drop, delta, seed) for drop in drops]
+    order = np.random.default_rng(seed).permutation(len(exits))
+    learn, test = np.array_split(order, 2)
+    learned = Frontier(exits.take(learn), labels[learn])
+    held_out, correct = exits.take(test), exits.correct(labels)[:, test]
+    return {
+        promise.setting: _last_shown(_path(learned, promise.drop), held_out, correct, promise)
+        for promise in promises
+    }
+
+
+def _path(learned: Frontier, drop: float) -> Iterator[Cascade]:
+    """Yield cascades from costly to cheap.
+
+    They lead from the full size to the cheapest cascade without a loss on the learning half, and on to the
+    one that loses `drop` there.
+    """
+    lossless = learned.cheapest(0.0)
+    for share in np.linspace(0, 1, PATH_STEPS, endpoint=False):
+        yield learned.cascade(learned.between(learned.full, lossless, share))
+    for share in np.linspace(0, 1, PATH_STEPS):
+        yield learned.cascade(learned.cheapest(share * drop))
+
+
+def _last_shown(
+    path: Iterable[Cascade], held_out: Exits, correct: NDArray[np.bool_], promise: RiskControl
+) -> Cascade:
+    chosen = full_cascade(held_out.dims)
+    for cascade in path:
+        answered = correct[cascade.stop(held_out), np.arange(len(held_out))]
+        losses = correct[-1].astype(np.float64) - answered
+        if p_value(losses, promise.drop, promise.delta) > promise.delta:
+            break
+        chosen = cascade
+    return chosen
+
+
+def p_value(losses: NDArray[np.float64], drop: float, delta: float) -> float:
+    """Return a p-value, valid for any number of samples, of "the expected loss is at least `drop`".
+
+    losses: (N,) in [-1, 1], independent: 1 where only the full size is right, -1 where only the cascade is.
+    A bettor stakes a share of the wealth on each loss falling below `drop`. Under the hypothesis the wealth
+    is a non-negative supermartingale from 1, so by Ville's inequality its peak exceeds 1 / delta with
+    probability at most delta, and 1 / peak is a p-value. Each stake depends on earlier samples only; its size
+    follows their variance, aimed at level `delta`, and so the test gains from few disagreements, which
+    Hoeffding's bound cannot (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
+    betting", 2024).
+    """
+    count = np.arange(1, len(losses) + 1)
+    means = np.cumsum(losses) / (count + 1)
+    variances = (0.25 + np.cumsum((losses - means) ** 2)) / (count + 1)
+    earlier = np.concatenate([[0.25], variances[:-1]])
+    stakes = np.sqrt(2 * np.log(1 / delta) / (len(losses) * earlier))
+    stakes = np.minimum(stakes, LARGEST_BET / (1 - drop))
+    wealth = np.cumsum(np.log1p(stakes * (drop - losses)))
+    return float(min(1.0, np.exp(-wealth.max())))

@@ -1,0 +1,131 @@
+"""Adaptive classification: accuracy and expected size of cascades over the nested sizes."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.classification.cascade import Cascade
+from mrl_experiments.adaptive.classification.exits import Exits, read_exits
+from mrl_experiments.adaptive.classification.oracle import oracle
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
+from mrl_experiments.results import Measurement
+
+Sweep = Callable[[Exits, NDArray[np.int64]], Mapping[str, Cascade]]
+Scores = dict[tuple[str, int], list[dict[str, float]]]  # by setting and last size, one entry a split
+
+
+def adaptive_classification(
+    queries: Embeddings,
+    database: Embeddings | None,
+    dims: Sequence[int],
+    *,
+    policies: Sequence[Sweep],
+    splits: int,
+    fit_share: float,
+) -> Iterator[Measurement]:
+    """Yield means and deviations over random splits of `queries`, and the oracle's shares of all of it.
+
+    Each split fits the thresholds on `fit_share` of the samples and measures on all others. A row's `dim` is
+    the last size of its cascade; `setting` holds the policy, its options, and whether the embeddings were
+    averaged with those of flipped images. "policy=single" is each size alone, on the same splits.
+
+    top1: right answers / measured samples. expected_dim: mean of the size that answers.
+    expected_dim_cumulative: mean sum of all sizes computed on the way. head_macs: multiply-adds of the
+    classifiers per prediction. `_std`: deviation over splits. A run with one size has only "policy=single".
+
+    "policy=oracle" uses all samples: top1 = right at any size / all, first_correct = first right at this size
+    / all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
+    Raises UserError without classifiers or labels.
+    """
+    del database
+    if not 0 < fit_share < 1 or splits < 1:
+        raise UserError(
+            f"fit_share={fit_share}, splits={splits}",
+            expected="a share between 0 and 1, and at least one split",
+        )
+    heads = _heads(queries)
+    exits = read_exits(queries.features, heads, _cascade_dims(queries, heads, dims))
+    correct = exits.correct(queries.labels)
+    scores: Scores = defaultdict(list)
+    for seed in range(splits):
+        order = np.random.default_rng(seed).permutation(len(exits))
+        fitted, measured = np.split(order, [round(fit_share * len(order))])
+        held_out, right = exits.take(measured), correct[:, measured]
+        for i, dim in enumerate(exits.dims):
+            size = np.full(len(measured), dim)
+            scores["policy=single", dim].append(_score(right[i], size, size, heads))
+        if len(exits.dims) > 1:
+            sample, labels = exits.take(fitted), queries.labels[fitted]
+            for setting, cascade in _all_cascades(policies, sample, labels):
+                score = _cascade_score(cascade, held_out, right, heads)
+                scores[setting, cascade.dims[-1]].append(score)
+    tta = f"tta={'flip' if queries.meta.get('tta') else 'none'}"
+    yield from _summaries(scores, tta)
+    yield from _oracle_rows(exits, queries.labels, f"policy=oracle {tta}")
+
+
+def _heads(queries: Embeddings) -> Heads:
+    if queries.heads is None:
+        raise UserError(
+            "these embeddings have no classifiers",
+            expected="embeddings of a run that was trained to classify",
+            remedy="choose such a run, or evaluate retrieval instead",
+        )
+    return queries.heads
+
+
+def _cascade_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> list[int]:
+    """Return the sizes to climb: the trained ones of a nested run, else all that have a classifier.
+
+    One tied classifier serves every size, but a cascade over interpolated sizes would compare unlike things.
+    """
+    served = [dim for dim in dims if heads.serves(dim)]
+    trained = [dim for dim in served if dim in queries.trained_dims]
+    return trained if len(trained) > 1 else served
+
+
+def _all_cascades(
+    policies: Sequence[Sweep], exits: Exits, labels: NDArray[np.int64]
+) -> Iterator[tuple[str, Cascade]]:
+    for sweep in policies:
+        yield from sweep(exits, labels).items()
+
+
+def _cascade_score(
+    cascade: Cascade, exits: Exits, right: NDArray[np.bool_], heads: Heads
+) -> dict[str, float]:
+    stop = cascade.stop(exits)
+    hits = right[stop, np.arange(len(stop))]
+    computed = [dim if dim in cascade.pruned().dims else 0 for dim in exits.dims]
+    return _score(hits, np.asarray(exits.dims)[stop], np.cumsum(computed)[stop], heads)
+
+
+def _score(
+    hits: NDArray[np.bool_], size: NDArray[np.int64], climbed: NDArray[np.int64], heads: Heads
+) -> dict[str, float]:
+    """Average over samples: hits (N,), the size (N,) that answers, the sum of sizes (N,) on the way."""
+    classes = len(next(iter(heads.biases.values())))
+    # Tied classifiers share their columns: climbing need only add the new ones.
+    macs = classes * (size if heads.tied else climbed)
+    means = {"top1": hits, "expected_dim": size, "expected_dim_cumulative": climbed, "head_macs": macs}
+    return {name: float(values.mean()) for name, values in means.items()}
+
+
+def _summaries(scores: Scores, suffix: str) -> Iterator[Measurement]:
+    for (setting, dim), repeats in scores.items():
+        for metric in repeats[0]:
+            values = [score[metric] for score in repeats]
+            yield Measurement(dim, metric, float(np.mean(values)), f"{setting} {suffix}")
+            yield Measurement(dim, f"{metric}_std", float(np.std(values)), f"{setting} {suffix}")
+
+
+def _oracle_rows(exits: Exits, labels: NDArray[np.int64], setting: str) -> Iterator[Measurement]:
+    best = oracle(exits, labels)
+    for dim, share in best.first_correct.items():
+        yield Measurement(dim, "first_correct", share, setting)
+    for metric in ("top1", "always_wrong", "expected_dim"):
+        yield Measurement(exits.dims[-1], metric, getattr(best, metric), setting)

@@ -1,0 +1,109 @@
+from functools import partial
+
+import numpy as np
+import pytest
+
+from mrl_experiments.adaptive.classification.cascade import Cascade
+from mrl_experiments.adaptive.classification.policies import joint, paper, risk_control
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.adaptive_classification import adaptive_classification
+from mrl_experiments.heads import Heads
+
+DIMS, CLASSES, SPLITS = (4, 8, 16), 5, 3
+POLICIES = [
+    paper.sweep,
+    partial(joint.sweep, drops=[0.0, 0.05]),
+    partial(risk_control.sweep, drops=[0.1], delta=0.1),
+]
+
+
+def embeddings(tied=False, heads=True, meta=None, count=400):
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(CLASSES, DIMS[-1])).astype(np.float32)
+    labels = generator.integers(CLASSES, size=count)
+    features = centres[labels] + 1.2 * generator.normal(size=(count, DIMS[-1])).astype(np.float32)
+    own = DIMS[-1:] if tied else DIMS
+    weights = {dim: centres[:, :dim] for dim in own}
+    biases = {dim: -(centres[:, :dim] ** 2).sum(axis=1) / 2 for dim in own}
+    classifiers = Heads(weights, biases, tied) if heads else None
+    return Embeddings(features, labels, classifiers, {"dims": DIMS, **(meta or {})})
+
+
+def evaluate(queries, dims=DIMS, policies=POLICIES, **options):
+    options = {"splits": SPLITS, "fit_share": 0.2, **options}
+    rows = adaptive_classification(queries, None, dims, policies=policies, **options)
+    return {(row.setting, row.dim, row.metric): row.value for row in rows}
+
+
+def test_single_sizes_equal_a_plain_loop():
+    queries = embeddings()
+    values = evaluate(queries)
+    for dim in DIMS:
+        hits = []
+        for seed in range(SPLITS):
+            measured = np.random.default_rng(seed).permutation(400)[80:]
+            logits = queries.heads.logits(queries.features[measured], dim)
+            hits.append((logits.argmax(axis=1) == queries.labels[measured]).mean())
+        assert values["policy=single tta=none", dim, "top1"] == pytest.approx(np.mean(hits))
+        assert values["policy=single tta=none", dim, "top1_std"] == pytest.approx(np.std(hits))
+        assert values["policy=single tta=none", dim, "expected_dim"] == dim
+        assert values["policy=single tta=none", dim, "head_macs"] == dim * CLASSES
+
+
+def test_a_cascade_that_always_climbs_costs_what_is_computed():
+    def always(exits, labels):
+        return {"policy=always": Cascade(exits.dims, (0.999999,) * (len(exits.dims) - 1))}
+
+    values = evaluate(embeddings(), policies=[always])
+    setting = "policy=always tta=none"
+    assert values[setting, 16, "expected_dim"] == pytest.approx(16, abs=0.5)
+    assert values[setting, 16, "expected_dim_cumulative"] == pytest.approx(4 + 8 + 16, abs=1)
+    assert values[setting, 16, "head_macs"] == values[setting, 16, "expected_dim_cumulative"] * CLASSES
+
+
+def test_tied_classifiers_pay_for_the_last_size_only():
+    values = evaluate(embeddings(tied=True))
+    setting = "policy=paper cap=16 tta=none"
+    assert values[setting, 16, "head_macs"] == pytest.approx(values[setting, 16, "expected_dim"] * CLASSES)
+
+
+def test_every_policy_and_the_oracle_have_rows():
+    values = evaluate(embeddings(meta={"tta": "flip"}))
+    assert {setting for setting, _, _ in values} == {
+        "policy=single tta=flip",
+        "policy=paper cap=8 tta=flip",
+        "policy=paper cap=16 tta=flip",
+        "policy=joint drop=0 tta=flip",
+        "policy=joint drop=0.05 tta=flip",
+        "policy=risk_control drop=0.1 delta=0.1 tta=flip",
+        "policy=oracle tta=flip",
+    }
+    oracle = {key[2]: value for key, value in values.items() if key[0] == "policy=oracle tta=flip"}
+    assert oracle["top1"] == pytest.approx(1 - oracle["always_wrong"])
+
+
+def test_interpolated_sizes_are_left_out_of_a_nested_run():
+    values = evaluate(embeddings(tied=True), dims=(4, 6, 8, 12, 16))
+    assert {dim for _, dim, _ in values} == set(DIMS)
+
+
+def test_a_run_of_one_size_has_single_rows_and_an_oracle():
+    queries = embeddings(meta={"dims": (8,)})
+    values = evaluate(queries, dims=(8,))
+    assert {setting for setting, _, _ in values} == {"policy=single tta=none", "policy=oracle tta=none"}
+
+
+def test_missing_classifiers_and_labels_are_refused():
+    with pytest.raises(UserError, match="no classifiers"):
+        evaluate(embeddings(heads=False))
+    queries = embeddings()
+    queries.labels[3] = -1
+    with pytest.raises(UserError, match="399 labels for 400 samples"):
+        evaluate(queries)
+
+
+@pytest.mark.parametrize("options", [{"fit_share": 0.0}, {"fit_share": 1.0}, {"splits": 0}])
+def test_impossible_splits_are_refused(options):
+    with pytest.raises(UserError, match="fit_share"):
+        evaluate(embeddings(), **options)
