@@ -1,0 +1,1 @@
+"""Adaptive retrieval: a shortlist on a short prefix, re-ranked on longer ones."""

@@ -1,0 +1,64 @@
+"""The indexes worth trying when the index is chosen automatically."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.tuning import Family
+
+SMALLEST_SCAN = 16  # below, classes are too close for a shortlist of useful length
+LIST_LENGTH = 32  # vectors on average; shorter lists cost more to find than to scan
+PROBES = (2, 4, 6, 8, 12, 16, 24, 32, 64, 128)
+EFFORTS = (16, 32, 64, 128, 256, 512)
+
+
+def nested_families(count: int, dims: Sequence[int], k: int) -> list[Family]:
+    """Return families for `count` vectors that scan a nested size below the full width dims[-1] and re-rank.
+
+    Clustered lists with 8-bit codes, with 4-bit product codes from 64 features up, and HNSW at the shortest;
+    exact scans for a database too small to cluster.
+    """
+    scanned = [dim for dim in dims[:-1] if SMALLEST_SCAN <= dim <= dims[-1] // 4] or list(dims[:1])
+    families = []
+    for dim in scanned:
+        plans = _plans(dim, dims, count, k)
+        codes = [(f"IVF{lists(count)},SQ8", _efforts("nprobe", PROBES))]
+        if dim >= 64 and dim % 2 == 0:
+            codes.append((f"IVF{lists(count)},PQ{dim // 2}x4fs", _efforts("nprobe", PROBES)))
+        if dim == scanned[0]:
+            codes.append(("HNSW32", _efforts("efSearch", EFFORTS)))
+        if lists(count) < 2:
+            codes = [("Flat", ("",))]
+        families += [Family(IndexSpec((dim,), code, plans[0]), efforts, plans) for code, efforts in codes]
+    return families
+
+
+def full_width_families(count: int, width: int, k: int) -> list[Family]:
+    """Return the families that use all features at once: what nested representations compete with."""
+    stages = ((width, k),)
+    return [
+        Family(IndexSpec((width,), "HNSW32", stages), _efforts("efSearch", EFFORTS), [stages]),
+        Family(IndexSpec((width,), f"IVF{lists(count)},Flat", stages), _efforts("nprobe", PROBES), [stages]),
+    ]
+
+
+def lists(count: int) -> int:
+    """Return a power of two near eight times the root of N, within FAISS's advice of 4 to 16 times."""
+    wanted = min(8 * np.sqrt(count), count / LIST_LENGTH)
+    return int(2 ** np.floor(np.log2(max(1.0, wanted))))
+
+
+def _plans(dim: int, dims: Sequence[int], count: int, k: int) -> list[tuple[tuple[int, int], ...]]:
+    """Return stages for growing shortlists: straight to full width, and through the next size but one."""
+    width = dims[-1]
+    shortlists = [min(factor * k, count) for factor in (3, 5, 10, 20, 40)]
+    plans: list[tuple[tuple[int, int], ...]] = [((dim, keep), (width, k)) for keep in shortlists]
+    between = [size for size in dims if 2 * dim <= size < width]
+    if between:
+        plans += [((dim, keep), (between[0], min(3 * k, keep)), (width, k)) for keep in shortlists[2:]]
+    return plans
+
+
+def _efforts(name: str, values: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for value in values)

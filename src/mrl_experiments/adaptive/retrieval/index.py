@@ -1,0 +1,186 @@
+"""AdaptiveIndex: find a shortlist on a short prefix, re-rank it exactly on longer ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.retrieval import rerank
+from mrl_experiments.adaptive.retrieval.rerank import Candidates
+from mrl_experiments.adaptive.retrieval.shortlist import (
+    build_shortlist,
+    extend_shortlist,
+    scanned_vectors,
+    set_effort,
+)
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel, scan_macs
+from mrl_experiments.embeddings import check_finite
+from mrl_experiments.errors import UserError
+
+
+@dataclass
+class AdaptiveIndex:
+    """A searchable database of nested representations.
+
+    vectors: (N, D) float32, kept once and as given; only the re-rank reads them. ids: (N,) int64, unique.
+    shortlists: for each scanned size a FAISS index of the unit-norm prefixes.
+    norms: for each re-ranked size (N,) inverse norms, computed when first needed.
+    """
+
+    spec: IndexSpec
+    vectors: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    shortlists: dict[int, faiss.Index]
+    norms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+
+    @classmethod
+    def build(
+        cls, embeddings: NDArray[np.float32], ids: NDArray[np.int64] | None, spec: IndexSpec
+    ) -> "AdaptiveIndex":
+        """Index embeddings (N, D), not modified; ids default to positions.
+
+        Raises UserError when the database is empty, holds NaN or zero vectors or is narrower than a size,
+        and when ids repeat.
+        """
+        if embeddings.ndim != 2 or not len(embeddings):
+            raise UserError(
+                f"a database of shape {embeddings.shape}", expected="(N, D) with at least 1 vector"
+            )
+        if spec.width > embeddings.shape[1]:
+            raise UserError(
+                f"an index that uses {spec.width} features of embeddings of width {embeddings.shape[1]}",
+                expected=f"sizes up to {embeddings.shape[1]}",
+            )
+        vectors = np.ascontiguousarray(embeddings, np.float32)
+        check_finite(vectors, "database")
+        ids = check_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
+        return cls(spec, vectors, ids, {dim: build_shortlist(vectors, dim, spec) for dim in spec.dims})
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def width(self) -> int:
+        """The number of features D of the database."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def shortlist_bytes(self) -> int:
+        """The size of the FAISS indexes, that is of everything besides the vectors that the re-rank reads."""
+        return sum(int(faiss.serialize_index(index).nbytes) for index in self.shortlists.values())
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        shortlist_dim: int | None = None,
+        rerank_dims: Sequence[int] | None = None,
+        shortlist: int | None = None,
+    ) -> Candidates:
+        """Return the k neighbours of queries (Q, D): cosines at the last size and ids, both (Q, k).
+
+        Without sizes the stages are those of the spec. Several re-rank sizes make a funnel in which each
+        keeps half; `search_stages` takes any funnel.
+        Raises UserError when a size has no index, sizes do not nest, the shortlist is shorter than k, or the
+        queries do not fit.
+        """
+        dims = [dim for dim, _ in self.spec.stages]
+        if shortlist_dim is rerank_dims is shortlist is None:
+            return self.search_stages(queries, (*self.spec.stages[:-1], (dims[-1], k)))
+        return self.search_stages(
+            queries,
+            funnel(
+                dims[0] if shortlist_dim is None else shortlist_dim,
+                dims[1:] if rerank_dims is None else rerank_dims,
+                max(k, self.spec.stages[0][1]) if shortlist is None else shortlist,
+                k,
+            ),
+        )
+
+    def search_stages(self, queries: NDArray[np.float32], stages: Stages | None = None) -> Candidates:
+        """Return what is left after the stages [[dim, keep], ...]: one scan, then any number of re-ranks."""
+        (dim, keep), *later = self._checked(stages)
+        queries = self._checked_queries(queries)
+        found = self.scan(queries, dim, keep)
+        for dim, keep in later:
+            found = self.rerank(queries, found, dim, keep)
+        return Candidates(found.similarities, np.where(found.ids < 0, -1, self.ids[found.ids]))
+
+    def scan(self, queries: NDArray[np.float32], dim: int, keep: int) -> Candidates:
+        """Return the shortlist of queries (Q, D) at an indexed size; ids are positions in `vectors`."""
+        keep = min(keep, len(self))
+        return Candidates(*self.shortlists[dim].search(rerank.unit_prefix(queries, dim), keep))
+
+    def rerank(self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int) -> Candidates:
+        """Return the best `keep` of `found` by the exact cosine at `dim`; `found` stays as it is."""
+        if dim not in self.norms:
+            self.norms[dim] = rerank.inverse_norms(self.vectors, dim)
+        scores = rerank.similarities(queries, self.vectors, self.norms[dim], found.ids, dim)
+        return rerank.best(Candidates(scores, found.ids), keep)
+
+    def macs(self, queries: NDArray[np.float32], stages: Stages | None = None) -> float:
+        """Return multiply-adds per query; scanning a code of a prefix counts as scanning the prefix."""
+        stages = self._checked(stages)
+        dim, keep = stages[0]
+        units = rerank.unit_prefix(queries, dim)
+        return scan_macs(stages, scanned_vectors(self.shortlists[dim], units, keep))
+
+    def add(self, embeddings: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
+        """Append embeddings (N', D) under new ids; clusters and codes stay as trained.
+
+        Copies the vectors, in O(N) memory, also those that were memory-mapped.
+        Raises UserError when widths differ or an id is already in the index; the index is then unchanged.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
+            raise UserError(
+                f"vectors of shape {embeddings.shape}", expected=f"(N, {self.width}), as in the index"
+            )
+        added = np.ascontiguousarray(embeddings, np.float32)
+        check_finite(added, "added vectors")
+        all_ids = check_ids(np.concatenate([self.ids, ids]), len(self) + len(added))
+        for index in self.shortlists.values():
+            extend_shortlist(index, added)
+        self.norms = {
+            dim: np.concatenate([norms, rerank.inverse_norms(added, dim)])
+            for dim, norms in self.norms.items()
+        }
+        self.vectors, self.ids = np.concatenate([self.vectors, added]), all_ids
+
+    def set_effort(self, effort: str) -> None:
+        """Set the search parameters of every shortlist, such as "nprobe=16"."""
+        for index in self.shortlists.values():
+            set_effort(index, effort)
+        self.spec = replace(self.spec, effort=effort)
+
+    def _checked(self, stages: Stages | None) -> tuple[tuple[int, int], ...]:
+        if stages is None:
+            return self.spec.stages
+        checked = check_stages(stages, self.spec.dims)
+        if checked[-1][0] > self.width:
+            raise UserError(f"a re-rank at {checked[-1][0]} features", expected=f"at most {self.width}")
+        return checked
+
+    def _checked_queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        if queries.ndim != 2 or queries.shape[1] != self.width:
+            raise UserError(
+                f"queries of shape {queries.shape}", expected=f"(Q, {self.width}), as in the index"
+            )
+        check_finite(queries, "queries")
+        return np.asarray(queries, np.float32)
+
+
+def check_ids(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return ids as int64. Raises UserError unless they are `count` distinct whole numbers from 0 up."""
+    ids = np.asarray(ids)
+    if ids.shape != (count,) or not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0:
+        raise UserError(
+            f"ids of shape {ids.shape} and type {ids.dtype}, the smallest {ids.min() if ids.size else None}",
+            expected=f"({count},) whole numbers from 0 up (-1 stands for no neighbour)",
+        )
+    values, repeats = np.unique(ids, return_counts=True)
+    if len(values) < count:
+        twice = values[repeats > 1]
+        raise UserError(f"{len(twice)} ids occur more than once, such as {twice[0]}", expected="unique ids")
+    return ids.astype(np.int64)

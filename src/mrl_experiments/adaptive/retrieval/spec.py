@@ -1,0 +1,86 @@
+"""What an adaptive index is made of, and which stages a query passes through."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mrl_experiments.errors import UserError
+
+Stages = Sequence[Sequence[int]]  # [[dim, keep], ...]: as a configuration or a caller writes a funnel
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """The description of an AdaptiveIndex; its four sizes are chosen independently.
+
+    dims: the prefixes D_s that can be scanned for a shortlist, ascending; each gets a FAISS index.
+    codes: how a scanned prefix is stored and searched, in the language of `faiss.index_factory`:
+        "Flat", "HNSW32", "IVF1024,Flat", "IVF4096,SQ8", "OPQ16,IVF1024,PQ16x4fs", "RaBitQ" (1 bit a feature).
+    coarse_dim: the prefix clustered into the lists of an IVF index; None means the scanned one.
+    effort: FAISS search parameters: "nprobe=16", "efSearch=64".
+    stages: the default funnel [[D_s, shortlist], [D_r, keep], ...].
+    Source: Rege et al., AdANNS (2023): AdANNS-IVF (coarse, scan and re-rank sizes), AdANNS-OPQ (codes).
+    """
+
+    dims: tuple[int, ...]
+    codes: str
+    stages: tuple[tuple[int, int], ...]
+    coarse_dim: int | None = None
+    effort: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", tuple(self.dims))
+        object.__setattr__(self, "stages", check_stages(self.stages, self.dims))
+        if list(self.dims) != sorted(set(self.dims)) or self.dims[0] < 1:
+            raise UserError(f"dims={list(self.dims)} do not nest", expected="strictly increasing sizes")
+        if self.coarse_dim is not None and not 1 <= self.coarse_dim <= self.dims[0]:
+            raise UserError(
+                f"coarse_dim={self.coarse_dim} does not nest in dims={list(self.dims)}",
+                expected=f"a size from 1 to the smallest scanned one, {self.dims[0]}",
+            )
+
+    @property
+    def width(self) -> int:
+        """The largest prefix that a query or a stage needs."""
+        return max(self.dims[-1], self.stages[-1][0])
+
+
+def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return the stages as tuples. Raises UserError unless one index scans, sizes grow, lists shrink."""
+    checked = tuple((int(dim), int(keep)) for dim, keep in stages)
+    shown = f"stages {[list(stage) for stage in checked]}"
+    if not checked or checked[0][0] not in dims:
+        raise UserError(f"{shown} start at no indexed size", expected=f"first a size of {list(dims)}")
+    for (dim, keep), (next_dim, next_keep) in itertools.pairwise(checked):
+        if next_dim <= dim:
+            raise UserError(f"{shown} do not nest", expected=f"a size above {dim} after it")
+        if next_keep > keep:
+            raise UserError(
+                f"{shown} keep more than the list before holds", expected=f"at most {keep} at {next_dim}"
+            )
+    if checked[-1][1] < 1:
+        raise UserError(f"{shown} keep nothing", expected="at least 1 neighbour")
+    return checked
+
+
+def funnel(dim: int, rerank_dims: Sequence[int], shortlist: int, k: int) -> tuple[tuple[int, int], ...]:
+    """Return the stages that halve a shortlist at each re-rank, never below k (Section 4.3.1 of the paper).
+
+    One re-rank size gives plain adaptive retrieval, none a single search at `dim`.
+    Raises UserError when the shortlist is shorter than k.
+    """
+    if shortlist < k:
+        raise UserError(f"a shortlist of {shortlist} for k={k}", expected=f"a shortlist of at least {k}")
+    keeps = [max(k, shortlist >> halvings) for halvings in range(1, len(rerank_dims))]
+    if not rerank_dims:
+        return ((dim, k),)
+    return tuple(zip((dim, *rerank_dims), (shortlist, *keeps, k), strict=True))
+
+
+def scan_macs(stages: Stages, scanned: float) -> float:
+    """Return multiply-adds per query: `scanned` vectors at D_s plus each list re-ranked at its size.
+
+    Reproduces MFLOPs of Tables 11 to 14 with `scanned` = N.
+    """
+    reranked = sum(keep * dim for (_, keep), (dim, _) in itertools.pairwise(stages))
+    return scanned * stages[0][0] + reranked

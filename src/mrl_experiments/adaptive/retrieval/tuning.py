@@ -1,0 +1,152 @@
+"""Choosing an index for a budget, and saying what the choice gives on queries it was not chosen on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.errors import UserError
+
+Quality = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+"""Maps neighbours (Q, k), as positions, and the rows (Q,) of their queries to fractions (Q,)."""
+
+REPEATS = 3
+ONE_SIDED_95 = 1.645  # standard errors: the winner of many trials must not owe it to its sample
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one index gave: fractions for quality and loss, milliseconds per query for latency.
+
+    loss: quality lost against exact search at full width. loss_bound: upper end of its 95 % interval.
+    """
+
+    spec: IndexSpec
+    quality: float
+    loss: float
+    loss_bound: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Either the quality that may be lost (0.001 is 0.1 points) or the milliseconds that a query may take."""
+
+    max_loss: float | None = None
+    max_latency: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.max_loss is None) == (self.max_latency is None):
+            raise UserError("a budget needs one limit", expected="either max_loss or max_latency")
+
+    def admits(self, trial: Trial) -> bool:
+        """Tell whether a trial keeps the budget."""
+        if self.max_loss is not None:
+            return trial.loss_bound <= self.max_loss
+        return trial.latency <= (self.max_latency or 0)
+
+    def prefers(self, trial: Trial) -> float:
+        """Return what the best admitted trial has least of: latency, or loss."""
+        return trial.latency if self.max_loss is not None else trial.loss
+
+
+@dataclass(frozen=True)
+class Family:
+    """Indexes that differ only in how they are searched, so that one build serves them all.
+
+    efforts: cheapest first. plans: the stages to try with each effort.
+    """
+
+    spec: IndexSpec
+    efforts: Sequence[str]
+    plans: Sequence[tuple[tuple[int, int], ...]]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The chosen index, its trial on the other half of the queries, and all trials on the tuning half."""
+
+    index: AdaptiveIndex
+    held_out: Trial
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Chooses on every other query of `queries` (Q, D).
+
+    exact: (Q, k) positions that exact search at full width finds.
+    quality: what a budget speaks of; `recall(exact)` needs no labels.
+    """
+
+    queries: NDArray[np.float32]
+    exact: NDArray[np.int64]
+    quality: Quality
+
+    def choose(self, database: NDArray[np.float32], families: Iterable[Family], budget: Budget) -> Tuned:
+        """Return the fastest index within a loss, or the one that loses least within a latency.
+
+        Raises UserError when none keeps the budget.
+        """
+        rows = np.arange(0, len(self.queries), 2)
+        trials: list[tuple[Trial, AdaptiveIndex]] = []
+        for family in families:
+            index = AdaptiveIndex.build(database, None, family.spec)
+            for stages in family.plans:
+                for effort in family.efforts:
+                    _aim(index, replace(family.spec, stages=stages, effort=effort))
+                    trials.append((self.measure(index, rows), index))
+                    if _settled(trials[-1][0], [trial for trial, _ in trials], budget):
+                        break
+        admitted = [(trial, index) for trial, index in trials if budget.admits(trial)]
+        if not admitted:
+            raise UserError(
+                f"none of {len(trials)} trials keeps {budget}",
+                expected=f"a loss of at least {min(trial.loss_bound for trial, _ in trials):.2g} or "
+                f"a latency of at least {min(trial.latency for trial, _ in trials):.2g} ms",
+            )
+        chosen, index = min(admitted, key=lambda candidate: budget.prefers(candidate[0]))
+        _aim(index, chosen.spec)
+        held_out = self.measure(index, np.arange(1, len(self.queries), 2))
+        return Tuned(index, held_out, tuple(trial for trial, _ in trials))
+
+    def measure(self, index: AdaptiveIndex, rows: NDArray[np.int64]) -> Trial:
+        """Search the queries in `rows` in one batch, with the threads that FAISS is given."""
+        queries = self.queries[rows]
+        seconds = []
+        for _ in range(REPEATS):
+            start = perf_counter()
+            found = index.search_stages(queries)
+            seconds.append(perf_counter() - start)
+        quality = self.quality(found.ids, rows)
+        losses = self.quality(self.exact[rows], rows) - quality
+        loss, error = float(losses.mean()), float(losses.std() / np.sqrt(len(rows)))
+        latency = median(seconds) / len(rows) * 1e3
+        return Trial(index.spec, float(quality.mean()), loss, loss + ONE_SIDED_95 * error, latency)
+
+
+def recall(exact: NDArray[np.int64]) -> Quality:
+    """Return the quality that needs no labels: the share of `exact` (Q, k) that is found."""
+
+    def share(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return (found[:, :, None] == exact[rows][:, None, :]).any(axis=1).mean(axis=1)
+
+    return share
+
+
+def _aim(index: AdaptiveIndex, spec: IndexSpec) -> None:
+    index.set_effort(spec.effort)
+    index.spec = spec
+
+
+def _settled(trial: Trial, trials: Sequence[Trial], budget: Budget) -> bool:
+    """Tell whether more effort cannot help: it is good enough, or slower than allowed or than the best."""
+    if budget.max_loss is None:
+        return not budget.admits(trial)
+    fastest = min((other.latency for other in trials if budget.admits(other)), default=np.inf)
+    return budget.admits(trial) or trial.latency > fastest

@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+
+from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.errors import UserError
+
+COUNT, WIDTH, K = 2000, 48, 10
+RNG = np.random.default_rng(0)
+DECAY = np.arange(1, WIDTH + 1) ** -0.5
+DATABASE = (RNG.normal(size=(COUNT, WIDTH)) * DECAY).astype(np.float32)
+QUERIES = (DATABASE[:40] + 0.1 * RNG.normal(size=(40, WIDTH)) * DECAY).astype(np.float32)
+CODES = [
+    "Flat",
+    "HNSW16",
+    "IVF16,Flat",
+    "IVF16,SQ8",
+    "IVF16,PQ8x4fs",
+    "OPQ8,IVF16,PQ8x4fs",
+    "PQ8x4fs",
+    "RaBitQ",
+]
+
+
+def cosines(dim):
+    queries, database = QUERIES[:, :dim].astype(float), DATABASE[:, :dim].astype(float)
+    queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    return queries @ (database / np.linalg.norm(database, axis=1, keepdims=True)).T
+
+
+def nearest(dim, k=K):
+    return np.argsort(-cosines(dim), axis=1)[:, :k]
+
+
+def build(codes="Flat", stages=((16, 200), (WIDTH, K)), dims=(16,), ids=None, **options):
+    return AdaptiveIndex.build(DATABASE, ids, IndexSpec(dims, codes, stages, **options))
+
+
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("dim", [17, 24, WIDTH])
+def test_a_shortlist_of_everything_gives_brute_force(codes, dim):
+    effort = "nprobe=16" if "IVF" in codes else "efSearch=2000" if "HNSW" in codes else ""
+    found = build(codes, effort=effort).search(QUERIES, K, 16, [dim], COUNT)
+    np.testing.assert_array_equal(found.ids, nearest(dim))
+    np.testing.assert_allclose(found.similarities, np.take_along_axis(cosines(dim), found.ids, 1), atol=1e-5)
+
+
+def test_a_funnel_narrows_as_written_out():
+    found = build().search_stages(QUERIES, [[16, 100], [24, 30], [WIDTH, K]])
+    for row in range(len(QUERIES)):
+        left = np.argsort(-cosines(16)[row])[:100]
+        left = left[np.argsort(-cosines(24)[row, left])][:30]
+        left = left[np.argsort(-cosines(WIDTH)[row, left])][:K]
+        assert found.ids[row].tolist() == left.tolist()
+
+
+def test_stages_of_the_spec_are_the_default():
+    index = build(stages=((16, 100), (24, 30), (WIDTH, K)))
+    np.testing.assert_array_equal(
+        index.search(QUERIES, 5).ids, index.search_stages(QUERIES, [[16, 100], [24, 30], [WIDTH, 5]]).ids
+    )
+
+
+def test_repeated_searches_agree_and_nothing_given_is_modified():
+    database, queries = DATABASE.copy(), QUERIES.copy()
+    database.flags.writeable = queries.flags.writeable = False
+    index = AdaptiveIndex.build(database, None, IndexSpec((16,), "Flat", ((16, 200), (WIDTH, K))))
+    first = index.search_stages(queries, [[16, 100], [WIDTH, 50]])
+    index.search_stages(queries, [[16, 20], [24, 10]])
+    again = index.search_stages(queries, [[16, 100], [WIDTH, 50]])
+    np.testing.assert_array_equal(first.ids, again.ids)
+    assert index.vectors is database
+    np.testing.assert_array_equal(queries, QUERIES)
+
+
+def test_ids_are_those_given():
+    ids = RNG.permutation(10**12 + np.arange(COUNT))
+    np.testing.assert_array_equal(build(ids=ids).search(QUERIES, K, shortlist=COUNT).ids, ids[nearest(WIDTH)])
+
+
+def test_the_norm_of_a_vector_does_not_matter():
+    scaled = AdaptiveIndex.build(
+        DATABASE * RNG.uniform(0.1, 10, (COUNT, 1)).astype(np.float32), None, build().spec
+    )
+    np.testing.assert_array_equal(scaled.search(QUERIES, K).ids, build().search(QUERIES, K).ids)
+
+
+def test_clustering_a_shorter_prefix_probes_the_lists_it_names():
+    index = build("IVF16,Flat", coarse_dim=8, effort="nprobe=1")
+    found = index.scan(QUERIES, 16, COUNT).ids
+    centroids = index.shortlists[16].quantizer.reconstruct_n(0, 16)
+    assert not centroids[:, 8:].any()
+    units = DATABASE[:, :8] / np.linalg.norm(DATABASE[:, :8], axis=1, keepdims=True)
+    lists = (units @ centroids[:, :8].T).argmax(axis=1)
+    probed = (QUERIES[:, :8] @ centroids[:, :8].T).argmax(axis=1)
+    for row, wanted in zip(found, probed, strict=True):
+        assert set(row[row >= 0]) == set(np.flatnonzero(lists == wanted))
+
+
+def test_fewer_neighbours_than_asked_are_marked():
+    found = build("IVF16,Flat", effort="nprobe=1").search(QUERIES, 1000, 16, [WIDTH], 1000)
+    assert (found.ids[:, -1] == -1).all() and np.isneginf(found.similarities[:, -1]).all()
+    small = AdaptiveIndex.build(DATABASE[:3], None, build().spec).search(QUERIES, K)
+    assert small.ids.shape == (40, 3)
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_added_vectors_are_found(codes):
+    index = build(codes, effort="nprobe=16" if "IVF" in codes else "")
+    index.search(QUERIES, K)
+    index.add(QUERIES, np.arange(COUNT, COUNT + len(QUERIES)))
+    found = index.search(QUERIES, K)
+    np.testing.assert_array_equal(found.ids[:, 0], np.arange(COUNT, COUNT + len(QUERIES)))
+    np.testing.assert_allclose(found.similarities[:, 0], 1, rtol=1e-5)
+
+
+def test_macs_count_what_is_compared():
+    assert build().macs(QUERIES) == COUNT * 16 + 200 * WIDTH
+    assert (
+        build("IVF16,Flat", coarse_dim=8, effort="nprobe=16").macs(QUERIES, [[16, K]]) == COUNT * 16 + 16 * 8
+    )
+    assert 0 < build("HNSW16").macs(QUERIES, [[16, K]]) < COUNT * 16
+
+
+def test_codes_take_fewer_bytes():
+    assert build("RaBitQ").shortlist_bytes < build("IVF16,SQ8").shortlist_bytes < build().shortlist_bytes
+    assert build().shortlist_bytes == pytest.approx(COUNT * 16 * 4, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "mistake, message",
+    [
+        (lambda: AdaptiveIndex.build(DATABASE[:0], None, build().spec), "shape"),
+        (lambda: AdaptiveIndex.build(DATABASE[:, :32], None, build().spec), "48 features"),
+        (lambda: AdaptiveIndex.build(DATABASE * np.float32("nan"), None, build().spec), "NaN"),
+        (lambda: build(ids=np.zeros(COUNT, np.int64)), "more than once"),
+        (lambda: build(ids=np.arange(COUNT - 1)), "ids of shape"),
+        (lambda: build(ids=np.arange(COUNT) - 1), "smallest -1"),
+        (lambda: build("Flatt"), "Flatt"),
+        (lambda: build("IVF4096,Flat"), "IVF4096"),
+        (lambda: build(coarse_dim=8), "without lists"),
+        (lambda: build(effort="nprobe=4"), "nprobe=4"),
+        (lambda: build().search(QUERIES[:, :16], K), "queries of shape"),
+        (lambda: build().search(QUERIES * 0, K), "zeros only"),
+        (lambda: build().search(QUERIES, K, shortlist=5), "shortlist of 5"),
+        (lambda: build().search(QUERIES, K, shortlist_dim=8), "no indexed size"),
+        (lambda: build().search(QUERIES, K, rerank_dims=[12]), "do not nest"),
+        (lambda: build().search(QUERIES, K, rerank_dims=[64]), "at most 48"),
+        (lambda: build().search(QUERIES, 500), "keep more"),
+        (lambda: build().add(DATABASE[:5, :16], np.arange(5)), "in the index"),
+        (lambda: build().add(DATABASE[:5], np.arange(5)), "more than once"),
+    ],
+)
+def test_bad_input_is_refused(mistake, message):
+    with pytest.raises(UserError, match=message):
+        mistake()
+
+
+def test_a_refused_addition_changes_nothing():
+    index = build()
+    with pytest.raises(UserError):
+        index.add(QUERIES, np.arange(len(QUERIES)))
+    assert len(index) == len(index.ids) == index.shortlists[16].ntotal == COUNT

@@ -1,0 +1,67 @@
+import pytest
+
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, check_stages, funnel, scan_macs
+from mrl_experiments.errors import UserError
+
+
+def test_one_rerank_is_a_funnel_of_two():
+    assert funnel(16, [2048], 200, 10) == ((16, 200), (2048, 10))
+
+
+def test_no_rerank_is_a_single_search():
+    assert funnel(16, [], 200, 10) == ((16, 10),)
+
+
+def test_the_papers_funnel_halves_the_list_down_to_k():
+    stages = funnel(8, [16, 32, 64, 128, 2048], 200, 10)
+    assert stages == ((8, 200), (16, 100), (32, 50), (64, 25), (128, 12), (2048, 10))
+
+
+@pytest.mark.parametrize(
+    "stages, mflops",
+    [
+        (((16, 200), (2048, 10)), 20.91),  # Table 11: 16 -> 2048
+        (((8, 200), (16, 100), (32, 50), (64, 25), (128, 10), (2048, 10)), 10.28),  # Table 13, D_s = 8
+    ],
+)
+def test_macs_are_the_papers_mflops(stages, mflops):
+    assert scan_macs(stages, 1_281_167) / 1e6 == pytest.approx(mflops, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    "stages, message",
+    [
+        ([], "no indexed size"),
+        ([[32, 100], [64, 10]], "no indexed size"),
+        ([[16, 100], [16, 10]], "do not nest"),
+        ([[16, 100], [8, 10]], "do not nest"),
+        ([[16, 10], [64, 20]], "keep more"),
+        ([[16, 0]], "keep nothing"),
+    ],
+)
+def test_stages_that_make_no_sense_are_refused(stages, message):
+    with pytest.raises(UserError, match=message):
+        check_stages(stages, (16,))
+
+
+@pytest.mark.parametrize("dims", [(32, 16), (16, 16), (0, 16)])
+def test_dims_that_do_not_nest_are_refused(dims):
+    with pytest.raises(UserError, match="do not nest"):
+        IndexSpec(dims, "Flat", ((16, 10),))
+
+
+@pytest.mark.parametrize("coarse_dim", [0, 32])
+def test_a_coarse_size_outside_the_scanned_one_is_refused(coarse_dim):
+    with pytest.raises(UserError, match="coarse_dim"):
+        IndexSpec((16,), "IVF8,Flat", ((16, 10),), coarse_dim=coarse_dim)
+
+
+def test_a_shortlist_shorter_than_k_is_refused():
+    with pytest.raises(UserError, match="shortlist of 5 for k=10"):
+        funnel(16, [64], 5, 10)
+
+
+def test_lists_from_a_configuration_become_tuples():
+    spec = IndexSpec([16, 32], "Flat", [[16, 100], [64, 10]])  # type: ignore[arg-type]
+    assert spec == IndexSpec((16, 32), "Flat", ((16, 100), (64, 10)))
+    assert spec.width == 64

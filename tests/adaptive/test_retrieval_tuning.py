@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from mrl_experiments.adaptive.retrieval.families import full_width_families, lists, nested_families
+from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner, recall
+from mrl_experiments.errors import UserError
+
+K, DIMS = 5, (8, 16, 32, 64)
+RNG = np.random.default_rng(0)
+DECAY = np.arange(1, 65) ** -0.5
+DATABASE = (RNG.normal(size=(3000, 64)) * DECAY).astype(np.float32)
+QUERIES = (DATABASE[:200] + 0.2 * RNG.normal(size=(200, 64)) * DECAY).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def tuner():
+    exact = AdaptiveIndex.build(DATABASE, None, IndexSpec((64,), "Flat", ((64, K),))).search_stages(QUERIES)
+    return Tuner(QUERIES, exact.ids, recall(exact.ids))
+
+
+@pytest.mark.parametrize("max_loss", [0.02, 0.2])
+def test_a_loss_budget_is_kept_by_the_fastest_trial_that_keeps_it(tuner, max_loss):
+    tuned = tuner.choose(DATABASE, nested_families(len(DATABASE), DIMS, K), Budget(max_loss=max_loss))
+    kept = [trial for trial in tuned.trials if trial.loss_bound <= max_loss]
+    assert tuned.index.spec == min(kept, key=lambda trial: trial.latency).spec == tuned.held_out.spec
+    assert tuned.held_out.loss <= 2 * max_loss
+
+
+def test_the_held_out_trial_is_measured_on_the_other_queries(tuner):
+    tuned = tuner.choose(DATABASE, nested_families(len(DATABASE), DIMS, K), Budget(max_loss=0.2))
+    found = tuned.index.search(QUERIES[1::2], K).ids
+    shares = [len(set(a) & set(b)) / K for a, b in zip(found, tuner.exact[1::2], strict=True)]
+    assert tuned.held_out.quality == pytest.approx(np.mean(shares))
+    assert tuned.held_out.loss == pytest.approx(1 - np.mean(shares))
+
+
+def test_a_latency_budget_gives_the_least_loss_within_it(tuner):
+    tuned = tuner.choose(DATABASE, nested_families(len(DATABASE), DIMS, K), Budget(max_latency=1000))
+    assert tuned.held_out.loss < 0.02
+    assert (
+        min(trial.loss for trial in tuned.trials)
+        == tuned.trials[[trial.spec for trial in tuned.trials].index(tuned.index.spec)].loss
+    )
+
+
+def test_a_budget_that_nothing_keeps_is_refused(tuner):
+    with pytest.raises(UserError, match="none of"):
+        tuner.choose(DATABASE, nested_families(len(DATABASE), DIMS, K), Budget(max_latency=1e-9))
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_loss": 0.1, "max_latency": 1.0}])
+def test_a_budget_has_one_limit(limits):
+    with pytest.raises(UserError, match="one limit"):
+        Budget(**limits)
+
+
+@pytest.mark.parametrize(
+    "count, dims", [(20, (8, 16)), (3000, DIMS), (1_281_167, (8, 16, 32, 64, 128, 2048))]
+)
+def test_families_nest_and_their_lists_are_long_enough(count, dims):
+    for family in nested_families(count, dims, 10):
+        assert all(plan[0][0] == family.spec.dims[0] and plan[-1] == (dims[-1], 10) for plan in family.plans)
+    assert lists(count) * 16 <= max(16, count)
+
+
+def test_opponents_use_all_features():
+    assert all(family.plans == [((512, 10),)] for family in full_width_families(361_771, 512, 10))
