@@ -1,0 +1,80 @@
+"""Batches of a .beton file through FFCV."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from ffcv import Loader
+from ffcv.fields.basics import IntDecoder
+from ffcv.fields.ndarray import NDArrayDecoder
+from ffcv.loader import OrderOption
+from ffcv.transforms import ToTensor, ToTorchImage
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrl_experiments.data.augment import Augment
+from mrl_experiments.data.draws import stream
+from mrl_experiments.data.ffcv_kernels import ShiftFlipNormalise, Window
+from mrl_experiments.data.order import Batches
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class PlannedLoader(Loader):
+    """FFCV's loader over an order that is set anew before each epoch."""
+
+    plan: NDArray[np.int64]
+
+    def next_traversal_order(self) -> NDArray[np.int64]:
+        """Return the planned samples."""
+        return self.plan
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.plan) / self.batch_size)
+
+
+class FFCVLoader:
+    """Batches of one split; compiled at first use, which costs some seconds once a process."""
+
+    def __init__(
+        self, path: Path, channels: int, how: Augment, batch_size: int, workers: int, seed: int | None
+    ) -> None:
+        self.path, self.channels, self.how = path, channels, how
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self._key = None if seed is None else np.zeros(1, dtype=np.uint64)
+        self._loader: PlannedLoader | None = None
+        self._size = 0
+
+    def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
+        """Yield (images, labels, index) for lists of sample indices at a side length.
+
+        A batch's memory is used again a few batches later.
+        """
+        if self._key is not None and self.seed is not None:
+            self._key[0] = stream(self.seed, epoch)
+        plan = np.concatenate(batches)
+        if self._loader is None or size != self._size:
+            self._loader, self._size = self._compile(plan, size), size
+        self._loader.plan = plan
+        for index, (images, labels) in zip(batches, self._loader, strict=True):
+            yield images, labels[:, 0], torch.from_numpy(index)
+
+    def _compile(self, plan: NDArray[np.int64], size: int) -> PlannedLoader:
+        decoder = NDArrayDecoder() if self.channels == 1 else Window(size, self.how, self._key)
+        normalise = ShiftFlipNormalise(self.channels, self.how, self._key)
+        PlannedLoader.plan = plan  # FFCV asks for an order while it is being built
+        return PlannedLoader(
+            str(self.path),
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            os_cache=True,
+            order=OrderOption.SEQUENTIAL,
+            drop_last=False,
+            seed=0,
+            pipelines={
+                "image": [decoder, normalise, ToTensor(), ToTorchImage()],
+                "label": [IntDecoder(), ToTensor()],
+            },
+        )

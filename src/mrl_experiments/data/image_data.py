@@ -1,0 +1,181 @@
+"""The LightningDataModule: a source, its cache, and the loaders that read it."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+
+from mrl_experiments.data.augment import Augment, Resolution
+from mrl_experiments.data.beton import Storage, check_beton
+from mrl_experiments.data.cache import Cache
+from mrl_experiments.data.order import Batches, TrainingOrder, evaluation_batches
+from mrl_experiments.data.source import Source
+from mrl_experiments.data.torch_loader import ArraySamples, Batch, TorchLoader
+from mrl_experiments.errors import UserError
+
+Run = Callable[[Batches, int, int], Iterator[Batch]]
+
+
+class TrainLoader:
+    """Training batches, a new order each epoch; Lightning moves the epoch and stores the position."""
+
+    def __init__(self, order: TrainingOrder, run: Run, resolution: Resolution) -> None:
+        self.sampler, self._run, self._resolution = order, run, resolution
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.sampler
+        batches = order.remaining()
+        if not batches:
+            return
+        for batch in self._run(batches, self._resolution.at(order.epoch), order.epoch):
+            order.done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position inside the epoch."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from a position."""
+        self.sampler.load_state_dict(state)
+
+
+class EvalLoader:
+    """All samples of a split in order, this process's share of them; see `evaluation_batches`."""
+
+    def __init__(self, count: int, batch_size: int, run: Run, size: int) -> None:
+        self.count, self._batch_size, self._run, self._size = count, batch_size, run, size
+
+    def __len__(self) -> int:
+        return len(evaluation_batches(self.count, self._batch_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._run(evaluation_batches(self.count, self._batch_size), self._size, 0)
+
+
+class ImageData(pl.LightningDataModule):
+    """Images of a source in batches (images, labels, index).
+
+    Parameters
+    ----------
+    name: how runs and tables call the data set. source: see data/source.py; it may refer to `root`.
+    loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
+    batch_size: of one process. workers: null is the number of threads torch uses.
+    cache: folder for prepared files. size: side of the images a model sees in validation.
+    resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
+    augment: see data/augment.py. storage: {split: ...}, see data/beton.py; `default` is for the others.
+    betons: {split: path} of ready .beton files instead of the cache.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: Source,
+        root: str | None,
+        loader: Literal["auto", "ffcv", "torch"],
+        batch_size: int,
+        workers: int | None,
+        cache: str,
+        size: int | None,
+        resolution: Mapping[str, int] | None,
+        augment: Mapping[str, Any],
+        storage: Mapping[str, Mapping[str, Any]],
+        betons: Mapping[str, str],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.name, self.source = name, source
+        self.num_classes, self.channels, self.splits = source.num_classes, source.channels, source.splits
+        self.size = _size(size, source)
+        self.batch_size, self.seed, self.betons = batch_size, seed, dict(betons)
+        self.workers = workers or torch.get_num_threads()
+        self.augment = Augment(**augment)
+        self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
+        self.loader = _choose(loader)
+        kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
+        self.cache = Cache(Path(cache), source, kept)
+        for path in self.betons.values():
+            check_beton(Path(path))
+
+    def prepare_data(self) -> None:
+        """Write what training needs, once, before the processes of a distributed training need it."""
+        for split in ("train", "val"):
+            self.prepare(split)
+
+    def prepare(self, split: str) -> None:
+        """Write one split into the cache unless it is there. Raises UserError for an unknown split."""
+        self.samples(split)
+
+    def samples(self, split: str) -> Any:
+        """Return what the loader reads: a .beton path, or a sequence of samples."""
+        if split not in self.splits:
+            raise UserError(f"{self.name} has no split {split}", expected=f"one of {', '.join(self.splits)}")
+        if self.loader == "ffcv":
+            return Path(self.betons[split]) if split in self.betons else self.cache.beton(split, self.workers)
+        if self.source.size is None:
+            return self.source.open(split)
+        return ArraySamples(self.cache.array(split), self.cache.labels(split))
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the training loader."""
+        run, count = self._reader("train", training=True)
+        return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run, self.resolution)
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return the validation loader."""
+        return self.dataloader("val")
+
+    def dataloader(self, split: str) -> EvalLoader:
+        """Return all of a split in order, without augmentation."""
+        run, count = self._reader(split, training=False)
+        return EvalLoader(count, self.batch_size, run, self.size)
+
+    def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
+        seed = self.seed if training else None
+        samples = self.samples(split)
+        if self.loader == "torch":
+            reader = TorchLoader(samples, self.channels, self.augment, self.workers, seed)
+            return reader.run, len(samples)
+        from mrl_experiments.data.ffcv_loader import FFCVLoader
+
+        args = (self.channels, self.augment, self.batch_size, self.workers, seed)
+        return FFCVLoader(samples, *args).run, check_beton(samples)
+
+
+def _size(size: int | None, source: Source) -> int:
+    side = size or source.size
+    if side is None:
+        raise UserError("data.size is not set", expected="the side in pixels of the images a model sees")
+    if source.channels == 1 and side != source.size:
+        raise UserError(f"data.size={side}", expected=f"{source.size}: one-channel images are not resized")
+    return side
+
+
+def _choose(loader: str) -> str:
+    if loader not in ("auto", "ffcv", "torch"):
+        raise UserError(f"data.loader={loader}", expected="auto, ffcv or torch")
+    problem = None if loader == "torch" else _ffcv_problem()
+    if problem and loader == "ffcv":
+        raise UserError(
+            f"data.loader=ffcv, but FFCV does not import: {problem}",
+            remedy="run make setup and follow what it prints, or use data.loader=torch",
+        )
+    if problem:
+        print(f"FFCV does not import ({problem}); using data.loader=torch")
+    return "torch" if problem or loader == "torch" else "ffcv"
+
+
+@functools.cache
+def _ffcv_problem() -> str | None:
+    try:
+        import ffcv  # noqa: F401
+    except Exception as error:
+        return str(error)
+    return None
