@@ -51,6 +51,21 @@ def test_single_sizes_equal_a_plain_loop():
         assert values["policy=single tta=none", dim, "head_macs"] == dim * CLASSES
 
 
+def test_a_cascade_is_fitted_on_one_part_and_measured_on_the_other():
+    queries = embeddings()
+    fitted_counts = []
+
+    def smallest_only(exits, labels):
+        fitted_counts.append(len(labels))
+        return {"policy=smallest": Cascade(exits.dims, (0.0, 0.0))}
+
+    values = evaluate(queries, policies=[smallest_only])
+    assert fitted_counts == [80] * SPLITS
+    for metric in ("top1", "top1_std", "expected_dim", "expected_dim_cumulative", "head_macs"):
+        alone = values["policy=single tta=none", 4, metric]
+        assert values["policy=smallest tta=none", 16, metric] == alone
+
+
 def test_a_cascade_that_always_climbs_costs_what_is_computed():
     def always(exits, labels):
         return {"policy=always": Cascade(exits.dims, (0.999999,) * (len(exits.dims) - 1))}

@@ -45,6 +45,15 @@ def test_logits_and_features_agree(digits, fitted):
     assert np.mean(ours.labels == theirs.labels) > 0.99
 
 
+def test_the_size_used_is_where_the_cascade_stops(digits):
+    classifier = AdaptiveClassifier(digits.heads).fit(Paper(), digits.features, digits.labels)
+    stop = classifier.cascade.stop(digits.exits)
+    expected = np.asarray(digits.exits.dims)[stop]
+    assert (
+        np.mean(classifier.predict(digits.features).dims == expected) > 0.999
+    )  # a product may round otherwise
+
+
 def test_a_tied_classifier_serves_the_stated_sizes(digits):
     weight, bias = digits.heads.at(64)
     tied = Heads({64: weight}, {64: bias}, tied=True)

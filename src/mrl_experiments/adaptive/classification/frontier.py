@@ -71,10 +71,10 @@ class Frontier:
         """Look for a point between two neighbours; tell whether there was one."""
         price = (high.accuracy - low.accuracy) / (high.expected_dim - low.expected_dim)
         values = self._correct - price * self._sizes[:, None]
-        ascents = [self._measure(self._ascend(values, start.cuts)) for start in (low, high)]
         before = self.points
         # Where no cascade lies above the line from low to high, one halfway may still be cheaper than high.
-        self.points = _undominated([*before, *ascents, self.between(low, high, 0.5)])
+        halfway = self.between(low, high, 0.5)
+        self.points = _undominated([*before, halfway, self._measure(self._ascend(values, halfway.cuts))])
         return self.points != before
 
     def _ascend(self, values: NDArray[np.float64], cuts: Cuts) -> Cuts:
