@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -36,11 +38,15 @@ def build(codes="Flat", stages=((16, 200), (WIDTH, K)), dims=(16,), ids=None, **
     return AdaptiveIndex.build(DATABASE, ids, IndexSpec(dims, codes, stages, **options))
 
 
+@functools.cache
+def thorough(codes):
+    return build(codes, effort="nprobe=16" if "IVF" in codes else "efSearch=2000" if "HNSW" in codes else "")
+
+
 @pytest.mark.parametrize("codes", CODES)
 @pytest.mark.parametrize("dim", [17, 24, WIDTH])
 def test_a_shortlist_of_everything_gives_brute_force(codes, dim):
-    effort = "nprobe=16" if "IVF" in codes else "efSearch=2000" if "HNSW" in codes else ""
-    found = build(codes, effort=effort).search(QUERIES, K, 16, [dim], COUNT)
+    found = thorough(codes).search(QUERIES, K, 16, [dim], COUNT)
     np.testing.assert_array_equal(found.ids, nearest(dim))
     np.testing.assert_allclose(found.similarities, np.take_along_axis(cosines(dim), found.ids, 1), atol=1e-5)
 

@@ -1,0 +1,46 @@
+"""Adaptive retrieval: a shortlist at D_s, re-ranked at every larger D_r."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
+from mrl_experiments.results import Measurement
+
+
+def adaptive_retrieval(
+    queries: Embeddings,
+    database: Embeddings | None,
+    dims: Sequence[int],
+    *,
+    indexes: Mapping[str, Callable[..., IndexSpec]],
+    k: int,
+    shortlist: int,
+    lengths: Sequence[int],
+    lengths_dim: int,
+    max_queries: int,
+    timed: int,
+) -> Iterator[Measurement]:
+    """Yield each pair (D_s, D_r) for each index; a row's `dim` is D_s, D_r = D_s is a search without re-rank.
+
+    indexes: by name, an IndexSpec that lacks its dims and stages. shortlist: K of all pairs.
+    lengths: further K, for the pair (lengths_dim, D). timed: queries of the timed batch.
+
+    mAP@k, P@k (hits / k) and top1 are means over at most `max_queries` queries. macs: multiply-adds a query.
+    latency_ms: per query in one batch with one thread, single_latency_ms: one query at a time, and both with
+    all threads. index_bytes: what the shortlist takes besides the vectors. build_seconds: with all threads.
+    Source: Section 4.3.1, Tables 11, 12, 30 and 31, Figure 8 of the paper; IVF and codes: AdANNS (2023).
+    """
+    search = StagedSearch.of(queries, database, k, max_queries, timed)
+    sizes = nested_sizes(queries, dims)
+    for name, describe in indexes.items():
+        for dim in sizes:
+            index, costs = search.build(describe(dims=(dim,), stages=((dim, k),)), f"index={name}")
+            yield from costs
+            yield from search.measure(index, [(dim, k)], f"index={name} rerank={dim} shortlist={k}")
+            pairs = [(size, shortlist) for size in sizes if size > dim]
+            if dim == lengths_dim and pairs:
+                pairs += [(sizes[-1], length) for length in lengths if length != shortlist]
+            for size, length in pairs:
+                setting = f"index={name} rerank={size} shortlist={length}"
+                yield from search.measure(index, [(dim, length), (size, k)], setting)

@@ -1,0 +1,57 @@
+"""index=auto: the index chosen for a budget, and what it gives on queries it was not chosen on."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptive.retrieval.families import nested_families
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.evaluations.ranking import average_precision, hits
+from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
+from mrl_experiments.results import Measurement
+
+
+def auto_retrieval(
+    queries: Embeddings,
+    database: Embeddings | None,
+    dims: Sequence[int],
+    *,
+    k: int,
+    max_loss: float | None,
+    max_latency: float | None,
+    max_queries: int,
+) -> Iterator[Measurement]:
+    """Yield the held-out half's mAP@k, its loss against exact search, ms per query and index bytes.
+
+    The budget is either `max_loss`, the mAP@k lost (kept with 95 % confidence on the tuning half), or
+    `max_latency`, in ms per query in one batch. `dim` is the chosen D_s, `setting` the whole choice.
+    latency_ratio: time of exact search / time of the choice. Raises UserError when nothing keeps the budget.
+    """
+    budget = Budget(max_loss, max_latency)
+    search = StagedSearch.of(queries, database, k, max_queries, max_queries)
+    sizes = nested_sizes(queries, dims)
+    whole = IndexSpec((sizes[-1],), "Flat", ((sizes[-1], k),))
+    exact, _ = search.build(whole, "")
+
+    def quality(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return average_precision(hits(found, search.database.labels, search.query_labels[rows]))
+
+    tuner = Tuner(search.queries, exact.search_stages(search.queries).ids, quality)
+    slowest = tuner.measure(exact, np.arange(1, len(search.queries), 2))
+    vectors = search.database.features
+    tuned = tuner.choose(vectors, nested_families(len(vectors), sizes, k), budget)
+    spec, held_out = tuned.index.spec, tuned.held_out
+    stages = ">".join(f"{dim}:{keep}" for dim, keep in spec.stages)
+    values = {
+        f"mAP@{k}": held_out.quality,
+        f"mAP@{k}_lost": held_out.loss,
+        "latency_ms": held_out.latency,
+        "latency_ratio": slowest.latency / held_out.latency,
+        "index_bytes": float(tuned.index.shortlist_bytes),
+    }
+    for metric, value in values.items():
+        setting = f"index=auto codes={spec.codes} effort={spec.effort} stages={stages}"
+        yield Measurement(spec.dims[0], metric, value, setting)

@@ -1,0 +1,49 @@
+"""Funnel retrieval: a shortlist that shrinks while the size of its re-rank doubles."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
+from mrl_experiments.results import Measurement
+
+Stages = list[tuple[int, int]]
+
+
+def funnel(
+    queries: Embeddings,
+    database: Embeddings | None,
+    dims: Sequence[int],
+    *,
+    indexes: Mapping[str, Callable[..., IndexSpec]],
+    k: int,
+    cascades: Sequence[Sequence[int]],
+    max_queries: int,
+    timed: int,
+) -> Iterator[Measurement]:
+    """Yield each list of shortlist lengths from each D_s that leaves at least two re-ranks; `dim` is D_s.
+
+    cascades: lengths, longest first: the scan keeps the first, each re-rank the next, at growing sizes, and
+    the last re-rank keeps k of the list that is left, at full width. Metrics as in `adaptive_retrieval`.
+    Source: Section 4.3.1, Tables 13 and 14, Figure 8 of the paper.
+    """
+    search = StagedSearch.of(queries, database, k, max_queries, timed)
+    sizes = nested_sizes(queries, dims)
+    for name, describe in indexes.items():
+        for start, dim in enumerate(sizes[:-2]):
+            index, _ = search.build(describe(dims=(dim,), stages=((dim, k),)), f"index={name}")
+            for lengths in cascades:
+                stages = funnel_stages(sizes[start:], lengths, k)
+                yield from search.measure(index, stages, f"index={name} stages={_written(stages)}")
+
+
+def funnel_stages(sizes: Sequence[int], lengths: Sequence[int], k: int) -> Stages:
+    """Return the stages that scan sizes[0] and re-rank each list at the next size, the last at sizes[-1]."""
+    kept = [length for length in lengths if length >= k]
+    between = sizes[: min(len(kept), len(sizes) - 1)]
+    return [*zip(between, kept, strict=False), (sizes[-1], k)]
+
+
+def _written(stages: Stages) -> str:
+    """Return "8:200>16:100>...": which size keeps how many."""
+    return ">".join(f"{dim}:{keep}" for dim, keep in stages)

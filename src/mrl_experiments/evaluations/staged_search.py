@@ -1,0 +1,95 @@
+"""What the retrieval evaluations measure of an AdaptiveIndex and a funnel: quality, cost and time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages
+from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.ranking import hits, ranking_quality
+from mrl_experiments.nesting import default_dims
+from mrl_experiments.results import Measurement
+
+REPEATS = 3
+SINGLES = 20  # queries timed one at a time
+
+
+@dataclass(frozen=True)
+class StagedSearch:
+    """Queries (Q, D) against a labelled database, for k neighbours; the first `timed` queries are timed."""
+
+    queries: NDArray[np.float32]
+    query_labels: NDArray[np.int64]
+    database: Embeddings
+    k: int
+    timed: int
+
+    @classmethod
+    def of(
+        cls, queries: Embeddings, database: Embeddings | None, k: int, max_queries: int, timed: int
+    ) -> "StagedSearch":
+        """Take at most `max_queries`, evenly spaced. Raises UserError when the database is smaller than k."""
+        if database is None or len(database) < k:
+            raise UserError(
+                f"retrieval of {k} neighbours from {0 if database is None else len(database)} vectors",
+                expected="a database at least as large as k",
+                remedy="embed the database split as well, or ask for fewer neighbours",
+            )
+        shared_width([queries, database])
+        rows = np.unique(np.linspace(0, len(queries) - 1, max_queries).astype(np.int64))
+        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed)
+
+    def build(self, spec: IndexSpec, setting: str) -> tuple[AdaptiveIndex, Iterator[Measurement]]:
+        """Return the index, with its build time and its bytes besides the vectors as measurements."""
+        start = perf_counter()
+        index = AdaptiveIndex.build(self.database.features, None, spec)
+        seconds = perf_counter() - start
+        costs = {"build_seconds": seconds, "index_bytes": float(index.shortlist_bytes)}
+        return index, (Measurement(spec.dims[0], *cost, setting) for cost in costs.items())
+
+    def measure(self, index: AdaptiveIndex, stages: Stages, setting: str) -> Iterator[Measurement]:
+        """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned size."""
+        found = index.search_stages(self.queries, stages).ids
+        values = ranking_quality(hits(found, self.database.labels, self.query_labels))
+        values["macs"] = index.macs(self.queries[: self.timed], stages)
+        values |= self._latencies(index, stages)
+        for metric, value in values.items():
+            yield Measurement(stages[0][0], metric, value, setting)
+
+    def _latencies(self, index: AdaptiveIndex, stages: Stages) -> dict[str, float]:
+        batch = self.queries[: self.timed]
+        singles = [batch[row : row + 1] for row in range(min(SINGLES, len(batch)))]
+        times = {}
+        for suffix, threads in (("", 1), ("_all_threads", None)):
+            with threadpool_limits(threads):
+                seconds = _repeated(index, [batch], stages)
+                times[f"latency_ms{suffix}"] = median(seconds) / len(batch) * 1e3
+                times[f"single_latency_ms{suffix}"] = median(_repeated(index, singles, stages)) * 1e3
+        return times
+
+
+def nested_sizes(queries: Embeddings, dims: Sequence[int]) -> list[int]:
+    """Return the sizes to scan and re-rank at: those trained, or the usual halvings of a run with one."""
+    trained = [dim for dim in dims if dim in queries.trained_dims]
+    sizes = trained if len(trained) > 1 else [dim for dim in dims if dim in default_dims(queries.width)]
+    if len(sizes) < 2:
+        raise UserError(f"dims={list(dims)} leave nothing to re-rank", expected="at least two nested sizes")
+    return sizes
+
+
+def _repeated(index: AdaptiveIndex, batches: Sequence[NDArray[np.float32]], stages: Stages) -> list[float]:
+    """Return the seconds of each search, of each batch several times."""
+    seconds = []
+    for _ in range(REPEATS):
+        for batch in batches:
+            start = perf_counter()
+            index.search_stages(batch, stages)
+            seconds.append(perf_counter() - start)
+    return seconds
