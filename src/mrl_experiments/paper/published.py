@@ -1,0 +1,42 @@
+"""The values printed in "Matryoshka Representation Learning" (arXiv 2205.13147), as rows of our own form."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.results import ResultRow, read_rows
+
+PUBLISHED = Path(__file__).with_name("published.csv")
+
+
+@dataclass(frozen=True)
+class PaperRow(ResultRow):
+    """A published value: `run` is the paper's name of the model, fractions lie in [0, 1].
+
+    table: "table01" to "table31", or the figure that alone shows the value. source: where it was read, and how
+    precisely where it was measured on a plot. anomaly: why not to take it at face value, or nothing.
+    """
+
+    table: str
+    source: str
+    anomaly: str
+
+
+def published(table: str | None = None) -> list[PaperRow]:
+    """Return the published values of one table, or all. Cells that the paper leaves empty have no row.
+
+    Sizes, list lengths and loss weights are coordinates of a value (`dim`, `setting`), not values.
+    Raises UserError for a table that has no values.
+    """
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    rows = [
+        PaperRow(**vars(row), table=record["table"], source=record["source"], anomaly=record["anomaly"])
+        for row, record in zip(read_rows(PUBLISHED), records, strict=True)
+        if table in (None, record["table"])
+    ]
+    if not rows:
+        tables = sorted({record["table"] for record in records})
+        raise UserError(f"the paper has no values in {table!r}", expected=f"one of {', '.join(tables)}")
+    return rows
