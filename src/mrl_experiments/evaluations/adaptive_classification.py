@@ -49,7 +49,21 @@ def adaptive_classification(
         )
     heads = _heads(queries)
     exits = read_exits(queries.features, heads, _cascade_dims(queries, heads, dims))
-    correct = exits.correct(queries.labels)
+    scores = _scores(exits, queries.labels, heads, policies, splits, fit_share)
+    tta = f"tta={'flip' if queries.meta.get('tta') else 'none'}"
+    yield from _summaries(scores, tta)
+    yield from _oracle_rows(exits, queries.labels, f"policy=oracle {tta}")
+
+
+def _scores(
+    exits: Exits,
+    labels: NDArray[np.int64],
+    heads: Heads,
+    policies: Sequence[Sweep],
+    splits: int,
+    fit_share: float,
+) -> Scores:
+    correct = exits.correct(labels)
     scores: Scores = defaultdict(list)
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(exits))
@@ -59,13 +73,10 @@ def adaptive_classification(
             size = np.full(len(measured), dim)
             scores["policy=single", dim].append(_score(right[i], size, size, heads))
         if len(exits.dims) > 1:
-            sample, labels = exits.take(fitted), queries.labels[fitted]
-            for setting, cascade in _all_cascades(policies, sample, labels):
+            for setting, cascade in _all_cascades(policies, exits.take(fitted), labels[fitted]):
                 score = _cascade_score(cascade, held_out, right, heads)
                 scores[setting, cascade.dims[-1]].append(score)
-    tta = f"tta={'flip' if queries.meta.get('tta') else 'none'}"
-    yield from _summaries(scores, tta)
-    yield from _oracle_rows(exits, queries.labels, f"policy=oracle {tta}")
+    return scores
 
 
 def _heads(queries: Embeddings) -> Heads:

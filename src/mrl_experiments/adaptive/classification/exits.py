@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.nesting import prefix
 
 BLOCK = 2048  # samples; a block of 1,000-class logits then stays near the processor (8 MB)
 
@@ -88,7 +89,7 @@ def logits_source(inputs: Inputs, heads: Heads | None) -> LogitsAt:
             expected="the heads beside the features, or logits {dim: (N, C)}",
             remedy="pass heads=embeddings.heads",
         )
-    return lambda rows, dim: heads.logits(inputs[rows], dim)
+    return lambda rows, dim: heads.logits(prefix(inputs, dim)[rows], dim)
 
 
 def top1(

@@ -115,10 +115,8 @@ class Frontier:
                 accuracy += gains[best] - gains[cuts[i]]
                 cuts[i] = best
                 climbs = self._bins[i] < best
-                hits, costs = (
-                    np.where(climbs, hits, self._correct[i]),
-                    np.where(climbs, costs, self._sizes[i]),
-                )
+                hits = np.where(climbs, hits, self._correct[i])
+                costs = np.where(climbs, costs, self._sizes[i])
             better = self._measure(cuts)
             if better.expected_dim >= point.expected_dim:
                 break
