@@ -1,6 +1,6 @@
 """The nested cross-entropy (Eq. 1) as one function with a hand-written backward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,8 +8,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
+from mrl_experiments.losses.softmax_rows import merge, softmax_, subtract_target_
 
-SCRATCH_BYTES = 1 << 27  # the logits of all sizes may take this much memory, or as much as the classifiers
+KEPT_BYTES = 1 << 28  # what the logits of all sizes may take, in float32, until the backward pass
+CHUNK_BYTES = {
+    "cpu": 1 << 24,
+    "cuda": 1 << 27,
+}  # of larger ones, at a time: fits a cache, or keeps a GPU busy
 
 
 class NestedLosses(NamedTuple):
@@ -17,12 +22,22 @@ class NestedLosses(NamedTuple):
 
     losses: (L,) mean cross-entropy over the samples that count, differentiable; 0 where none counts.
     correct: (L,) number of samples whose label has the highest logit, float32; a tie is not correct.
-    count: () number of samples that count.
+    counted: () number of samples that count.
     """
 
     losses: Tensor
     correct: Tensor
-    count: Tensor
+    counted: Tensor
+
+
+class Options(NamedTuple):
+    """What `nested_cross_entropy` was asked to do, apart from tensors."""
+
+    dims: tuple[int, ...]
+    tied: bool
+    precision: torch.dtype
+    label_smoothing: float
+    ignore_index: int
 
 
 def nested_cross_entropy(
@@ -38,8 +53,8 @@ def nested_cross_entropy(
     """Return the cross-entropy of a linear classifier on the first m features, for each m in `dims`.
 
     The values are those of `F.cross_entropy(F.linear(z[..., :m], W_m, b_m), y)`, one a size; the caller
-    weights and adds them up. Logits that would take more than SCRATCH_BYTES exist for one chunk of samples
-    at a time and are computed anew in the backward pass.
+    weights and adds them up. Logits of more than KEPT_BYTES exist for a chunk of the classes at a time and
+    are computed anew in the backward pass.
 
     Parameters
     ----------
@@ -55,112 +70,101 @@ def nested_cross_entropy(
     biases = [] if bias is None else [bias] if isinstance(bias, Tensor) else list(bias)
     device = z.device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
-    options = (tuple(dims), tied, precision, label_smoothing, ignore_index)
+    options = Options(tuple(dims), tied, precision, label_smoothing, ignore_index)
     with torch.autocast(device, enabled=False):
         outputs = _NestedCrossEntropy.apply(z.flatten(0, -2), y.flatten(), options, *weights, *biases)
     return NestedLosses(*outputs)
 
 
 class _NestedCrossEntropy(torch.autograd.Function):
-    """Keeps the derivatives by the logits between the passes if they fit into the scratch memory."""
-
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, y: Tensor, options: tuple[Any, ...], *parameters: Tensor
+        ctx: Any, z: Tensor, y: Tensor, options: Options, *parameters: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        dims, tied, precision, smoothing, ignore_index = options
-        count = 1 if tied else len(dims)
-        weights, biases = parameters[:count], parameters[count:]
-        kept = y != ignore_index
+        head = _Head(z.to(options.precision), parameters, options)
+        kept = y != options.ignore_index
         label, counted = torch.where(kept, y, 0), kept.sum()
-        rows = _rows_per_chunk(z, weights, len(dims))
-        sums = torch.promote_types(z.dtype, torch.float32)
-        share = kept.to(sums) / counted.clamp(min=1)
-        cast = [weight.to(precision) for weight in weights]
-        losses = correct = torch.zeros(len(dims), dtype=sums, device=z.device)
-        errors = None
-        for chunk in _chunks(len(z), rows):
-            errors = _logits(z[chunk].to(precision), cast, biases, options, sums)
-            loss, hit = _softmax_errors(errors, label[chunk], smoothing)
-            losses = losses + loss @ share[chunk]
-            correct = correct + hit.to(sums) @ kept[chunk].to(sums)
-        ctx.save_for_backward(z, label, share, errors if rows >= len(z) else None, *parameters)
-        ctx.options, ctx.count, ctx.rows = options, count, rows
-        correct = correct.float()
+        parts = []
+        for chunk in head.chunks:
+            errors = head.logits(chunk)
+            parts.append(softmax_(errors, label - chunk.start))
+        rows = merge(parts)
+        whole = len(head.chunks) == 1
+        if whole:
+            head.subtract_target_(errors, label)
+        share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
+        smooth = rows.log_sum - rows.total / head.classes
+        losses = torch.lerp(rows.log_sum - rows.own, smooth, options.label_smoothing) @ share
+        correct = ((rows.own > rows.rival) & kept).sum(1).float()
         ctx.mark_non_differentiable(correct, counted)
+        ctx.save_for_backward(
+            label, share, rows.log_sum, errors if whole else None, head.z, *head.weights, *head.biases
+        )
+        ctx.options, ctx.dtypes = options, [tensor.dtype for tensor in (z, *parameters)]
         return losses, correct, counted
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        z, label, share, saved, *parameters = ctx.saved_tensors
-        dims, tied, precision, smoothing, _ = ctx.options
-        weights, biases = parameters[: ctx.count], parameters[ctx.count :]
-        wanted = ctx.needs_input_grad
-        sums = share.dtype
-        dz = torch.empty_like(z, dtype=sums) if wanted[0] else None
-        dweights = (
-            [torch.empty_like(w, dtype=sums) for w in weights] if any(wanted[3 : 3 + ctx.count]) else []
-        )
-        dbiases = [torch.empty_like(b, dtype=sums) for b in biases] if any(wanted[3 + ctx.count :]) else []
-        cast = [weight.to(precision) for weight in weights]
-        products = Tied if tied else Separate
+        label, share, log_sum, errors, z, *parameters = ctx.saved_tensors
+        head = _Head(z, parameters, ctx.options)
+        wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
+        buffers = [
+            torch.empty_like(tensor, dtype=head.sums) if want else None
+            for tensor, want in zip((z, *parameters), wanted, strict=True)
+        ]
+        scale = grad[:, None] * share
         with torch.autocast(z.device.type, enabled=False):
-            for chunk in _chunks(len(z), ctx.rows):
-                features = z[chunk].to(precision)
-                errors = saved
-                if errors is None:
-                    errors = _logits(features, cast, biases, ctx.options, sums)
-                    _softmax_errors(errors, label[chunk], smoothing)
-                to = Gradients(None if dz is None else dz[chunk], dweights, dbiases, fresh=chunk.start == 0)
-                products.gradients(errors, grad[:, None] * share[chunk], features, cast, dims, to)
-        gradients = [buffer.to(p.dtype) for buffer, p in zip([*dweights, *dbiases], parameters, strict=True)]
-        return dz if dz is None else dz.to(z.dtype), None, None, *gradients
+            for chunk in head.chunks:
+                if len(head.chunks) > 1:
+                    errors = head.logits(chunk).sub_(log_sum[..., None]).exp_()
+                    head.subtract_target_(errors, label - chunk.start)
+                head.gradients(errors, scale, chunk, buffers)
+        dz, *rest = (
+            buffer if buffer is None else buffer.to(dtype)
+            for buffer, dtype in zip(buffers, ctx.dtypes, strict=True)
+        )
+        return dz, None, None, *rest
 
 
-def _logits(
-    z: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    options: tuple[Any, ...],
-    sums: torch.dtype,
-) -> Tensor:
-    dims, tied, *_ = options
-    out = torch.empty(len(dims), len(z), len(weights[0]), dtype=sums, device=z.device)
-    (Tied if tied else Separate).logits(z, weights, biases, dims, out)
-    return out
+class _Head:
+    """The classifiers of all sizes, seen through chunks of their classes."""
 
+    def __init__(self, z: Tensor, parameters: Sequence[Tensor], options: Options) -> None:
+        self.count = 1 if options.tied else len(options.dims)
+        self.z, self.options = z, options
+        self.weights = [weight.to(options.precision) for weight in parameters[: self.count]]
+        self.biases = parameters[self.count :]
+        self.classes = len(self.weights[0])
+        self.sums = torch.promote_types(z.dtype, torch.float32)
+        self.products = Tied if options.tied else Separate
+        self.chunks = self._chunks()
 
-def _softmax_errors(logits: Tensor, label: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Turn logits (L, B, C), in place, into the derivative of each sample's loss by them.
+    def logits(self, chunk: slice) -> Tensor:
+        """Return the logits (L, B, c) of a chunk of the classes."""
+        shape = (len(self.options.dims), len(self.z), chunk.stop - chunk.start)
+        out = torch.empty(shape, dtype=self.sums, device=self.z.device)
+        weights, biases = [w[chunk] for w in self.weights], [b[chunk] for b in self.biases]
+        self.products.logits(self.z, weights, biases, self.options.dims, out)
+        return out
 
-    Returns the losses (L, B) and whether the label's logit is above all others (L, B).
-    """
-    index = label.expand(len(logits), -1)[..., None]
-    own = logits.gather(-1, index)
-    mean = logits.mean(-1) if smoothing else None
-    rival = logits.scatter_(-1, index, -torch.inf).amax(-1)
-    logits.scatter_(-1, index, own)
-    own = own[..., 0]
-    top = torch.maximum(own, rival)
-    torch.softmax(logits, -1, out=logits)
-    log_sum = top - logits.amax(-1).log()  # the largest probability is exp(top - log_sum), never tiny
-    losses = log_sum - own
-    logits.scatter_add_(-1, index, logits.new_full((), smoothing - 1).expand(index.shape))
-    if mean is not None:
-        losses = (1 - smoothing) * losses + smoothing * (log_sum - mean)
-        logits.sub_(smoothing / logits.shape[-1])
-    return losses, own > rival
+    def subtract_target_(self, probabilities: Tensor, label: Tensor) -> None:
+        """Turn probabilities (L, B, c) into derivatives of the losses by the logits."""
+        smoothing = self.options.label_smoothing
+        subtract_target_(probabilities, label, 1 - smoothing, smoothing / self.classes)
 
+    def gradients(
+        self, errors: Tensor, scale: Tensor, chunk: slice, buffers: Sequence[Tensor | None]
+    ) -> None:
+        """Write a chunk's share of the gradients into the buffers of z, weights and biases."""
+        z, *rest = buffers
+        part = [buffer if buffer is None else buffer[chunk] for buffer in rest]
+        to = Gradients(z, part[: self.count], part[self.count :], fresh=chunk.start == 0)
+        weights = [weight[chunk] for weight in self.weights]
+        self.products.gradients(errors, scale, self.z, weights, self.options.dims, to)
 
-def _rows_per_chunk(z: Tensor, weights: Sequence[Tensor], sizes: int) -> int:
-    classes = len(weights[0])
-    row = sizes * classes * max(4, z.element_size())
-    budget = max(SCRATCH_BYTES, sum(weight.numel() * weight.element_size() for weight in weights))
-    chunks = -(-len(z) * row // budget)
-    return -(-len(z) // max(1, chunks))
-
-
-def _chunks(count: int, rows: int) -> Iterator[slice]:
-    for start in range(0, count, rows):
-        yield slice(start, min(start + rows, count))
+    def _chunks(self) -> list[slice]:
+        size = len(self.options.dims) * len(self.z) * self.classes * self.sums.itemsize
+        count = 1 if size <= KEPT_BYTES else -(-size // CHUNK_BYTES[self.z.device.type])
+        step = -(-self.classes // min(count, self.classes))
+        return [slice(low, min(low + step, self.classes)) for low in range(0, self.classes, step)]

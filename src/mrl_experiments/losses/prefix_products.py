@@ -1,4 +1,4 @@
-"""Products of feature prefixes with classifiers, and their gradients, in preallocated buffers.
+"""Products of feature prefixes with classifiers, and their gradients, written into given buffers.
 
 Two ways to share weights between sizes: `Separate` (MRL) and `Tied` (MRL-E). L = number of sizes.
 z (B, D) and the weights come in the precision of the products, all other tensors in that of the sums.
@@ -18,14 +18,14 @@ NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than the
 
 @dataclass(frozen=True)
 class Gradients:
-    """Buffers to fill: z (B, D) of a chunk of samples, weights and biases; None or empty where not wanted.
+    """Buffers for the gradients of z (B, D), weights and biases; None where not wanted.
 
-    `fresh`: weights and biases hold nothing yet; otherwise the chunk's gradients are added to them.
+    Those of weights and biases are overwritten; that of z is too if `fresh`, otherwise added to.
     """
 
     z: Tensor | None
-    weights: Sequence[Tensor]
-    biases: Sequence[Tensor]
+    weights: Sequence[Tensor | None]
+    biases: Sequence[Tensor | None]
     fresh: bool
 
 
@@ -37,9 +37,10 @@ class Separate:
         z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int], out: Tensor
     ) -> None:
         """Fill out (L, B, C)."""
-        for level, dim in enumerate(dims):
-            start = biases[level] if biases else None
-            _product(prefix(z, dim), weights[level].t(), out[level], start)
+        for dim, weight, level in zip(dims, weights, out, strict=True):
+            _product(prefix(z, dim), weight.t(), level)
+        if biases:
+            out.add_(torch.stack(tuple(biases))[:, None])
 
     @staticmethod
     def gradients(
@@ -50,30 +51,28 @@ class Separate:
         dims: Sequence[int],
         to: Gradients,
     ) -> None:
-        """Fill `to`, given errors (L, B, C) at the logits and the factor `scale` (L, B) of each row."""
+        """Fill `to` from the derivatives `errors` (L, B, C) by the logits, each row times `scale` (L, B)."""
         scaled = torch.empty_like(errors[0])
-        if to.z is not None:
-            to.z[:, dims[-1] :] = 0
-        for level in reversed(range(len(dims))):  # from the largest, which writes all of to.z
-            dim, largest = dims[level], level == len(dims) - 1
+        _clear_unread(to, dims[-1])
+        overwrite = to.fresh
+        for level in reversed(range(len(dims))):  # the largest first: it writes all of to.z
             torch.mul(errors[level], scale[level][:, None], out=scaled)
             error = scaled.to(z.dtype)
             if to.z is not None:
-                part = prefix(to.z, dim)
-                _product(error, weights[level], part, None if largest else part)
-            if to.weights:
-                _product(
-                    error.t(), prefix(z, dim), to.weights[level], None if to.fresh else to.weights[level]
-                )
-            if to.biases:
-                _column_sums(scaled, to.biases[level], to.fresh)
+                part = prefix(to.z, dims[level])
+                _product(error, weights[level], part, None if overwrite else part)
+                overwrite = False
+            if (weight := to.weights[level]) is not None:
+                _product(error.t(), prefix(z, dims[level]), weight)
+            if to.biases and (bias := to.biases[level]) is not None:
+                torch.sum(scaled, 0, out=bias)
 
 
 class Tied:
     """The first m columns of one classifier (C, D): W_{1:m} z_{1:m} + b.
 
-    The logits of a size are those of the next smaller one plus one block's product, so every block is
-    multiplied once; its gradient belongs to the sum of the errors of all sizes that hold it.
+    The logits of a size are those of the next smaller one plus the product of one block of columns, so each
+    block is multiplied once. Its gradients follow from the summed errors of all sizes that hold it.
     """
 
     @staticmethod
@@ -81,10 +80,10 @@ class Tied:
         z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int], out: Tensor
     ) -> None:
         """Fill out (L, B, C)."""
-        start = biases[0] if biases else None
-        for level, (low, high) in enumerate(itertools.pairwise((0, *dims))):
-            _product(z[:, low:high], weights[0][:, low:high].t(), out[level], start)
-            start = out[level]
+        smaller = biases[0] if biases else None
+        for block, level in zip(_blocks(dims), out, strict=True):
+            _product(z[:, block], weights[0][:, block].t(), level, smaller)
+            smaller = level
 
     @staticmethod
     def gradients(
@@ -95,41 +94,43 @@ class Tied:
         dims: Sequence[int],
         to: Gradients,
     ) -> None:
-        """Fill `to`, given errors (L, B, C) at the logits and the factor `scale` (L, B) of each row."""
-        for unused in filter(None.__ne__, (to.z, *(to.weights if to.fresh else ()))):
-            unused[:, dims[-1] :] = 0
+        """Fill `to` from the derivatives `errors` (L, B, C) by the logits, each row times `scale` (L, B)."""
         total = torch.zeros_like(errors[0])
-        blocks = list(itertools.pairwise((0, *dims)))
-        for level in reversed(range(len(dims))):
-            total.addcmul_(errors[level], scale[level][:, None])
-            error = total.to(z.dtype)
-            block = slice(*blocks[level])
+        _clear_unread(to, dims[-1])
+        for block, error, factor in reversed(list(zip(_blocks(dims), errors, scale, strict=True))):
+            total.addcmul_(error, factor[:, None])
+            summed = total.to(z.dtype)
             if to.z is not None:
-                _product(error, weights[0][:, block], to.z[:, block], None)
-            if to.weights:
-                part = to.weights[0][:, block]
-                _product(error.t(), z[:, block], part, None if to.fresh else part)
-        if to.biases:
-            _column_sums(total, to.biases[0], to.fresh)
+                part = to.z[:, block]
+                _product(summed, weights[0][:, block], part, None if to.fresh else part)
+            if to.weights[0] is not None:
+                _product(summed.t(), z[:, block], to.weights[0][:, block])
+        if to.biases and to.biases[0] is not None:
+            torch.sum(total, 0, out=to.biases[0])
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None) -> None:
-    """Set out = start + a @ b; `start` may be `out` itself, or None for zero."""
-    if a.dtype == out.dtype and out.shape[1] >= NARROW:
+def _clear_unread(to: Gradients, dim: int) -> None:
+    """Zero the gradients of features and columns beyond the largest size."""
+    for buffer in (to.z, *to.weights):
+        if buffer is not None:
+            buffer[:, dim:] = 0
+
+
+def _blocks(dims: Sequence[int]) -> list[slice]:
+    return [slice(low, high) for low, high in itertools.pairwise((0, *dims))]
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> None:
+    """Set out = start + a @ b; `start` may be `out` itself, and None is zero."""
+    narrow = out.shape[1] < NARROW
+    if a.dtype == out.dtype and not narrow:
         if start is None:
             torch.mm(a, b, out=out)
         else:
             torch.addmm(start, a, b, out=out)
         return
-    product = a @ b if out.shape[1] >= NARROW else (b.t() @ a.t()).t()
+    product = (b.t() @ a.t()).t() if narrow else a @ b
     if start is None:
         out.copy_(product)
     else:
         torch.add(start, product, out=out)
-
-
-def _column_sums(error: Tensor, out: Tensor, fresh: bool) -> None:
-    if fresh:
-        torch.sum(error, 0, out=out)
-    else:
-        out.add_(error.sum(0))
