@@ -84,7 +84,7 @@ def test_tied_classifiers_pay_for_the_last_size_only():
 
 
 def test_every_policy_and_the_oracle_have_rows():
-    values = evaluate(embeddings(meta={"tta": "flip"}))
+    values = evaluate(embeddings(meta={"tta": True}))
     assert {setting for setting, _, _ in values} == {
         "policy=single tta=flip",
         "policy=paper cap=8 tta=flip",
