@@ -12,6 +12,7 @@ from mrl_experiments.adaptive.classification.oracle import oracle
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.nesting import default_dims
 from mrl_experiments.results import Measurement
 
 Sweep = Callable[[Exits, NDArray[np.int64]], Mapping[str, Cascade]]
@@ -90,13 +91,13 @@ def _heads(queries: Embeddings) -> Heads:
 
 
 def _cascade_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> list[int]:
-    """Return the sizes to climb: the trained ones of a nested run, else all that have a classifier.
+    """Return the sizes to climb: those that have a classifier, without the interpolated ones.
 
-    One tied classifier serves every size, but a cascade over interpolated sizes would compare unlike things.
+    A tied classifier serves these too, but a longer cascade is not comparable with that of untied ones.
     """
+    nested = queries.trained_dims if len(queries.trained_dims) > 1 else default_dims(queries.width)
     served = [dim for dim in dims if heads.serves(dim)]
-    trained = [dim for dim in served if dim in queries.trained_dims]
-    return trained if len(trained) > 1 else served
+    return [dim for dim in served if dim in nested] or served
 
 
 def _all_cascades(
