@@ -29,7 +29,7 @@ class Resolution:
     def at(self, epoch: int) -> int:
         """Return the side length at an epoch."""
         if epoch <= self.start_epoch or self.start == self.end:
-            return self.start if epoch <= self.start_epoch else self.end
+            return self.start
         share = min(1.0, (epoch - self.start_epoch) / max(1, self.end_epoch - self.start_epoch))
         return round((self.start + share * (self.end - self.start)) / self.step) * self.step
 
@@ -39,14 +39,13 @@ class Augment:
     """How a training image is varied, and how any image is normalised.
 
     shift: translate by up to this many pixels (images of one size). crop: the range of the area share of a
-    random resized crop, or None. flip: mirror half of the images. fill: the grey level outside the image.
+    random resized crop, or None. flip: mirror half of the images.
     centre: the share of the shorter side that validation reads. mean, std: of each channel, in [0, 1].
     """
 
     shift: int = 0
     crop: tuple[float, float] | None = None
     flip: bool = False
-    fill: int = 0
     centre: float = 1.0
     mean: Sequence[float] = (0.5,)
     std: Sequence[float] = (0.5,)

@@ -108,7 +108,7 @@ class ShiftFlipNormalise(Operation):
 
     def generate_code(self) -> Callable[..., Any]:
         """Return the function FFCV compiles."""
-        my_range, channels, fill = Compiler.get_iterator(), self.channels, self.how.fill
+        my_range, channels = Compiler.get_iterator(), self.channels
         table = self.how.lookup(self.channels)
         random = self.key is not None
         shift, flip = (self.how.shift, self.how.flip) if random else (0, False)
@@ -125,14 +125,13 @@ class ShiftFlipNormalise(Operation):
                     right = int(uniform(key, indices[slot], COLUMN) * (2 * shift + 1)) - shift
                     mirrored = flip and uniform(key, indices[slot], FLIP) < 0.5
                 for row in range(height):
-                    source_row = row + down
+                    source_row = min(max(row + down, 0), height - 1)
                     for column in range(width):
-                        source = column + right
-                        inside = 0 <= source_row < height and 0 <= source < width
+                        source = min(max(column + right, 0), width - 1)
                         if mirrored:
                             source = width - 1 - source
                         for channel in range(channels):
-                            level = images[slot, source_row, source, channel] if inside else fill
+                            level = images[slot, source_row, source, channel]
                             result[slot, row, column, channel] = table[level, channel]
             return result[: len(indices)]
 

@@ -79,7 +79,7 @@ def _shift(pixels: Image, how: Augment, draws: NDArray[np.float64]) -> Image:
     reach = 2 * how.shift + 1
     top, left = (int(draws[number] * reach) for number in (augment.ROW_DRAW, augment.COLUMN_DRAW))
     padding = ((how.shift, how.shift), (how.shift, how.shift), (0, 0))
-    padded = np.pad(pixels, padding, constant_values=how.fill)
+    padded = np.pad(pixels, padding, mode="edge")
     return padded[top : top + pixels.shape[0], left : left + pixels.shape[1]]
 
 
