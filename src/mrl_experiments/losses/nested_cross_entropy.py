@@ -40,6 +40,7 @@ class Options(NamedTuple):
     ignore_index: int
 
 
+@torch.compiler.disable  # the kernels below are chosen by hand; what surrounds them is still compiled
 def nested_cross_entropy(
     z: Tensor,
     weight: Tensor | Sequence[Tensor],

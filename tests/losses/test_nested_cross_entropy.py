@@ -1,0 +1,290 @@
+"""The fused nested loss against the paper's sum, written as a plain loop."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
+
+from mrl_experiments.losses import nested_cross_entropy as module
+from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
+
+
+class Problem:
+    """Random features, classifiers and labels; `loop` is Eq. 1 size by size."""
+
+    def __init__(self, dims, *, tied, bias=True, batch=7, classes=5, width=None, dtype=torch.float64, seed=0):
+        self.dims, self.tied = tuple(dims), tied
+        generator = torch.Generator().manual_seed(seed)
+        width = width or self.dims[-1]
+
+        def draw(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+        self.z = draw(batch, width)
+        self.weight = draw(classes, width) if tied else [draw(classes, dim) for dim in dims]
+        self.bias = None if not bias else draw(classes) if tied else [draw(classes) for _ in dims]
+        self.y = torch.randint(classes, (batch,), generator=generator)
+        self.c = torch.rand(len(dims), generator=generator).to(dtype) + 0.1
+
+    @property
+    def inputs(self):
+        weights = [self.weight] if self.tied else self.weight
+        biases = [] if self.bias is None else [self.bias] if self.tied else self.bias
+        return [self.z, *weights, *biases]
+
+    def fused(self, **options):
+        return nested_cross_entropy(self.z, self.weight, self.bias, self.y, self.dims, **options)
+
+    def level(self, index):
+        dim = self.dims[index]
+        weight = self.weight[:, :dim] if self.tied else self.weight[index]
+        bias = self.bias if self.tied or self.bias is None else self.bias[index]
+        return F.linear(self.z[..., :dim], weight, bias)
+
+    def loop(self, **options):
+        losses = [
+            F.cross_entropy(self.level(index).flatten(0, -2), self.y.flatten(), **options)
+            for index in range(len(self.dims))
+        ]
+        return torch.stack(losses)
+
+    def gradients(self, losses):
+        return torch.autograd.grad(losses @ self.c.to(losses.dtype), self.inputs, allow_unused=True)
+
+
+def assert_same(problem, atol, **options):
+    fused, loop = problem.fused(**options).losses, problem.loop(**options)
+    torch.testing.assert_close(fused, loop, atol=atol, rtol=atol)
+    for ours, theirs in zip(problem.gradients(fused), problem.gradients(loop), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=atol, rtol=atol)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Limits so low that even tiny problems are worked through in chunks of a few classes."""
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 3 * 2 * 7 * 8, "cuda": 3 * 2 * 7 * 8})
+
+
+cases = st.fixed_dictionaries(
+    {
+        "dims": st.sets(st.integers(1, 40), min_size=1, max_size=6).map(sorted),
+        "tied": st.booleans(),
+        "bias": st.booleans(),
+        "batch": st.integers(1, 17),
+        "classes": st.integers(1, 40),
+        "seed": st.integers(0, 1000),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases, smoothing=st.sampled_from([0.0, 0.1, 0.5]))
+def test_equals_the_loop_in_float64(case, smoothing):
+    assert_same(Problem(**case), 1e-12, label_smoothing=smoothing)
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases, smoothing=st.sampled_from([0.0, 0.1]))
+def test_float32_is_within_1e_6_of_the_exact_loop(case, smoothing):
+    exact = Problem(**case, dtype=torch.float64)
+    single = Problem(**case, dtype=torch.float32)
+    scale = case["dims"][-1] ** 0.5  # the spread of the logits
+    losses = single.fused(label_smoothing=smoothing).losses
+    wanted = exact.loop(label_smoothing=smoothing)
+    assert (losses.double() - wanted).abs().max() < 1e-6 * scale
+    for ours, theirs in zip(single.gradients(losses), exact.gradients(wanted), strict=True):
+        assert (ours.double() - theirs).abs().max() < 1e-6 * scale
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=cases, budget=st.integers(1, 4000), smoothing=st.sampled_from([0.0, 0.1]))
+def test_chunks_change_nothing(case, budget, smoothing):
+    problem = Problem(**case)
+    kept, chunk = module.KEPT_BYTES, module.CHUNK_BYTES
+    module.KEPT_BYTES, module.CHUNK_BYTES = 0, {"cpu": budget}
+    try:
+        assert_same(problem, 1e-12, label_smoothing=smoothing)
+        chunked = problem.fused()
+    finally:
+        module.KEPT_BYTES, module.CHUNK_BYTES = kept, chunk
+    assert torch.equal(chunked.correct, problem.fused().correct)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradcheck(tied, smoothing):
+    problem = Problem((1, 3, 6), tied=tied, width=8)
+    problem.y[2] = -100
+
+    def loss(z, *parameters):
+        problem.z = z
+        problem.weight = parameters[0] if tied else parameters[:3]
+        problem.bias = parameters[1] if tied else parameters[3:]
+        return problem.fused(label_smoothing=smoothing).losses
+
+    assert torch.autograd.gradcheck(loss, problem.inputs)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("ignored", [-100, 0, 3])
+def test_ignored_labels_carry_no_loss(tied, ignored):
+    problem = Problem((2, 8), tied=tied, batch=12)
+    problem.y[::3] = ignored
+    assert_same(problem, 1e-12, ignore_index=ignored)
+    out = problem.fused(ignore_index=ignored)
+    kept = problem.y != ignored
+    assert out.counted == kept.sum()
+    hits = torch.stack([(problem.level(i).argmax(1) == problem.y)[kept].sum() for i in range(2)])
+    assert torch.equal(out.correct, hits.float())
+
+
+def test_a_batch_without_labels_has_zero_loss_and_gradient():
+    problem = Problem((2, 8), tied=True)
+    problem.y[:] = -100
+    losses = problem.fused().losses
+    assert torch.equal(losses, torch.zeros(2, dtype=torch.float64))
+    assert all(not gradient.any() for gradient in problem.gradients(losses))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_tokens_need_no_reshaping(tied):
+    problem = Problem((2, 4, 8), tied=tied, batch=12)
+    flat = problem.fused().losses
+    problem.z = problem.z.detach().reshape(3, 4, 8).requires_grad_()
+    problem.y = problem.y.reshape(3, 4)
+    losses = problem.fused().losses
+    torch.testing.assert_close(losses, flat)
+    assert problem.gradients(losses)[0].shape == (3, 4, 8)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_features_beyond_the_largest_size_get_no_gradient(tied):
+    problem = Problem((2, 4), tied=tied, width=8)
+    dz, dweight, *_ = problem.gradients(problem.fused().losses)
+    assert not dz[:, 4:].any()
+    assert dz[:, :4].all()
+    if tied:
+        assert not dweight[:, 4:].any()
+
+
+def test_logits_far_apart_stay_finite_and_exact():
+    problem = Problem((1, 2), tied=True, bias=False, dtype=torch.float32)
+    problem.weight = (problem.weight.detach() * 1e4).requires_grad_()
+    assert_same(problem, 1e-6)
+    assert problem.fused().losses.min() > 1e3  # some labels have probability 0 in float32
+
+
+def test_a_tie_is_not_correct():
+    z, y = torch.ones(4, 2), torch.tensor([0, 1, 2, 2])
+    weight = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    out = nested_cross_entropy(z, weight, None, y, (1, 2))
+    assert out.correct.tolist() == [0, 0]
+    above = torch.tensor([0.0, 0.0, 1.0])
+    assert nested_cross_entropy(z, weight, above, y, (1, 2)).correct.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("frozen", ["z", "classifiers", "one size"])
+def test_only_what_is_trained_gets_gradients(frozen):
+    problem = Problem((2, 8), tied=False)
+    wanted = problem.gradients(problem.loop())
+    still = {"z": [0], "classifiers": [1, 2, 3, 4], "one size": [1, 3]}[frozen]
+    for index in still:
+        problem.inputs[index].requires_grad_(False)
+    (problem.fused().losses @ problem.c).backward()
+    for index, (tensor, gradient) in enumerate(zip(problem.inputs, wanted, strict=True)):
+        if index in still:
+            assert tensor.grad is None
+        else:
+            torch.testing.assert_close(tensor.grad, gradient)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_backward_can_be_repeated(tied):
+    problem = Problem((2, 8), tied=tied)
+    losses = problem.fused().losses
+    first = torch.autograd.grad(losses.sum(), problem.inputs, retain_graph=True)
+    second = torch.autograd.grad(losses.sum(), problem.inputs)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_as_exact_as_the_loop_under_autocast(tied, dtype):
+    single = Problem((4, 16, 64), tied=tied, batch=64, classes=50, dtype=torch.float32)
+    wanted = single.gradients(single.loop())
+    with torch.autocast("cpu", dtype):
+        fused, loop = single.fused().losses, single.loop()
+    assert fused.dtype == torch.float32
+    torch.testing.assert_close(fused, single.loop(), atol=0.02, rtol=0.02)
+    errors = [
+        sum(float((g - w).norm()) for g, w in zip(single.gradients(losses), wanted, strict=True))
+        for losses in (fused, loop)
+    ]
+    assert errors[0] < 1.1 * errors[1]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_low_precision_parameters_get_gradients_of_their_own_type(tied):
+    problem = Problem((4, 16), tied=tied, dtype=torch.bfloat16)
+    gradients = problem.gradients(problem.fused().losses)
+    assert all(gradient.dtype == torch.bfloat16 for gradient in gradients)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_chunks_under_autocast_accumulate_in_float32():
+    single = Problem((4, 16), tied=True, batch=32, classes=200, dtype=torch.float32)
+    wanted = single.gradients(single.loop())
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = single.fused().losses
+    for ours, exact in zip(single.gradients(losses), wanted, strict=True):
+        assert (ours - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_activation_checkpointing(tied):
+    problem = Problem((2, 8), tied=tied)
+    losses = checkpoint(lambda: problem.fused().losses, use_reentrant=False)
+    for ours, theirs in zip(problem.gradients(losses), problem.gradients(problem.loop()), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("budget", [None, 4096])
+def test_compile(tied, budget, monkeypatch):
+    if budget:
+        monkeypatch.setattr(module, "KEPT_BYTES", 0)
+        monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": budget})
+    torch.compiler.reset()
+    problem = Problem((4, 16, 32), tied=tied, classes=50, dtype=torch.float32)
+    compiled = torch.compile(lambda: problem.fused(label_smoothing=0.1).losses * 2)
+    losses = compiled() / 2
+    wanted = problem.loop(label_smoothing=0.1)
+    torch.testing.assert_close(losses, wanted)
+    for ours, theirs in zip(problem.gradients(losses), problem.gradients(wanted), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_cuda_gives_what_the_cpu_gives(tied, dtype):
+    problem = Problem((8, 64, 256), tied=tied, batch=64, classes=100, dtype=torch.float32)
+    wanted = problem.gradients(problem.loop())
+    for name in ("z", "weight", "bias", "y", "c"):
+        value = getattr(problem, name)
+        moved = (
+            [v.detach().cuda().requires_grad_() for v in value] if isinstance(value, list) else value.cuda()
+        )
+        if torch.is_tensor(moved) and moved.is_floating_point() and name != "c":
+            moved = moved.detach().requires_grad_()
+        setattr(problem, name, moved)
+    with torch.autocast("cuda", dtype or torch.float16, enabled=dtype is not None):
+        losses = problem.fused().losses
+    tolerance = 1e-4 if dtype is None else 0.03
+    for ours, theirs in zip(problem.gradients(losses), wanted, strict=True):
+        assert (ours.cpu() - theirs).norm() < tolerance * theirs.norm()
