@@ -1,6 +1,7 @@
 """Embeddings on disk: features by sample index, labels, classifiers, and a meta file that seals them."""
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +26,14 @@ class Embeddings:
     features: (N, D) float32, often a read-only memory map; never modified.
     labels: (N,) int64. heads: the run's classifiers, if it has any.
     meta: run, method, model, dataset, split, seed, dims (those trained), and what else the writer knew.
+    folder: where they lie on disk, and what is derived from them may be kept; None for those in memory.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     heads: Heads | None
     meta: Mapping[str, Any]
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -51,28 +54,52 @@ class Embeddings:
             raise UserError(f"dim {dim} is not stored", expected=f"a size from 1 to {self.width}")
         return prefix(self.features, dim)
 
-    def with_features(self, features: NDArray[np.float32], heads: Heads | None) -> "Embeddings":
-        """Return the same samples under another representation."""
-        return replace(self, features=features, heads=heads)
+    @property
+    def identity(self) -> str:
+        """A short digest of the stored features and what was done to them since."""
+        content = [self.meta.get("checksum", {}).get(FEATURES), self.meta.get("reduction")]
+        return hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()
+
+    def with_features(
+        self, features: NDArray[np.float32], heads: Heads | None, *, reduction: str
+    ) -> "Embeddings":
+        """Return the same samples under another representation, named by what made it."""
+        return replace(self, features=features, heads=heads, meta={**self.meta, "reduction": reduction})
 
 
-def create(folder: Path, count: int, width: int) -> NDArray[np.float32]:
-    """Open a new memory-mapped (count, width) float32 array for writing; `seal` makes it complete.
+def create(folder: Path, count: int, width: int) -> None:
+    """Make room for `count` samples of `width` features: `open_arrays` fills it, `seal` makes it complete.
 
-    An earlier seal is removed first, so a half-written folder is never taken for complete.
+    All that an earlier embedding left is removed first, so a half-written folder is never taken for complete.
+    Raises UserError when the disk is too small.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / META).unlink(missing_ok=True)
-    return np.lib.format.open_memmap(folder / FEATURES, mode="w+", dtype=np.float32, shape=(count, width))
+    if folder.exists():
+        (folder / META).unlink(missing_ok=True)  # first of all
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    needed, free = count * width * 4, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", remedy="free some space"
+        )
+    for name, dtype, shape in ((FEATURES, np.float32, (count, width)), (LABELS, np.int64, (count,))):
+        np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape)
 
 
-def seal(folder: Path, labels: NDArray[np.int64], heads: Heads | None, meta: Mapping[str, Any]) -> None:
-    """Write labels and heads, then the meta file with sizes and checksums, last and atomically."""
-    np.save(folder / LABELS, labels.astype(np.int64, copy=False))
-    (folder / HEADS).unlink(missing_ok=True)
+def open_arrays(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Open features (N, D) and labels (N,) that `create` made, for writing; several processes may."""
+    return np.load(folder / FEATURES, mmap_mode="r+"), np.load(folder / LABELS, mmap_mode="r+")
+
+
+def seal(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
+    """Write the heads, then the meta file with shape and checksums, last and atomically.
+
+    Raises UserError when features are not finite or all zero, as are those of a sample never written.
+    """
+    features = np.load(folder / FEATURES, mmap_mode="r")
+    check_finite(features, str(folder))
     if heads is not None:
         heads.save(folder / HEADS)
-    features = np.load(folder / FEATURES, mmap_mode="r")
     write_json(
         folder / META,
         {
@@ -101,8 +128,11 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
     if not (folder / META).exists():
         raise UserError(f"{folder} holds no complete embeddings", remedy=remedy)
     meta = read_json(folder / META)
-    features: NDArray[np.float32] = np.load(folder / FEATURES, mmap_mode="r")
-    labels = np.load(folder / LABELS)
+    try:
+        features: NDArray[np.float32] = np.load(folder / FEATURES, mmap_mode="r")
+        labels = np.load(folder / LABELS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {error}", expected=f"{FEATURES} and {LABELS}", remedy=remedy) from error
     if list(features.shape) != meta["shape"] or len(labels) != len(features):
         raise UserError(
             f"{folder}: features {features.shape} and {len(labels)} labels",
@@ -115,7 +145,7 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
                 raise UserError(f"{folder / name} has changed since it was written", remedy=remedy)
         check_finite(features, str(folder))
     heads = Heads.load(folder / HEADS) if (folder / HEADS).exists() else None
-    return Embeddings(features, labels, heads, meta)
+    return Embeddings(features, labels, heads, meta, folder)
 
 
 def check_finite(features: NDArray[np.float32], name: str, block: int = 65536) -> None:

@@ -1,30 +1,35 @@
-"""Quality of ranked neighbours; a query's neighbour is right when it has the query's label."""
+"""Metrics of ranked neighbours: Q queries, K neighbours, nearest first.
+
+`relevant` (Q, K) tells which neighbours have the query's label. Each function returns (Q,).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def hits(
-    neighbours: NDArray[np.int64], labels: NDArray[np.int64], query_labels: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Return (Q, K): which neighbours are right. neighbours: (Q, K) positions in labels (N,), -1 for none."""
-    return (neighbours >= 0) & (labels[neighbours] == query_labels[:, None])
+Flags = NDArray[np.bool_]
+Values = NDArray[np.float64]
 
 
-def average_precision(right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return AP@K of each query, (Q, K) -> (Q,): the sum of P@i over its hits i, divided by K.
+def hit(relevant: Flags, k: int) -> Values:
+    """Tell whether any of the first k neighbours is relevant: top-k retrieval accuracy."""
+    return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
-    Source: mAP@k of Table 8 of the paper; the denominator is K, not the number of right items there are.
+
+def precision(relevant: Flags, k: int) -> Values:
+    """P@k: relevant neighbours among the first k, divided by k."""
+    return np.asarray(relevant[:, :k].mean(axis=1))
+
+
+def recall(relevant: Flags, k: int, total: NDArray[np.int64]) -> Values:
+    """R@k: relevant neighbours among the first k, divided by `total` (Q,), those in the whole database."""
+    return np.asarray(relevant[:, :k].sum(axis=1) / total)
+
+
+def average_precision(relevant: Flags, k: int) -> Values:
+    """AP@k: the sum of P@i over the ranks i <= k of relevant neighbours, divided by k.
+
+    Its mean over queries is the mAP@k of Tables 8 to 14; the denominator is k even where fewer are relevant.
     """
-    ranks = np.arange(1, right.shape[1] + 1)
-    return np.asarray((np.cumsum(right, axis=1) / ranks * right).mean(axis=1))
-
-
-def ranking_quality(right: NDArray[np.bool_]) -> dict[str, float]:
-    """Return mAP@K, P@K (hits / K) and top1 (first is right), each a mean over the queries (Q, K)."""
-    k = right.shape[1]
-    return {
-        f"mAP@{k}": float(average_precision(right).mean()),
-        f"P@{k}": float(right.mean()),
-        "top1": float(right[:, 0].mean()),
-    }
+    found = relevant[:, :k]
+    precisions = np.cumsum(found, axis=1) / np.arange(1, found.shape[1] + 1)
+    return np.asarray((precisions * found).sum(axis=1) / k)

@@ -1,0 +1,26 @@
+"""What a query or a prediction costs: multiply-adds (MACs, the paper's FLOPs) and bytes."""
+
+import itertools
+from collections.abc import Sequence
+
+FLOAT32_BYTES = 4
+
+
+def search_macs(scanned: float, stages: Sequence[Sequence[int]]) -> float:
+    """Return multiply-adds per query of a scan and its re-ranks, the MFLOPs of Tables 8 to 14 times 1e6.
+
+    scanned: vectors compared in the scan, N for exact search. stages: [[D_s, K_1], [D_1, K_2], ...], the size
+    of each stage and how many it keeps: N D_s + sum_i K_i D_i. A single stage is plain search.
+    """
+    reranked = sum(keep * dim for (_, keep), (dim, _) in itertools.pairwise(stages))
+    return scanned * stages[0][0] + reranked
+
+
+def head_macs(dim: int, classes: int) -> int:
+    """Return multiply-adds per prediction of a linear classifier of `dim` features."""
+    return dim * classes
+
+
+def index_bytes(count: int, dim: int, bytes_per_value: float = FLOAT32_BYTES) -> float:
+    """Return the bytes of `count` stored vectors of `dim` values (Table 20: an exact index)."""
+    return count * dim * bytes_per_value

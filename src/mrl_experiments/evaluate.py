@@ -1,0 +1,193 @@
+"""From stored embeddings to result rows."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from mrl_experiments.embeddings import META, Embeddings, load
+from mrl_experiments.errors import UserError
+from mrl_experiments.nesting import default_dims, interpolated_dims
+from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
+from mrl_experiments.runs import Run, find_runs
+
+DATABASES = ("database", "train")  # splits to search in, the first that is there
+Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
+
+
+class Fitted(Protocol):
+    """A reduction after it has seen the training set."""
+
+    def apply(self, embeddings: Embeddings) -> Embeddings:
+        """Return the reduced embeddings."""
+
+
+class Reduction(Protocol):
+    """A map fitted on training embeddings; `draws` repeats it with other random numbers."""
+
+    draws: int
+
+    def fit(self, train: Embeddings, draw: int) -> Fitted:
+        """Return the fitted map."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The embeddings that one run's evaluation reads, as folders."""
+
+    run: Run
+    dataset: str
+    queries: tuple[Path, ...]
+    database: Path | None
+    train: Path
+
+
+def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
+    """Evaluate each run that matches and replace its result rows; all folders are looked up first.
+
+    evaluation, reduction: the names under which rows are filed.
+    """
+    jobs = [_job(cfg, run) for run in find_runs(Path(cfg.root), cfg.run)]
+    measure, reduce = instantiate(cfg.evaluation), instantiate(cfg.reduction)
+    for job in jobs:
+        rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
+        path = job.run.results(evaluation, job.dataset, reduction)
+        write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
+        print(f"{path}: {len(rows)} rows", flush=True)
+
+
+def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the sizes to evaluate: those wanted, else those trained and the ones halfway between them.
+
+    A run trained at its full width only is evaluated at all halvings of it, as the paper's baselines are.
+    Raises UserError for sizes beyond the stored width.
+    """
+    if wanted is not None:
+        beyond = [dim for dim in wanted if not 1 <= dim <= queries.width]
+        if beyond:
+            raise UserError(
+                f"dims={list(wanted)}: {beyond} not in the stored embeddings of {queries.meta['run']}",
+                expected=f"sizes from 1 to {queries.width}",
+            )
+        return tuple(sorted(set(wanted)))
+    trained = queries.trained_dims
+    nested = default_dims(queries.width) if trained == (queries.width,) else trained
+    return tuple(sorted({*nested, *interpolated_dims(nested)}))
+
+
+def _rows(
+    job: Job,
+    measure: Evaluation,
+    reduce: Reduction,
+    dims: Sequence[int] | None,
+    evaluation: str,
+    reduction: str,
+) -> Iterator[ResultRow]:
+    train = load(job.train)
+    database = load(job.database) if job.database else None
+    queries = [load(folder) for folder in job.queries]
+    sizes = [evaluation_dims(split, dims) for split in queries]
+    drawn: dict[int, list[ResultRow]] = defaultdict(list)
+    for draw in range(reduce.draws):
+        fitted = reduce.fit(train, draw)
+        reduced_database = fitted.apply(database) if database else None
+        for number, split in enumerate(queries):
+            name = job.queries[number].name
+            for measurement in measure(fitted.apply(split), reduced_database, sizes[number]):
+                row = _row(split, name, measurement, evaluation, reduction)
+                drawn[number].append(row if reduce.draws == 1 else _of_draw(row, draw))
+                yield drawn[number][-1]
+    if reduce.draws > 1:
+        for rows in drawn.values():
+            yield from _summaries(rows)
+
+
+def _row(
+    queries: Embeddings, split: str, measurement: Measurement, evaluation: str, reduction: str
+) -> ResultRow:
+    meta = queries.meta
+    return ResultRow(
+        run=meta["run"],
+        method=meta["method"],
+        model=meta["model"],
+        dataset=meta["dataset"],
+        split=split,
+        evaluation=evaluation,
+        reduction=reduction,
+        dim=measurement.dim,
+        trained=reduction == "prefix" and measurement.dim in queries.trained_dims,
+        setting=measurement.setting,
+        metric=measurement.metric,
+        value=measurement.value,
+        seed=meta["seed"],
+    )
+
+
+def _of_draw(row: ResultRow, draw: int) -> ResultRow:
+    return replace(row, setting=f"{row.setting} draw={draw}".strip())
+
+
+def _summaries(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
+    """Yield mean and deviation over draws, named as a single draw would be and with `_std`."""
+    values: dict[ResultRow, list[float]] = defaultdict(list)
+    for row in rows:
+        setting = row.setting.rpartition("draw=")[0].strip()
+        values[replace(row, setting=setting, value=0.0)].append(row.value)
+    for row, drawn in values.items():
+        yield replace(row, value=float(np.mean(drawn)))
+        yield replace(row, metric=f"{row.metric}_std", value=float(np.std(drawn)))
+
+
+def _rows_of_other_splits(path: Path, new: Sequence[ResultRow]) -> list[ResultRow]:
+    if not path.exists():
+        return []
+    replaced = {row.split for row in new}
+    return [row for row in read_rows(path) if row.split not in replaced]
+
+
+def _job(cfg: DictConfig, run: Run) -> Job:
+    """Find the folders of one run. Raises UserError that lists what there is."""
+    home = str(run.config.data.name)
+    dataset = cfg.data or home
+    splits = _splits(run, dataset)
+    database = _database(cfg, run, dataset, splits)
+    wanted = cfg.queries or [s for s in splits if s.partition("@")[0] not in DATABASES]
+    if not wanted:
+        raise UserError(f"{run.name} has no embedded split of {dataset} to evaluate besides {splits}")
+    folders = tuple(_folder(run, dataset, split) for split in wanted)
+    return Job(run, dataset, folders, database, _folder(run, home, "train"))
+
+
+def _database(cfg: DictConfig, run: Run, dataset: str, splits: Sequence[str]) -> Path | None:
+    if cfg.database:
+        other, _, split = str(cfg.database).rpartition("/")
+        return _folder(run, other or dataset, split)
+    return next((_folder(run, dataset, split) for split in DATABASES if split in splits), None)
+
+
+def _splits(run: Run, dataset: str) -> list[str]:
+    found = sorted(path.parent.name for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}"))
+    if not found:
+        datasets = sorted({path.parts[-3] for path in (run.folder / "embeddings").glob(f"*/*/{META}")})
+        raise UserError(
+            f"run {run.name} has no embeddings of {dataset}",
+            expected=f"one of {datasets}" if datasets else "embeddings written by embed.py",
+            remedy=f"python embed.py run={run.name} data={dataset}",
+        )
+    return found
+
+
+def _folder(run: Run, dataset: str, split: str) -> Path:
+    folder = run.embeddings(dataset, split)
+    if not (folder / META).exists():
+        raise UserError(
+            f"run {run.name} has no embeddings of {dataset}/{split}",
+            expected=f"one of {_splits(run, dataset)}",
+            remedy=f"python embed.py run={run.name} data={dataset} splits=[{split}]",
+        )
+    return folder

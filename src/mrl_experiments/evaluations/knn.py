@@ -1,0 +1,27 @@
+"""k-NN classification: the database votes on the label of each query."""
+
+from collections.abc import Iterator, Sequence
+
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.evaluations.votes import class_rank
+from mrl_experiments.results import Measurement
+
+
+def knn(
+    queries: Embeddings, database: Embeddings | None, dims: Sequence[int], *, k: Sequence[int]
+) -> Iterator[Measurement]:
+    """Yield the accuracy of k nearest neighbours for each k, on unit-norm prefixes (Figure 3, Table 2).
+
+    top1: queries whose label has most votes / Q. top5 (k >= 5): queries whose label is among the five with
+    most votes / Q. Equal votes: the label of the nearer neighbour leads, so k=1 is the nearest one's label.
+    Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
+    """
+    database = labelled(queries, database)
+    for dim, found in neighbours(queries, database, dims, max(k)).items():
+        voters = database.labels[found.positions]
+        for count in k:
+            place = class_rank(voters[:, :count], queries.labels)
+            yield Measurement(dim, "top1", float((place == 0).mean()), f"k={count}")
+            if count >= 5:
+                yield Measurement(dim, "top5", float((place < 5).mean()), f"k={count}")

@@ -1,0 +1,75 @@
+"""Linear classification by a run's own heads."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from mrl_experiments import cost
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
+from mrl_experiments.results import Measurement
+
+BLOCK = 8192
+
+
+def linear(
+    queries: Embeddings, database: Embeddings | None, dims: Sequence[int], *, present_classes_only: bool
+) -> Iterator[Measurement]:
+    """Yield the accuracy of the heads at each size that has one (Figure 2, Tables 1 and 17).
+
+    top1, top5: samples whose class is among the 1, 5 largest logits / N; equal logits: the lower class leads.
+    nll: mean of -log p(class), in nats. macs: multiply-adds of the head per prediction.
+    present_classes_only: compare only logits of classes that occur in `queries`, as the paper does where a
+    data set has 200 of the 1,000 classes (ImageNet-A and -R).
+    Raises UserError without heads, without one at any of `dims`, or when labels exceed their classes.
+    """
+    del database
+    heads = _heads(queries, dims)
+    classes = _classes(queries.labels, heads, present_classes_only)
+    labels = np.searchsorted(classes, queries.labels)
+    for dim in filter(heads.serves, dims):
+        sums = np.zeros(3)
+        for start in range(0, len(queries), BLOCK):
+            logits = heads.logits(queries.features[start : start + BLOCK], dim)[:, classes]
+            sums += scores(logits, labels[start : start + BLOCK]).sum(axis=0)
+        for metric, value in zip(("top1", "top5", "nll"), sums / len(queries), strict=True):
+            yield Measurement(dim, metric, float(value))
+        yield Measurement(dim, "macs", cost.head_macs(dim, len(heads.at(dim)[1])))
+
+
+def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (B, 3) for logits (B, C) and labels (B,): top-1 and top-5 hit, negative log-likelihood."""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    ahead = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None]))
+    rank = ahead.sum(axis=1)
+    nll = logsumexp(logits.astype(np.float64), axis=1) - own[:, 0]
+    return np.stack([rank < 1, rank < 5, nll], axis=1)
+
+
+def _heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
+    heads = queries.heads
+    if heads is None:
+        raise UserError(
+            "these embeddings have no classifiers",
+            expected="a run trained to classify, and a reduction that keeps its classifier",
+            remedy="fit one instead: evaluation=probe",
+        )
+    if not any(map(heads.serves, dims)):
+        raise UserError(f"no classifier at dims={list(dims)}", expected=f"one of {list(heads.dims())}")
+    return heads
+
+
+def _classes(labels: NDArray[np.int64], heads: Heads, present_only: bool) -> NDArray[np.int64]:
+    count = len(next(iter(heads.biases.values())))
+    if labels.min() < 0 or labels.max() >= count:
+        unknown = (labels < 0) | (labels >= count)
+        raise UserError(
+            f"{unknown.sum()} of {len(labels)} labels are not among the {count} classes of the classifier, "
+            f"such as {labels[unknown][0]}",
+            expected="a data set with the classes the run was trained on",
+            remedy="for other classes: evaluation=knn, retrieval or probe",
+        )
+    return np.unique(labels) if present_only else np.arange(count)

@@ -1,0 +1,93 @@
+"""Linear probing: a new classifier on frozen features, one for each size."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.linear import scores
+from mrl_experiments.results import Measurement
+
+BLOCK = 16384
+Solver = Callable[[nn.Linear, Tensor, Tensor], None]
+
+
+def probe(
+    queries: Embeddings, database: Embeddings | None, dims: Sequence[int], *, solver: Solver, seed: int
+) -> Iterator[Measurement]:
+    """Yield the accuracy of a multinomial logistic regression fitted on `database` (Rand. LP of Table 1).
+
+    Features are standardised with the database's mean and deviation. top1, top5, nll: as for `linear`.
+    `solver` fits a zero-initialised Linear(d, C) to features (N, d) and labels (N,); `seed` fixes its order.
+    Raises UserError without a database or when a query's label is not in it.
+    """
+    if database is None:
+        raise UserError(
+            "there is no split to fit the probe on", remedy="embed train too, or set database=..."
+        )
+    classes, targets = np.unique(database.labels, return_inverse=True)
+    unknown = ~np.isin(queries.labels, classes)
+    if unknown.any():
+        raise UserError(
+            f"{unknown.sum()} of {len(queries)} queries have a label the probe never sees, "
+            f"such as {queries.labels[unknown][0]}",
+            expected="queries whose classes are all in the split the probe is fitted on",
+        )
+    labels = np.searchsorted(classes, queries.labels)
+    for dim in dims:
+        torch.manual_seed(seed)
+        features = torch.from_numpy(np.array(database.at(dim)))
+        deviation, mean = torch.std_mean(features, dim=0)
+        deviation.clamp_(min=torch.finfo(deviation.dtype).tiny ** 0.5)
+        model = nn.Linear(dim, len(classes))
+        nn.init.zeros_(model.weight)
+        nn.init.zeros_(model.bias)
+        solver(model, features.sub_(mean).div_(deviation), torch.from_numpy(targets))
+        logits = _logits(model, torch.from_numpy(np.array(queries.at(dim))).sub_(mean).div_(deviation))
+        values = scores(logits.numpy(), labels).mean(axis=0)
+        for metric, value in zip(("top1", "top5", "nll"), values, strict=True):
+            yield Measurement(dim, metric, float(value))
+
+
+def lbfgs(model: nn.Linear, features: Tensor, labels: Tensor, *, iterations: int, l2: float) -> None:
+    """Minimise mean cross-entropy + l2/2 ||W||^2 over all samples at once; deterministic."""
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = l2 / 2 * model.weight.square().sum()
+        loss.backward()
+        total = loss.detach()
+        for part, target in zip(features.split(BLOCK), labels.split(BLOCK), strict=True):
+            loss = F.cross_entropy(model(part), target, reduction="sum") / len(labels)
+            loss.backward()
+            total = total + loss.detach()
+        return total
+
+    optimizer.step(closure)
+
+
+def sgd(
+    model: nn.Linear, features: Tensor, labels: Tensor, *, epochs: int, batch_size: int, lr: float, l2: float
+) -> None:
+    """Minimise the same by SGD with momentum 0.9 and a cosine schedule, in a new random order each epoch."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    steps = epochs * -(-len(labels) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(labels)).split(batch_size):
+            loss = F.cross_entropy(model(features[batch]), labels[batch])
+            loss = loss + l2 / 2 * model.weight.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+@torch.no_grad()
+def _logits(model: nn.Linear, features: Tensor) -> Tensor:
+    return torch.cat([model(part) for part in features.split(BLOCK)])

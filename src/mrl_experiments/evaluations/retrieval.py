@@ -1,0 +1,45 @@
+"""Image retrieval: how early, and how densely, the ranking of a database shows a query's class."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments import cost
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.evaluations import ranking
+from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.results import Measurement
+
+FIRST = (1, 5, 10)
+
+
+def retrieval(
+    queries: Embeddings, database: Embeddings | None, dims: Sequence[int], *, k: Sequence[int]
+) -> Iterator[Measurement]:
+    """Yield retrieval metrics of exact search on unit-norm prefixes (Figure 7, Tables 8 to 10).
+
+    Means over the Q queries: top1, top5, top10: any right item in the first 1, 5, 10. P@k: right ones in the
+    first k / k. mAP@k: the sum of P@i over right ranks i <= k / k. R@k: right ones in the first k / those in
+    the whole database. macs: multiply-adds per query. index_bytes: of the database's float32 prefixes.
+    Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
+    """
+    database = labelled(queries, database)
+    total = _occurrences(database.labels, queries.labels)
+    for dim, found in neighbours(queries, database, dims, max(*k, *FIRST)).items():
+        relevant = database.labels[found.positions] == queries.labels[:, None]
+        values = {f"top{count}": ranking.hit(relevant, count) for count in FIRST}
+        for count in k:
+            values[f"mAP@{count}"] = ranking.average_precision(relevant, count)
+            values[f"P@{count}"] = ranking.precision(relevant, count)
+            values[f"R@{count}"] = ranking.recall(relevant, count, total)
+        for metric, per_query in values.items():
+            yield Measurement(dim, metric, float(per_query.mean()))
+        yield Measurement(dim, "macs", cost.search_macs(len(database), [(dim, max(k))]))
+        yield Measurement(dim, "index_bytes", cost.index_bytes(len(database), dim))
+
+
+def _occurrences(labels: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count how often each wanted label (Q,) occurs among labels (N,)."""
+    classes, counts = np.unique(labels, return_counts=True)
+    return counts[np.searchsorted(classes, wanted)]

@@ -1,0 +1,51 @@
+"""A linear map of representations, after which prefixes are the reduced representation."""
+
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
+
+BLOCK = 16384
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Features z (N, D) become z A.
+
+    matrix: A (D, D'). name: tells this map from all others, and so the results kept for it.
+    keeps_heads: A is orthonormal, so a classifier W z is W A (z A), of which any m columns serve m features.
+    """
+
+    matrix: NDArray[np.float32]
+    name: str
+    keeps_heads: bool
+
+    def apply(self, embeddings: Embeddings) -> Embeddings:
+        """Return the embeddings mapped, in a temporary memory-mapped file.
+
+        Raises UserError when the width is not that of the training set.
+        """
+        if embeddings.width != len(self.matrix):
+            raise UserError(
+                f"these embeddings have {embeddings.width} features",
+                expected=f"{len(self.matrix)}, as those that the reduction was fitted on",
+            )
+        shape = (len(embeddings), self.matrix.shape[1])
+        with tempfile.TemporaryFile() as file:
+            features = np.memmap(file, np.float32, mode="w+", shape=shape)
+        for start in range(0, len(embeddings), BLOCK):
+            rows = slice(start, start + BLOCK)
+            np.matmul(embeddings.features[rows], self.matrix, out=features[rows])
+        heads = self._map_heads(embeddings.heads) if self.keeps_heads and embeddings.heads else None
+        return embeddings.with_features(features, heads, reduction=self.name)
+
+    def _map_heads(self, heads: Heads) -> Heads:
+        own = max(heads.weights)
+        weight, bias = heads.at(own)
+        width = self.matrix.shape[1]
+        return Heads({width: weight @ self.matrix[:own]}, {width: bias}, tied=True)

@@ -1,0 +1,20 @@
+"""The representation as it is: its prefixes are the reduced ones."""
+
+from dataclasses import dataclass
+
+from mrl_experiments.embeddings import Embeddings
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """First m features: how nested runs are used, and what the paper calls Rand. FS for a run of one size."""
+
+    draws: int
+
+    def fit(self, train: Embeddings, draw: int) -> "Prefix":
+        """Learn nothing."""
+        return self
+
+    def apply(self, embeddings: Embeddings) -> Embeddings:
+        """Change nothing."""
+        return embeddings
