@@ -54,7 +54,7 @@ def test_every_table_has_all_its_values():
             20.54,
             "table13",
             "MFLOPs",
-            {"setting": "index=flat stages=16:200,32:100,64:50,128:25,256:10,2048:10"},
+            {"setting": "index=flat stages=16:200>32:100>64:50>128:25>256:10>2048:10"},
         ),
     ],
 )

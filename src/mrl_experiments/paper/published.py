@@ -14,8 +14,8 @@ PUBLISHED = Path(__file__).with_name("published.csv")
 class PaperRow(ResultRow):
     """A published value: `run` is the paper's name of the model, fractions lie in [0, 1].
 
-    table: "table01" to "table31", or the figure that alone shows the value. source: where it was read, and how
-    precisely where it was measured on a plot. anomaly: why not to take it at face value, or nothing.
+    table: "table01" to "table31", or the figure that alone shows the value. source: where it was read, and
+    for a plot how precisely. anomaly: why not to take it at face value, or nothing.
     """
 
     table: str

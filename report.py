@@ -1,0 +1,28 @@
+"""Tables, figures and a page from result rows: python report.py"""
+
+import hydra
+from omegaconf import DictConfig
+
+from mrl_experiments.command import command, launch
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="report")
+@command(isolate=False)
+def main(cfg: DictConfig) -> None:
+    """Read the rows, write the report, say where it is."""
+    import sys
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from mrl_experiments.report.write import write_report
+
+    counterparts = OmegaConf.to_container(cfg.counterparts, resolve=True)
+    assert isinstance(counterparts, dict)
+    for warning in write_report(cfg.rows, Path(cfg.out), Path(cfg.root) / "runs", counterparts):
+        print(f"note: {warning}", file=sys.stderr)
+    print(f"report: {Path(cfg.out) / 'index.html'}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,177 @@
+"""The tables and figures of the report. To add one, describe it here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CURVE = ("mAP@10", "mAP@25", "mAP@50", "mAP@100", "P@10", "P@25", "P@50", "P@100")
+RETRIEVAL = ("MFLOPs", "top1", "top5", "top10", *CURVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Which rows a table or figure shows.
+
+    paper: the published tables (or figures) that stand beside ours.
+    role: "main" for ordinary held-out samples, "shift" for shifted ones, "unseen" for unseen classes.
+    settings: those that a row must have. ignore: those that may differ inside a cell.
+    interpolated: rows at untrained sizes of nested methods: with them, without them, or nothing else.
+    """
+
+    name: str
+    title: str
+    paper: tuple[str, ...]
+    evaluations: tuple[str, ...]
+    role: str = "main"
+    settings: Mapping[str, str | int] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    interpolated: str = "without"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(View):
+    """A table: `index` and `columns` name columns of the rows, settings, "line" or "metric"."""
+
+    metrics: tuple[str, ...]
+    index: tuple[str, ...] = ("dim",)
+    columns: tuple[str, ...] = ("line",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(View):
+    """A figure of metric y against x, the size or another metric; `series` tells its lines apart.
+
+    joined: the evaluations whose points are joined by a line.
+    """
+
+    y: str
+    x: str = "dim"
+    series: tuple[str, ...] = ("line",)
+    joined: tuple[str, ...]
+
+
+LINEAR = ("linear", "probe")
+FIGURES = (
+    Figure(
+        name="figure02", title="Linear classification", paper=("table01",), evaluations=LINEAR, y="top1",
+        joined=LINEAR, ignore=("solver", "l2"),
+    ),
+    Figure(
+        name="figure03", title="1-NN accuracy", paper=("table02",), evaluations=("knn",), y="top1",
+        settings={"k": 1}, joined=("knn",),
+    ),
+    Figure(
+        name="figure07", title="Retrieval", paper=("table08", "figure07"), evaluations=("retrieval",),
+        y="mAP@10", joined=("retrieval",),
+    ),
+    Figure(
+        name="figure07-shift", title="Retrieval, shifted queries", paper=("table09",), role="shift",
+        evaluations=("retrieval",), y="mAP@10", joined=("retrieval",),
+    ),
+    Figure(
+        name="figure07-unseen", title="Retrieval, unseen classes", paper=("table10",), role="unseen",
+        evaluations=("retrieval",), y="mAP@10", joined=("retrieval",),
+    ),
+    Figure(
+        name="figure08", title="Adaptive retrieval", paper=("table08", "table11", "table13"),
+        evaluations=("retrieval", "adaptive_retrieval", "funnel"), x="MFLOPs", y="mAP@10",
+        series=("line", "evaluation", "index"), joined=("retrieval",), ignore=("rerank", "shortlist", "stages"),
+    ),
+    Figure(
+        name="figure08-unseen", title="Adaptive retrieval, unseen classes", role="unseen",
+        paper=("table10", "table12", "table14"), evaluations=("retrieval", "adaptive_retrieval", "funnel"),
+        x="MFLOPs", y="mAP@10", series=("line", "evaluation", "index"), joined=("retrieval",),
+        ignore=("rerank", "shortlist", "stages"),
+    ),
+    Figure(
+        name="figure06", title="Adaptive classification", paper=("table03",),
+        evaluations=("adaptive_classification",), x="expected_dim", y="top1", series=("line", "policy"),
+        joined=("adaptive_classification",), ignore=("cap", "drop", "delta"),
+    ),
+    Figure(
+        name="figure-shifts", title="Linear classification under shift", paper=("table17",), role="shift",
+        evaluations=("linear",), y="top1", joined=("linear",),
+    ),
+)  # fmt: skip
+TABLES = (
+    Table(
+        name="table01", title="Linear classification: top-1", paper=("table01",), evaluations=LINEAR,
+        metrics=("top1",), ignore=("solver", "l2"),
+    ),
+    Table(
+        name="table02", title="1-NN: top-1", paper=("table02",), evaluations=("knn",), metrics=("top1",),
+        settings={"k": 1},
+    ),
+    Table(
+        name="table03", title="Adaptive classification with the paper's thresholds", paper=("table03",),
+        evaluations=("adaptive_classification",), metrics=("expected_dim", "top1"), columns=("metric",),
+        settings={"policy": "paper"}, ignore=("cap",),
+    ),
+    Table(
+        name="table05", title="1-NN at sizes never trained: top-1", paper=(), evaluations=("knn",),
+        metrics=("top1",), settings={"k": 1}, interpolated="only",
+    ),
+    Table(
+        name="table08", title="Retrieval", paper=("table08",), evaluations=("retrieval",), metrics=RETRIEVAL,
+        index=("line", "dim"), columns=("metric",), interpolated="with",
+    ),
+    Table(
+        name="table09", title="Retrieval with shifted queries", paper=("table09",), role="shift",
+        evaluations=("retrieval",), metrics=RETRIEVAL, index=("line", "dim"), columns=("metric",),
+        interpolated="with",
+    ),
+    Table(
+        name="table10", title="Retrieval of unseen classes", paper=("table10",), role="unseen",
+        evaluations=("retrieval",), metrics=RETRIEVAL, index=("line", "dim"), columns=("metric",),
+        interpolated="with",
+    ),
+    Table(
+        name="table11", title="Adaptive retrieval, shortlist of 200", paper=("table11",),
+        evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), index=("dim", "rerank"),
+        columns=("metric",), settings={"shortlist": 200},
+    ),
+    Table(
+        name="table12", title="Adaptive retrieval of unseen classes, shortlist of 200", paper=("table12",),
+        role="unseen", evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE),
+        index=("dim", "rerank"), columns=("metric",), settings={"shortlist": 200},
+    ),
+    Table(
+        name="table13", title="Funnel retrieval", paper=("table13",), evaluations=("funnel",),
+        metrics=RETRIEVAL, index=("dim", "shortlist"), columns=("metric",), ignore=("stages",),
+    ),
+    Table(
+        name="table14", title="Funnel retrieval of unseen classes", paper=("table14",), role="unseen",
+        evaluations=("funnel",), metrics=RETRIEVAL, index=("dim", "shortlist"), columns=("metric",),
+        ignore=("stages",),
+    ),
+    Table(
+        name="table15", title="Few-shot nearest class mean: top-1", paper=("table15",), role="shift",
+        evaluations=("few_shot",), metrics=("top1",), columns=("line", "shots"),
+    ),
+    Table(
+        name="table16", title="Long-tail stream", paper=("table16",), evaluations=("stream",),
+        metrics=("pretrain_head", "novel_head", "pretrain_tail", "novel_tail", "mean_per_class", "top1"),
+        index=("line", "dim"), columns=("metric",), role="stream",
+    ),
+    Table(
+        name="table17", title="Linear classification under shift: top-1", paper=("table17",), role="shift",
+        evaluations=("linear",), metrics=("top1",), columns=("split", "line"),
+    ),
+    Table(
+        name="table22", title="Share first correct at each size", paper=("table22",),
+        evaluations=("adaptive_classification",), metrics=("first_correct",), settings={"policy": "oracle"},
+    ),
+    Table(
+        name="table25", title="Superclasses: top-1", paper=("table25",), evaluations=("superclass",),
+        metrics=("top1",),
+    ),
+    Table(
+        name="table30", title="Length of the shortlist", paper=("table30",), index=("rerank", "shortlist"),
+        evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), columns=("metric",),
+        settings={"dim": 16},
+    ),
+    Table(
+        name="table31", title="Length of the shortlist, unseen classes", paper=("table31",), role="unseen",
+        evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), columns=("metric",),
+        index=("rerank", "shortlist"), settings={"dim": 16},
+    ),
+)  # fmt: skip

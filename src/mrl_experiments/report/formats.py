@@ -1,0 +1,148 @@
+"""A grid as Markdown, CSV and LaTeX: one column for ours, one for the paper's beside it."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mrl_experiments.report.cells import Cell
+from mrl_experiments.report.lines import line
+from mrl_experiments.report.metrics import MISSING, metric, written
+from mrl_experiments.report.pivot import Column, Grid
+
+AXES = {
+    "dim": "Size", "line": "Method", "rerank": "Re-rank size", "shortlist": "Shortlist", "shots": "Shots",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Flat:
+    """One column of a written table."""
+
+    column: Column
+    label: str
+    paper: bool
+
+
+def axis(name: str) -> str:
+    """Return the heading of an index column."""
+    return AXES.get(name, name.replace("_", " "))
+
+
+def shown(name: str, value: object) -> str:
+    """Return a key's value as tables print it."""
+    return line(str(value)).label if name == "line" else str(value)
+
+
+def heading(grid: Grid, column: Column) -> str:
+    """Return the name of a column: its keys and, where columns differ in it, its metric."""
+    names = [name for name in grid.table.columns if name != "metric"]
+    parts = [shown(name, value) for name, value in zip(names, column.key, strict=True)]
+    if "metric" in grid.table.columns:
+        parts.append(metric(column.metric).label)
+    return " ".join(parts)
+
+
+def columns(grid: Grid) -> list[Flat]:
+    """Return the columns of a written table; the paper's only where it has values."""
+    flat = []
+    for column in grid.columns:
+        flat.append(Flat(column, heading(grid, column), False))
+        if grid.in_paper(column):
+            flat.append(Flat(column, f"{heading(grid, column)} (paper)", True))
+    return flat
+
+
+def caption(grid: Grid) -> str:
+    """Say what the table shows, of what, and in which unit."""
+    unit = metric(grid.table.metrics[-1]).unit
+    note = f" [{unit}]" if unit else ""
+    return f"{grid.table.title}{note}: {grid.block.title}"
+
+
+def markdown(grid: Grid) -> str:
+    """Return a grid as a Markdown table under its caption; a dash marks what is missing."""
+    header, body = _text(grid)
+    rows = [header, ["---"] * len(grid.table.index) + ["---:"] * (len(header) - len(grid.table.index)), *body]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"**{caption(grid)}**\n\n{lines}\n\n{_footnote(grid)}\n"
+
+
+def latex(grid: Grid) -> str:
+    """Return a grid as a LaTeX table for the booktabs package."""
+    header, body = _text(grid)
+    index = len(grid.table.index)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escaped(caption(grid))}. {_escaped(_footnote(grid))}}}",
+        rf"\begin{{tabular}}{{{'l' * index}{'r' * (len(header) - index)}}}",
+        r"\toprule",
+        *_latex_rows([header]),
+        r"\midrule",
+        *_latex_rows(body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(grid: Grid) -> str:
+    """Return a grid as CSV: values as stored, deviation and number of runs beside ours, nothing if missing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = [axis(name) for name in grid.table.index]
+    for flat in columns(grid):
+        header += [flat.label] if flat.paper else [flat.label, f"{flat.label} deviation", f"{flat.label} runs"]
+    writer.writerow(header)
+    for row in grid.index:
+        record = [shown(name, value) for name, value in zip(grid.table.index, row, strict=True)]
+        for flat in columns(grid):
+            record += _numbers(grid.cell(row, flat.column, paper=flat.paper), flat.paper)
+        writer.writerow(record)
+    return text.getvalue()
+
+
+def _numbers(cell: Cell | None, paper: bool) -> list[str]:
+    if cell is None:
+        return [""] if paper else ["", "", ""]
+    deviation = "" if cell.deviation is None else f"{cell.deviation:.6g}"
+    return [f"{cell.mean:.6g}"] if paper else [f"{cell.mean:.6g}", deviation, str(cell.count)]
+
+
+def _text(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    flat = columns(grid)
+    header = [axis(name) for name in grid.table.index] + [column.label for column in flat]
+    body = [
+        [shown(name, value) for name, value in zip(grid.table.index, row, strict=True)]
+        + [_number(grid.cell(row, column.column, paper=column.paper), column.column) for column in flat]
+        for row in grid.index
+    ]
+    return header, body
+
+
+def _number(cell: Cell | None, column: Column) -> str:
+    return MISSING if cell is None else written(column.metric, cell.mean, cell.deviation)
+
+
+def _footnote(grid: Grid) -> str:
+    counts = sorted({cell.count for by_metric in grid.ours.values() for cell in by_metric.values()})
+    runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    plural = "" if counts[-1] == 1 else "s, mean ± deviation"
+    papers = sorted({row.dataset for row in _paper_rows(grid)})
+    return f"{runs} run{plural}. {MISSING}: not measured." + (" Paper: ImageNet." if papers else "")
+
+
+def _paper_rows(grid: Grid) -> Iterator[object]:
+    return (row for by_metric in grid.paper.values() for cell in by_metric.values() for row in cell.rows)
+
+
+def _latex_rows(rows: list[list[str]]) -> Iterator[str]:
+    return (" & ".join(_escaped(cell) for cell in row) + r" \\" for row in rows)
+
+
+def _escaped(text: str) -> str:
+    for plain, special in (("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("±", r"$\pm$"), ("–", "--"), ("·", r"$\cdot$")):
+        text = text.replace(plain, special)
+    return text

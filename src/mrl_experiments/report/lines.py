@@ -1,0 +1,72 @@
+"""Which line of a table or figure a method belongs to, and how that line looks everywhere."""
+
+from dataclasses import dataclass
+
+# Okabe and Ito's palette, lightened for a dark ground: told apart with every kind of colour vision.
+UNKNOWN = (("#8c564b", "#c49c94"), ("#7f7f7f", "#c7c7c7"), ("#637939", "#b5cf6b"), ("#843c39", "#d6616b"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """The look of a line. marker: matplotlib's name. light, dark: its colour on either ground."""
+
+    key: str
+    label: str
+    marker: str
+    light: str
+    dark: str
+    abbreviation: str = ""
+
+    @property
+    def short(self) -> str:
+        """The name where space is short."""
+        return self.abbreviation or self.label
+
+
+KNOWN = {
+    line.key: line
+    for line in (
+        Line("mrl", "MRL", "o", "#0072b2", "#56a8dc"),
+        Line("mrl_e", "MRL-E", "s", "#009e73", "#2fc79c"),
+        Line("ff", "FF", "^", "#d55e00", "#ff8a3d"),
+        Line("ff_svd", "SVD of FF", "D", "#a8568c", "#dd94c0", "FF, SVD"),
+        Line("ff_svd_head", "SVD of FF's head", "D", "#a8568c", "#dd94c0", "FF, SVD of head"),
+        Line("ff_prefix", "First features of FF", "v", "#b8860b", "#ecc14b", "FF, first"),
+        Line("ff_random", "Random features of FF", "X", "#7a6a58", "#bda98f", "FF, random"),
+        Line("ff_jl", "JL of FF", "P", "#5b5ea6", "#9a9de0", "FF, JL"),
+        Line("slim", "Slim. Net", "p", "#3a8fb7", "#8fd0ee"),
+    )
+}
+METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net"}
+REDUCTIONS = {"svd": "SVD", "svd_head": "SVD of the head", "random": "random features", "jl": "JL"}
+PROBE = "_probe"
+
+
+def line(key: str) -> Line:
+    """Return the look of a line: its own, or for a method not named here one that follows from the name."""
+    if key in KNOWN:
+        return KNOWN[key]
+    light, dark = UNKNOWN[sum(key.encode()) % len(UNKNOWN)]
+    return Line(key, _label(key), "*", light, dark)
+
+
+def order(key: str) -> tuple[int, str]:
+    """Sort key of lines: those named here first, in their order, then the others by name."""
+    known = list(KNOWN)
+    return (known.index(key) if key in KNOWN else len(known), key)
+
+
+def key_of(method: str, reduction: str, evaluation: str) -> str:
+    """Name the line of a method under a reduction; probes of plain prefixes are lines of their own."""
+    key = method if reduction == "prefix" else f"{method}_{reduction}"
+    return key + PROBE if evaluation == "probe" and reduction != "random" else key
+
+
+def _label(key: str) -> str:
+    if key.endswith(PROBE):
+        return f"{line(key.removesuffix(PROBE)).label}, linear probe"
+    for reduction, name in sorted(REDUCTIONS.items(), key=lambda item: -len(item[0])):
+        if key.endswith(f"_{reduction}"):
+            method = key.removesuffix(f"_{reduction}")
+            return f"{METHODS.get(method, method)}, {name}"
+    return METHODS.get(key, key)

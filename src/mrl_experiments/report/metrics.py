@@ -1,0 +1,44 @@
+"""How metrics are called and written. Whatever is not named here is a fraction, shown in percent."""
+
+from dataclasses import dataclass
+
+DEVIATION = "_std"  # ends the name of a metric's deviation
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """label: its name in tables. unit: behind the name. scale, digits: how its values are written."""
+
+    label: str
+    unit: str = ""
+    scale: float = 1
+    digits: int = 2
+
+
+NAMED = {
+    "top1": Metric("top-1", "%", 100),
+    "top5": Metric("top-5", "%", 100),
+    "top10": Metric("top-10", "%", 100),
+    "nll": Metric("NLL", "nats", digits=3),
+    "MFLOPs": Metric("MFLOPs/query"),
+    "expected_dim": Metric("expected size", "dims", digits=1),
+    "expected_dim_cumulative": Metric("expected size, cumulative", "dims", digits=1),
+    "latency_ms": Metric("time/query", "ms", digits=3),
+    "seconds": Metric("time", "s"),
+    "build_seconds": Metric("build time", "s"),
+    "index_bytes": Metric("index", "MB", 1e-6, 1),
+    "dim": Metric("Representation size"),
+}
+
+
+def metric(name: str) -> Metric:
+    """Return how a metric is written."""
+    return NAMED.get(name) or Metric(name.replace("_", " "), "%", 100)
+
+
+def written(name: str, mean: float, deviation: float | None = None) -> str:
+    """Write a value of a metric with its deviation, without the unit."""
+    how = metric(name)
+    text = f"{mean * how.scale:.{how.digits}f}"
+    return text if not deviation else f"{text} ± {deviation * how.scale:.{how.digits}f}"

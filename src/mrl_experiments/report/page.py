@@ -1,0 +1,172 @@
+"""The report as one page that needs no network: data, style and script inside."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+from mrl_experiments.files import atomic_path
+from mrl_experiments.paper import PaperRow
+from mrl_experiments.report.cells import Cell
+from mrl_experiments.report.formats import axis, heading, shown
+from mrl_experiments.report.metrics import metric, written
+from mrl_experiments.report.pivot import Block, Grid
+from mrl_experiments.report.series import Chart, Point, Series
+from mrl_experiments.results import ResultRow
+
+PARTS = Path(__file__).parent
+
+
+@dataclass
+class Sources:
+    """Where numbers come from, each origin once. page: the page's folder, from which links lead to runs."""
+
+    runs: Path
+    page: Path
+    seen: dict[Any, int] = field(default_factory=dict)
+    listed: list[Any] = field(default_factory=list)
+
+    def of(self, cell: Cell) -> int:
+        """Return the number of a cell's origin in the list."""
+        first = cell.rows[0]
+        if isinstance(first, PaperRow):
+            return self._number((first.source, first.anomaly), {"text": first.source, "anomaly": first.anomaly})
+        key = tuple((row.run, row.evaluation, row.reduction, row.setting) for row in cell.rows)
+        return self._number(key, [self._run(row) for row in cell.rows])
+
+    def _number(self, key: Any, source: Any) -> int:
+        if key not in self.seen:
+            self.seen[key] = len(self.listed)
+            self.listed.append(source)
+        return self.seen[key]
+
+    def _run(self, row: ResultRow) -> dict[str, str]:
+        config = self.runs / row.run / "config.yaml"
+        return {
+            "run": row.run,
+            "repeat": row.setting if "draw=" in row.setting else "",
+            "command": command(row),
+            "href": relpath(config, self.page) if config.exists() else "",
+        }
+
+
+def command(row: ResultRow) -> str:
+    """Return the command that measured a row."""
+    return f"python evaluate.py run={row.run} evaluation={row.evaluation} reduction={row.reduction}"
+
+
+def write_page(
+    target: Path, grids: Sequence[Grid], charts: Sequence[Chart], rows: Sequence[ResultRow], notes: list[str], runs: Path
+) -> None:
+    """Write the page. Numbers link to the runs under `runs` that are still there."""
+    sources = Sources(runs, target.parent)
+    count = len({row.run for row in rows})
+    data = {
+        "summary": f"{len(rows):,} measurements of {count} runs, beside the published values of arXiv:2205.13147",
+        "notes": notes,
+        "charts": [_chart(chart) for chart in charts],
+        "tables": [_table(grid, sources) for grid in grids],
+        "sources": sources.listed,
+        "lines": {
+            series.look.key: {"light": series.look.light, "dark": series.look.dark}
+            for chart in charts
+            for series in chart.series
+        },
+    }
+    # "</script>" inside a string would end the element that holds the data.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    page = (PARTS / "page.html").read_text(encoding="utf-8")
+    for mark, part in (
+        ("/*style*/", (PARTS / "page.css").read_text(encoding="utf-8")),
+        ("/*script*/", (PARTS / "page.js").read_text(encoding="utf-8")),
+        ("/*data*/", text),
+    ):
+        page = page.replace(mark, part)
+    with atomic_path(target) as path:
+        path.write_text(page, encoding="utf-8")
+
+
+def _place(block: Block) -> dict[str, str]:
+    return {"dataset": block.dataset, "model": block.model, "block": block.title}
+
+
+def _chart(chart: Chart) -> dict[str, Any]:
+    x, y = metric(chart.figure.x), metric(chart.figure.y)
+    return {
+        **_place(chart.block),
+        "id": f"{chart.figure.name}-{chart.block.slug}",
+        "folder": "figures",
+        "title": chart.figure.title,
+        "subtitle": f"{y.label} [{y.unit}] · {chart.block.title}",
+        "x": {"key": chart.figure.x, "label": x.label, "unit": x.unit or x.label},
+        "y": {"label": y.label, "unit": y.unit},
+        "series": [_series(series, chart) for series in chart.series],
+    }
+
+
+def _series(series: Series, chart: Chart) -> dict[str, Any]:
+    return {
+        "line": series.look.key,
+        "note": series.note,
+        "label": series.label,
+        "name": series.name,
+        "short": series.look.short,
+        "marker": series.marker,
+        "paper": series.paper,
+        "joined": series.joined,
+        "points": [_point(point, chart.figure.y) for point in series.points],
+    }
+
+
+def _point(point: Point, name: str) -> dict[str, Any]:
+    scale = metric(name).scale
+    return {
+        "x": point.x,
+        "y": point.cell.mean * scale,
+        "deviation": (point.cell.deviation or 0) * scale,
+        "text": written(name, point.cell.mean, point.cell.deviation),
+        "dim": point.dim,
+        "setting": point.setting,
+        "count": point.cell.count,
+    }
+
+
+def _table(grid: Grid, sources: Sources) -> dict[str, Any]:
+    unit = metric(grid.table.metrics[-1]).unit if "metric" not in grid.table.columns else ""
+    return {
+        **_place(grid.block),
+        "id": f"{grid.table.name}-{grid.block.slug}",
+        "folder": "tables",
+        "title": grid.table.title,
+        "subtitle": " · ".join(filter(None, (unit, grid.block.title))),
+        "unit": unit,
+        "index": [axis(name) for name in grid.table.index],
+        "columns": [heading(grid, column) for column in grid.columns],
+        "paper": [grid.in_paper(column) for column in grid.columns],
+        "rows": [_row(grid, key, sources) for key in grid.index],
+    }
+
+
+def _row(grid: Grid, key: Any, sources: Sources) -> dict[str, Any]:
+    return {
+        "key": [shown(name, value) for name, value in zip(grid.table.index, key, strict=True)],
+        "cells": [
+            {
+                "ours": _cell(grid.cell(key, column), column.metric, sources),
+                "paper": _cell(grid.cell(key, column, paper=True), column.metric, sources),
+            }
+            for column in grid.columns
+        ],
+    }
+
+
+def _cell(cell: Cell | None, name: str, sources: Sources) -> dict[str, Any] | None:
+    if cell is None:
+        return None
+    return {
+        "text": written(name, cell.mean, cell.deviation),
+        "source": sources.of(cell),
+        "values": [written(name, row.value) for row in cell.rows],
+    }

@@ -1,0 +1,126 @@
+"""Entries to tables: one grid for each data set, model and whatever else a table does not show itself."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mrl_experiments.report.catalogue import Table, View
+from mrl_experiments.report.cells import Cell, Key, cells, leftover, select
+from mrl_experiments.report.entries import Entry
+from mrl_experiments.report.lines import order
+
+Counterparts = Mapping[str, Mapping[str, Any]]
+BLOCK = ("dataset", "split", "model")
+
+
+@dataclass(frozen=True)
+class Block:
+    """What all cells of a grid, or all lines of a figure, have in common. split may be "" for several."""
+
+    dataset: str
+    split: str
+    model: str
+    setting: str
+
+    @property
+    def title(self) -> str:
+        """The block in words."""
+        return " · ".join(filter(None, (f"{self.dataset} {self.split}".strip(), self.model, self.setting)))
+
+    @property
+    def slug(self) -> str:
+        """The block in a file's name."""
+        parts = (self.dataset, self.split, self.model, self.setting)
+        return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key, and the metric it shows."""
+
+    key: Key
+    metric: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of one block: ours, and the paper's cells at the same places."""
+
+    table: Table
+    block: Block
+    index: list[Key]
+    columns: list[Column]
+    ours: dict[Key, dict[str, Cell]]
+    paper: dict[Key, dict[str, Cell]]
+
+    def cell(self, row: Key, column: Column, *, paper: bool = False) -> Cell | None:
+        """Return a cell, or None where it is missing."""
+        return (self.paper if paper else self.ours).get((*row, *column.key), {}).get(column.metric)
+
+    def in_paper(self, column: Column) -> bool:
+        """Whether the paper has any value in a column."""
+        return any(self.cell(row, column, paper=True) for row in self.index)
+
+
+def grids(
+    table: Table, ours: Sequence[Entry], paper: Sequence[Entry], counterparts: Counterparts
+) -> list[Grid]:
+    """Return the table of each block that our rows have values for."""
+    shown = tuple(name for name in (*table.index, *table.columns) if name != "metric")
+    return [
+        _grid(table, block, shown, entries, beside(paper, table, block, shown, counterparts))
+        for block, entries in blocks(ours, table, shown).items()
+        if any(entry.row.metric in table.metrics for entry in entries)
+    ]
+
+
+def blocks(found: Sequence[Entry], view: View, shown: Sequence[str]) -> dict[Block, list[Entry]]:
+    """Split the entries that a view shows into blocks, in the order of their names."""
+    split: dict[Block, list[Entry]] = {}
+    for entry in select(found, view):
+        place = {name: "" if name in shown else str(entry.get(name)) for name in BLOCK}
+        split.setdefault(Block(**place, setting=leftover(entry, view, shown)), []).append(entry)
+    return dict(sorted(split.items(), key=lambda item: item[0].title))
+
+
+def beside(
+    paper: Sequence[Entry], view: View, block: Block, shown: Sequence[str], counterparts: Counterparts
+) -> list[Entry]:
+    """Return the paper's entries that stand beside a block, under our names of its data set and splits."""
+    counterpart = counterparts.get(block.dataset, {})
+    names = {theirs: ours for ours, theirs in counterpart.get("splits", {}).items()}
+    renamed = [
+        replace(entry, row=replace(entry.row, dataset=block.dataset, split=names.get(entry.row.split, entry.row.split)))
+        for entry in select(paper, view)
+        if entry.row.dataset == counterpart.get("dataset", block.dataset)
+    ]
+    return [
+        entry
+        for entry in renamed
+        if block.split in ("", entry.row.split) and leftover(entry, view, shown) in ("", block.setting)
+    ]
+
+
+def _grid(
+    table: Table, block: Block, shown: Sequence[str], ours: list[Entry], paper: list[Entry]
+) -> Grid:
+    columns = [name for name in table.columns if name != "metric"]
+
+    def key(names: Sequence[str]) -> Callable[[Entry], Key]:
+        return lambda entry: tuple(entry.get(name) for name in names)
+
+    wanted = [entry for entry in (*ours, *paper) if entry.row.metric in table.metrics]
+    index = sorted({key(table.index)(entry) for entry in wanted}, key=lambda k: _sortable(table.index, k))
+    found = {
+        Column(key(columns)(entry), entry.row.metric): None for entry in wanted
+    }
+    ordered = sorted(found, key=lambda c: (_sortable(columns, c.key), table.metrics.index(c.metric)))
+    return Grid(table, block, index, ordered, cells(ours, key(shown)), cells(paper, key(shown)))
+
+
+def _sortable(names: Sequence[str], key: Key) -> list[tuple[Any, ...]]:
+    return [
+        (0, *order(str(value))) if name == "line" else (0, value, "") if isinstance(value, int) else (1, 0, str(value))
+        for name, value in zip(names, key, strict=True)
+    ]

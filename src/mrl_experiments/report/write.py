@@ -1,0 +1,79 @@
+"""From result rows to the report's folder: tables, figures and the page."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mrl_experiments.files import atomic_path
+from mrl_experiments.paper import published
+from mrl_experiments.report.catalogue import FIGURES, TABLES, View
+from mrl_experiments.report.entries import Entry, entries, find_rows
+from mrl_experiments.report.formats import comma_separated, latex, markdown
+from mrl_experiments.report.page import write_page
+from mrl_experiments.report.pivot import Counterparts, Grid, grids
+from mrl_experiments.report.plots import draw
+from mrl_experiments.report.series import Chart, charts
+from mrl_experiments.results import ResultRow
+
+WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
+
+
+def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Counterparts) -> list[str]:
+    """Write tables, figures and index.html for all rows that match the patterns; return what to warn of.
+
+    runs: the folder of the runs, for links. counterparts: by our data set, the paper's one and its names of the splits.
+    Raises UserError when no row is found.
+    """
+    found = find_rows(rows)
+    ours = entries(found)
+    paper = _by_table()
+    tables = [
+        grid for table in TABLES for grid in grids(table, ours, _beside(paper, table), counterparts)
+    ]
+    figures = [
+        chart for figure in FIGURES for chart in charts(figure, ours, _beside(paper, figure), counterparts)
+    ]
+    for grid in tables:
+        _write_table(grid, out / "tables")
+    for chart in figures:
+        draw(chart, out / "figures")
+    _write_summary(tables, out / "tables.md")
+    warnings = repeated_seeds(tables)
+    write_page(out / "index.html", tables, figures, found, warnings, runs)
+    return warnings
+
+
+def repeated_seeds(tables: Sequence[Grid]) -> list[str]:
+    """Name the cells in which two runs claim one seed: they differ in something that rows don't say."""
+    warnings = {
+        f"{grid.block.title}: {' and '.join(sorted({row.run for row in cell.rows}))} have the same seed"
+        " and are averaged; name the rows to keep with rows=[...]"
+        for grid in tables
+        for by_metric in grid.ours.values()
+        for cell in by_metric.values()
+        if cell.repeated
+    }
+    return sorted(warnings)
+
+
+def _by_table() -> Mapping[str, list[ResultRow]]:
+    tables: dict[str, list[ResultRow]] = defaultdict(list)
+    for row in published():
+        if row.source.startswith("arXiv"):  # not the authors' notebooks, whose runs are others
+            tables[row.table].append(row)
+    return tables
+
+
+def _beside(paper: Mapping[str, list[ResultRow]], view: View) -> list[Entry]:
+    return entries([row for table in view.paper for row in paper[table]])
+
+
+def _write_table(grid: Grid, folder: Path) -> None:
+    for suffix, form in WRITERS.items():
+        with atomic_path(folder / f"{grid.table.name}-{grid.block.slug}{suffix}") as path:
+            path.write_text(form(grid), encoding="utf-8")
+
+
+def _write_summary(tables: Sequence[Grid], target: Path) -> None:
+    with atomic_path(target) as path:
+        path.write_text("\n".join(markdown(grid) for grid in tables), encoding="utf-8")
