@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageFont
+from PIL import ImageFont, ImageOps
 
 from mrl_experiments.data.kanji_faces import Face
 from mrl_experiments.data.source import Image
@@ -40,25 +40,29 @@ class Perturbation:
 
 
 @functools.lru_cache(maxsize=4)
-def _font(face: Face) -> tuple[ImageFont.FreeTypeFont, bytes]:
+def _font(face: Face) -> tuple[ImageFont.FreeTypeFont, Pillow.Image | None]:
     font = ImageFont.truetype(face.path, GLYPH, index=face.member, layout_engine=ImageFont.Layout.BASIC)
-    return font, bytes(font.getmask(UNASSIGNED, mode="L"))
+    return font, _ink(font, UNASSIGNED)
 
 
-def draw(face: Face, character: str) -> Pillow.Image | None:
-    """Return the glyph's ink, cropped to its bounding box; None where the face lacks it or draws nothing.
+def _ink(font: ImageFont.FreeTypeFont, character: str) -> Pillow.Image | None:
+    """Return the glyph's bounding box, or None for a blank or broken glyph.
 
-    Some fonts carry broken instructions for some glyphs: FreeType's refusal counts as lacking it.
+    Some fonts carry instructions that FreeType refuses for some glyphs.
     """
-    font, lacking = _font(face)
     try:
         mask = font.getmask(character, mode="L")
     except OSError:
         return None
     pixels = bytes(mask)
-    if not pixels or pixels == lacking or max(pixels) < FAINTEST:
-        return None
-    return Pillow.frombytes("L", mask.size, pixels)
+    return Pillow.frombytes("L", mask.size, pixels) if pixels and max(pixels) >= FAINTEST else None
+
+
+def draw(face: Face, character: str) -> Pillow.Image | None:
+    """Return the glyph's ink with a margin of one pixel; None where the face lacks it or draws nothing."""
+    font, lacking = _font(face)
+    ink = _ink(font, character)
+    return None if ink is None or ink == lacking else ImageOps.expand(ink, border=1)
 
 
 def perturb(glyph: Pillow.Image, how: Perturbation, random: np.random.Generator) -> Image:
