@@ -11,10 +11,8 @@ from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
 from mrl_experiments.losses.softmax_rows import merge, softmax_, subtract_target_
 
 KEPT_BYTES = 1 << 28  # what the logits of all sizes may take, in float32, until the backward pass
-CHUNK_BYTES = {
-    "cpu": 1 << 24,
-    "cuda": 1 << 27,
-}  # of larger ones, at a time: fits a cache, or keeps a GPU busy
+# Larger ones exist a chunk at a time, as large as fits a CPU's cache or as keeps a GPU busy.
+CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 class NestedLosses(NamedTuple):
@@ -166,6 +164,7 @@ class _Head:
 
     def _chunks(self) -> list[slice]:
         size = len(self.options.dims) * len(self.z) * self.classes * self.sums.itemsize
-        count = 1 if size <= KEPT_BYTES else -(-size // CHUNK_BYTES[self.z.device.type])
+        budget = CHUNK_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
+        count = 1 if size <= KEPT_BYTES else -(-size // budget)
         step = -(-self.classes // min(count, self.classes))
         return [slice(low, min(low + step, self.classes)) for low in range(0, self.classes, step)]

@@ -1,0 +1,219 @@
+"""What nested heads cost: forward and backward pass of head and loss against one `Linear(D, C)`.
+
+All contenders of a case take turns, round by round; a ratio is the median over the rounds of the ratio within
+a round, so that a slow moment of the machine hits both sides. Memory is the peak the allocator saw beside
+the gradients of the parameters.
+
+    python scripts/bench_heads.py [--rounds 1.0]
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from mrl_experiments.evaluations.nested_accuracy import nested_hits
+from mrl_experiments.losses.ff import FF
+from mrl_experiments.losses.mrl import MRL
+from mrl_experiments.losses.mrl_e import MRLE
+from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
+from mrl_experiments.models.timm_backbone import TimmBackbone
+from mrl_experiments.nesting import default_dims, prefix
+
+CASES = {"images, D=2048, C=1000": (256, 2048, 1000, 40), "images, D=512, C=1000": (256, 512, 1000, 60)}
+VOCABULARY = {"tokens, D=768, C=30522": (2048, 768, 30522, 3)}
+STEP_ROUNDS = 9
+
+
+class Case:
+    """Features, labels and classifiers of one case, and the ways to compute the nested loss."""
+
+    def __init__(self, batch: int, width: int, classes: int) -> None:
+        torch.manual_seed(0)
+        self.dims = default_dims(width)
+        self.z = torch.randn(batch, width, requires_grad=True)
+        self.y = torch.randint(classes, (batch,))
+        self.tied = nn.Linear(width, classes)
+        self.separate = nn.ModuleList(nn.Linear(dim, classes) for dim in self.dims)
+
+    def plain(self) -> Tensor:
+        """One `Linear(D, C)` and its cross-entropy."""
+        return F.cross_entropy(self.tied(self.z), self.y)
+
+    def loop_mrl(self) -> Tensor:
+        """MRL size by size."""
+        losses = [
+            F.cross_entropy(linear(prefix(self.z, dim)), self.y)
+            for dim, linear in zip(self.dims, self.separate, strict=True)
+        ]
+        return torch.stack(losses).sum()
+
+    def loop_mrl_e(self) -> Tensor:
+        """MRL-E size by size."""
+        weight, bias = self.tied.weight, self.tied.bias
+        losses = [
+            F.cross_entropy(F.linear(prefix(self.z, dim), prefix(weight, dim), bias), self.y)
+            for dim in self.dims
+        ]
+        return torch.stack(losses).sum()
+
+    def mrl(self) -> Tensor:
+        """MRL in one pass."""
+        weights, biases = zip(*((linear.weight, linear.bias) for linear in self.separate), strict=True)
+        return nested_cross_entropy(self.z, weights, biases, self.y, self.dims).losses.sum()
+
+    def mrl_e(self) -> Tensor:
+        """MRL-E in one pass."""
+        return nested_cross_entropy(self.z, self.tied.weight, self.tied.bias, self.y, self.dims).losses.sum()
+
+    def contenders(self) -> dict[str, Callable[[], Tensor]]:
+        """Return all ways to compute a loss, the loops also compiled."""
+        own = {"mrl": self.mrl, "mrl_e": self.mrl_e}
+        loops = {"loop_mrl": self.loop_mrl, "loop_mrl_e": self.loop_mrl_e}
+        compiled = {f"compiled_{name}": torch.compile(loop, dynamic=False) for name, loop in loops.items()}
+        return {"plain": self.plain, **own, **loops, **compiled}
+
+    def clear(self) -> None:
+        """Drop all gradients."""
+        for tensor in (self.z, *self.tied.parameters(), *self.separate.parameters()):
+            tensor.grad = None
+
+    def peak(self, loss: Callable[[], Tensor]) -> int:
+        """Bytes at the peak of one pass, without the gradients of the parameters."""
+        self.clear()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+            loss().backward()
+        events = trace.profiler.kineto_results.events()
+        changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+        parameters = [*self.tied.parameters(), *self.separate.parameters()]
+        gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
+        return max(itertools.accumulate(changes)) - gradients
+
+
+def interleaved(
+    runs: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Return the seconds of each run in each round, the runs taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(warm_up + rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(ours: Sequence[float], base: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, base, strict=True))
+
+
+def bench_case(title: str, case: Case, rounds: int, console: Console) -> dict[str, float]:
+    contenders = case.contenders()
+
+    def run(loss: Callable[[], Tensor]) -> Callable[[], None]:
+        def once() -> None:
+            case.clear()
+            loss().backward()
+
+        return once
+
+    seconds = interleaved({name: run(loss) for name, loss in contenders.items()}, rounds)
+    ratios = {name: ratio(values, seconds["plain"]) for name, values in seconds.items()}
+    table = Table("contender", "ms", "times plain", "peak MB", title=f"{title}, {len(case.dims)} sizes")
+    for name, loss in contenders.items():
+        milliseconds = 1e3 * statistics.median(seconds[name])
+        table.add_row(name, f"{milliseconds:.1f}", f"{ratios[name]:.2f}", f"{case.peak(loss) / 1e6:.0f}")
+    console.print(table)
+    return ratios
+
+
+def bench_step(rounds: int, console: Console) -> dict[str, float]:
+    """Compare whole training steps of resnet18 on 256 images of 32 px with 1,000 classes."""
+    images, labels = torch.randn(256, 3, 32, 32), torch.randint(1000, (256,))
+
+    def step(loss: type[FF] | type[MRL] | type[MRLE]) -> Callable[[], None]:
+        torch.manual_seed(0)
+        backbone = TimmBackbone(arch="resnet18", name="resnet18", channels=3, size=32)
+        method = loss(backbone, 1000, loss.__name__, None, None, None, 0.1)
+        optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9)
+
+        def once() -> None:
+            optimizer.zero_grad()
+            method(images, labels).loss.backward()
+            optimizer.step()
+
+        return once
+
+    seconds = interleaved({"ff": step(FF), "mrl": step(MRL), "mrl_e": step(MRLE)}, rounds)
+    ratios = {name: ratio(values, seconds["ff"]) for name, values in seconds.items()}
+    table = Table("method", "ms", "times FF", title="training step, resnet18, 32 px, 1,000 classes")
+    for name, values in seconds.items():
+        table.add_row(name, f"{1e3 * statistics.median(values):.0f}", f"{ratios[name]:.3f}")
+    console.print(table)
+    return {"mrl_step": ratios["mrl"], "mrl_e_step": ratios["mrl_e"]}
+
+
+def bench_evaluator(rounds: int, console: Console) -> float:
+    """Time top-1 and top-5 at 9 sizes for 256 images and 1,000 classes on one core, in milliseconds."""
+    logits, labels = torch.randn(256, 9, 1000), torch.randint(1000, (256,))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = interleaved({"evaluator": lambda: nested_hits(logits, labels)}, rounds)["evaluator"]
+    torch.set_num_threads(threads)
+    milliseconds = 1e3 * statistics.median(seconds)
+    console.print(f"top-1 and top-5 of (256, 9, 1000) logits on one core: {milliseconds:.2f} ms")
+    return milliseconds
+
+
+def bench_metrics(rounds: int, console: Console) -> float:
+    """Compare what only the per-size top-1 needs, at D=2048, with the MRL-E pass that yields it."""
+    case = Case(*CASES["images, D=2048, C=1000"][:3])
+    logits = torch.randn(len(case.dims), len(case.z), case.tied.out_features)
+    index = case.y.expand(len(case.dims), -1)[..., None]
+    own = logits.gather(-1, index)
+
+    def metrics() -> Tensor:
+        rival = logits.scatter_(-1, index, -torch.inf)[..., 0]  # its maximum is taken in any case
+        logits.scatter_(-1, index, own)
+        return (own[..., 0] > rival).sum(1).float()
+
+    seconds = interleaved({"pass": lambda: case.mrl_e().backward(), "metrics": metrics}, rounds)
+    share = ratio(seconds["metrics"], seconds["pass"])
+    console.print(f"per-size top-1 out of the MRL-E pass: {100 * share:.2f} % of its time")
+    return share
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds")
+    factor = parser.parse_args().rounds
+
+    def scaled(rounds: int) -> int:
+        return max(1, round(rounds * factor))
+
+    console = Console()
+    figures: dict[str, float] = {}
+    for title, (batch, width, classes, rounds) in (CASES | VOCABULARY).items():
+        ratios = bench_case(title, Case(batch, width, classes), scaled(rounds), console)
+        suffix = "" if width == 2048 else f"_{width}"
+        figures |= {f"{name}{suffix}": value for name, value in ratios.items() if name != "plain"}
+    figures |= bench_step(scaled(STEP_ROUNDS), console)
+    figures["metrics_share"] = bench_metrics(scaled(40), console)
+    figures["evaluator_ms"] = bench_evaluator(scaled(100), console)
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
