@@ -86,7 +86,7 @@ def create(folder: Path, count: int, width: int) -> None:
         np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape)
 
 
-def open_arrays(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def open_arrays(folder: Path) -> tuple["np.memmap[Any, Any]", "np.memmap[Any, Any]"]:
     """Open features (N, D) and labels (N,) that `create` made, for writing; several processes may."""
     return np.load(folder / FEATURES, mmap_mode="r+"), np.load(folder / LABELS, mmap_mode="r+")
 

@@ -1,5 +1,6 @@
 """From stored embeddings to result rows."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
 
     evaluation, reduction: the names under which rows are filed.
     """
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     jobs = [_job(cfg, run) for run in find_runs(Path(cfg.root), cfg.run)]
     measure, reduce = instantiate(cfg.evaluation), instantiate(cfg.reduction)
     for job in jobs:
@@ -154,40 +156,47 @@ def _job(cfg: DictConfig, run: Run) -> Job:
     """Find the folders of one run. Raises UserError that lists what there is."""
     home = str(run.config.data.name)
     dataset = cfg.data or home
-    splits = _splits(run, dataset)
-    database = _database(cfg, run, dataset, splits)
-    wanted = cfg.queries or [s for s in splits if s.partition("@")[0] not in DATABASES]
+    splits = _splits(run, dataset, cfg.variant)
+    wanted = cfg.queries or [split for split in splits if split not in DATABASES]
     if not wanted:
-        raise UserError(f"{run.name} has no embedded split of {dataset} to evaluate besides {splits}")
-    folders = tuple(_folder(run, dataset, split) for split in wanted)
-    return Job(run, dataset, folders, database, _folder(run, home, "train"))
+        raise UserError(
+            f"run {run.name} has no embeddings of {dataset} besides {splits}",
+            expected="a split of queries",
+            remedy=f"python embed.py run={run.name} data={dataset}, or queries=[{splits[0]}]",
+        )
+    other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
+    return Job(
+        run,
+        dataset,
+        tuple(_folder(run, dataset, split, cfg.variant) for split in wanted),
+        _folder(run, other or dataset, database, cfg.variant) if database else None,
+        _folder(run, home, "train", cfg.variant),
+    )
 
 
-def _database(cfg: DictConfig, run: Run, dataset: str, splits: Sequence[str]) -> Path | None:
-    if cfg.database:
-        other, _, split = str(cfg.database).rpartition("/")
-        return _folder(run, other or dataset, split)
-    return next((_folder(run, dataset, split) for split in DATABASES if split in splits), None)
+def _default_database(splits: Sequence[str]) -> str:
+    return next((split for split in DATABASES if split in splits), "")
 
 
-def _splits(run: Run, dataset: str) -> list[str]:
-    found = sorted(path.parent.name for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}"))
+def _splits(run: Run, dataset: str, variant: str) -> list[str]:
+    folders = [path.parent for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}")]
+    found = [folder.name.partition("@")[0] for folder in folders if folder.name.partition("@")[2] == variant]
     if not found:
         datasets = sorted({path.parts[-3] for path in (run.folder / "embeddings").glob(f"*/*/{META}")})
         raise UserError(
-            f"run {run.name} has no embeddings of {dataset}",
+            f"run {run.name} has no embeddings of {dataset}{f' of the variant {variant}' if variant else ''}",
             expected=f"one of {datasets}" if datasets else "embeddings written by embed.py",
             remedy=f"python embed.py run={run.name} data={dataset}",
         )
-    return found
+    return sorted(found)
 
 
-def _folder(run: Run, dataset: str, split: str) -> Path:
-    folder = run.embeddings(dataset, split)
+def _folder(run: Run, dataset: str, split: str, variant: str) -> Path:
+    folder = run.embeddings(dataset, split, variant)
     if not (folder / META).exists():
         raise UserError(
-            f"run {run.name} has no embeddings of {dataset}/{split}",
-            expected=f"one of {_splits(run, dataset)}",
+            f"run {run.name} has no embeddings of {dataset}/{folder.name}",
+            expected=f"one of {_splits(run, dataset, variant)}",
             remedy=f"python embed.py run={run.name} data={dataset} splits=[{split}]",
         )
     return folder

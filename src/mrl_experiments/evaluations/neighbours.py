@@ -37,7 +37,8 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
     queries: (Q, D). database: (N, D), may be a memory map. Nearest by cosine is nearest by L2 between unit
     vectors. The inner product of a prefix is that of the next shorter one plus that of the features between
     them, so all sizes together multiply as much as the largest alone. A GPU build of FAISS searches size by
-    size instead. Raises UserError when k exceeds N or a prefix is all zero.
+    size instead. A prefix of zeros, as rectified features can have, has similarity 0 with everything.
+    Raises UserError when k exceeds N.
     """
     dims = sorted(set(dims))
     if not 1 <= k <= len(database):
@@ -61,22 +62,12 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
 
 
 def inverse_norms(vectors: Tensor, dims: Sequence[int]) -> dict[int, Tensor]:
-    """Return {dim: (N,)}, one over the norm of each prefix of vectors (N, D).
-
-    Raises UserError on a prefix that is all zero.
-    """
+    """Return {dim: (N,)}, one over the norm of each prefix of vectors (N, D); zero where all of it is zero."""
     squares = torch.zeros(len(vectors))
     norms = {}
     for low, high in itertools.pairwise((0, *dims)):
         squares = squares + vectors[:, low:high].square().sum(dim=1)
-        zero = torch.count_nonzero(squares == 0).item()
-        if zero:
-            raise UserError(
-                f"{zero} of {len(vectors)} vectors have only zeros in their first {high} features",
-                expected="a direction at every size",
-                remedy=f"evaluate sizes above {high}: dims=[...]",
-            )
-        norms[high] = squares.rsqrt()
+        norms[high] = torch.where(squares > 0, squares.rsqrt(), 0.0)
     return norms
 
 
