@@ -12,16 +12,8 @@ RNG = np.random.default_rng(0)
 DECAY = np.arange(1, WIDTH + 1) ** -0.5
 DATABASE = (RNG.normal(size=(COUNT, WIDTH)) * DECAY).astype(np.float32)
 QUERIES = (DATABASE[:40] + 0.1 * RNG.normal(size=(40, WIDTH)) * DECAY).astype(np.float32)
-CODES = [
-    "Flat",
-    "HNSW16",
-    "IVF16,Flat",
-    "IVF16,SQ8",
-    "IVF16,PQ8x4fs",
-    "OPQ8,IVF16,PQ8x4fs",
-    "PQ8x4fs",
-    "RaBitQ",
-]
+OPQ = pytest.param("OPQ8,IVF16,PQ8x4fs", marks=pytest.mark.slow)  # learns its rotation for seconds
+CODES = ["Flat", "HNSW16", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8x4fsr", OPQ, "PQ8x4fs", "RaBitQ"]
 
 
 def cosines(dim):

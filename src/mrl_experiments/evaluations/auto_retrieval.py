@@ -9,7 +9,7 @@ from mrl_experiments.adaptive.retrieval.families import nested_families
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.evaluations.ranking import average_precision, hits
+from mrl_experiments.evaluations.ranking import average_precision
 from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
 from mrl_experiments.results import Measurement
 
@@ -37,12 +37,12 @@ def auto_retrieval(
     exact, _ = search.build(whole, "")
 
     def quality(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return average_precision(hits(found, search.database.labels, search.query_labels[rows]))
+        return average_precision(search.relevant(found, rows), k)
 
-    tuner = Tuner(search.queries, exact.search_stages(search.queries).ids, quality)
+    tuner = Tuner(search.queries, exact.search_stages(search.queries).ids, quality, budget)
     slowest = tuner.measure(exact, np.arange(1, len(search.queries), 2))
     vectors = search.database.features
-    tuned = tuner.choose(vectors, nested_families(len(vectors), sizes, k), budget)
+    tuned = tuner.choose(vectors, nested_families(len(vectors), sizes, k))
     spec, held_out = tuned.index.spec, tuned.held_out
     stages = ">".join(f"{dim}:{keep}" for dim, keep in spec.stages)
     values = {

@@ -13,7 +13,7 @@ from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.ranking import hits, ranking_quality
+from mrl_experiments.evaluations import ranking
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.results import Measurement
 
@@ -54,12 +54,21 @@ class StagedSearch:
         costs = {"build_seconds": seconds, "index_bytes": float(index.shortlist_bytes)}
         return index, (Measurement(spec.dims[0], *cost, setting) for cost in costs.items())
 
+    def relevant(self, found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which neighbours (R, K) of the queries in rows (R,) have their label; -1 is no neighbour."""
+        return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
+
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: str) -> Iterator[Measurement]:
         """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned size."""
         found = index.search_stages(self.queries, stages).ids
-        values = ranking_quality(hits(found, self.database.labels, self.query_labels))
-        values["macs"] = index.macs(self.queries[: self.timed], stages)
-        values |= self._latencies(index, stages)
+        relevant = self.relevant(found, np.arange(len(self.queries)))
+        values = {
+            f"mAP@{self.k}": float(ranking.average_precision(relevant, self.k).mean()),
+            f"P@{self.k}": float(ranking.precision(relevant, self.k).mean()),
+            "top1": float(ranking.hit(relevant, 1).mean()),
+            "macs": index.macs(self.queries[: self.timed], stages),
+            **self._latencies(index, stages),
+        }
         for metric, value in values.items():
             yield Measurement(stages[0][0], metric, value, setting)
 

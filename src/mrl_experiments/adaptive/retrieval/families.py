@@ -14,22 +14,21 @@ EFFORTS = (16, 32, 64, 128, 256, 512)
 
 
 def nested_families(count: int, dims: Sequence[int], k: int) -> list[Family]:
-    """Return families for `count` vectors that scan a nested size below the full width dims[-1] and re-rank.
+    """Return families for `count` vectors that scan a nested size well below the full width and re-rank.
 
-    Clustered lists with 8-bit codes, with 4-bit product codes from 64 features up, and HNSW at the shortest;
-    exact scans for a database too small to cluster.
+    Clustered lists with 4 bits a feature (product codes of one feature each, of what the list's centroid
+    leaves over) or 8 bits, and HNSW at the shortest; exact scans for a database too small to cluster.
     """
-    scanned = [dim for dim in dims[:-1] if SMALLEST_SCAN <= dim <= dims[-1] // 4] or list(dims[:1])
+    scanned = [dim for dim in dims[:-1] if SMALLEST_SCAN <= dim <= dims[-1] // 8] or list(dims[:1])
     families = []
     for dim in scanned:
-        plans = _plans(dim, dims, count, k)
-        codes = [(f"IVF{lists(count)},SQ8", _efforts("nprobe", PROBES))]
-        if dim >= 64 and dim % 2 == 0:
-            codes.append((f"IVF{lists(count)},PQ{dim // 2}x4fs", _efforts("nprobe", PROBES)))
+        ivf, probes = f"IVF{lists(count)}", _efforts("nprobe", PROBES)
+        codes = [(f"{ivf},PQ{dim}x4fsr", probes), (f"{ivf},SQ8", probes)]
         if dim == scanned[0]:
             codes.append(("HNSW32", _efforts("efSearch", EFFORTS)))
         if lists(count) < 2:
             codes = [("Flat", ("",))]
+        plans = _plans(dim, dims, count, k)
         families += [Family(IndexSpec((dim,), code, plans[0]), efforts, plans) for code, efforts in codes]
     return families
 

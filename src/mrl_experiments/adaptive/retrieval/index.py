@@ -15,7 +15,8 @@ from mrl_experiments.adaptive.retrieval.shortlist import (
     scanned_vectors,
     set_effort,
 )
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel, scan_macs
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel
+from mrl_experiments.cost import search_macs
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.errors import UserError
 
@@ -125,7 +126,7 @@ class AdaptiveIndex:
         stages = self._checked(stages)
         dim, keep = stages[0]
         units = rerank.unit_prefix(queries, dim)
-        return scan_macs(stages, scanned_vectors(self.shortlists[dim], units, keep))
+        return search_macs(scanned_vectors(self.shortlists[dim], units, keep), stages)
 
     def add(self, embeddings: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
         """Append embeddings (N', D) under new ids; clusters and codes stay as trained.
@@ -148,11 +149,12 @@ class AdaptiveIndex:
         }
         self.vectors, self.ids = np.concatenate([self.vectors, added]), all_ids
 
-    def set_effort(self, effort: str) -> None:
-        """Set the search parameters of every shortlist, such as "nprobe=16"."""
+    def configure(self, effort: str, stages: Stages) -> None:
+        """Set how the index is searched by default: FAISS parameters such as "nprobe=16", and a funnel."""
+        spec = replace(self.spec, effort=effort, stages=self._checked(stages))
         for index in self.shortlists.values():
             set_effort(index, effort)
-        self.spec = replace(self.spec, effort=effort)
+        self.spec = spec
 
     def _checked(self, stages: Stages | None) -> tuple[tuple[int, int], ...]:
         if stages is None:

@@ -75,12 +75,3 @@ def funnel(dim: int, rerank_dims: Sequence[int], shortlist: int, k: int) -> tupl
     if not rerank_dims:
         return ((dim, k),)
     return tuple(zip((dim, *rerank_dims), (shortlist, *keeps, k), strict=True))
-
-
-def scan_macs(stages: Stages, scanned: float) -> float:
-    """Return multiply-adds per query: `scanned` vectors at D_s plus each list re-ranked at its size.
-
-    Reproduces MFLOPs of Tables 11 to 14 with `scanned` = N.
-    """
-    reranked = sum(keep * dim for (_, keep), (dim, _) in itertools.pairwise(stages))
-    return scanned * stages[0][0] + reranked

@@ -60,7 +60,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
         norms = {int(dim): stored[dim] for dim in stored.files}
     vectors = np.load(folder / VECTORS, mmap_mode="r")
     index = AdaptiveIndex(spec, vectors, np.load(folder / IDS), shortlists, norms)
-    index.set_effort(spec.effort)
+    index.configure(spec.effort, spec.stages)
     return index
 
 

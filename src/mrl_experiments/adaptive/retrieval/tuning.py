@@ -1,12 +1,13 @@
 """Choosing an index for a budget, and saying what the choice gives on queries it was not chosen on."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
@@ -50,9 +51,11 @@ class Budget:
             return trial.loss_bound <= self.max_loss
         return trial.latency <= (self.max_latency or 0)
 
-    def prefers(self, trial: Trial) -> float:
-        """Return what the best admitted trial has least of: latency, or loss."""
-        return trial.latency if self.max_loss is not None else trial.loss
+    def best(self, trials: Iterable[Trial]) -> Trial | None:
+        """Return the admitted trial of least latency (loss budget) or of least loss, if there is one."""
+        admitted = filter(self.admits, trials)
+        by_latency = self.max_loss is not None
+        return min(admitted, key=lambda t: t.latency if by_latency else t.loss, default=None)
 
 
 @dataclass(frozen=True)
@@ -81,53 +84,69 @@ class Tuner:
     """Chooses on every other query of `queries` (Q, D).
 
     exact: (Q, k) positions that exact search at full width finds.
-    quality: what a budget speaks of; `recall(exact)` needs no labels.
+    quality: what a budget speaks of; `recall(exact)` needs no labels. threads: of each search, None for all.
     """
 
     queries: NDArray[np.float32]
     exact: NDArray[np.int64]
     quality: Quality
+    budget: Budget
+    threads: int | None = None
 
-    def choose(self, database: NDArray[np.float32], families: Iterable[Family], budget: Budget) -> Tuned:
+    def choose(self, database: NDArray[np.float32], families: Iterable[Family]) -> Tuned:
         """Return the fastest index within a loss, or the one that loses least within a latency.
 
         Raises UserError when none keeps the budget.
         """
-        rows = np.arange(0, len(self.queries), 2)
-        trials: list[tuple[Trial, AdaptiveIndex]] = []
+        tried: list[tuple[Trial, AdaptiveIndex]] = []
         for family in families:
             index = AdaptiveIndex.build(database, None, family.spec)
-            for stages in family.plans:
-                for effort in family.efforts:
-                    _aim(index, replace(family.spec, stages=stages, effort=effort))
-                    trials.append((self.measure(index, rows), index))
-                    if _settled(trials[-1][0], [trial for trial, _ in trials], budget):
-                        break
-        admitted = [(trial, index) for trial, index in trials if budget.admits(trial)]
-        if not admitted:
+            tried += [(trial, index) for trial in self.explore(index, family, [t for t, _ in tried])]
+        trials = tuple(trial for trial, _ in tried)
+        chosen = self.budget.best(trials)
+        if chosen is None:
             raise UserError(
-                f"none of {len(trials)} trials keeps {budget}",
-                expected=f"a loss of at least {min(trial.loss_bound for trial, _ in trials):.2g} or "
-                f"a latency of at least {min(trial.latency for trial, _ in trials):.2g} ms",
+                f"none of {len(trials)} trials keeps {self.budget}",
+                expected=f"a loss of at least {min(trial.loss_bound for trial in trials):.2g} or "
+                f"a latency of at least {min(trial.latency for trial in trials):.2g} ms",
             )
-        chosen, index = min(admitted, key=lambda candidate: budget.prefers(candidate[0]))
-        _aim(index, chosen.spec)
-        held_out = self.measure(index, np.arange(1, len(self.queries), 2))
-        return Tuned(index, held_out, tuple(trial for trial, _ in trials))
+        index = next(index for trial, index in tried if trial is chosen)
+        index.configure(chosen.spec.effort, chosen.spec.stages)
+        return Tuned(index, self.measure(index, np.arange(1, len(self.queries), 2)), trials)
+
+    def explore(self, index: AdaptiveIndex, family: Family, earlier: Sequence[Trial] = ()) -> list[Trial]:
+        """Raise the effort of each plan until more cannot beat what has been tried."""
+        rows = np.arange(0, len(self.queries), 2)
+        trials: list[Trial] = []
+        for stages in family.plans:
+            for effort in family.efforts:
+                index.configure(effort, stages)
+                trials.append(self.measure(index, rows))
+                if self._settled(trials[-1], [*earlier, *trials]):
+                    break
+        return trials
 
     def measure(self, index: AdaptiveIndex, rows: NDArray[np.int64]) -> Trial:
-        """Search the queries in `rows` in one batch, with the threads that FAISS is given."""
+        """Search the queries in `rows` in one batch."""
         queries = self.queries[rows]
         seconds = []
-        for _ in range(REPEATS):
-            start = perf_counter()
-            found = index.search_stages(queries)
-            seconds.append(perf_counter() - start)
+        with threadpool_limits(self.threads):
+            for _ in range(REPEATS):
+                start = perf_counter()
+                found = index.search_stages(queries)
+                seconds.append(perf_counter() - start)
         quality = self.quality(found.ids, rows)
         losses = self.quality(self.exact[rows], rows) - quality
         loss, error = float(losses.mean()), float(losses.std() / np.sqrt(len(rows)))
         latency = median(seconds) / len(rows) * 1e3
         return Trial(index.spec, float(quality.mean()), loss, loss + ONE_SIDED_95 * error, latency)
+
+    def _settled(self, trial: Trial, trials: Sequence[Trial]) -> bool:
+        """Tell whether more effort is pointless: good enough, or slower than allowed or than the best."""
+        if self.budget.max_loss is None:
+            return not self.budget.admits(trial)
+        best = self.budget.best(trials)
+        return best is not None and trial.latency >= best.latency
 
 
 def recall(exact: NDArray[np.int64]) -> Quality:
@@ -137,16 +156,3 @@ def recall(exact: NDArray[np.int64]) -> Quality:
         return (found[:, :, None] == exact[rows][:, None, :]).any(axis=1).mean(axis=1)
 
     return share
-
-
-def _aim(index: AdaptiveIndex, spec: IndexSpec) -> None:
-    index.set_effort(spec.effort)
-    index.spec = spec
-
-
-def _settled(trial: Trial, trials: Sequence[Trial], budget: Budget) -> bool:
-    """Tell whether more effort cannot help: it is good enough, or slower than allowed or than the best."""
-    if budget.max_loss is None:
-        return not budget.admits(trial)
-    fastest = min((other.latency for other in trials if budget.admits(other)), default=np.inf)
-    return budget.admits(trial) or trial.latency > fastest
