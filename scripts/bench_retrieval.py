@@ -2,16 +2,16 @@
 
     python scripts/bench_retrieval.py [database=FOLDER query=FOLDER]
 
-The folders hold embeddings; by default those of the newest run with kanji4k. Every index is tuned on one half of
-the queries and measured on the other, in batches of 2,000 with one thread, in turn with FAISS's exact search of
-all features; the same tuning, with the same budget, finds the best index on all features. Builds use all threads.
-Prints a table and, as its last line, a JSON object.
+The folders hold embeddings; by default those of the newest run with kanji4k. Every index is tuned on one half
+of the queries to lose at most 0.1 points and measured on the other half, in batches of 2,000 with one thread,
+in turn with FAISS's exact search of all features. Indexes of all features are tuned alike, as opponents.
+Builds use all threads. Prints a table and, as its last line, a JSON object.
 """
 
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -29,22 +29,26 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Family, Tuner
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.ranking import average_precision, hits
+from mrl_experiments.evaluations.ranking import average_precision
 from mrl_experiments.nesting import default_dims
 
-K, MAX_LOST, BATCH, SINGLES, ROUNDS, TUNING = 10, 0.001, 2000, 50, 3, 2000
+K, MAX_LOST, BATCH, SINGLES, ROUNDS, TUNING = 10, 0.001, 2000, 50, 5, 2000
 SMALLEST_DATABASE = 350_000
 
 
 @dataclass
 class Contestant:
-    """An index with what it takes and what it gave: times are in ms per query, one entry a round."""
+    """An index with what it gave: times in ms per query, one entry a round; mean_ap a fraction.
+
+    tuned_latency: ms per query on the tuning half, by which a winner is chosen.
+    """
 
     index: AdaptiveIndex
     build_seconds: float
-    mean_ap: float
-    batch: list[float]
-    single: list[float]
+    tuned_latency: float
+    mean_ap: float = 0.0
+    batch: list[float] = field(default_factory=list)
+    single: list[float] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -100,7 +104,7 @@ def tuned(
         report(f"{family.spec.codes} on {family.spec.dims[0]}: {'tuned' if best else 'loses too much'}")
         if best is not None:
             index.configure(best.spec.effort, best.spec.stages)
-            contestants.append(Contestant(index, seconds, best.quality, [], []))
+            contestants.append(Contestant(index, seconds, best.latency))
     return contestants
 
 
@@ -139,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
         return average_precision(relevant, K)
 
     index, seconds = build(database, IndexSpec((width,), "Flat", ((width, K),)))
-    exact = Contestant(index, seconds, 0.0, [], [])
+    exact = Contestant(index, seconds, np.inf)
     tuner = Tuner(vectors, index.search_stages(vectors).ids, quality, Budget(max_loss=MAX_LOST), threads=1)
     ours = tuned(tuner, database, nested_families(count, default_dims(width), K), console.log)
     rivals = tuned(tuner, database, full_width_families(count, width, K), console.log)
@@ -154,13 +158,12 @@ def main(arguments: Sequence[str]) -> None:
         f"{count:,} vectors, D={width}, {len(others)} queries, one thread; x: times faster than the first"
     )
     console.print(table(contestants, exact))
-    kept = [one for one in ours if exact.mean_ap - one.mean_ap <= MAX_LOST]
-    fastest = max(kept, key=lambda one: speedup(exact.batch, one.batch))
+    fastest, rival = (min([exact, *some], key=lambda one: one.tuned_latency) for some in (ours, rivals))
     figures = {
         "speedup": speedup(exact.batch, fastest.batch),
         "map_lost": 100 * (exact.mean_ap - fastest.mean_ap),
         "single_query_speedup": speedup(exact.single, fastest.single),
-        "best_full_dim_speedup": max((speedup(exact.batch, one.batch) for one in rivals), default=1.0),
+        "best_full_dim_speedup": speedup(exact.batch, rival.batch),
     }
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
