@@ -13,13 +13,9 @@ def main(cfg: DictConfig) -> None:
     import sys
     from pathlib import Path
 
-    from omegaconf import OmegaConf
-
     from mrl_experiments.report.write import write_report
 
-    counterparts = OmegaConf.to_container(cfg.counterparts, resolve=True)
-    assert isinstance(counterparts, dict)
-    for warning in write_report(cfg.rows, Path(cfg.out), Path(cfg.root) / "runs", counterparts):
+    for warning in write_report(cfg.rows, Path(cfg.out), Path(cfg.root) / "runs", cfg.counterparts):
         print(f"note: {warning}", file=sys.stderr)
     print(f"report: {Path(cfg.out) / 'index.html'}")
 

@@ -14,7 +14,7 @@ class View:
     paper: the published tables (or figures) that stand beside ours.
     role: "main" for ordinary held-out samples, "shift" for shifted ones, "unseen" for unseen classes.
     settings: those that a row must have. ignore: those that may differ inside a cell.
-    interpolated: rows at untrained sizes of nested methods: with them, without them, or nothing else.
+    interpolated: rows at sizes between the trained ones: with them, without them, or nothing else.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Figure(View):
     joined: tuple[str, ...]
 
 
-LINEAR = ("linear", "probe")
+LINEAR = ("linear", "probe", "probe_sgd")
 FIGURES = (
     Figure(
         name="figure02", title="Linear classification", paper=("table01",), evaluations=LINEAR, y="top1",
-        joined=LINEAR, ignore=("solver", "l2"),
+        joined=LINEAR,
     ),
     Figure(
         name="figure03", title="1-NN accuracy", paper=("table02",), evaluations=("knn",), y="top1",
@@ -74,7 +74,8 @@ FIGURES = (
     Figure(
         name="figure08", title="Adaptive retrieval", paper=("table08", "table11", "table13"),
         evaluations=("retrieval", "adaptive_retrieval", "funnel"), x="MFLOPs", y="mAP@10",
-        series=("line", "evaluation", "index"), joined=("retrieval",), ignore=("rerank", "shortlist", "stages"),
+        series=("line", "evaluation", "index"), joined=("retrieval",),
+        ignore=("rerank", "shortlist", "stages"),
     ),
     Figure(
         name="figure08-unseen", title="Adaptive retrieval, unseen classes", role="unseen",
@@ -95,7 +96,7 @@ FIGURES = (
 TABLES = (
     Table(
         name="table01", title="Linear classification: top-1", paper=("table01",), evaluations=LINEAR,
-        metrics=("top1",), ignore=("solver", "l2"),
+        metrics=("top1",),
     ),
     Table(
         name="table02", title="1-NN: top-1", paper=("table02",), evaluations=("knn",), metrics=("top1",),

@@ -1,35 +1,38 @@
 """Entries to cells: one number with its deviation and the runs it came from."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from mrl_experiments.report.entries import REPEATS, Entry
-from mrl_experiments.report.metrics import DEVIATION
 from mrl_experiments.report.catalogue import View
+from mrl_experiments.report.entries import Entry, Value
+from mrl_experiments.report.metrics import DEVIATION
 from mrl_experiments.results import ResultRow
 
 ROLES = {"val": "main", "test": "main", "query": "unseen", "stream": "stream"}
-Key = tuple[str | int | bool, ...]
+Key = tuple[Value, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean over the repetitions of one measurement.
+    """A mean over runs.
 
-    deviation: of a sample of n (n - 1 in the denominator) over repetitions; for a single run the one it
-    states itself, over its own splits; else None. rows: where the number comes from.
+    deviation: over runs, n - 1 in the denominator; for a single run the one it states itself, over its own
+    splits or draws; else None. rows: where the number comes from.
+    repeated: whether two of the runs have one seed: they differ in something that rows don't say.
     """
 
     mean: float
     deviation: float | None
     rows: tuple[ResultRow, ...]
-    repeated: bool = False  # whether two runs claim the same seed: they differ in something the rows don't say
+    repeated: bool = (
+        False  # whether two runs claim the same seed: they differ in something the rows don't say
+    )
 
     @property
     def count(self) -> int:
-        """The number of repetitions."""
+        """The number of runs."""
         return len(self.rows)
 
 
@@ -48,13 +51,13 @@ def select(found: Iterable[Entry], view: View) -> list[Entry]:
 
 def leftover(entry: Entry, view: View, used: Iterable[str]) -> str:
     """Return the settings that a view neither shows, demands nor ignores: they set its blocks apart."""
-    named = {*view.settings, *view.ignore, *used, *REPEATS}
+    named = {*view.settings, *view.ignore, *used}
     return " ".join(f"{name}={value}" for name, value in entry.settings.items() if name not in named)
 
 
 def cells(found: Iterable[Entry], key: Callable[[Entry], Key]) -> dict[Key, dict[str, Cell]]:
     """Group entries by key, then by metric, and average each group."""
-    groups: dict[Hashable, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[Key, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry in found:
         groups[key(entry)][entry.row.metric].append(entry)
     return {
@@ -64,19 +67,13 @@ def cells(found: Iterable[Entry], key: Callable[[Entry], Key]) -> dict[Key, dict
             if not metric.endswith(DEVIATION)
         }
         for place, by_metric in groups.items()
-    }  # type: ignore[return-value]
+    }
 
 
 def _cell(group: list[Entry], stated: list[Entry] | None) -> Cell:
-    rows = {(entry.row.run, entry.repeat, entry.row.setting): entry for entry in group}
-    values = [entry.row.value for entry in rows.values()]
-    runs_of_seed = defaultdict(set)
-    for run, repeat, _ in rows:
-        runs_of_seed[repeat].add(run)
-    deviation = stdev(values) if len(values) > 1 else stated[0].row.value if stated else None
-    return Cell(
-        fmean(values),
-        deviation,
-        tuple(entry.row for entry in rows.values()),
-        any(len(runs) > 1 for runs in runs_of_seed.values()),
-    )
+    rows = list(dict.fromkeys(entry.row for entry in group))
+    deviation = stdev(row.value for row in rows) if len(rows) > 1 else None
+    if len(rows) == 1 and stated:
+        deviation = stated[0].row.value
+    seeds = [row.seed for row in rows]
+    return Cell(fmean(row.value for row in rows), deviation, tuple(rows), len(set(seeds)) < len(seeds))

@@ -1,46 +1,38 @@
 """Result rows made ready to be placed: each with its line and its settings taken apart."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.nesting import default_dims
 from mrl_experiments.report.lines import key_of
 from mrl_experiments.results import ResultRow, read_rows
 
-REPEATS = {"draw"}  # settings that number repetitions of one measurement
-SINGLE_WIDTH = {"ff", "slim"}  # methods without interpolated sizes
+Value = str | int | bool | float | None
+DRAW = "draw"  # names one random draw; evaluate.py also writes the mean over draws, which is what counts
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A result row, the line it belongs to, and its settings by name."""
+    """A result row with its line and its settings by name.
+
+    interpolated: whether its size lies between the trained ones.
+    """
 
     row: ResultRow
     line: str
     settings: dict[str, str]
+    interpolated: bool
 
-    def get(self, name: str) -> str | int | bool:
+    def get(self, name: str) -> Value:
         """Return the value of a column of the row, of the line, or of a setting ("" where it has none)."""
         if name == "line":
             return self.line
-        if name == "interpolated":
-            return self.interpolated
-        value: str | int | bool = vars(self.row).get(name, self.settings.get(name, ""))
+        value: Value = vars(self.row).get(name, self.settings.get(name, ""))
         return int(value) if isinstance(value, str) and value.isdigit() else value
-
-    @property
-    def interpolated(self) -> bool:
-        """Whether a nested method is used at a size it was not trained at."""
-        row = self.row
-        return not row.trained and row.reduction == "prefix" and row.method not in SINGLE_WIDTH
-
-    @property
-    def repeat(self) -> str:
-        """Which repetition this is: the seed and the draw."""
-        draws = [f"{name} {self.settings[name]}" for name in sorted(REPEATS & set(self.settings))]
-        return " ".join([f"seed {self.row.seed}", *draws])
 
 
 def find_rows(patterns: Sequence[str]) -> list[ResultRow]:
@@ -51,7 +43,7 @@ def find_rows(patterns: Sequence[str]) -> list[ResultRow]:
         raise UserError(
             f"no result rows in {', '.join(patterns)}",
             expected="files that evaluate.py wrote",
-            remedy="python evaluate.py run=<name> evaluation=linear, or name other files: rows=[results/**/*.csv]",
+            remedy="python evaluate.py run=<name> evaluation=linear, or name other files: rows=[<glob>]",
         )
     return rows
 
@@ -59,39 +51,61 @@ def find_rows(patterns: Sequence[str]) -> list[ResultRow]:
 def entries(rows: Sequence[ResultRow]) -> list[Entry]:
     """Give each row its line; rows of FF runs may belong to two lines or to none.
 
-    An FF run counts for the line "ff" only at the size it was trained at, in place of one model for each size.
+    An FF run counts for the line "ff" only at the size it was trained at: a model for each size.
     Its other prefixes and its reductions are lines of their own, for the widest FF run alone (Table 2).
     """
-    trained: dict[str, int] = {}
-    for row in rows:
-        if row.method == "ff" and row.reduction == "prefix" and row.trained:
-            trained[row.run] = max(row.dim, trained.get(row.run, 0))
-    widest: dict[tuple[str, str], int] = {}
-    for row in rows:
-        if row.run in trained:
-            place = (row.model, row.dataset)
-            widest[place] = max(trained[row.run], widest.get(place, 0))
+    sizes = _Sizes(rows)
     return [
-        Entry(_in_mflops(row), line, _settings(row.setting))
+        Entry(_in_mflops(row), line, settings, row.dim not in sizes.usual(row))
         for row in rows
-        for line in _lines(row, trained.get(row.run), widest.get((row.model, row.dataset)))
+        if DRAW not in (settings := _settings(row.setting))
+        for line in _lines(row, sizes)
     ]
 
 
-def _lines(row: ResultRow, trained: int | None, widest: int | None) -> Iterator[str]:
+class _Sizes:
+    """At which sizes FF runs were trained, and which sizes are usual for a model on a data set."""
+
+    def __init__(self, rows: Sequence[ResultRow]) -> None:
+        self._of_run: dict[str, int] = {}
+        self._widest: dict[tuple[str, str], int] = {}
+        self._trained: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for row in rows:
+            place = (row.model, row.dataset)
+            if row.trained:
+                self._trained[place].add(row.dim)
+            if row.trained and row.method == "ff" and row.reduction == "prefix":
+                self._of_run[row.run] = max(row.dim, self._of_run.get(row.run, 0))
+                self._widest[place] = max(row.dim, self._widest.get(place, 0))
+        for trained in self._trained.values():
+            trained.update(default_dims(max(trained)))
+
+    def own(self, row: ResultRow) -> bool:
+        """Whether a row of an FF run is at the size the run was trained at."""
+        return row.dim == self._of_run.get(row.run)
+
+    def widest(self, row: ResultRow) -> bool:
+        """Whether an FF run is the widest of its model and data set."""
+        return self._of_run.get(row.run) == self._widest.get((row.model, row.dataset))
+
+    def usual(self, row: ResultRow) -> set[int]:
+        """Return the sizes that some run was trained at, and the halvings of the largest."""
+        return self._trained[row.model, row.dataset]
+
+
+def _lines(row: ResultRow, sizes: _Sizes) -> Iterator[str]:
     key = key_of(row.method, row.reduction, row.evaluation)
     if row.method != "ff":
         yield key
-        return
-    if row.reduction != "prefix":
-        if trained == widest:
+    elif row.reduction != "prefix":
+        if sizes.widest(row):
             yield key
-        return
-    if row.dim == trained:
-        yield key
-    # The classifier of an FF run serves its own size alone: no shorter prefixes there.
-    if trained == widest and row.evaluation != "linear":
-        yield key.replace("ff", "ff_prefix", 1)
+    else:
+        if sizes.own(row):
+            yield key
+        # The classifier of an FF run serves its own size alone: no shorter prefixes there.
+        if sizes.widest(row) and row.evaluation != "linear":
+            yield key.replace("ff", "ff_prefix", 1)
 
 
 def _in_mflops(row: ResultRow) -> ResultRow:
@@ -105,8 +119,3 @@ def _settings(setting: str) -> dict[str, str]:
     if "stages" in settings:
         settings["shortlist"] = settings["stages"].split(">")[0].split(":")[-1]
     return settings
-
-
-def where(found: Iterable[Entry], **expected: str | int | bool) -> list[Entry]:
-    """Return the entries with all the expected values."""
-    return [entry for entry in found if all(entry.get(key) == value for key, value in expected.items())]

@@ -89,12 +89,14 @@ def latex(grid: Grid) -> str:
 
 
 def comma_separated(grid: Grid) -> str:
-    """Return a grid as CSV: values as stored, deviation and number of runs beside ours, nothing if missing."""
+    """Return a grid as CSV: values as stored, our deviation and number of runs, nothing where missing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = [axis(name) for name in grid.table.index]
     for flat in columns(grid):
-        header += [flat.label] if flat.paper else [flat.label, f"{flat.label} deviation", f"{flat.label} runs"]
+        header += (
+            [flat.label] if flat.paper else [flat.label, f"{flat.label} deviation", f"{flat.label} runs"]
+        )
     writer.writerow(header)
     for row in grid.index:
         record = [shown(name, value) for name, value in zip(grid.table.index, row, strict=True)]
@@ -128,14 +130,9 @@ def _number(cell: Cell | None, column: Column) -> str:
 
 def _footnote(grid: Grid) -> str:
     counts = sorted({cell.count for by_metric in grid.ours.values() for cell in by_metric.values()})
-    runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    plural = "" if counts[-1] == 1 else "s, mean ± deviation"
-    papers = sorted({row.dataset for row in _paper_rows(grid)})
-    return f"{runs} run{plural}. {MISSING}: not measured." + (" Paper: ImageNet." if papers else "")
-
-
-def _paper_rows(grid: Grid) -> Iterator[object]:
-    return (row for by_metric in grid.paper.values() for cell in by_metric.values() for row in cell.rows)
+    runs = f"{counts[0]} run" if counts == [1] else f"{'-'.join(map(str, counts))} runs, mean ± deviation"
+    paper = " Paper: ImageNet, its own models." if any(map(grid.in_paper, grid.columns)) else ""
+    return f"{runs}. {MISSING}: not measured.{paper}"
 
 
 def _latex_rows(rows: list[list[str]]) -> Iterator[str]:
@@ -143,6 +140,13 @@ def _latex_rows(rows: list[list[str]]) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    for plain, special in (("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("±", r"$\pm$"), ("–", "--"), ("·", r"$\cdot$")):
+    for plain, special in (
+        ("_", r"\_"),
+        ("%", r"\%"),
+        ("&", r"\&"),
+        ("±", r"$\pm$"),
+        ("–", "--"),
+        ("·", r"$\cdot$"),
+    ):
         text = text.replace(plain, special)
     return text

@@ -59,7 +59,7 @@ def order(key: str) -> tuple[int, str]:
 def key_of(method: str, reduction: str, evaluation: str) -> str:
     """Name the line of a method under a reduction; probes of plain prefixes are lines of their own."""
     key = method if reduction == "prefix" else f"{method}_{reduction}"
-    return key + PROBE if evaluation == "probe" and reduction != "random" else key
+    return key + PROBE if evaluation.startswith("probe") and reduction != "random" else key
 
 
 def _label(key: str) -> str:

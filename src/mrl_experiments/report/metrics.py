@@ -8,12 +8,15 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Metric:
-    """label: its name in tables. unit: behind the name. scale, digits: how its values are written."""
+    """label: its name in tables. unit: behind the name. scale: what its values are multiplied by.
+
+    digits: behind the point; None for four significant ones.
+    """
 
     label: str
     unit: str = ""
     scale: float = 1
-    digits: int = 2
+    digits: int | None = 2
 
 
 NAMED = {
@@ -21,7 +24,7 @@ NAMED = {
     "top5": Metric("top-5", "%", 100),
     "top10": Metric("top-10", "%", 100),
     "nll": Metric("NLL", "nats", digits=3),
-    "MFLOPs": Metric("MFLOPs/query"),
+    "MFLOPs": Metric("MFLOPs/query", digits=None),
     "expected_dim": Metric("expected size", "dims", digits=1),
     "expected_dim_cumulative": Metric("expected size, cumulative", "dims", digits=1),
     "latency_ms": Metric("time/query", "ms", digits=3),
@@ -40,5 +43,6 @@ def metric(name: str) -> Metric:
 def written(name: str, mean: float, deviation: float | None = None) -> str:
     """Write a value of a metric with its deviation, without the unit."""
     how = metric(name)
-    text = f"{mean * how.scale:.{how.digits}f}"
-    return text if not deviation else f"{text} ± {deviation * how.scale:.{how.digits}f}"
+    form = ".4g" if how.digits is None else f".{how.digits}f"
+    text = f"{mean * how.scale:{form}}"
+    return f"{text} ± {deviation * how.scale:{form}}" if deviation else text

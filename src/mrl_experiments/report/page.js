@@ -64,7 +64,7 @@ function scales(chart, points, width, height, margin) {
   const [bottom, top] = [low - room, high + room];
   const x = (value) => margin.left + ((Math.log(value) - left) / (right - left || 1)) * (width - margin.left - margin.right);
   const y = (value) => height - margin.bottom - ((value - bottom) / (top - bottom)) * (height - margin.top - margin.bottom);
-  const every = chart.x.key === "dim" ? 2 : 10;
+  const every = chart.x.base;
   const exponents = [Math.ceil(left / Math.log(every) - 1e-9), Math.floor(right / Math.log(every) + 1e-9)];
   let xTicks = [];
   for (let e = exponents[0]; e <= exponents[1]; e++) xTicks.push(every ** e);
@@ -90,15 +90,15 @@ function draw(card) {
   for (const tick of yTicks)
     root.append(make("line", { class: "grid", x1: margin.left, x2: edge, y1: y(tick), y2: y(tick) }), make("text", { x: margin.left - 8, y: y(tick) + 4, "text-anchor": "end" }, plain(tick)));
   root.append(make("line", { class: "axis", x1: margin.left, x2: edge, y1: floor, y2: floor }));
-  const skip = Math.ceil((xTicks.length * 34) / (edge - margin.left));
+  const skip = Math.ceil((xTicks.length * 30) / (edge - margin.left));
   xTicks.forEach((tick, i) => {
     root.append(make("line", { class: "axis", x1: x(tick), x2: x(tick), y1: floor, y2: floor + 4 }));
     if (i % skip === 0) root.append(make("text", { x: x(tick), y: floor + 17, "text-anchor": "middle" }, plain(tick)));
   });
-  root.append(make("text", { x: (margin.left + edge) / 2, y: height - 5, "text-anchor": "middle" }, chart.x.label), make("text", { x: 4, y: margin.top - 1, "dominant-baseline": "auto" }, ""));
+  root.append(make("text", { x: (margin.left + edge) / 2, y: height - 5, "text-anchor": "middle" }, chart.x.label));
   for (const s of [...series].sort((a, b) => b.paper - a.paper)) root.append(drawSeries(card, s, x, y));
   if (direct) label(root, series, x, y, edge, margin.top, floor);
-  card.halo = root.appendChild(make("circle", { class: "halo", r: 7, cx: -20, cy: -20 }));
+  card.halo = root.appendChild(make("circle", { class: "halo", r: 7, visibility: "hidden" }));
 }
 
 function drawSeries(card, series, x, y) {
@@ -130,6 +130,7 @@ function label(root, series, x, y, edge, top, floor) {
 
 function pick(card, place, clientX, clientY) {
   card.current = place;
+  card.halo.setAttribute("visibility", "visible");
   card.halo.setAttribute("cx", place.px);
   card.halo.setAttribute("cy", place.py);
   const { point, series } = place;
@@ -137,7 +138,7 @@ function pick(card, place, clientX, clientY) {
   tip.replaceChildren(
     make("span", {}, series.label), make("br"), make("b", {}, point.text + (card.chart.y.unit === "%" ? " %" : " " + card.chart.y.unit)),
     make("div", {}, `${point.dim} dims${card.chart.x.key === "dim" ? "" : `, ${plain(point.x)} ${card.chart.x.unit}`}${point.setting ? ", " + point.setting : ""}`),
-    make("div", {}, series.paper ? "published" : point.count > 1 ? `${point.count} repetitions` : "1 run"));
+    make("div", {}, series.paper ? "published" + (point.anomaly ? "; beware: " + point.anomaly : "") : point.count > 1 ? `mean of ${point.count} runs` : "1 run"));
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
   tip.style.left = Math.max(8, Math.min(clientX + 14, innerWidth - box.width - 8)) + "px";
@@ -147,7 +148,7 @@ function pick(card, place, clientX, clientY) {
 function leave(card) {
   find("#tip").hidden = true;
   card.current = null;
-  card.halo?.setAttribute("cx", -20);
+  card.halo?.setAttribute("visibility", "hidden");
 }
 
 function hover(card, event) {
@@ -237,7 +238,7 @@ function explain(table, name, cell, paper) {
   const source = report.sources[cell.source];
   const lines = paper
     ? [make("p", {}, source.text), source.anomaly ? make("p", {}, `Beware: ${source.anomaly}.`) : null]
-    : [make("ul", {}, ...source.map((run, i) => make("li", {}, run.href ? make("a", { href: run.href }, run.run) : run.run, run.repeat ? ` (${run.repeat})` : "", `: ${cell.values[i]}`, make("code", {}, run.command))))];
+    : [make("ul", {}, ...source.map((run, i) => make("li", {}, run.href ? make("a", { href: run.href }, run.run) : run.run, `: ${cell.values[i]}`, make("code", {}, run.command))))];
   find("#source div").replaceChildren(make("h3", { id: "source-title" }, `${paper ? "Paper: " : ""}${cell.text} ${table.unit}`.trim()), make("p", { class: "where" }, `${table.title} · ${table.block} · ${name}`), ...lines.filter(Boolean));
   find("#source").showModal();
 }
@@ -245,8 +246,12 @@ function explain(table, name, cell, paper) {
 // ---- the page
 
 function contents() {
-  const list = (title, items) => [make("h2", {}, title), make("ul", {}, ...items.map((item) => make("li", { "data-dataset": item.dataset, "data-model": item.model }, make("a", { href: "#" + slug(item.id) }, `${item.title} · ${item.block}`))))];
-  find("#contents nav").append(...list("Figures", report.charts), ...list("Tables", report.tables));
+  const link = (item) => make("li", { "data-dataset": item.dataset, "data-model": item.model }, make("a", { href: "#" + slug(item.id) }, item.block));
+  for (const [title, items] of [["Figures", report.charts], ["Tables", report.tables]]) {
+    const groups = Map.groupBy(items, (item) => item.title);
+    const lists = [...groups].map(([name, group]) => make("div", { class: "group" }, make("h3", {}, name), make("ul", {}, ...group.map(link))));
+    find("#contents nav").append(make("h2", {}, title), ...lists);
+  }
   if (innerWidth < 960) find("#contents").open = false;
 }
 
@@ -254,6 +259,7 @@ function filter() {
   const wanted = { dataset: find("#dataset").value, model: find("#model").value };
   for (const node of document.querySelectorAll("[data-dataset]")) node.hidden = Object.entries(wanted).some(([key, value]) => value && node.dataset[key] !== value);
   const cards = [...document.querySelectorAll(".card")];
+  for (const group of document.querySelectorAll(".group")) group.hidden = !find("li:not([hidden])", group);
   find("#shown").value = `${cards.filter((card) => !card.hidden).length} of ${cards.length} shown`;
   refresh();
 }
@@ -262,6 +268,8 @@ function refresh() {
   if (find("#paper").checked) hidden.delete("paper");
   else hidden.add("paper");
   document.body.classList.toggle("ours-only", hidden.has("paper"));
+  // The second of two fixed columns stands beside the first.
+  for (const table of document.querySelectorAll("table")) table.style.setProperty("--first", find("th.key", table).getBoundingClientRect().width + "px");
   for (const card of document.querySelectorAll("#figures .card:not([hidden])")) {
     draw(card);
     legend(card);
@@ -283,7 +291,6 @@ find("#notes").hidden = !report.notes.length;
 find("#notes ul").append(...report.notes.map((note) => make("li", {}, note)));
 find("#figures .cards").append(...report.charts.map(figureCard));
 find("#tables").append(...report.tables.map(tableCard));
-for (const table of document.querySelectorAll("table")) table.style.setProperty("--first", find("th.key", table).offsetWidth + "px");
 find("#source").addEventListener("click", (event) => { if (event.target === find("#source")) find("#source").close(); });
 contents();
 filter();

@@ -32,7 +32,9 @@ class Sources:
         """Return the number of a cell's origin in the list."""
         first = cell.rows[0]
         if isinstance(first, PaperRow):
-            return self._number((first.source, first.anomaly), {"text": first.source, "anomaly": first.anomaly})
+            return self._number(
+                (first.source, first.anomaly), {"text": first.source, "anomaly": first.anomaly}
+            )
         key = tuple((row.run, row.evaluation, row.reduction, row.setting) for row in cell.rows)
         return self._number(key, [self._run(row) for row in cell.rows])
 
@@ -46,7 +48,6 @@ class Sources:
         config = self.runs / row.run / "config.yaml"
         return {
             "run": row.run,
-            "repeat": row.setting if "draw=" in row.setting else "",
             "command": command(row),
             "href": relpath(config, self.page) if config.exists() else "",
         }
@@ -54,17 +55,26 @@ class Sources:
 
 def command(row: ResultRow) -> str:
     """Return the command that measured a row."""
-    return f"python evaluate.py run={row.run} evaluation={row.evaluation} reduction={row.reduction}"
+    variant = " variant=flip" if "tta=flip" in row.setting else ""
+    return (
+        f"python evaluate.py run={row.run} data={row.dataset} evaluation={row.evaluation}"
+        f" reduction={row.reduction}{variant}"
+    )
 
 
 def write_page(
-    target: Path, grids: Sequence[Grid], charts: Sequence[Chart], rows: Sequence[ResultRow], notes: list[str], runs: Path
+    target: Path,
+    grids: Sequence[Grid],
+    charts: Sequence[Chart],
+    rows: Sequence[ResultRow],
+    notes: list[str],
+    runs: Path,
 ) -> None:
     """Write the page. Numbers link to the runs under `runs` that are still there."""
     sources = Sources(runs, target.parent)
-    count = len({row.run for row in rows})
+    runs_read = len({row.run for row in rows})
     data = {
-        "summary": f"{len(rows):,} measurements of {count} runs, beside the published values of arXiv:2205.13147",
+        "summary": f"{len(rows):,} measurements of {runs_read} runs, beside those of arXiv:2205.13147",
         "notes": notes,
         "charts": [_chart(chart) for chart in charts],
         "tables": [_table(grid, sources) for grid in grids],
@@ -100,13 +110,13 @@ def _chart(chart: Chart) -> dict[str, Any]:
         "folder": "figures",
         "title": chart.figure.title,
         "subtitle": f"{y.label} [{y.unit}] · {chart.block.title}",
-        "x": {"key": chart.figure.x, "label": x.label, "unit": x.unit or x.label},
+        "x": {"key": chart.figure.x, "label": x.label, "unit": x.unit or x.label, "base": chart.base},
         "y": {"label": y.label, "unit": y.unit},
-        "series": [_series(series, chart) for series in chart.series],
+        "series": [_series(series, chart.figure.y) for series in chart.series],
     }
 
 
-def _series(series: Series, chart: Chart) -> dict[str, Any]:
+def _series(series: Series, y: str) -> dict[str, Any]:
     return {
         "line": series.look.key,
         "note": series.note,
@@ -116,12 +126,13 @@ def _series(series: Series, chart: Chart) -> dict[str, Any]:
         "marker": series.marker,
         "paper": series.paper,
         "joined": series.joined,
-        "points": [_point(point, chart.figure.y) for point in series.points],
+        "points": [_point(point, y) for point in series.points],
     }
 
 
 def _point(point: Point, name: str) -> dict[str, Any]:
     scale = metric(name).scale
+    first = point.cell.rows[0]
     return {
         "x": point.x,
         "y": point.cell.mean * scale,
@@ -130,6 +141,7 @@ def _point(point: Point, name: str) -> dict[str, Any]:
         "dim": point.dim,
         "setting": point.setting,
         "count": point.cell.count,
+        "anomaly": first.anomaly if isinstance(first, PaperRow) else "",
     }
 
 

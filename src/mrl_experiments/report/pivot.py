@@ -91,7 +91,10 @@ def beside(
     counterpart = counterparts.get(block.dataset, {})
     names = {theirs: ours for ours, theirs in counterpart.get("splits", {}).items()}
     renamed = [
-        replace(entry, row=replace(entry.row, dataset=block.dataset, split=names.get(entry.row.split, entry.row.split)))
+        replace(
+            entry,
+            row=replace(entry.row, dataset=block.dataset, split=names.get(entry.row.split, entry.row.split)),
+        )
         for entry in select(paper, view)
         if entry.row.dataset == counterpart.get("dataset", block.dataset)
     ]
@@ -102,9 +105,7 @@ def beside(
     ]
 
 
-def _grid(
-    table: Table, block: Block, shown: Sequence[str], ours: list[Entry], paper: list[Entry]
-) -> Grid:
+def _grid(table: Table, block: Block, shown: Sequence[str], ours: list[Entry], paper: list[Entry]) -> Grid:
     columns = [name for name in table.columns if name != "metric"]
 
     def key(names: Sequence[str]) -> Callable[[Entry], Key]:
@@ -112,15 +113,17 @@ def _grid(
 
     wanted = [entry for entry in (*ours, *paper) if entry.row.metric in table.metrics]
     index = sorted({key(table.index)(entry) for entry in wanted}, key=lambda k: _sortable(table.index, k))
-    found = {
-        Column(key(columns)(entry), entry.row.metric): None for entry in wanted
-    }
+    found = {Column(key(columns)(entry), entry.row.metric): None for entry in wanted}
     ordered = sorted(found, key=lambda c: (_sortable(columns, c.key), table.metrics.index(c.metric)))
     return Grid(table, block, index, ordered, cells(ours, key(shown)), cells(paper, key(shown)))
 
 
 def _sortable(names: Sequence[str], key: Key) -> list[tuple[Any, ...]]:
     return [
-        (0, *order(str(value))) if name == "line" else (0, value, "") if isinstance(value, int) else (1, 0, str(value))
+        (0, *order(str(value)))
+        if name == "line"
+        else (0, value, "")
+        if isinstance(value, int)
+        else (1, 0, str(value))
         for name, value in zip(names, key, strict=True)
     ]

@@ -9,9 +9,9 @@ from mrl_experiments.report.entries import Entry
 from mrl_experiments.report.lines import Line, line, order
 from mrl_experiments.report.pivot import Block, Counterparts, beside, blocks
 
-
 MARKERS = {"adaptive_retrieval": ".", "funnel": "*"}  # in place of the method's
 UNSAID = {"", "retrieval", "flat"}  # what a line is unless its name says otherwise
+NOTES = {"paper": "greedy thresholds", "joint": "joint thresholds", "single": "each size alone"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Chart:
     block: Block
     series: list[Series]
 
+    @property
+    def base(self) -> int:
+        """The base of the horizontal axis' logarithm: 2 for sizes, 10 for costs."""
+        return 10 if self.figure.x == "MFLOPs" else 2
+
 
 def charts(
     figure: Figure, ours: Sequence[Entry], paper: Sequence[Entry], counterparts: Counterparts
@@ -74,23 +79,33 @@ def _series(figure: Figure, entries: Sequence[Entry], *, paper: bool) -> list[Se
         name = tuple(entry.get(part) for part in figure.series)
         lines.setdefault((entry.line, entry.row.evaluation, *name), []).append(entry)
     found = []
-    for key, group in sorted(lines.items(), key=lambda item: (*order(str(item[0][0])), str(item[0]))):
+    for key, group in sorted(lines.items(), key=lambda item: _place(figure, item[0])):
         points = _points(figure, group)
-        if points:
-            note = " ".join(str(part) for part in key[2:] if part not in (key[0], *UNSAID)).replace("_", " ")
+        if len(points) > paper:  # a lone published point is where two lines meet, such as FF at full width
+            note = " ".join(_note(str(part)) for part in key[2:] if part not in (key[0], *UNSAID))
             look, evaluation = line(str(key[0])), str(key[1])
             marker = MARKERS.get(evaluation, look.marker)
             found.append(Series(look, note, paper, evaluation in figure.joined, marker, points))
     return found
 
 
+def _place(figure: Figure, key: Key) -> tuple[bool, tuple[int, str], str]:
+    return key[1] not in figure.joined, order(str(key[0])), str(key)
+
+
+def _note(part: str) -> str:
+    return NOTES.get(part, part.replace("_", " "))
+
+
 def _points(figure: Figure, group: Sequence[Entry]) -> list[Point]:
     places = cells(group, lambda entry: (entry.row.dim, _setting(entry, figure)))
     points = []
-    for (dim, setting), by_metric in places.items():
-        x = float(dim) if figure.x == "dim" else by_metric[figure.x].mean if figure.x in by_metric else None
-        if x is not None and figure.y in by_metric:
-            points.append(Point(x, by_metric[figure.y], int(dim), str(setting)))
+    for (_, setting), by_metric in places.items():
+        if figure.y in by_metric and (figure.x == "dim" or figure.x in by_metric):
+            shown = by_metric[figure.y]
+            dim = shown.rows[0].dim
+            x = dim if figure.x == "dim" else by_metric[figure.x].mean
+            points.append(Point(float(x), shown, dim, str(setting)))
     return sorted(points, key=lambda point: point.x)
 
 

@@ -12,7 +12,7 @@ from mrl_experiments.report.formats import comma_separated, latex, markdown
 from mrl_experiments.report.page import write_page
 from mrl_experiments.report.pivot import Counterparts, Grid, grids
 from mrl_experiments.report.plots import draw
-from mrl_experiments.report.series import Chart, charts
+from mrl_experiments.report.series import charts
 from mrl_experiments.results import ResultRow
 
 WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
@@ -21,15 +21,14 @@ WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Counterparts) -> list[str]:
     """Write tables, figures and index.html for all rows that match the patterns; return what to warn of.
 
-    runs: the folder of the runs, for links. counterparts: by our data set, the paper's one and its names of the splits.
+    runs: the folder of the runs, for links. counterparts: by our data set, the paper's data set and its
+    names of our splits.
     Raises UserError when no row is found.
     """
     found = find_rows(rows)
     ours = entries(found)
     paper = _by_table()
-    tables = [
-        grid for table in TABLES for grid in grids(table, ours, _beside(paper, table), counterparts)
-    ]
+    tables = [grid for table in TABLES for grid in grids(table, ours, _beside(paper, table), counterparts)]
     figures = [
         chart for figure in FIGURES for chart in charts(figure, ours, _beside(paper, figure), counterparts)
     ]

@@ -21,7 +21,9 @@ def study(seeds: tuple[int, ...] = SEEDS, model: str = "resnet10t") -> list[Resu
 
 
 def _one_seed(seed: int, model: str) -> Iterator[ResultRow]:
-    def row(run: str, method: str, evaluation: str, dim: int, metric: str, value: float, **more: object) -> ResultRow:
+    def row(
+        run: str, method: str, evaluation: str, dim: int, metric: str, value: float, **more: object
+    ) -> ResultRow:
         place: dict[str, object] = {
             "dataset": "kanji1k", "split": "val", "reduction": "prefix", "trained": True, "setting": "",
         }  # fmt: skip
@@ -44,20 +46,35 @@ def _one_seed(seed: int, model: str) -> Iterator[ResultRow]:
         run = "ff" if dim == DIMS[-1] else f"ff_d{dim}"
         yield row(run, "ff", "linear", dim, "top1", value)
         yield from _search(row, run, "ff", (dim,) if dim < DIMS[-1] else DIMS, seed)
+        random, place = 0.7 * value * dim / (dim + 20), {"reduction": "random", "trained": False}
         for draw in range(2):
-            setting = {"reduction": "random", "trained": False, "setting": f"draw={draw}"}
-            yield row("ff", "ff", "probe", dim, "top1", 0.7 * value * dim / (dim + 20) + 0.004 * draw, **setting)
+            yield row(
+                "ff", "ff", "probe", dim, "top1", random + 0.004 * draw, setting=f"draw={draw}", **place
+            )
+        yield row("ff", "ff", "probe", dim, "top1", random + 0.002, **place)
+        yield row("ff", "ff", "probe", dim, "top1_std", 0.002, **place)
         for reduction, loss in (("svd", 9), ("jl", 30), ("random", 40)):
             place = {"reduction": reduction, "trained": False, "setting": "k=1"}
             yield row("ff", "ff", "knn", dim, "top1", value * dim / (dim + loss), **place)
-            yield row("ff", "ff", "retrieval", dim, "mAP@10", 0.9 * value * dim / (dim + loss), reduction=reduction)
+            yield row(
+                "ff", "ff", "retrieval", dim, "mAP@10", 0.9 * value * dim / (dim + loss), reduction=reduction
+            )
         if dim < DIMS[-1]:
-            yield row("ff", "ff", "linear", dim, "top1", value * dim / (dim + 60), reduction="svd_head", trained=False)
+            yield row(
+                "ff",
+                "ff",
+                "linear",
+                dim,
+                "top1",
+                value * dim / (dim + 60),
+                reduction="svd_head",
+                trained=False,
+            )
     for i, dim in enumerate(DIMS[1:]):
         setting = {"setting": f"policy=paper cap={dim} tta=none"}
         for metric, value in (
-            ("expected_dim", 13.0 + 9 * i), ("expected_dim_std", 1.5), ("top1", accuracy("mrl", 2 * dim, seed)),
-            ("top1_std", 0.002),
+            ("expected_dim", 13.0 + 9 * i), ("expected_dim_std", 1.5), ("top1_std", 0.002),
+            ("top1", accuracy("mrl", 2 * dim, seed)),
         ):  # fmt: skip
             yield row("mrl", "mrl", "adaptive_classification", dim, metric, value, **setting)
 
@@ -96,6 +113,9 @@ def _staged(row, run: str, dataset: str, split: str, seed: int) -> Iterator[Resu
         keeps = zip(sizes, (200, 100, 50, 25, 10), strict=False)
         setting = "index=flat stages=" + ">".join(f"{d}:{k}" for d, k in [*keeps, (512, 10)])
         for metric, number in (
-            ("mAP@10", 0.9 * accuracy("mrl", 256, seed, SHIFT[split])), ("macs", DATABASE[dataset] * dim + 9e3),
+            ("mAP@10", 0.9 * accuracy("mrl", 256, seed, SHIFT[split])),
+            ("macs", DATABASE[dataset] * dim + 9e3),
         ):  # fmt: skip
-            yield row(run, "mrl", "funnel", dim, metric, number, dataset=dataset, split=split, setting=setting)
+            yield row(
+                run, "mrl", "funnel", dim, metric, number, dataset=dataset, split=split, setting=setting
+            )

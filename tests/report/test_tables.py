@@ -1,0 +1,138 @@
+"""Means, deviations, the paper beside ours, and nothing where nothing was measured."""
+
+import csv
+import dataclasses
+import io
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from conftest import COUNTERPARTS
+
+from mrl_experiments.paper import published
+from mrl_experiments.report.catalogue import FIGURES, TABLES
+from mrl_experiments.report.entries import entries
+from mrl_experiments.report.formats import comma_separated, latex, markdown
+from mrl_experiments.report.pivot import Column, grids
+from mrl_experiments.report.series import charts
+from mrl_experiments.report.write import repeated_seeds
+
+BY_NAME = {table.name: table for table in TABLES}
+
+
+def paper(*tables: str):
+    return entries([row for table in tables for row in published(table) if row.source.startswith("arXiv")])
+
+
+def grid_of(name: str, rows, dataset: str = "kanji1k"):
+    found = grids(BY_NAME[name], entries(rows), paper(*BY_NAME[name].paper), COUNTERPARTS)
+    (grid,) = [grid for grid in found if grid.block.dataset == dataset]
+    return grid
+
+
+def test_a_cell_is_the_mean_and_sample_deviation_over_seeds(rows):
+    cell = grid_of("table01", rows).cell((8,), Column(("mrl",), "top1"))
+    values = [
+        row.value
+        for row in rows
+        if (row.method, row.evaluation, row.split, row.dim, row.metric) == ("mrl", "linear", "val", 8, "top1")
+    ]
+    assert len(values) == cell.count == 3
+    assert cell.mean == pytest.approx(np.mean(values))
+    assert cell.deviation == pytest.approx(np.std(values, ddof=1))
+
+
+def test_a_single_run_shows_the_deviation_it_states_or_none(rows):
+    one = [row for row in rows if row.seed == 0]
+    stated = grid_of("table03", one).cell((16,), Column((), "top1"))
+    assert stated.deviation == 0.002
+    assert grid_of("table01", one).cell((8,), Column(("mrl",), "top1")).deviation is None
+
+
+def test_the_papers_value_stands_beside_ours(rows):
+    grid = grid_of("table01", rows)
+    assert grid.cell((8,), Column(("mrl",), "top1"), paper=True).mean == 0.6663
+    assert (
+        grid_of("table10", rows, "kanji4k").cell(("mrl", 2048), Column((), "mAP@10"), paper=True).mean
+        == 0.1720
+    )
+
+
+def test_a_data_set_without_counterpart_stands_alone(rows):
+    other = [dataclasses.replace(row, dataset="digits") for row in rows if row.dataset == "kanji1k"]
+    assert not grid_of("table01", other, "digits").paper
+
+
+def test_shifts_stand_beside_the_papers_under_our_names(rows):
+    grid = grid_of("table17", rows)
+    assert grid.cell((8,), Column(("bitmap", "mrl"), "top1"), paper=True).mean == 0.0339
+    assert grid.cell((8,), Column(("sketch", "mrl"), "top1"), paper=True).mean == 0.1798
+
+
+def test_what_is_missing_stays_missing(rows):
+    grid = grid_of("table01", [row for row in rows if not (row.method == "mrl_e" and row.dim == 64)])
+    assert grid.cell((64,), Column(("mrl_e",), "top1")) is None
+    assert grid.cell((1024,), Column(("mrl",), "top1")) is None
+    (line,) = [line for line in markdown(grid).splitlines() if line.startswith("| 64 ")]
+    assert line.split(" | ")[3:5] == ["–", "75.35"]
+    record = next(r for r in csv.DictReader(io.StringIO(comma_separated(grid))) if r["Size"] == "64")
+    assert (record["MRL-E"], record["MRL-E runs"], record["MRL-E (paper)"]) == ("", "", "0.7535")
+
+
+def test_the_three_forms_of_a_table_hold_the_same_numbers(rows):
+    grid = grid_of("table02", rows)
+    markdown_rows = [
+        row.strip("| ").split(" | ") for row in markdown(grid).splitlines() if re.match(r"\| \d", row)
+    ]
+    latex_rows = [row[:-3].split(" & ") for row in latex(grid).splitlines() if re.match(r"\d", row)]
+    assert [
+        [cell.replace("--", "–").replace(r"$\pm$", "±") for cell in row] for row in latex_rows
+    ] == markdown_rows
+    for row, record in zip(markdown_rows, csv.DictReader(io.StringIO(comma_separated(grid))), strict=True):
+        mean, deviation = record["MRL"], record["MRL deviation"]
+        assert row[1] == (f"{float(mean) * 100:.2f} ± {float(deviation) * 100:.2f}" if mean else "–")
+
+
+def test_two_runs_with_one_seed_are_named(rows):
+    twin = [dataclasses.replace(row, run=row.run + "_second") for row in rows if row.method == "mrl"]
+    (warning, *_) = repeated_seeds([grid_of("table01", [*rows, *twin])])
+    assert "mrl_resnet10t_kanji1k_s0_second" in warning
+    assert repeated_seeds([grid_of("table01", rows)]) == []
+
+
+def test_names_of_tables_and_figures_are_unique():
+    names = [view.name for view in (*TABLES, *FIGURES)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table.paper], ids=lambda table: table.name)
+def test_every_published_value_of_a_table_finds_its_place(table):
+    """Put the paper's rows in the place of ours: each appears once, but those the table does not show."""
+    rows = [row for name in table.paper for row in published(name) if row.source.startswith("arXiv")]
+    shown = [row for row in rows if row.metric in table.metrics]
+    if table.name == "table17":
+        shown = [row for row in shown if row.split != "val"]
+    values = defaultdict(int)
+    for grid in grids(table, entries(rows), [], {}):
+        for by_metric in grid.ours.values():
+            for metric, cell in by_metric.items():
+                if metric in table.metrics:
+                    assert len({row.value for row in cell.rows}) == 1, cell
+                    values[cell.mean] += 1
+    for value in {row.value for row in shown}:
+        assert values[value] > 0
+    full_width = {"table02": 1}.get(table.name, 0)  # FF is printed in two columns there and is two rows
+    assert sum(values.values()) >= len(shown) - full_width
+
+
+def test_a_figure_has_our_lines_and_the_papers(rows):
+    figure = next(figure for figure in FIGURES if figure.name == "figure08")
+    (chart,) = charts(figure, entries(rows), paper(*figure.paper), COUNTERPARTS)
+    named = {series.label: series for series in chart.series}
+    assert {"MRL", "MRL, paper", "FF", "MRL, funnel", "MRL, adaptive retrieval, paper"} <= set(named)
+    assert named["MRL"].joined and not named["MRL, funnel"].joined
+    assert [point.x for point in named["MRL"].points] == [
+        0.06 * dim for dim in (8, 16, 32, 64, 128, 256, 512)
+    ]
+    assert len(named["MRL, adaptive retrieval"].points) == 21

@@ -1,0 +1,62 @@
+"""The folder that report.py writes."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from study_rows import study
+
+from mrl_experiments.results import write_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_table_has_three_forms_and_every_figure_two(report):
+    tables = {path.stem for path in (report / "tables").iterdir()}
+    figures = {path.stem for path in (report / "figures").iterdir()}
+    assert {"table01-kanji1k-val-resnet10t", "table10-kanji4k-query-resnet10t"} <= tables
+    assert {"figure02-kanji1k-val-resnet10t", "figure08-kanji1k-val-resnet10t"} <= figures
+    for name in tables:
+        assert all(
+            (report / "tables" / f"{name}{suffix}").stat().st_size for suffix in (".md", ".csv", ".tex")
+        )
+    for name in figures:
+        assert (report / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "</svg>" in (report / "figures" / f"{name}.svg").read_text()
+
+
+def test_the_command_reads_rows_alone_and_is_quick(tmp_path):
+    write_rows(tmp_path / "study.csv", study(seeds=(0,)))
+    start = time.perf_counter()
+    result = report_command(f"rows=[{tmp_path}/*.csv]", f"out={tmp_path}/out")
+    assert result.returncode == 0, result.stderr
+    assert time.perf_counter() - start < 30
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_torch_stays_unloaded():
+    code = (
+        "import sys, mrl_experiments.report.write; print([m for m in ('torch', 'faiss') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_without_rows_the_command_says_what_to_do(tmp_path):
+    result = report_command(f"rows=[{tmp_path}/*.csv]", f"out={tmp_path}/out")
+    assert result.returncode == 2
+    assert "no result rows" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def report_command(*overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "report.py", *overrides],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
