@@ -155,7 +155,7 @@ def _rows_of_other_splits(path: Path, new: Sequence[ResultRow]) -> list[ResultRo
 def _job(cfg: DictConfig, run: Run) -> Job:
     """Find the folders of one run. Raises UserError that lists what there is."""
     home = str(run.config.data.name)
-    dataset = cfg.data or home
+    dataset = str(cfg.data.name) if cfg.get("data") else home
     splits = _splits(run, dataset, cfg.variant)
     wanted = cfg.queries or [split for split in splits if split not in DATABASES]
     if not wanted:

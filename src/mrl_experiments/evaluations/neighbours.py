@@ -62,7 +62,7 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
 
 
 def inverse_norms(vectors: Tensor, dims: Sequence[int]) -> dict[int, Tensor]:
-    """Return {dim: (N,)}, one over the norm of each prefix of vectors (N, D); zero where all of it is zero."""
+    """Return {dim: (N,)}, one over the norm of each prefix of vectors (N, D), or 0 for a zero prefix."""
     squares = torch.zeros(len(vectors))
     norms = {}
     for low, high in itertools.pairwise((0, *dims)):

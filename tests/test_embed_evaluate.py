@@ -1,0 +1,236 @@
+"""From a checkpoint to result rows, on digits, inside one process except where ranks or exit codes matter."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import run
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mrl_experiments.build import build_method, load_method
+from mrl_experiments.data.digits import Digits
+from mrl_experiments.embed import embed
+from mrl_experiments.embeddings import META, create, load, open_arrays, seal
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluate import evaluate
+from mrl_experiments.results import read_rows
+from mrl_experiments.runs import Run
+
+CONF = str(Path(__file__).parents[1] / "conf")
+DIMS = [8, 16, 512]
+
+
+def configured(name, *overrides):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def make_run(root, name, *overrides):
+    """An untrained run, as train.py would leave it."""
+    cfg = configured(
+        "train", "data=digits", "data.loader=torch", "logger=csv", f"run_name={name}", *overrides
+    )
+    run = Run(root / "runs" / name)
+    run.checkpoint.parent.mkdir(parents=True)
+    OmegaConf.save(OmegaConf.to_container(cfg, resolve=True), run.config_path)
+    inputs = {"channels": 1, "size": 16, "num_classes": 10}
+    torch.manual_seed(0)
+    method = build_method(cfg, **inputs)
+    state = {f"method.{key}": value for key, value in method.state_dict().items()}
+    torch.save({"inputs": inputs, "state_dict": state}, run.checkpoint)
+    return run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, data_cache):
+    """Two runs, embedded."""
+    root = tmp_path_factory.mktemp("outputs")
+    make_run(root, "mrl", "loss=mrl", f"loss.dims={DIMS}")
+    make_run(root, "ff", "loss=ff")
+    embed(configured("embed", "run=*", f"root={root}"))
+    return root
+
+
+@pytest.fixture
+def copied(root, tmp_path):
+    """The same runs, to be changed by one test."""
+    shutil.copytree(root, tmp_path / "outputs", ignore=shutil.ignore_patterns("results", "neighbours"))
+    return tmp_path / "outputs"
+
+
+def evaluated(root, run, evaluation, reduction="prefix", *options):
+    groups = [f"evaluation={evaluation}", f"reduction={reduction}"]
+    evaluate(configured("evaluate", f"run={run}", f"root={root}", *groups, *options), evaluation, reduction)
+    return read_rows(Run(root / "runs" / run).results(evaluation, "digits", reduction))
+
+
+def test_embeddings_are_the_methods_in_the_order_of_the_data(root):
+    run = Run(root / "runs" / "mrl")
+    stored = load(run.embeddings("digits", "val"))
+    images, labels = zip(*Digits().open("val"), strict=True)
+    pixels = (torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    with torch.no_grad():
+        expected = load_method(run).embed(pixels.contiguous())
+    np.testing.assert_allclose(stored.features, expected, atol=1e-4)
+    assert stored.labels.tolist() == list(labels)
+    assert stored.trained_dims == tuple(DIMS)
+    assert stored.meta["method"] == "mrl" and stored.meta["model"] == "resnet10t"
+
+
+def test_complete_splits_are_skipped_and_others_rebuilt(copied):
+    run = Run(copied / "runs" / "mrl")
+    train, val = (run.embeddings("digits", split) for split in ("train", "val"))
+    before = (train / META).stat().st_mtime_ns
+    original = np.array(load(val).features)
+    (val / META).unlink()  # as a killed process leaves it
+    embed(configured("embed", "run=mrl", f"root={copied}"))
+    assert (train / META).stat().st_mtime_ns == before
+    np.testing.assert_array_equal(load(val).features, original)
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["state_dict"]["method.backbone.net.conv1.0.weight"] *= 2
+    torch.save(state, run.checkpoint)  # trained on
+    embed(configured("embed", "run=mrl", f"root={copied}", "splits=[val]"))
+    assert not np.array_equal(load(val).features, original)
+
+
+def test_flip_is_the_mean_of_both_views(copied):
+    embed(configured("embed", "run=ff", f"root={copied}", "tta=flip", "splits=[val]"))
+    run = Run(copied / "runs" / "ff")
+    images, _ = zip(*Digits().open("val"), strict=True)
+    pixels = (torch.tensor(np.stack(images[:20])).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    method = load_method(run)
+    with torch.no_grad():
+        expected = (method.embed(pixels) + method.embed(pixels.flip(-1))) / 2
+    np.testing.assert_allclose(
+        load(run.embeddings("digits", "val", "flip")).features[:20], expected, atol=1e-4
+    )
+
+
+def test_linear_is_what_the_method_itself_predicts(root):
+
+    rows = evaluated(root, "mrl", "linear")
+    stored = load(Run(root / "runs" / "mrl").embeddings("digits", "val"))
+    with torch.no_grad():
+        logits = load_method(Run(root / "runs" / "mrl")).logits(torch.tensor(np.array(stored.features)))
+    for dim, values in logits.items():
+        top1 = (values.argmax(1).numpy() == stored.labels).mean()
+        (row,) = [r for r in rows if (r.dim, r.metric) == (dim, "top1")]
+        assert row.value == pytest.approx(top1, abs=0.003)
+        assert (row.method, row.model, row.dataset, row.split, row.seed) == (
+            "mrl",
+            "resnet10t",
+            "digits",
+            "val",
+            0,
+        )
+
+
+def test_dims_are_trained_and_interpolated_ones(root):
+    rows = evaluated(root, "mrl", "knn")
+    assert {(row.dim, row.trained) for row in rows} == {
+        (8, True), (12, False), (16, True), (264, False), (512, True)
+    }  # fmt: skip
+    rows = evaluated(root, "ff", "knn")
+    assert {row.dim for row in rows if row.trained} == {512}
+    assert {row.dim for row in rows} >= {8, 12, 16, 24, 256, 384}
+    rows = evaluated(root, "ff", "knn", "prefix", "dims=[3,40]")
+    assert {row.dim for row in rows} == {3, 40}
+
+
+def test_draws_are_averaged(root):
+    rows = evaluated(root, "ff", "linear", "random", "dims=[64]", "reduction.draws=3")
+    by_setting = {row.setting: row.value for row in rows if row.metric == "top1"}
+    draws = [by_setting[f"draw={draw}"] for draw in range(3)]
+    assert by_setting[""] == pytest.approx(np.mean(draws))
+    (deviation,) = [row.value for row in rows if row.metric == "top1_std"]
+    assert deviation == pytest.approx(np.std(draws))
+
+
+def test_nothing_of_val_enters_a_reduction(copied):
+    """Other samples in one evaluated split change neither the fit nor the rows of another split."""
+    run = Run(copied / "runs" / "ff")
+    other = run.embeddings("digits", "shift")
+    shutil.copytree(run.embeddings("digits", "val"), other)
+    first = evaluated(copied, "ff", "linear", "svd", "dims=[8,64]")
+    val = run.embeddings("digits", "val")
+    stored = load(val)
+    create(tmp := val.with_name("new"), len(stored), stored.width)
+    features, labels = open_arrays(tmp)
+    features[:] = np.random.default_rng(0).standard_normal(features.shape) * 1e3  # would turn any SVD
+    labels[:] = stored.labels
+    seal(tmp, stored.heads, dict(stored.meta))
+    shutil.rmtree(val)
+    tmp.rename(val)
+    second = evaluated(copied, "ff", "linear", "svd", "dims=[8,64]")
+    assert [r for r in first if r.split == "shift"] == [r for r in second if r.split == "shift"]
+    assert [r for r in first if r.split == "val"] != [r for r in second if r.split == "val"]
+
+
+def test_rows_of_other_splits_stay(copied):
+    run = Run(copied / "runs" / "ff")
+    shutil.copytree(run.embeddings("digits", "val"), run.embeddings("digits", "shift"))
+    both = evaluated(copied, "ff", "linear")
+    assert {row.split for row in both} == {"shift", "val"}
+    again = evaluated(copied, "ff", "linear", "prefix", "queries=[val]")
+    assert sorted(map(repr, again)) == sorted(map(repr, both))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["run=mlr"], r"run=mlr matches no run(.|\n)*ff\n *mrl"),
+        (["queries=[test]"], r"no embeddings of digits/test(.|\n)*one of \['train', 'val'\]"),
+        (["data=kanji4k"], r"no embeddings of kanji4k(.|\n)*one of \['digits'\]"),
+        (["database=gallery"], "no embeddings of digits/gallery"),
+        (["variant=flip"], "of the variant flip"),
+        (["dims=[8,513]"], r"\[513\] not in the stored embeddings(.|\n)*1 to 512"),
+        (["evaluation=knn", "evaluation.k=[2000]"], "k=2000 neighbours in a database of 1437"),
+    ],
+)
+def test_bad_input_of_evaluate(root, options, message):
+    cfg = configured("evaluate", f"root={root}", "run=mrl", *options)
+    with pytest.raises(UserError, match=message):
+        evaluate(cfg, "linear", "prefix")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["splits=[val,tset]"], r"digits has no tset(.|\n)*train, val"),
+        (["tta=rotate"], "none, flip"),
+        (["run=x*"], "matches no run"),
+    ],
+)
+def test_bad_input_of_embed(root, options, message):
+    with pytest.raises(UserError, match=message):
+        embed(configured("embed", f"root={root}", "run=mrl", *options))
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_array(copied):
+    one = load(Run(copied / "runs" / "mrl").embeddings("digits", "val"))
+    expected, labels = np.array(one.features), one.labels
+    ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    done = run("embed.py", f"root={copied}", "run=mrl", "splits=[val]", "overwrite=true", *ranks)
+    assert done.returncode == 0, done.stderr
+    two = load(Run(copied / "runs" / "mrl").embeddings("digits", "val"))
+    np.testing.assert_allclose(two.features, expected, atol=1e-4)
+    np.testing.assert_array_equal(two.labels, labels)
+
+
+@pytest.mark.slow
+def test_commands_end_with_one_clear_error_or_a_row_file(copied):
+    failed = run("evaluate.py", f"root={copied}", "run=nothing")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: run=nothing matches no run") and "Traceback" not in failed.stderr
+    assert "Traceback" in run("evaluate.py", f"root={copied}", "run=nothing", "debug=true").stderr
+    swept = run(
+        "evaluate.py", "-m", f"root={copied}", "run=*", "evaluation=knn,retrieval", "reduction=svd,jl"
+    )
+    assert swept.returncode == 0, swept.stderr
+    for name in ("ff", "mrl"):
+        files = {path.name for path in (copied / "runs" / name / "results").iterdir()}
+        assert files >= {f"{e}-digits-{r}.csv" for e in ("knn", "retrieval") for r in ("svd", "jl")}
