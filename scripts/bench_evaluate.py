@@ -2,8 +2,8 @@
 
     python scripts/bench_evaluate.py
 
-The one-pass search, at all sizes and at the largest, and FAISS's exact search at the largest take turns on the
-same vectors; ratios are medians over turns. Times are CPU seconds of the process, threads added up, so that
+The one-pass search, at all sizes and at the largest, and FAISS's exact search at the largest take turns on
+the same vectors; ratios are medians over turns. Times are CPU seconds of the process, threads added up, so that
 other programs on the machine count little. The last line is one JSON object:
 
     knn_all_dims_ratio              all sizes {8, ..., D} / the largest alone, the larger value over all D

@@ -169,6 +169,16 @@ def test_nothing_of_val_enters_a_reduction(copied):
     assert [r for r in first if r.split == "val"] != [r for r in second if r.split == "val"]
 
 
+def test_heads_need_no_training_embeddings(copied):
+    expected = evaluated(copied, "mrl", "linear")
+    shutil.rmtree(Run(copied / "runs" / "mrl").embeddings("digits", "train"))
+    assert evaluated(copied, "mrl", "linear") == expected
+    with pytest.raises(UserError, match="no embeddings of digits/train"):
+        evaluated(copied, "mrl", "linear", "svd")
+    with pytest.raises(UserError, match="no database"):
+        evaluated(copied, "mrl", "knn")
+
+
 def test_rows_of_other_splits_stay(copied):
     run = Run(copied / "runs" / "ff")
     shutil.copytree(run.embeddings("digits", "val"), run.embeddings("digits", "shift"))

@@ -32,9 +32,10 @@ class Reduction(Protocol):
     """A map fitted on training embeddings; `draws` repeats it with other random numbers."""
 
     draws: int
+    needs_train: bool
 
-    def fit(self, train: Embeddings, draw: int) -> Fitted:
-        """Return the fitted map."""
+    def fit(self, train: Embeddings | None, draw: int) -> Fitted:
+        """Return the fitted map; `train` is None only where `needs_train` is false."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Job:
     dataset: str
     queries: tuple[Path, ...]
     database: Path | None
-    train: Path
+    train: Path | None
 
 
 def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
@@ -54,8 +55,8 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     evaluation, reduction: the names under which rows are filed.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    jobs = [_job(cfg, run) for run in find_runs(Path(cfg.root), cfg.run)]
     measure, reduce = instantiate(cfg.evaluation), instantiate(cfg.reduction)
+    jobs = [_job(cfg, run, reduce.needs_train) for run in find_runs(Path(cfg.root), cfg.run)]
     for job in jobs:
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
         path = job.run.results(evaluation, job.dataset, reduction)
@@ -90,8 +91,8 @@ def _rows(
     evaluation: str,
     reduction: str,
 ) -> Iterator[ResultRow]:
-    train = load(job.train)
-    database = load(job.database) if job.database else None
+    train = load(job.train) if job.train else None
+    database = train if job.database == job.train else load(job.database) if job.database else None
     queries = [load(folder) for folder in job.queries]
     sizes = [evaluation_dims(split, dims) for split in queries]
     drawn: dict[int, list[ResultRow]] = defaultdict(list)
@@ -152,7 +153,7 @@ def _rows_of_other_splits(path: Path, new: Sequence[ResultRow]) -> list[ResultRo
     return [row for row in read_rows(path) if row.split not in replaced]
 
 
-def _job(cfg: DictConfig, run: Run) -> Job:
+def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
     """Find the folders of one run. Raises UserError that lists what there is."""
     home = str(run.config.data.name)
     dataset = str(cfg.data.name) if cfg.get("data") else home
@@ -170,7 +171,7 @@ def _job(cfg: DictConfig, run: Run) -> Job:
         dataset,
         tuple(_folder(run, dataset, split, cfg.variant) for split in wanted),
         _folder(run, other or dataset, database, cfg.variant) if database else None,
-        _folder(run, home, "train", cfg.variant),
+        _folder(run, home, "train", cfg.variant) if needs_train else None,
     )
 
 

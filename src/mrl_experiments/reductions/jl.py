@@ -18,6 +18,7 @@ class JL:
     """
 
     draws: int
+    needs_train = True
 
     def fit(self, train: Embeddings, draw: int) -> LinearMap:
         """Draw a (D, D) matrix; of `train` only the width counts."""

@@ -10,8 +10,9 @@ class Prefix:
     """First m features: how nested runs are used, and what the paper calls Rand. FS for a run of one size."""
 
     draws: int
+    needs_train = False
 
-    def fit(self, train: Embeddings, draw: int) -> "Prefix":
+    def fit(self, train: Embeddings | None, draw: int) -> "Prefix":
         """Learn nothing."""
         return self
 

@@ -13,6 +13,7 @@ class Random:
     """m features chosen at random without repetition (Rand. LP of Table 1); a larger m contains a smaller."""
 
     draws: int
+    needs_train = True
 
     def fit(self, train: Embeddings, draw: int) -> LinearMap:
         """Draw an order of the D features; of `train` only the width counts."""

@@ -16,6 +16,7 @@ class SVD:
     """
 
     draws: int
+    needs_train = True
 
     def fit(self, train: Embeddings, draw: int) -> LinearMap:
         """Decompose Z'Z of the training set, accumulated in float64 a block at a time."""

@@ -18,6 +18,7 @@ class SVDHead:
     """
 
     draws: int
+    needs_train = True
 
     def fit(self, train: Embeddings, draw: int) -> LinearMap:
         """Decompose the classifier of the largest size. Raises UserError when the run has none at width D."""
