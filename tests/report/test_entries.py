@@ -52,14 +52,14 @@ def test_an_ff_classifier_has_no_shorter_prefixes():
     assert {line for line, _ in lines_at([changed(evaluation="linear")])} == {"ff"}
 
 
-def test_probes_are_lines_of_their_own_but_for_random_features():
+def test_probes_are_lines_of_their_own():
     rows = [
         changed(method="mrl"),
         changed(method="mrl", evaluation="probe"),
         changed(),
         changed(evaluation="probe", reduction="random", trained=False),
     ]
-    assert {line for line, _ in lines_at(rows)} == {"mrl", "mrl_probe", "ff", "ff_prefix", "ff_random"}
+    assert {line for line, _ in lines_at(rows)} == {"mrl", "mrl_probe", "ff", "ff_prefix", "ff_random_probe"}
 
 
 def test_sizes_between_the_trained_ones_are_interpolated():

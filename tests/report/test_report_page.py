@@ -12,6 +12,17 @@ import pytest
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
+FRAME = """
+<body style="margin:0">
+<iframe id="page" src="probed.html" width="WIDTH" height="900" style="border:0"></iframe>
+<script>
+page.onload = () => {
+  const answer = document.createElement("pre");
+  answer.textContent = page.contentDocument.body.textContent;
+  document.body.replaceChildren(answer);
+};
+</script>
+"""
 # Runs in the page after it has drawn itself; collects what a reader would see.
 PROBE = """
 const q = (selector) => document.querySelector(selector);
@@ -58,7 +69,8 @@ q("#dataset").value = "kanji4k";
 q("#dataset").dispatchEvent(new Event("change"));
 seen.filtered = shown(".card");
 seen.names = all("main h3").filter((h) => h.getClientRects().length).map((h) => h.textContent);
-document.body.replaceChildren(Object.assign(document.createElement("pre"), { textContent: JSON.stringify(seen) }));
+const answer = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(seen) });
+document.body.replaceChildren(answer);
 """
 
 
@@ -70,13 +82,10 @@ def look(page: Path, width: int, folder: Path) -> dict:
     probed = folder / "probed.html"
     probed.write_text(text.replace("</body>", f"<script>{{{PROBE}}}</script></body>"), encoding="utf-8")
     frame = folder / "frame.html"
-    frame.write_text(
-        f'<body style="margin:0"><iframe id="page" src="probed.html" style="border:0" width="{width}" height="900">'
-        "</iframe><script>page.onload = () => document.body.replaceChildren(Object.assign("
-        "document.createElement('pre'), { textContent: page.contentDocument.body.textContent }))</script>"
-    )
+    frame.write_text(FRAME.replace("WIDTH", str(width)))
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom",
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+        "--dump-dom",
         f"--user-data-dir={folder}/profile", "--window-size=1400,1000", "--virtual-time-budget=5000",
         "--host-resolver-rules=MAP * ~NOTFOUND", frame.as_uri(),
     ]  # fmt: skip

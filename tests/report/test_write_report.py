@@ -8,6 +8,7 @@ from pathlib import Path
 
 from study_rows import study
 
+from mrl_experiments.report.write import write_report
 from mrl_experiments.results import write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,15 @@ def test_the_command_reads_rows_alone_and_is_quick(tmp_path):
     assert result.returncode == 0, result.stderr
     assert time.perf_counter() - start < 30
     assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_a_second_report_leaves_nothing_of_the_first(tmp_path):
+    write_rows(tmp_path / "study.csv", [row for row in study(seeds=(0,)) if row.evaluation == "linear"])
+    write_report([f"{tmp_path}/*.csv"], tmp_path / "out", tmp_path, {})
+    write_rows(tmp_path / "study.csv", [row for row in study(seeds=(0,)) if row.evaluation == "knn"])
+    write_report([f"{tmp_path}/*.csv"], tmp_path / "out", tmp_path, {})
+    assert {path.name[:7] for path in (tmp_path / "out" / "tables").iterdir()} == {"table02", "table05"}
+    assert {path.name[:8] for path in (tmp_path / "out" / "figures").iterdir()} == {"figure03"}
 
 
 def test_torch_stays_unloaded():

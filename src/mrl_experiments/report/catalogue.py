@@ -72,13 +72,13 @@ FIGURES = (
         evaluations=("retrieval",), y="mAP@10", joined=("retrieval",),
     ),
     Figure(
-        name="figure08", title="Adaptive retrieval", paper=("table08", "table11", "table13"),
+        name="figure08", title="Retrieval against its cost", paper=("table08", "table11", "table13"),
         evaluations=("retrieval", "adaptive_retrieval", "funnel"), x="MFLOPs", y="mAP@10",
         series=("line", "evaluation", "index"), joined=("retrieval",),
         ignore=("rerank", "shortlist", "stages"),
     ),
     Figure(
-        name="figure08-unseen", title="Adaptive retrieval, unseen classes", role="unseen",
+        name="figure08-unseen", title="Retrieval against its cost, unseen classes", role="unseen",
         paper=("table10", "table12", "table14"), evaluations=("retrieval", "adaptive_retrieval", "funnel"),
         x="MFLOPs", y="mAP@10", series=("line", "evaluation", "index"), joined=("retrieval",),
         ignore=("rerank", "shortlist", "stages"),

@@ -1,9 +1,14 @@
 """Which line of a table or figure a method belongs to, and how that line looks everywhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from zlib import crc32
 
 # Okabe and Ito's palette, lightened for a dark ground: told apart with every kind of colour vision.
-UNKNOWN = (("#8c564b", "#c49c94"), ("#7f7f7f", "#c7c7c7"), ("#637939", "#b5cf6b"), ("#843c39", "#d6616b"))
+OTHERS = (
+    ("#8c564b", "#d3a89c"), ("#5f6b78", "#b7c2ce"), ("#637939", "#b5cf6b"), ("#a3344b", "#ef8f9f"),
+    ("#11767c", "#5cc4ca"), ("#7b5ea7", "#b99fe0"),
+)  # fmt: skip
+OTHER_MARKERS = ("*", "h", "<", ">", "d")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ KNOWN = {
         Line("ff_svd_head", "SVD of FF's head", "D", "#a8568c", "#dd94c0", "FF, SVD of head"),
         Line("ff_prefix", "First features of FF", "v", "#b8860b", "#ecc14b", "FF, first"),
         Line("ff_random", "Random features of FF", "X", "#7a6a58", "#bda98f", "FF, random"),
+        Line("ff_random_probe", "Probe of random FF features", "X", "#7a6a58", "#bda98f", "Rand. LP"),
         Line("ff_jl", "JL of FF", "P", "#5b5ea6", "#9a9de0", "FF, JL"),
         Line("slim", "Slim. Net", "p", "#3a8fb7", "#8fd0ee"),
     )
@@ -46,8 +52,13 @@ def line(key: str) -> Line:
     """Return the look of a line: its own, or for a method not named here one that follows from the name."""
     if key in KNOWN:
         return KNOWN[key]
-    light, dark = UNKNOWN[sum(key.encode()) % len(UNKNOWN)]
-    return Line(key, _label(key), "*", light, dark)
+    if key.endswith(PROBE):
+        probed = line(key.removesuffix(PROBE))
+        return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="P")
+    number = crc32(key.encode())
+    light, dark = OTHERS[number % len(OTHERS)]
+    marker = OTHER_MARKERS[number // len(OTHERS) % len(OTHER_MARKERS)]
+    return Line(key, _label(key), marker, light, dark)
 
 
 def order(key: str) -> tuple[int, str]:
@@ -57,14 +68,12 @@ def order(key: str) -> tuple[int, str]:
 
 
 def key_of(method: str, reduction: str, evaluation: str) -> str:
-    """Name the line of a method under a reduction; probes of plain prefixes are lines of their own."""
+    """Name the line of a method under a reduction; probes are lines of their own beside trained heads."""
     key = method if reduction == "prefix" else f"{method}_{reduction}"
-    return key + PROBE if evaluation.startswith("probe") and reduction != "random" else key
+    return key + PROBE if evaluation.startswith("probe") else key
 
 
 def _label(key: str) -> str:
-    if key.endswith(PROBE):
-        return f"{line(key.removesuffix(PROBE)).label}, linear probe"
     for reduction, name in sorted(REDUCTIONS.items(), key=lambda item: -len(item[0])):
         if key.endswith(f"_{reduction}"):
             method = key.removesuffix(f"_{reduction}")

@@ -17,6 +17,7 @@ from mrl_experiments.report.series import Chart, Point, Series
 from mrl_experiments.results import ResultRow
 
 PARTS = Path(__file__).parent
+SCRIPTS = ("elements.js", "figures.js", "tables.js", "page.js")
 
 
 @dataclass
@@ -74,7 +75,8 @@ def write_page(
     sources = Sources(runs, target.parent)
     runs_read = len({row.run for row in rows})
     data = {
-        "summary": f"{len(rows):,} measurements of {runs_read} runs, beside those of arXiv:2205.13147",
+        "summary": f"{len(rows):,} measurements of {runs_read} run{'s' if runs_read > 1 else ''},"
+        " beside those of arXiv:2205.13147",
         "notes": notes,
         "charts": [_chart(chart) for chart in charts],
         "tables": [_table(grid, sources) for grid in grids],
@@ -87,15 +89,19 @@ def write_page(
     }
     # "</script>" inside a string would end the element that holds the data.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    page = (PARTS / "page.html").read_text(encoding="utf-8")
+    page = _part("page.html")
     for mark, part in (
-        ("/*style*/", (PARTS / "page.css").read_text(encoding="utf-8")),
-        ("/*script*/", (PARTS / "page.js").read_text(encoding="utf-8")),
+        ("/*style*/", _part("page.css")),
+        ("/*script*/", "".join(map(_part, SCRIPTS))),
         ("/*data*/", text),
     ):
         page = page.replace(mark, part)
     with atomic_path(target) as path:
         path.write_text(page, encoding="utf-8")
+
+
+def _part(name: str) -> str:
+    return (PARTS / name).read_text(encoding="utf-8")
 
 
 def _place(block: Block) -> dict[str, str]:

@@ -32,10 +32,8 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
     figures = [
         chart for figure in FIGURES for chart in charts(figure, ours, _beside(paper, figure), counterparts)
     ]
-    for grid in tables:
-        _write_table(grid, out / "tables")
-    for chart in figures:
-        draw(chart, out / "figures")
+    _keep_only(out / "tables", [path for grid in tables for path in _write_table(grid, out / "tables")])
+    _keep_only(out / "figures", [path for chart in figures for path in draw(chart, out / "figures")])
     _write_summary(tables, out / "tables.md")
     warnings = repeated_seeds(tables)
     write_page(out / "index.html", tables, figures, found, warnings, runs)
@@ -45,8 +43,8 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
 def repeated_seeds(tables: Sequence[Grid]) -> list[str]:
     """Name the cells in which two runs claim one seed: they differ in something that rows don't say."""
     warnings = {
-        f"{grid.block.title}: {' and '.join(sorted({row.run for row in cell.rows}))} have the same seed"
-        " and are averaged; name the rows to keep with rows=[...]"
+        f"{grid.table.title}, {grid.block.title}: rows with the same seed are averaged, from"
+        f" {' and '.join(sorted({row.run for row in cell.rows}))}; name the files to keep with rows=[...]"
         for grid in tables
         for by_metric in grid.ours.values()
         for cell in by_metric.values()
@@ -67,10 +65,19 @@ def _beside(paper: Mapping[str, list[ResultRow]], view: View) -> list[Entry]:
     return entries([row for table in view.paper for row in paper[table]])
 
 
-def _write_table(grid: Grid, folder: Path) -> None:
+def _write_table(grid: Grid, folder: Path) -> list[Path]:
+    written = []
     for suffix, form in WRITERS.items():
-        with atomic_path(folder / f"{grid.table.name}-{grid.block.slug}{suffix}") as path:
+        written.append(folder / f"{grid.table.name}-{grid.block.slug}{suffix}")
+        with atomic_path(written[-1]) as path:
             path.write_text(form(grid), encoding="utf-8")
+    return written
+
+
+def _keep_only(folder: Path, written: Sequence[Path]) -> None:
+    """Remove the tables and figures of an earlier report whose rows are gone."""
+    for path in {*folder.glob("table*-*"), *folder.glob("figure*-*")} - {*written}:
+        path.unlink()
 
 
 def _write_summary(tables: Sequence[Grid], target: Path) -> None:
