@@ -94,6 +94,11 @@ def test_the_three_forms_of_a_table_hold_the_same_numbers(rows):
         assert row[1] == (f"{float(mean) * 100:.2f} ± {float(deviation) * 100:.2f}" if mean else "–")
 
 
+def test_oddities_of_the_paper_are_said_under_the_table(rows):
+    assert "at chance level" in markdown(grid_of("table02", rows))
+    assert "Beware" not in markdown(grid_of("table01", rows))
+
+
 def test_two_runs_with_one_seed_are_named(rows):
     twin = [dataclasses.replace(row, run=row.run + "_second") for row in rows if row.method == "mrl"]
     (warning, *_) = repeated_seeds([grid_of("table01", [*rows, *twin])])

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mrl_experiments.paper import PaperRow
 from mrl_experiments.report.cells import Cell
 from mrl_experiments.report.lines import line
 from mrl_experiments.report.metrics import MISSING, metric, written
@@ -132,7 +133,14 @@ def _footnote(grid: Grid) -> str:
     counts = sorted({cell.count for by_metric in grid.ours.values() for cell in by_metric.values()})
     runs = f"{counts[0]} run" if counts == [1] else f"{'-'.join(map(str, counts))} runs, mean ± deviation"
     paper = " Paper: ImageNet, its own models." if any(map(grid.in_paper, grid.columns)) else ""
-    return f"{runs}. {MISSING}: not measured.{paper}"
+    beware = "".join(f" Beware of the paper's values: {anomaly}." for anomaly in _anomalies(grid))
+    return f"{runs}. {MISSING}: not measured.{paper}{beware}"
+
+
+def _anomalies(grid: Grid) -> list[str]:
+    cells = [grid.cell(row, column, paper=True) for row in grid.index for column in grid.columns]
+    rows = [row for cell in cells if cell for row in cell.rows]
+    return sorted({row.anomaly for row in rows if isinstance(row, PaperRow) and row.anomaly})
 
 
 def _latex_rows(rows: list[list[str]]) -> Iterator[str]:
