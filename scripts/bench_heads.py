@@ -30,7 +30,7 @@ from mrl_experiments.models.timm_backbone import TimmBackbone
 from mrl_experiments.nesting import default_dims, prefix
 
 CASES = {"images, D=2048, C=1000": (256, 2048, 1000, 40), "images, D=512, C=1000": (256, 512, 1000, 60)}
-VOCABULARY = {"tokens, D=768, C=30522": (2048, 768, 30522, 3)}
+VOCABULARY = {"tokens, D=768, C=30522": (2048, 768, 30522, 2)}
 STEP_ROUNDS = 9
 
 

@@ -1,6 +1,6 @@
 """The nested cross-entropy (Eq. 1) as one function with a hand-written backward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -83,29 +83,31 @@ class _NestedCrossEntropy(torch.autograd.Function):
         head = _Head(z.to(options.precision), parameters, options)
         kept = y != options.ignore_index
         label, counted = torch.where(kept, y, 0), kept.sum()
-        parts = []
+        parts, errors = [], []
         for chunk in head.chunks:
-            errors = head.logits(chunk)
-            parts.append(softmax_(errors, label - chunk.start))
+            errors = head.buffers(chunk)
+            target = label - chunk.start
+            parts.append([softmax_(level, target) for level in head.logits(chunk, errors)])
         rows = merge(parts)
-        whole = len(head.chunks) == 1
-        if whole:
+        if len(head.chunks) == 1:
             head.subtract_target_(errors, label)
+        else:
+            errors = []
         share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
         smooth = rows.log_sum - rows.total / head.classes
         losses = torch.lerp(rows.log_sum - rows.own, smooth, options.label_smoothing) @ share
         correct = ((rows.own > rows.rival) & kept).sum(1).float()
         ctx.mark_non_differentiable(correct, counted)
-        ctx.save_for_backward(
-            label, share, rows.log_sum, errors if whole else None, head.z, *head.weights, *head.biases
-        )
+        ctx.save_for_backward(label, share, rows.log_sum, head.z, *errors, *head.weights, *head.biases)
+        ctx.kept = len(errors)
         ctx.options, ctx.dtypes = options, [tensor.dtype for tensor in (z, *parameters)]
         return losses, correct, counted
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        label, share, log_sum, errors, z, *parameters = ctx.saved_tensors
+        label, share, log_sum, z, *rest = ctx.saved_tensors
+        errors, parameters = rest[: ctx.kept], rest[ctx.kept :]
         head = _Head(z, parameters, ctx.options)
         wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
         buffers = [
@@ -115,8 +117,10 @@ class _NestedCrossEntropy(torch.autograd.Function):
         scale = grad[:, None] * share
         with torch.autocast(z.device.type, enabled=False):
             for chunk in head.chunks:
-                if len(head.chunks) > 1:
-                    errors = head.logits(chunk).sub_(log_sum[..., None]).exp_()
+                if not ctx.kept:
+                    errors = head.buffers(chunk)
+                    for level, normaliser in zip(head.logits(chunk, errors), log_sum, strict=True):
+                        level.sub_(normaliser[:, None]).exp_()
                     head.subtract_target_(errors, label - chunk.start)
                 head.gradients(errors, scale, chunk, buffers)
         dz, *rest = (
@@ -139,21 +143,24 @@ class _Head:
         self.products = Tied if options.tied else Separate
         self.chunks = self._chunks()
 
-    def logits(self, chunk: slice) -> Tensor:
-        """Return the logits (L, B, c) of a chunk of the classes."""
-        shape = (len(self.options.dims), len(self.z), chunk.stop - chunk.start)
-        out = torch.empty(shape, dtype=self.sums, device=self.z.device)
-        weights, biases = [w[chunk] for w in self.weights], [b[chunk] for b in self.biases]
-        self.products.logits(self.z, weights, biases, self.options.dims, out)
-        return out
+    def buffers(self, chunk: slice) -> list[Tensor]:
+        """Return room for the logits of a chunk of the classes, L of (B, c)."""
+        shape = (len(self.z), chunk.stop - chunk.start)
+        return [torch.empty(shape, dtype=self.sums, device=self.z.device) for _ in self.options.dims]
 
-    def subtract_target_(self, probabilities: Tensor, label: Tensor) -> None:
-        """Turn probabilities (L, B, c) into derivatives of the losses by the logits."""
+    def logits(self, chunk: slice, out: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Fill `out` size by size; what is yielded may be overwritten at once, while it is in the cache."""
+        weights, biases = [w[chunk] for w in self.weights], [b[chunk] for b in self.biases]
+        return self.products.logits(self.z, weights, biases, self.options.dims, out)
+
+    def subtract_target_(self, probabilities: Sequence[Tensor], label: Tensor) -> None:
+        """Turn probabilities, L of (B, c), into derivatives of the losses by the logits."""
         smoothing = self.options.label_smoothing
-        subtract_target_(probabilities, label, 1 - smoothing, smoothing / self.classes)
+        for level in probabilities:
+            subtract_target_(level, label, 1 - smoothing, smoothing / self.classes)
 
     def gradients(
-        self, errors: Tensor, scale: Tensor, chunk: slice, buffers: Sequence[Tensor | None]
+        self, errors: Sequence[Tensor], scale: Tensor, chunk: slice, buffers: Sequence[Tensor | None]
     ) -> None:
         """Write a chunk's share of the gradients into the buffers of z, weights and biases."""
         z, *rest = buffers

@@ -5,7 +5,7 @@ z (B, D) and the weights come in the precision of the products, all other tensor
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,24 +34,27 @@ class Separate:
 
     @staticmethod
     def logits(
-        z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int], out: Tensor
-    ) -> None:
-        """Fill out (L, B, C)."""
-        for dim, weight, level in zip(dims, weights, out, strict=True):
-            _product(prefix(z, dim), weight.t(), level)
-        if biases:
-            out.add_(torch.stack(tuple(biases))[:, None])
+        z: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        dims: Sequence[int],
+        out: Sequence[Tensor],
+    ) -> Iterator[Tensor]:
+        """Fill L tensors (B, C) and yield each as soon as it may be overwritten."""
+        for index, (dim, weight, level) in enumerate(zip(dims, weights, out, strict=True)):
+            _product(prefix(z, dim), weight.t(), level, biases[index] if biases else None)
+            yield level
 
     @staticmethod
     def gradients(
-        errors: Tensor,
+        errors: Sequence[Tensor],
         scale: Tensor,
         z: Tensor,
         weights: Sequence[Tensor],
         dims: Sequence[int],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (L, B, C) by the logits, each row times `scale` (L, B)."""
+        """Fill `to` from the derivatives `errors` (L of (B, C)) by the logits, rows times `scale` (L, B)."""
         scaled = torch.empty_like(errors[0])
         _clear_unread(to, dims[-1])
         overwrite = to.fresh
@@ -77,24 +80,31 @@ class Tied:
 
     @staticmethod
     def logits(
-        z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int], out: Tensor
-    ) -> None:
-        """Fill out (L, B, C)."""
+        z: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        dims: Sequence[int],
+        out: Sequence[Tensor],
+    ) -> Iterator[Tensor]:
+        """Fill L tensors (B, C) and yield each as soon as it may be overwritten."""
         smaller = biases[0] if biases else None
-        for block, level in zip(_blocks(dims), out, strict=True):
+        for index, (block, level) in enumerate(zip(_blocks(dims), out, strict=True)):
             _product(z[:, block], weights[0][:, block].t(), level, smaller)
+            if index:
+                yield out[index - 1]
             smaller = level
+        yield out[-1]
 
     @staticmethod
     def gradients(
-        errors: Tensor,
+        errors: Sequence[Tensor],
         scale: Tensor,
         z: Tensor,
         weights: Sequence[Tensor],
         dims: Sequence[int],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (L, B, C) by the logits, each row times `scale` (L, B)."""
+        """Fill `to` from the derivatives `errors` (L of (B, C)) by the logits, rows times `scale` (L, B)."""
         total = torch.zeros_like(errors[0])
         _clear_unread(to, dims[-1])
         for block, error, factor in reversed(list(zip(_blocks(dims), errors, scale, strict=True))):
