@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -13,10 +14,21 @@ from mrl_experiments.runs import Run
 PREFIX = "method."  # of the method's parameters in a checkpoint of the LightningModule
 
 
+def construct(node: DictConfig, **arguments: Any) -> Any:
+    """Instantiate a node of the configuration; a UserError from inside comes out as it is."""
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        raise cause or error from None
+
+
 def build_method(cfg: DictConfig, *, channels: int, size: int, num_classes: int) -> Method:
     """Build backbone and heads for images (channels, size, size) of `num_classes` classes."""
-    backbone = instantiate(cfg.model)(channels=channels, size=size)
-    method = instantiate(cfg.loss)(backbone=backbone, num_classes=num_classes)
+    backbone = construct(cfg.model)(channels=channels, size=size)
+    method = construct(cfg.loss)(backbone=backbone, num_classes=num_classes)
     assert isinstance(method, Method)
     return method
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mrl_experiments.build import build_method
+from mrl_experiments.build import build_method, construct
 from mrl_experiments.files import write_json
 from mrl_experiments.runs import Run, claim, run_of
 from mrl_experiments.training.metrics_file import MetricsFile
@@ -35,12 +34,12 @@ def train(cfg: DictConfig) -> None:
             _report(run, summary["validation"])
         return
     pl.seed_everything(cfg.seed + rank, verbose=False)
-    data = instantiate(cfg.data)
+    data = construct(cfg.data)
     inputs = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
-    module = NestedModule(build_method(cfg, **inputs), instantiate(cfg.optim), inputs, data.batch_size)
+    module = NestedModule(build_method(cfg, **inputs), construct(cfg.optim), inputs, data.batch_size)
     module = module.to(memory_format=torch.channels_last)
     loggers = build_loggers(cfg, run)
-    trainer = instantiate(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)
+    trainer = construct(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)
     _fit(trainer, module, data, run)
     if trainer.is_global_zero:
         write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})

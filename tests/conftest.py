@@ -1,0 +1,21 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/commands.py
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_cache(tmp_path_factory):
+    """Keep prepared data out of the user's cache, and share it among the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MRL_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("WANDB_MODE", "offline")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)

@@ -1,0 +1,115 @@
+"""The train command end to end, in this process where it can be and in others where it must."""
+
+import csv
+import json
+
+import pytest
+from commands import ROOT, TINY, run
+from hydra import compose, initialize_config_dir
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.training.train import train
+
+
+def config(tmp_path, *overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(
+            "train", [*TINY, f"root={tmp_path}", "data.loader=torch", "data.workers=1", *overrides]
+        )
+
+
+def metrics(run_folder):
+    with (run_folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_configuration_metrics_checkpoint_and_summary(tmp_path, capsys):
+    train(config(tmp_path, "trainer.log_every_n_steps=5"))
+    folder = tmp_path / "runs" / "mrl_tiny_digits_s0"
+    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "metrics.csv", "finished.json"}
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    rows = metrics(folder)
+    assert {row["metric"] for row in rows} == {
+        *("train/loss", "train/top1", "lr", "images_per_s", "val/loss", "val/top1", "val/top5"),
+    }
+    summary = json.loads((folder / "finished.json").read_text())["validation"]
+    dims = {row["dim"] for row in rows if row["metric"] == "val/top1"}
+    assert set(summary) == dims and len(dims) > 1
+    assert "next: python embed.py run=mrl_tiny_digits_s0" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
+    train(config(tmp_path, "epochs=1"))
+    before = (tmp_path / "runs/mrl_tiny_digits_s0/metrics.csv").read_bytes()
+    train(config(tmp_path, "epochs=1", "trainer.log_every_n_steps=1"))
+    assert "is finished already" in capsys.readouterr().out
+    assert (tmp_path / "runs/mrl_tiny_digits_s0/metrics.csv").read_bytes() == before
+
+
+def test_another_configuration_of_the_same_name_is_refused(tmp_path):
+    train(config(tmp_path, "epochs=1"))
+    with pytest.raises(UserError, match=r"optim\.lr: 0\.\d+ there, 0\.01 now"):
+        train(config(tmp_path, "epochs=1", "optim.lr=0.01"))
+    train(config(tmp_path, "epochs=1", "optim.lr=0.01", "tag=_slow"))
+    assert (tmp_path / "runs/mrl_tiny_digits_s0_slow/finished.json").exists()
+
+
+def test_a_loss_that_becomes_nan_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"NaN or infinite at step \d+"):
+        train(config(tmp_path, "optim.lr=1e30", "optim.warmup_epochs=1", "trainer.precision=32-true"))
+    folder = tmp_path / "runs/mrl_tiny_digits_s0"
+    assert not (folder / "finished.json").exists()
+    assert not (folder / "checkpoints/last.ckpt").exists()  # there never was a good one
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["loss.dims=[16,8]"], "8 comes after 16"),
+        (["loss.dims=[8,4096]"], "larger than the backbone's width"),
+        (["loss.weights=[1,2]"], "2 values for"),
+        (["model.arch=resnet_fifty"], "not a timm architecture"),
+        (["loss=ff", "loss.dim=100000"], "100000"),
+        (["data.batch_size=5000"], "exceeds the training set"),
+        (["data.loader=quick"], "auto, ffcv or torch"),
+    ],
+)
+def test_bad_input_is_named_before_work_is_spent(tmp_path, overrides, complaint):
+    with pytest.raises(UserError, match=complaint):
+        train(config(tmp_path, *overrides))
+
+
+@pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
+@pytest.mark.parametrize("optim", ["sgd_cyclic", "adamw_cosine"])
+def test_every_method_and_optimiser_learns_a_step(tmp_path, loss, optim):
+    train(config(tmp_path, f"loss={loss}", f"optim={optim}", "epochs=1", "trainer.limit_train_batches=2"))
+
+
+def test_gradient_accumulation_counts_optimiser_steps(tmp_path):
+    train(config(tmp_path, "trainer.accumulate_grad_batches=4", "data.batch_size=32"))
+    rates = [row for row in metrics(tmp_path / "runs/mrl_tiny_digits_s0") if row["metric"] == "lr"]
+    assert int(rates[-1]["step"]) == 2 * 11  # 44 batches of 32 an epoch, a step after each fourth
+
+
+@pytest.mark.slow
+def test_the_command_prints_one_error_without_a_traceback(tmp_path):
+    done = run("train.py", *TINY, f"root={tmp_path}", "loss.dims=[8,8]")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: loss.dims=[8, 8]: 8 is repeated\n  expected: ")
+    assert "Traceback" not in done.stderr
+    debug = run("train.py", *TINY, f"root={tmp_path}", "loss.dims=[8,8]", "debug=true")
+    assert debug.returncode != 0 and "Traceback" in debug.stderr
+    unknown = run("train.py", "optim.learning_rate=1")
+    assert unknown.returncode != 0 and "learning_rate" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_outlives_a_failing_run_says_so_and_skips_what_is_done(tmp_path):
+    sweep = [*TINY, f"root={tmp_path}", "epochs=1", "-m", "loss=ff", "loss.dim=8,100000,16"]
+    first = run("train.py", *sweep)
+    assert first.returncode == 1
+    assert "2 of 3 runs finished" in first.stdout and "loss.dim=100000" in first.stderr
+    finished = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/finished.json"))
+    assert finished == ["ff_tiny_digits_d16_s0", "ff_tiny_digits_d8_s0"]
+    assert run("train.py", *sweep).stdout.count("is finished already") == 2
