@@ -178,14 +178,16 @@ def bench_evaluator(rounds: int, console: Console) -> float:
 def bench_metrics(rounds: int, console: Console) -> float:
     """Compare what only the per-size top-1 needs, at D=2048, with the MRL-E pass that yields it."""
     case = Case(*CASES["images, D=2048, C=1000"][:3])
-    logits = torch.randn(len(case.dims), len(case.z), case.tied.out_features)
-    index = case.y.expand(len(case.dims), -1)[..., None]
-    own = logits.gather(-1, index)
+    levels = [torch.randn(len(case.z), case.tied.out_features) for _ in case.dims]
+    index = case.y[:, None]
+    own = [level.gather(1, index) for level in levels]
+    rival = torch.randn(len(case.dims), len(case.z))  # the maximum is taken in any case
 
     def metrics() -> Tensor:
-        rival = logits.scatter_(-1, index, -torch.inf)[..., 0]  # its maximum is taken in any case
-        logits.scatter_(-1, index, own)
-        return (own[..., 0] > rival).sum(1).float()
+        for level, value in zip(levels, own, strict=True):
+            level.scatter_(1, index, -torch.inf)
+            level.scatter_(1, index, value)
+        return (torch.stack(own)[..., 0] > rival).sum(1).float()
 
     seconds = interleaved({"pass": lambda: case.mrl_e().backward(), "metrics": metrics}, rounds)
     share = ratio(seconds["metrics"], seconds["pass"])

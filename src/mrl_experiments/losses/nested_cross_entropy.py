@@ -123,11 +123,11 @@ class _NestedCrossEntropy(torch.autograd.Function):
                         level.sub_(normaliser[:, None]).exp_()
                     head.subtract_target_(errors, label - chunk.start)
                 head.gradients(errors, scale, chunk, buffers)
-        dz, *rest = (
+        dz, *others = (
             buffer if buffer is None else buffer.to(dtype)
             for buffer, dtype in zip(buffers, ctx.dtypes, strict=True)
         )
-        return dz, None, None, *rest
+        return dz, None, None, *others
 
 
 class _Head:
@@ -163,8 +163,8 @@ class _Head:
         self, errors: Sequence[Tensor], scale: Tensor, chunk: slice, buffers: Sequence[Tensor | None]
     ) -> None:
         """Write a chunk's share of the gradients into the buffers of z, weights and biases."""
-        z, *rest = buffers
-        part = [buffer if buffer is None else buffer[chunk] for buffer in rest]
+        z, *others = buffers
+        part = [buffer if buffer is None else buffer[chunk] for buffer in others]
         to = Gradients(z, part[: self.count], part[self.count :], fresh=chunk.start == 0)
         weights = [weight[chunk] for weight in self.weights]
         self.products.gradients(errors, scale, self.z, weights, self.options.dims, to)
