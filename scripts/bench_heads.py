@@ -206,6 +206,7 @@ def main() -> None:
         return max(1, round(rounds * factor))
 
     console = Console()
+    console.print(f"threads: {torch.get_num_threads()}")
     figures: dict[str, float] = {}
     for title, (batch, width, classes, rounds) in (CASES | VOCABULARY).items():
         ratios = bench_case(title, Case(batch, width, classes), scaled(rounds), console)

@@ -86,8 +86,12 @@ class _NestedCrossEntropy(torch.autograd.Function):
         parts, errors = [], []
         for chunk in head.chunks:
             errors = head.buffers(chunk)
-            target = label - chunk.start
-            parts.append([softmax_(level, target) for level in head.logits(chunk, errors)])
+            parts.append(
+                [
+                    softmax_(level, label - chunk.start, with_total=options.label_smoothing > 0)
+                    for level in head.logits(chunk, errors)
+                ]
+            )
         rows = merge(parts)
         if len(head.chunks) == 1:
             head.subtract_target_(errors, label)

@@ -15,7 +15,7 @@ class Rows(NamedTuple):
     """What a loss needs of each row of logits: (B,) for one size, (L, B) for all.
 
     own: the label's logit. rival: the highest other one. log_sum: log of the sum of exponentials.
-    total: sum of the logits.
+    total: sum of the logits, or 0 where it was not asked for.
     """
 
     own: Tensor
@@ -24,10 +24,10 @@ class Rows(NamedTuple):
     total: Tensor
 
 
-def softmax_(logits: Tensor, label: Tensor) -> Rows:
+def softmax_(logits: Tensor, label: Tensor, *, with_total: bool) -> Rows:
     """Turn a chunk's logits (B, c) of one size into their soft-max, in place, and describe each row."""
     index, inside = _index(logits, label)
-    total = logits.sum(1)
+    total = logits.sum(1) if with_total else logits.new_zeros(len(logits))
     value = logits.gather(1, index)
     own = value.masked_fill(~inside, -torch.inf)
     logits.scatter_(1, index, value.masked_fill(inside, -torch.inf))
