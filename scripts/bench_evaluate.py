@@ -3,10 +3,10 @@
     python scripts/bench_evaluate.py
 
 The one-pass search, at all sizes and at the largest, and FAISS's exact search at the largest take turns on
-the same vectors; ratios are medians over turns. Times are CPU seconds of the process, threads added up, so that
-other programs on the machine count little. The last line is one JSON object:
+the same vectors, with one thread; ratios are medians over turns. Times are CPU seconds, so that other
+programs on the machine count little. The last line is one JSON object:
 
-    knn_all_dims_ratio              all sizes {8, ..., D} / the largest alone, the larger value over all D
+    knn_all_dims_ratio              all sizes {8, ..., D} / the largest alone, the larger value over both D
     knn_all_dims_over_faiss_ratio   the same against FAISS's exact search at the largest size
     knn_interpolated_dims_ratio     with the sizes halfway between as well / the largest alone
     knn_metrics_seconds             wall seconds to recompute k-NN accuracy from kept neighbours
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -39,10 +40,12 @@ CLASSES = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--database", type=int, default=100_000, help="vectors")
-    parser.add_argument("--queries", type=int, default=2000)
+    parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--k", type=int, default=100, help="neighbours, as evaluation=retrieval needs")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
     table = Table(
         "D", "search", "sizes", "CPU s", "/ largest alone", "/ FAISS", title="k-NN, median of turns"
     )
