@@ -1,0 +1,131 @@
+"""Every option of every group of train.yaml composes and instantiates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import ROOT
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+from mrl_experiments.build import build_method, construct
+from mrl_experiments.runs import Run, run_name
+from mrl_experiments.training.optim import Length
+from mrl_experiments.training.trainer import build_loggers
+
+CONF = ROOT / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(
+        str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml")
+    )
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def method_of(cfg, size=32):
+    return build_method(cfg, channels=1, size=size, num_classes=7)
+
+
+@pytest.mark.parametrize("option", options("model"))
+def test_models(option):
+    arch = ["model.arch=test_vit"] if option == "timm" else []
+    cfg = composed("data=digits", f"model={option}", *arch)
+    method = method_of(cfg, size=224 if "vit" in option else 32)
+    assert method.backbone.width == method.spec.dims[-1]
+
+
+@pytest.mark.parametrize("option", options("loss"))
+def test_losses_and_that_they_share_their_keys(option):
+    cfg = composed("data=digits", f"loss={option}")
+    assert method_of(cfg).spec.dims[-1] == 512
+    assert {"name", "dim", "dims", "weights", "label_smoothing"} <= set(cfg.loss)
+
+
+@pytest.mark.parametrize("option", options("optim"))
+def test_optimisers(option):
+    cfg = composed("data=digits", f"optim={option}")
+    optimizer, _ = construct(cfg.optim)(method_of(cfg), Length(10, 2, 64))
+    assert optimizer.param_groups[0]["weight_decay"] == cfg.optim.weight_decay
+    assert set(cfg.optim) == set(composed("data=digits", "optim=sgd_cyclic").optim)
+
+
+@pytest.mark.parametrize("option", options("trainer"))
+def test_trainers(option, tmp_path):
+    cfg = composed("data=digits", f"trainer={option}", "logger=csv")
+    run = Run(tmp_path)
+    make = instantiate(cfg.trainer, max_epochs=3)
+    if option == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            with pytest.raises(Exception, match="no GPU"):
+                make(run=run, loggers=[])
+            return
+    assert make(run=run, loggers=build_loggers(cfg, run)).max_epochs == 3
+
+
+@pytest.mark.parametrize("option", options("logger"))
+def test_loggers(option, tmp_path):
+    cfg = composed("data=digits", f"logger={option}")
+    assert build_loggers(cfg, Run(tmp_path))[0].name == tmp_path.name
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A tree of 2 classes x 6 small photographs, in train and val."""
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("n01", "n02"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.jpg")
+    return root
+
+
+@pytest.mark.parametrize("option", options("data"))
+def test_data(option, photographs):
+    overrides = [f"data.root={photographs}"] if option in ("image_folder", "imagenet") else []
+    if option == "imagenet_betons":
+        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        beton = composed_beton(photographs)
+        overrides = [f"data.betons.train={beton}", f"data.betons.val={beton}"]
+    if option.startswith("kanji") and not Path("/usr/share/edict/kanjidic").exists():
+        pytest.skip("the Kanji fonts and dictionary are not installed")
+    cfg = composed(f"data={option}", *overrides)
+    data = construct(cfg.data)
+    assert data.num_classes >= 2 and data.channels in (1, 3) and data.size > 0
+    assert set(cfg.data) == set(composed("data=digits").data)
+
+
+def composed_beton(photographs):
+    data = construct(composed("data=image_folder", f"data.root={photographs}", "data.loader=ffcv").data)
+    return data.samples("train")
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_experiments_compose_and_name_their_run(option, photographs):
+    cfg = composed(f"experiment={option}", f"data.root={photographs}")
+    assert run_name(cfg)
+    assert OmegaConf.to_container(cfg, resolve=True)
+    assert not OmegaConf.missing_keys(cfg)
+
+
+def test_the_papers_recipe_is_section_1(photographs):
+    cfg = composed("experiment=paper/resnet50_imagenet", f"data.root={photographs}")
+    assert (cfg.epochs, cfg.optim.lr, cfg.optim.lr_images, cfg.optim.weight_decay) == (40, 0.425, 1024, 1e-4)
+    assert (cfg.model.arch, cfg.model.blurpool, cfg.loss.label_smoothing) == ("resnet50", True, 0.1)
+    assert OmegaConf.to_container(cfg.data.resolution) == {
+        "start": 160,
+        "end": 192,
+        "start_epoch": 29,
+        "end_epoch": 34,
+    }
