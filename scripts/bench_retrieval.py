@@ -62,10 +62,12 @@ class Contestant:
 def load(arguments: Sequence[str]) -> tuple[Embeddings, Embeddings]:
     """Return the database and the queries that the command line names."""
     named = dict(argument.split("=", 1) for argument in arguments)
-    runs = sorted(Path("outputs/runs").glob("*/embeddings/kanji4k/database"), key=lambda p: p.stat().st_mtime)
-    if not runs and len(named) < 2:
+    found = sorted(
+        Path("outputs/runs").glob("*/embeddings/kanji4k/database"), key=lambda p: p.stat().st_mtime
+    )
+    if "database" not in named and not found:
         raise UserError("no run has kanji4k embeddings", remedy="python embed.py run=... data=kanji4k")
-    folder = Path(named.get("database", str(runs[-1]) if runs else ""))
+    folder = Path(named["database"]) if "database" in named else found[-1]
     database = embeddings.load(folder)
     if len(database) < SMALLEST_DATABASE:
         raise UserError(f"{len(database)} database vectors", expected=f"at least {SMALLEST_DATABASE}")
