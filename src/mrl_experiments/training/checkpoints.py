@@ -16,7 +16,7 @@ from mrl_experiments.files import atomic_path
 from mrl_experiments.runs import Run
 from mrl_experiments.training.module import NestedModule
 
-TERMINATED = 128 + signal.SIGTERM  # exit status after a saved SIGTERM
+TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was asked to stop and saved its work
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -31,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(pl.callbacks.Checkpoint):
-    """Save `last.ckpt` after each epoch, every `minutes`, and on SIGTERM.
+    """Save `last.ckpt` after each epoch, every `minutes`, and on SIGTERM or Ctrl-C.
 
     Nothing is saved once the loss is NaN: the checkpoint on disk stays the last good one.
     """
@@ -42,11 +42,12 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self._terminated = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over SIGTERM: Lightning's own handler communicates inside the handler, which can hang DDP."""
-        signal.signal(signal.SIGTERM, self._remember_signal)
+        """Take over the signals: Lightning's own handler communicates meanwhile, which can hang DDP."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
         self._saved_at = time.monotonic()
 
-    def _remember_signal(self, signum: int, frame: FrameType | None) -> None:
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
         self._terminated = True
 
     def on_train_batch_end(
@@ -58,7 +59,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         if terminated or due:
             self._save(trainer, pl_module)
         if terminated:
-            print(f"\nSIGTERM: saved step {trainer.global_step}; the same command resumes", flush=True)
+            print(f"\nstopped and saved at step {trainer.global_step}; the same command resumes", flush=True)
             raise SystemExit(TERMINATED)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

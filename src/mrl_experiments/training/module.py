@@ -1,6 +1,6 @@
 """The LightningModule: a method, its optimiser, and per-size metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.nested_accuracy import nested_hits
 from mrl_experiments.losses.method import Method, StepOutput
 from mrl_experiments.training.optim import Length
 
@@ -96,8 +97,7 @@ class NestedModule(pl.LightningModule):
         images, labels, index = batch
         own = index % self.trainer.world_size == self.trainer.global_rank
         logits = self.method.logits(self.method.embed(images))
-        for row, values in enumerate(logits.values()):
-            self._val_sums[row] += _sums(values[own].float(), labels[own])
+        self._val_sums += _sums({dim: level[own] for dim, level in logits.items()}, labels[own])
 
     def on_validation_epoch_end(self) -> None:
         """Add up the ranks and publish the result."""
@@ -160,13 +160,12 @@ class StepSums:
         }
 
 
-def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return (4,) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
-    rank = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
-    hits = [(rank < k).sum() for k in (1, 5)]
-    return torch.stack(
-        [F.cross_entropy(logits, labels, reduction="sum"), *hits, rank.new_tensor(len(labels))]
-    )
+def _sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
+    """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
+    losses = [F.cross_entropy(level.float(), labels, reduction="sum") for level in logits.values()]
+    hits = nested_hits(logits, labels).to(losses[0].dtype)
+    counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
+    return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
 
 
 def _gather_random_states() -> list[tuple[Tensor, Tensor | None]]:

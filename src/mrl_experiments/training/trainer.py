@@ -85,6 +85,7 @@ def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
             save_dir=run.folder,
             mode="online" if online else "offline",
         )
+        wandb._wandb_init.pop("anonymous", None)  # Lightning still passes what wandb now warns about
         loggers.append(wandb)
     return loggers
 
