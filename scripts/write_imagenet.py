@@ -7,7 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mrl_experiments.data.beton import Storage, check_beton, write_beton
+from mrl_experiments.data.beton import Storage, check_beton
+from mrl_experiments.data.beton_writer import write_beton
 from mrl_experiments.data.cache import default_workers, progress
 from mrl_experiments.data.image_folder import ImageFolder
 from mrl_experiments.errors import UserError
@@ -26,7 +27,8 @@ def main() -> None:
     for split, storage in STORAGE.items():
         target = arguments.out / f"{split}.beton"
         if target.exists():
-            print(f"{target} is there: {check_beton(target):,} images")
+            count = check_beton(target, channels=source.channels, num_classes=source.num_classes)
+            print(f"{target} is there: {count:,} images")
             continue
         samples = source.open(split)
         with (

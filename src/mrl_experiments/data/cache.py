@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mrl_experiments.data.beton import Storage, check_beton, write_beton
-from mrl_experiments.data.source import Source
+from mrl_experiments.data.beton import Storage
+from mrl_experiments.data.beton_writer import write_beton
+from mrl_experiments.data.parallel import share
+from mrl_experiments.data.read_image import read_image
+from mrl_experiments.data.source import Sample, Source
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, read_json, sha256, write_json
 
@@ -44,38 +48,61 @@ class Cache:
         """Return the split's .beton file, writing it first where it is missing."""
 
         def write(path: Path) -> None:
-            samples = self.source.open(split)
+            samples = self._open(split)
             with progress(f"writing {self.source.name} {split}", len(samples)) as advance:
                 write_beton(path, samples, self.source.channels, self.storage[split], workers, advance)
 
-        path = self._prepared(split, ".beton", write)
-        check_beton(path)
-        return path
+        return self._prepared(split, ".beton", write)
 
-    def array(self, split: str) -> Path:
+    def array(self, split: str, workers: int) -> Path:
         """Return the split's images as a .npy file (N, H, W, C) uint8, writing it first where missing.
 
         Only for sources whose images have one size. Labels lie beside it as <split>.labels.npy.
         """
 
         def write(path: Path) -> None:
-            samples = self.source.open(split)
-            labels = np.empty(len(samples), dtype=np.int64)
-            shape = (len(samples), *np.asarray(samples[0][0]).shape)
-            images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-            with progress(f"writing {self.source.name} {split}", len(samples)) as advance:
-                for index in range(len(samples)):
-                    images[index], labels[index] = samples[index]
-                    advance(1)
-            images.flush()
-            with atomic_path(self.labels(split)) as temporary, temporary.open("wb") as file:
-                np.save(file, labels)
+            samples = self._open(split)
+            with atomic_path(self.labels(split)) as labels_path:
+                images = _allocate(path, (len(samples), *np.asarray(samples[0][0]).shape), np.uint8)
+                labels = _allocate(labels_path, (len(samples),), np.int64)
+
+                def fill(chunks: Iterator[range]) -> None:
+                    for index in chain.from_iterable(chunks):
+                        images[index], labels[index] = samples[index]
+
+                with progress(f"writing {self.source.name} {split}", len(samples)) as advance:
+                    share(len(samples), workers, fill, advance)
+                images.flush()
+                labels.flush()
 
         return self._prepared(split, ".npy", write)
+
+    def files(self, split: str, workers: int) -> Sequence[Sample]:
+        """Return samples that stay in their own files, after a look whether every one can be read."""
+
+        def write(path: Path) -> None:
+            samples = self.source.open(split)
+
+            def check(chunks: Iterator[range]) -> None:
+                for index in chain.from_iterable(chunks):
+                    read_image(samples[index][0], self.source.channels)
+
+            with progress(f"reading {self.source.name} {split} once", len(samples)) as advance:
+                share(len(samples), workers, check, advance)
+            path.write_text(f"{len(samples)} files can be read\n")
+
+        self._prepared(split, ".readable", write)
+        return self.source.open(split)
 
     def labels(self, split: str) -> Path:
         """Return where the labels of an array lie."""
         return self.folder / f"{split}.labels.npy"
+
+    def _open(self, split: str) -> Sequence[Sample]:
+        samples = self.source.open(split)
+        if side := self.source.size:
+            require_space(self.folder, len(samples) * side**2 * self.source.channels)
+        return samples
 
     def _prepared(self, split: str, suffix: str, write: Callable[[Path], None]) -> Path:
         path = self.folder / f"{split}{suffix}"
@@ -110,6 +137,14 @@ class Cache:
 
 def _manifest(path: Path) -> Path:
     return path.with_name(path.name + ".json")
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any, Any]:
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        # A hole in the file that cannot be filled later, on a full disk, would kill the process.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def stream(seed: int, epoch: int) -> np.uint64:
 
 
 def uniform(key, index, number):  # type: ignore[no-untyped-def]  # numba compiles this very function
-    """Return the `number`-th draw from [0, 1) for sample `index` under a stream's key."""
+    """Return the `number`-th draw (an integer or an array) from [0, 1) for sample `index` under a key."""
     bits = mix(key ^ mix(np.uint64(index) * GOLDEN + np.uint64(number)))
     return np.float64(bits >> S40) * UNIT
 
@@ -39,4 +39,5 @@ def uniform(key, index, number):  # type: ignore[no-untyped-def]  # numba compil
 def uniforms(key: np.uint64, index: int, count: int) -> NDArray[np.float64]:
     """Return the first `count` draws for one sample."""
     with np.errstate(over="ignore"):
-        return np.array([uniform(key, index, number) for number in range(count)])
+        draws: NDArray[np.float64] = uniform(key, index, np.arange(count, dtype=np.uint64))
+    return draws

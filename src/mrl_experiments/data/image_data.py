@@ -102,7 +102,7 @@ class ImageData(pl.LightningDataModule):
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(Path(cache), source, kept)
         for path in self.betons.values():
-            check_beton(Path(path))
+            self._count(Path(path))
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
@@ -114,14 +114,14 @@ class ImageData(pl.LightningDataModule):
         self.samples(split)
 
     def samples(self, split: str) -> Any:
-        """Return what the loader reads: a .beton path, or a sequence of samples."""
+        """Return what the loader reads, written or checked first: a .beton path, or a sequence of samples."""
         if split not in self.splits:
             raise UserError(f"{self.name} has no split {split}", expected=f"one of {', '.join(self.splits)}")
         if self.loader == "ffcv":
             return Path(self.betons[split]) if split in self.betons else self.cache.beton(split, self.workers)
         if self.source.size is None:
-            return self.source.open(split)
-        return ArraySamples(self.cache.array(split), self.cache.labels(split))
+            return self.cache.files(split, self.workers)
+        return ArraySamples(self.cache.array(split, self.workers), self.cache.labels(split))
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
@@ -146,7 +146,10 @@ class ImageData(pl.LightningDataModule):
         from mrl_experiments.data.ffcv_loader import FFCVLoader
 
         args = (self.channels, self.augment, self.batch_size, self.workers, seed)
-        return FFCVLoader(samples, *args).run, check_beton(samples)
+        return FFCVLoader(samples, *args).run, self._count(samples)
+
+    def _count(self, beton: Path) -> int:
+        return check_beton(beton, channels=self.channels, num_classes=self.num_classes)
 
 
 def _size(size: int | None, source: Source) -> int:

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from mrl_experiments.data import augment
 from mrl_experiments.data.augment import Augment, centre_window, random_window
-from mrl_experiments.data.beton import read_image
 from mrl_experiments.data.draws import stream, uniforms
 from mrl_experiments.data.order import Batches
+from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.source import Image, Sample
 
 Item = tuple[Tensor, int, int]
@@ -67,7 +67,8 @@ class Augmented(Dataset[Item]):
             top, left, h, w = centre_window(height, width, self.how.centre if draws is None else 1.0)
         picture = Pillow.fromarray(pixels.squeeze(-1) if self.channels == 1 else pixels)
         box = (left, top, left + w, top + h)
-        resized = picture.resize((self.size, self.size), Pillow.Resampling.BOX, box=box)
+        # Of Pillow's filters this one is nearest to FFCV's, the average over the area of a pixel.
+        resized = picture.resize((self.size, self.size), Pillow.Resampling.HAMMING, box=box)
         return np.asarray(resized).reshape(self.size, self.size, self.channels)
 
 

@@ -1,0 +1,95 @@
+"""Writing FFCV's .beton files with worker processes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_experiments.data.beton import Storage
+from mrl_experiments.data.parallel import share
+from mrl_experiments.data.read_image import read_image
+from mrl_experiments.data.source import Sample
+from mrl_experiments.files import raise_if_disk_full
+
+PAGE_SIZES = [1 << bits for bits in range(21, 32)]
+UNKNOWN_SIZE = 1 << 26  # bytes of the largest image, where the files may hold any
+
+
+def write_beton(
+    path: Path,
+    samples: Sequence[Sample],
+    channels: int,
+    storage: Storage,
+    workers: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Write `samples` to `path`, calling `advance(n)` as n more are done.
+
+    Images and labels do not depend on `workers`; where in the file an image lies does.
+    Raises UserError for a sample that cannot be read, a full disk, or a worker that died.
+    """
+    from ffcv.memory_allocator import MemoryAllocator
+    from ffcv.writer import DatasetWriter
+
+    class Writer(DatasetWriter):
+        def _write_common(self, num_samples: int, queue_content: Any, work_fn: Any, extra: Any) -> None:
+            # Instead of FFCV's own, which waits for ever for a worker that died.
+            self.num_samples = num_samples
+            self.prepare()
+            try:
+                allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
+                work = _encoder(self, samples, channels, allocator)
+                parts = share(num_samples, self.num_workers, work, advance)
+                self.finalize([allocation for part in parts for allocation in part])
+            finally:
+                self.metadata_sm.close()
+                self.metadata_sm.unlink()
+
+    largest = _largest_image(samples, channels, storage)
+    page = next(size for size in PAGE_SIZES if size >= 4 * largest or size == PAGE_SIZES[-1])
+    writer = Writer(str(path), _fields(samples, channels, storage), page, max(1, workers))
+    try:
+        writer.from_indexed_dataset(samples)
+    except OSError as error:
+        raise_if_disk_full(error, path)
+        raise
+
+
+def _encoder(
+    writer: Any, samples: Sequence[Sample], channels: int, allocator: Any
+) -> Callable[[Iterator[range]], Any]:
+    from ffcv.writer import handle_sample
+
+    def encode(chunks: Iterator[range]) -> Any:
+        metadata = np.frombuffer(writer.metadata_sm.buf, dtype=writer.metadata_type)
+        with allocator:
+            for indices in chunks:
+                for index in indices:
+                    value, label = samples[index]
+                    np.random.seed(index)  # FFCV draws with it which images become JPEG
+                    sample = (read_image(value, channels), label)
+                    handle_sample(sample, index, metadata.dtype.names, metadata, allocator, writer.fields)
+        return allocator.allocations
+
+    return encode
+
+
+def _fields(samples: Sequence[Sample], channels: int, storage: Storage) -> dict[str, Any]:
+    from ffcv.fields import IntField, NDArrayField, RGBImageField
+
+    if channels == 3:
+        image: Any = RGBImageField(
+            storage.mode, storage.max_size, None, storage.jpeg_quality, storage.jpeg_share
+        )
+    else:
+        image = NDArrayField(np.dtype("uint8"), read_image(samples[0][0], channels).shape)
+    return {"image": image, "label": IntField()}
+
+
+def _largest_image(samples: Sequence[Sample], channels: int, storage: Storage) -> int:
+    """Bound the bytes of one image, without reading all: a bound on the side, or the first image's size."""
+    if storage.max_size:
+        return storage.max_size**2 * channels
+    first = samples[0][0]
+    return first.nbytes if isinstance(first, np.ndarray) else UNKNOWN_SIZE
