@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mrl_experiments.build import load_method
+from mrl_experiments.build import construct, load_method
 from mrl_experiments.data.cache import progress
 from mrl_experiments.embeddings import create, is_complete, open_arrays, seal
 from mrl_experiments.errors import UserError
@@ -59,7 +58,7 @@ def build_fabric(trainer: DictConfig) -> Fabric:
 def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
     config = run.config
     described = cfg.get("data") or config.data
-    data = instantiate(described)
+    data = construct(described)
     splits = list(cfg.splits or data.splits)
     unknown = [split for split in splits if split not in data.splits]
     if unknown:

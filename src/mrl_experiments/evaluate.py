@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from mrl_experiments.build import construct
 from mrl_experiments.embeddings import META, Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import default_dims, interpolated_dims
@@ -55,7 +55,7 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     evaluation, reduction: the names under which rows are filed.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    measure, reduce = instantiate(cfg.evaluation), instantiate(cfg.reduction)
+    measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
     jobs = [_job(cfg, run, reduce.needs_train) for run in find_runs(Path(cfg.root), cfg.run)]
     for job in jobs:
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))

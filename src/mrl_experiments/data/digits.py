@@ -17,7 +17,7 @@ class Digits:
     name, num_classes, channels = "digits", 10, 1
     splits: tuple[str, ...] = ("train", "val")
 
-    def __init__(self, scale: int = 2, val_share: float = 0.2, seed: int = 0) -> None:
+    def __init__(self, scale: int = 4, val_share: float = 0.2, seed: int = 0) -> None:
         self.scale, self.val_share, self.seed = scale, val_share, seed
         self.size: int | None = 8 * scale
 

@@ -51,7 +51,7 @@ def adaptive_classification(
     heads = _heads(queries)
     exits = read_exits(queries.features, heads, _cascade_dims(queries, heads, dims))
     scores = _scores(exits, queries.labels, heads, policies, splits, fit_share)
-    tta = f"tta={'flip' if queries.meta.get('tta') else 'none'}"
+    tta = f"tta={'flip' if queries.meta.get('tta', 'none') != 'none' else 'none'}"
     yield from _summaries(scores, tta)
     yield from _oracle_rows(exits, queries.labels, f"policy=oracle {tta}")
 

@@ -69,6 +69,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, NestedModule)
         pl_module.check_finite()
+        pl_module.check_weights()
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
 
