@@ -52,10 +52,7 @@ def read_key(address):  # type: ignore[no-untyped-def]
 
 
 class Window(ResizedCropRGBImageDecoder):
-    """Decode the window of an RGB image that `augment` names and resize it to a square.
-
-    `size` may change between epochs; FFCV asks for it when it allocates an epoch's memory.
-    """
+    """Decode the window of an RGB image that `augment` names and resize it to a square of `size`."""
 
     def __init__(self, size: int, how: Augment, key: np.ndarray | None) -> None:
         super().__init__((size, size))

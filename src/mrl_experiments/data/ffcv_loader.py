@@ -36,7 +36,7 @@ class PlannedLoader(Loader):
 
 
 class FFCVLoader:
-    """Batches of one split; compiled at first use, which costs some seconds once a process."""
+    """Batches of one split; compiled at the first use of a side length, which costs some seconds."""
 
     def __init__(
         self, path: Path, channels: int, how: Augment, batch_size: int, workers: int, seed: int | None
@@ -44,8 +44,7 @@ class FFCVLoader:
         self.path, self.channels, self.how = path, channels, how
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self._key = None if seed is None else np.zeros(1, dtype=np.uint64)
-        self._loader: PlannedLoader | None = None
-        self._size = 0
+        self._loaders: dict[int, PlannedLoader] = {}  # by side length
 
     def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
         """Yield (images, labels, index) for lists of sample indices at a side length.
@@ -55,10 +54,11 @@ class FFCVLoader:
         if self._key is not None and self.seed is not None:
             self._key[0] = stream(self.seed, epoch)
         plan = np.concatenate(batches)
-        if self._loader is None or size != self._size:
-            self._loader, self._size = self._compile(plan, size), size
-        self._loader.plan = plan
-        for index, (images, labels) in zip(batches, self._loader, strict=True):
+        if size not in self._loaders:
+            self._loaders[size] = self._compile(plan, size)
+        loader = self._loaders[size]
+        loader.plan = plan
+        for index, (images, labels) in zip(batches, loader, strict=True):
             yield images, labels[:, 0], torch.from_numpy(index)
 
     def _compile(self, plan: NDArray[np.int64], size: int) -> PlannedLoader:

@@ -1,0 +1,140 @@
+"""Real FFCV files: what is in them, and what is wrong with others."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrl_experiments.data.beton import FIELD, HEADER, Storage, check_beton
+from mrl_experiments.errors import UserError
+
+pytest.importorskip("ffcv", reason="FFCV is not installed")
+from ffcv.fields import FloatField, IntField
+from ffcv.reader import Reader
+from ffcv.writer import DatasetWriter
+
+from mrl_experiments.data.beton_writer import write_beton
+
+RNG = np.random.default_rng(0)
+SMALL = Storage(max_size=100)
+PHOTOGRAPHS = [
+    (RNG.integers(0, 256, (20 + 3 * i % 50, 90 - i % 40, 3), dtype=np.uint8), i % 7) for i in range(150)
+]
+
+
+def written(path, samples=PHOTOGRAPHS, channels=3, storage=SMALL, workers=2):
+    counts = []
+    write_beton(path, samples, channels, storage, workers, counts.append)
+    assert sum(counts) == len(samples)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("beton") / "whole.beton")
+
+
+def images(path):
+    """Return the stored bytes and labels by sample, as FFCV's reader finds them."""
+    reader, content = Reader(str(path)), path.read_bytes()
+    places = {int(sample): (int(start), int(size)) for sample, start, size in reader.alloc_table}
+    return [
+        (content[places[i][0] : sum(places[i])], int(reader.metadata[i]["f1"]))
+        for i in range(reader.num_samples)
+    ]
+
+
+def test_pixels_and_labels_come_back(whole):
+    for (stored, label), (image, expected) in zip(images(whole), PHOTOGRAPHS, strict=True):
+        assert stored == image.tobytes() and label == expected
+    assert check_beton(whole, channels=3, num_classes=7) == len(PHOTOGRAPHS)
+
+
+def test_content_does_not_depend_on_the_number_of_workers(tmp_path):
+    how = Storage("proportion", max_size=40, jpeg_quality=90, jpeg_share=0.5)
+    one, three = (written(tmp_path / f"{n}.beton", storage=how, workers=n) for n in (1, 3))
+    assert images(one) == images(three)
+    pictures = Reader(str(one)).metadata["f0"]
+    assert max(pictures["width"].max(), pictures["height"].max()) == 40
+    assert 0.35 < np.mean(pictures["mode"] == 0) < 0.65  # JPEG
+
+
+def test_one_channel_arrays(tmp_path):
+    digits = [(image[:16, :16, :1], label) for image, label in PHOTOGRAPHS]
+    path = written(tmp_path / "digits.beton", digits, channels=1)
+    assert [stored for stored, _ in images(path)] == [image.tobytes() for image, _ in digits]
+    assert check_beton(path, channels=1, num_classes=7) == len(digits)
+    with pytest.raises(UserError, match=r"has the fields \{'image': 4"):
+        check_beton(path, channels=3, num_classes=7)
+
+
+@given(st.floats(0, 1, exclude_max=True))
+@settings(max_examples=40, deadline=None)
+def test_no_truncated_file_is_taken(whole, share):
+    part = whole.with_name("part.beton")
+    shutil.copy(whole, part)
+    os.truncate(part, int(share * whole.stat().st_size))
+    with pytest.raises(UserError, match=r"scripts/write_imagenet\.py"):
+        check_beton(part, channels=3, num_classes=7)
+
+
+def test_foreign_and_damaged_files_are_refused(whole, tmp_path):
+    def refused(path, why, **kind):
+        with pytest.raises(UserError, match=why):
+            check_beton(path, **{"channels": 3, "num_classes": 7, **kind})
+
+    refused(tmp_path / "none.beton", "does not exist")
+    (tmp_path / "text.beton").write_text("no beton " * 1000)
+    refused(tmp_path / "text.beton", "not a file of FFCV")
+    fields = {"image": FloatField(), "label": IntField()}
+    DatasetWriter(str(tmp_path / "floats.beton"), fields, 1 << 21, 1).from_indexed_dataset([(0.5, 1)] * 9)
+    refused(tmp_path / "floats.beton", "has the fields")
+    refused(whole, "labels from 0 to 6, not 5 classes", num_classes=5)
+
+    damaged = bytearray(whole.read_bytes())
+    start = HEADER.itemsize + 2 * FIELD.itemsize + 5  # the address in the first sample's entry
+    damaged[start : start + 8] = (1 << 40).to_bytes(8, "little")
+    (tmp_path / "damaged.beton").write_bytes(damaged)
+    refused(tmp_path / "damaged.beton", "pixels of 1 samples")
+
+
+class Slow:
+    """Samples that take their time, in a process that says which one it is."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __len__(self):
+        return 10_000
+
+    def __getitem__(self, index):
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(0.01)
+        return PHOTOGRAPHS[index % 100]
+
+
+def test_a_worker_that_dies_ends_the_writing(tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    def kill_one():
+        while not (found := list(pids.iterdir())):
+            time.sleep(0.01)
+        os.kill(int(found[0].name), signal.SIGKILL)
+
+    threading.Thread(target=kill_one).start()
+    with pytest.raises(UserError, match="ended with status -9"):
+        written(tmp_path / "died.beton", Slow(pids))
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    with pytest.raises(UserError, match=r"broken\.jpg cannot be read as an image"):
+        written(tmp_path / "out.beton", [*PHOTOGRAPHS[:80], (broken, 0)])

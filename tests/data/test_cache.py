@@ -1,0 +1,199 @@
+"""Prepared splits are whole or absent, whatever happens while they are written."""
+
+import json
+import multiprocessing as mp
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrl_experiments.data.beton import Storage
+from mrl_experiments.data.cache import Cache, require_space
+from mrl_experiments.errors import UserError
+
+RAW = {"train": Storage(), "val": Storage()}
+KINDS = ["beton", "array"]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    if request.param == "beton":
+        pytest.importorskip("ffcv", reason="FFCV is not installed")
+    return request.param
+
+
+def prepare(kind, cache, split="train"):
+    return getattr(cache, kind)(split, 2)
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+def test_a_split_is_written_once_with_its_manifest(kind, pictures, tmp_path):
+    source = pictures(opened=tmp_path / "opened")
+    path = prepare(kind, Cache(tmp_path, source, RAW))
+    opened = source.opened.read_text()
+    assert prepare(kind, Cache(tmp_path, source, RAW)) == path
+    assert source.opened.read_text() == opened
+    manifest = json.loads(path.with_name(path.name + ".json").read_text())
+    assert manifest["samples"] == 150 and manifest["bytes"] == path.stat().st_size
+    assert manifest["classes"] == list("abcde") and len(manifest["sha256"]) == 64
+    assert manifest["identity"]["source"] == source.identity()
+
+
+def test_an_array_holds_all_images_and_labels(pictures, tmp_path):
+    source = pictures()
+    cache = Cache(tmp_path, source, RAW)
+    images, labels = np.load(cache.array("val", 2)), np.load(cache.labels("val"))
+    for image, label, sample in zip(images, labels, source.open("val"), strict=True):
+        assert np.array_equal(image, sample[0]) and label == sample[1]
+
+
+def test_whatever_changes_the_content_changes_the_folder(pictures, tmp_path):
+    caches = [
+        Cache(tmp_path, pictures(), RAW),
+        Cache(tmp_path, pictures(count=151), RAW),
+        Cache(tmp_path, pictures(), {**RAW, "train": Storage(jpeg_quality=80)}),
+    ]
+    assert len({cache.folder for cache in caches}) == 3
+    assert caches[0].folder == Cache(tmp_path, pictures(), RAW).folder
+
+
+def test_a_file_that_changed_later_is_refused(kind, pictures, tmp_path):
+    cache = Cache(tmp_path, pictures(), RAW)
+    path = prepare(kind, cache)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="has changed since it was written"):
+        prepare(kind, cache)
+    path.write_bytes(content[:-5000])
+    with pytest.raises(UserError, match="delete "):
+        prepare(kind, cache)
+
+
+def test_processes_that_prepare_at_once_write_once(kind, pictures, tmp_path):
+    source = pictures(opened=tmp_path / "opened")
+    alone = pictures(opened=tmp_path / "alone")
+    prepare(kind, Cache(tmp_path / "alone_cache", alone, RAW))
+    context = mp.get_context("fork")
+    processes = [context.Process(target=prepare, args=(kind, Cache(tmp_path, source, RAW))) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert source.opened.read_text() == alone.opened.read_text()
+
+
+SLOWLY = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from mrl_experiments.data.beton import Storage
+from mrl_experiments.data.cache import Cache
+
+class Slow:
+    name, num_classes, channels, size, splits = "slow", 2, 1, 16, ("train",)
+    def identity(self): return {}
+    def manifest(self, split): return {}
+    def open(self, split): return self
+    def __len__(self): return 1000
+    def __getitem__(self, index):
+        if len(sys.argv) > 3 and index > 100:
+            Path(sys.argv[3]).touch()
+            time.sleep(0.01)
+        return np.full((16, 16, 1), index % 251, dtype=np.uint8), index % 2
+
+path = getattr(Cache(Path(sys.argv[1]), Slow(), {"train": Storage()}), sys.argv[2])("train", 2)
+print(path)
+"""
+
+
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_killed_writer_leaves_nothing_that_is_taken_and_no_process(kind, tmp_path):
+    begun = tmp_path / "begun"
+    writer = subprocess.Popen([sys.executable, "-c", SLOWLY, tmp_path / "cache", kind, begun])
+    while not begun.exists():
+        assert writer.poll() is None
+        time.sleep(0.05)
+    workers = children(writer.pid)
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert len(workers) >= 2
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert all(name.endswith(".part") for name in files(folder))
+
+    command = [sys.executable, "-c", SLOWLY, tmp_path / "cache", kind]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert not any(runs(pid) for pid in workers)
+    path = Path(again.stdout.splitlines()[-1])
+    assert path.exists() and not any(name.endswith(".part") for name in files(folder))
+
+
+@contextmanager
+def tiny_disk(folder, megabytes):
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_too_small_a_disk_is_noticed_before_anything_is_written(kind, pictures, tmp_path):
+    source = pictures(size=64, count=1000)  # 12 MB
+    with tiny_disk(tmp_path / "disk", 4) as disk:
+        with pytest.raises(UserError, match=r"0\.0 GB free"):
+            prepare(kind, Cache(disk, source, RAW))
+        assert not any(files(folder) for folder in disk.iterdir())
+
+
+def test_a_disk_that_fills_up_meanwhile_keeps_nothing(kind, pictures, tmp_path):
+    source = pictures(size=64, count=1000)
+    samples = source.open("train")
+    source.open, source.size = lambda split: samples, None  # so that the space needed is not known before
+    with tiny_disk(tmp_path / "disk", 6) as disk:
+        with pytest.raises(UserError, match="no space left"):
+            prepare(kind, Cache(disk, source, RAW))
+        assert not any(files(folder) for folder in disk.iterdir())
+
+
+def test_the_space_needed_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"data\.cache="):
+        require_space(tmp_path / "not" / "there", os.statvfs(tmp_path).f_frsize << 60)
+
+
+def test_files_are_read_once_before_they_are_used(tmp_path, pictures, monkeypatch):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    source = pictures()
+    samples = [*source.open("val"), (broken, 1)]
+    monkeypatch.setattr(source, "open", lambda split: samples)
+    with pytest.raises(UserError, match=r"broken\.png cannot be read"):
+        Cache(tmp_path, source, RAW).files("val", 2)
+    samples.pop()
+    assert Cache(tmp_path, source, RAW).files("val", 2) is samples
