@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from mrl_experiments.data.kanji import Glyphs, Kanji
 from mrl_experiments.data.kanji_dictionary import KANJIDIC
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def options(name):
-    source = yaml.safe_load((CONF / f"{name}.yaml").read_text())["source"]
+    source = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=False)["source"]
     return {key: value for key, value in source.items() if key != "_target_"}
 
 

@@ -85,8 +85,8 @@ class NestedModule(pl.LightningModule):
     def check_weights(self) -> None:
         """Raise UserError naming the first weight that holds NaN although the loss does not.
 
-        It happens where a weight never meets data: on some CPUs a strided 3x3 convolution of a 1x1 feature map
-        gets garbage as bfloat16 gradient in the eight places that only ever see padding.
+        It happens where a weight never meets data: on some CPUs a strided 3x3 convolution of a 1x1 feature
+        map gets garbage as bfloat16 gradient in the places that only ever see padding.
         """
         for name, parameter in self.method.named_parameters():
             if not torch.isfinite(parameter).all():
