@@ -74,7 +74,7 @@ class ImageFolder:
 
 
 def _classes(folder: Path) -> list[str]:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     if len(classes) < 2:
         raise UserError(f"{folder} has {len(classes)} class folders", expected="at least two")
     return classes

@@ -1,5 +1,7 @@
 """Small image sets that torchvision knows: Fashion-MNIST (MIT licence) and CIFAR (no stated licence)."""
 
+import gzip
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,13 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
+from mrl_experiments.data.cache import exclusive
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import atomic_path
 
 SETS = {"fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
-# Debian's package dataset-fashion-mnist puts the files here: no download needed.
+# Debian's package dataset-fashion-mnist puts the files here, packed otherwise than torchvision's download.
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -28,28 +32,28 @@ class TorchvisionSet:
         self.channels, size = (1, 28) if name == "fashion_mnist" else (3, 32)
         self.size: int | None = size
         self.num_classes = 100 if name == "cifar100" else 10
-        if name == "fashion_mnist":
-            self._take_from_debian()
 
     def _take_from_debian(self) -> None:
         raw = self.root / "FashionMNIST" / "raw"
-        packed = sorted(DEBIAN_FASHION.glob("*-ubyte.gz"))
-        if packed and not raw.exists():
-            raw.mkdir(parents=True)
-            for file in packed:
-                (raw / file.name).symlink_to(file)
+        for packed in DEBIAN_FASHION.glob("*-ubyte.gz"):
+            if not (target := raw / packed.stem).exists():
+                with gzip.open(packed) as source, atomic_path(target) as path, path.open("wb") as file:
+                    shutil.copyfileobj(source, file)
 
     def _load(self, split: str) -> Any:
         kind = SETS[self.name]
-        train = split == "train"
-        try:
-            return kind(str(self.root), train=train, download=True)
-        except (OSError, RuntimeError) as error:
-            debian = ", or apt-get install dataset-fashion-mnist" if self.name == "fashion_mnist" else ""
-            raise UserError(
-                f"data={self.name} is not under {self.root} and cannot be downloaded: {error}",
-                remedy=f"connect to the network once, copy torchvision's files there{debian}",
-            ) from error
+        debian = self.name == "fashion_mnist"
+        with exclusive(self.root / f".{self.name}.lock"):
+            if debian:
+                self._take_from_debian()
+            try:
+                return kind(str(self.root), train=split == "train", download=True)
+            except (OSError, RuntimeError) as error:
+                package = ", or apt-get install dataset-fashion-mnist" if debian else ""
+                raise UserError(
+                    f"data={self.name} is not whole under {self.root} and cannot be downloaded: {error}",
+                    remedy=f"delete what is there and connect to the network once{package}",
+                ) from error
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the images: the published files never change."""
