@@ -58,8 +58,12 @@ class FFCVLoader:
             self._loaders[size] = self._compile(plan, size)
         loader = self._loaders[size]
         loader.plan = plan
-        for index, (images, labels) in zip(batches, loader, strict=True):
-            yield images, labels[:, 0], torch.from_numpy(index)
+        epoch_thread = iter(loader)
+        try:
+            for index, (images, labels) in zip(batches, epoch_thread, strict=True):
+                yield images, labels[:, 0], torch.from_numpy(index)
+        finally:
+            epoch_thread.close()  # else it waits for ever when an epoch is left early
 
     def _compile(self, plan: NDArray[np.int64], size: int) -> PlannedLoader:
         decoder = NDArrayDecoder() if self.channels == 1 else Window(size, self.how, self._key)

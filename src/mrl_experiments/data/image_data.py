@@ -128,6 +128,10 @@ class ImageData(pl.LightningDataModule):
         run, count = self._reader("train", training=True)
         return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run, self.resolution)
 
+    def batches_per_epoch(self) -> int:
+        """Return the number of training batches this process sees in an epoch."""
+        return len(self.train_dataloader())
+
     def val_dataloader(self) -> EvalLoader:
         """Return the validation loader."""
         return self.dataloader("val")

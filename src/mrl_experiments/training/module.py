@@ -1,7 +1,8 @@
 """The LightningModule: a method, its optimiser, and per-size metrics."""
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -20,23 +21,32 @@ OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler]]
 METRICS = ("loss", "top1", "top5")
 
 
+class TrainingData(Protocol):
+    """What the schedule needs to know of the data: images a batch of one process, and batches an epoch."""
+
+    batch_size: int
+
+    def batches_per_epoch(self) -> int:
+        """Return the number of batches this process sees in an epoch."""
+
+
 class NestedModule(pl.LightningModule):
     """Train a method and validate it at every nested size.
 
-    `batch_size` is that of one process. `inputs` are the arguments besides the configuration that rebuild
+    `data` tells how long an epoch is. `inputs` are the arguments besides the configuration that rebuild
     the method (channels, size, num_classes); they travel in the checkpoint.
     `validation` holds the last result, {dim: {metric: value}}, from the trained heads on all of `val`,
     each sample counted once.
     """
 
     def __init__(
-        self, method: Method, optim: OptimiserFactory, inputs: dict[str, int], batch_size: int
+        self, method: Method, optim: OptimiserFactory, inputs: dict[str, int], data: TrainingData
     ) -> None:
         super().__init__()
         self.method = method
         self.optim = optim
         self.inputs = inputs
-        self.batch_size = batch_size
+        self.data = data
         self.validation: dict[int, dict[str, float]] = {}
         self._train_sums = StepSums(method)
         self._val_sums = torch.zeros(0)
@@ -45,10 +55,13 @@ class NestedModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimiser; its schedule advances every step."""
         trainer = self.trainer
-        steps = int(trainer.estimated_stepping_batches)
-        epochs = trainer.max_epochs or 1
-        images = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        optimizer, scheduler = self.optim(self.method, Length(max(1, steps // epochs), epochs, images))
+        # trainer.estimated_stepping_batches would open the loader before a checkpoint has moved its position.
+        limit, batches = trainer.limit_train_batches, self.data.batches_per_epoch()
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        images = self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        length = Length(max(1, steps), trainer.max_epochs or 1, images)
+        optimizer, scheduler = self.optim(self.method, length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:

@@ -36,7 +36,7 @@ def train(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed + rank, verbose=False)
     data = construct(cfg.data)
     inputs = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
-    module = NestedModule(build_method(cfg, **inputs), construct(cfg.optim), inputs, data.batch_size)
+    module = NestedModule(build_method(cfg, **inputs), construct(cfg.optim), inputs, data)
     module = module.to(memory_format=torch.channels_last)
     loggers = build_loggers(cfg, run)
     trainer = construct(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)
