@@ -42,7 +42,7 @@ class Augmented(Dataset[Item]):
         self, samples: Sequence[Sample], channels: int, how: Augment, size: int, key: np.uint64 | None
     ) -> None:
         self.samples, self.channels, self.how, self.size, self.key = samples, channels, how, size, key
-        self.lookup = how.lookup(channels)
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32) * 255 for v in (how.mean, how.std))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -54,8 +54,8 @@ class Augmented(Dataset[Item]):
         pixels = self._window(pixels, draws)
         if draws is not None:
             pixels = _shift(pixels, self.how, draws)
-        normalised = self.lookup[pixels, np.arange(self.channels)]
-        return torch.from_numpy(normalised), label, index
+        image = torch.from_numpy(pixels.astype(np.float32, order="C"))
+        return image.sub_(self.mean).div_(self.std), label, index
 
     def _window(self, pixels: Image, draws: NDArray[np.float64] | None) -> Image:
         height, width = pixels.shape[:2]

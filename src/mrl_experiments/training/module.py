@@ -121,7 +121,9 @@ class NestedModule(pl.LightningModule):
         """Add one batch to the sums, leaving out samples that only pad this rank's last batches."""
         images, labels, index = batch
         own = index % self.trainer.world_size == self.trainer.global_rank
-        logits = self.method.logits(self.method.embed(images))
+        z = self.method.embed(images)
+        with torch.autocast(self.device.type, enabled=False):  # half-precision logits would tie
+            logits = self.method.logits(z.float())
         self._val_sums += _sums({dim: level[own] for dim, level in logits.items()}, labels[own])
 
     def on_validation_epoch_end(self) -> None:

@@ -41,6 +41,8 @@ def train(cfg: DictConfig) -> None:
     loggers = build_loggers(cfg, run)
     trainer = construct(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)
     _fit(trainer, module, data, run)
+    if not module.validation:  # stopped after the last checkpoint, before the end was noted
+        trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})
         _report(run, module.validation)
