@@ -88,7 +88,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the accuracy at the smallest and the largest size."""
         assert isinstance(pl_module, NestedModule)
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         shown = ", ".join(
             f"{dim} dims {pl_module.validation[dim]['top1']:.1%}" for dim in _ends(list(pl_module.validation))
@@ -106,14 +106,16 @@ class ProgressBar(pl.callbacks.ProgressBar):
 
 def print_table(name: str, validation: Validation) -> None:
     """Print accuracy and loss at every size."""
-    table = Table(title=f"{name}: validation", title_justify="left")
+    table = Table()
     for column in ("dim", "top1 %", "top5 %", "loss"):
         table.add_column(column, justify="right")
     for dim, values in validation.items():
         table.add_row(
             str(dim), f"{100 * values['top1']:.2f}", f"{100 * values['top5']:.2f}", f"{values['loss']:.4f}"
         )
-    Console().print(table)
+    console = Console()
+    console.print(f"\n{name}: validation", highlight=False)
+    console.print(table)
 
 
 def _ends(dims: list[int]) -> list[int]:
