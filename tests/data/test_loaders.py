@@ -1,5 +1,9 @@
 """Both loaders on the same images, against a slow reference."""
 
+import subprocess
+import sys
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +65,8 @@ def test_training_batches_are_the_reference_and_go_on_where_they_stopped(loader,
     for _ in range(4):
         next(stopped)
     state = batches.state_dict()
+    stopped.close()
+    assert not any(type(thread).__name__ == "EpochIterator" for thread in threading.enumerate())
     batches.sampler.set_epoch(7)
     batches.load_state_dict(state)
     batches.sampler.set_epoch(2)  # as Lightning does after a resume
@@ -111,3 +117,29 @@ def test_both_loaders_cut_the_same_windows_out_of_photographs(photographs, image
             assert torch.equal(ours[1], theirs[1]) and torch.equal(ours[2], theirs[2])
             grey_levels = (ours[0] - theirs[0]).abs() / 2 * 255
             assert grey_levels.mean() < 1.5  # the filters differ a little, another window would by about 30
+
+
+LEAVE = """
+import sys
+import torch
+from mrl_experiments.data.image_data import ImageData
+from mrl_experiments.data.image_folder import ImageFolder
+
+data = ImageData(
+    name="photographs", source=ImageFolder("photographs", sys.argv[1], 0.1, 0), root=None, loader="ffcv",
+    batch_size=2, workers=1000, cache=sys.argv[2], size=32, resolution=None, augment={"crop": (0.5, 1.0)},
+    storage={"default": {"mode": "proportion", "max_size": 100}}, betons={}, seed=0,
+)
+torch.set_num_threads(3)
+batches, kept = iter(data.train_dataloader()), iter(data.val_dataloader())
+next(batches), next(kept)
+assert torch.get_num_threads() == 3
+sys.exit(7)
+"""
+
+
+def test_a_process_may_end_inside_an_epoch_and_keeps_its_threads(photographs, tmp_path):
+    pytest.importorskip("ffcv", reason="FFCV is not installed")
+    command = [sys.executable, "-c", LEAVE, str(photographs), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (7, "")

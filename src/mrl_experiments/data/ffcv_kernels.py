@@ -71,18 +71,13 @@ class Window(ResizedCropRGBImageDecoder):
 
         def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]
             destination, scratch = memory
-            # Not literals: numba would compile for their values and fail to forget that at the end.
-            zero, one = np.uint32(0), np.uint32(1)
-            no = zero > one
             for slot in my_range(len(batch_indices)):
                 index = batch_indices[slot]
                 field = metadata[index]
                 data = mem_read(field["data_ptr"], storage_state)
                 height, width = np.uint32(field["height"]), np.uint32(field["width"])
                 if field["mode"] == 0:  # JPEG
-                    decode_jpeg(
-                        data, scratch[slot], height, width, height, width, zero, zero, one, one, no, no
-                    )
+                    decode_jpeg(data, scratch[slot], height, width, height, width, 0, 0, 1, 1, False, False)
                     image = scratch[slot].reshape(-1)[: 3 * height * width].reshape(height, width, 3)
                 else:
                     image = data.reshape(height, width, 3)

@@ -1,15 +1,22 @@
 """Batches of a .beton file through FFCV."""
 
 import math
-from collections.abc import Iterator
+import queue
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import torch
 from ffcv import Loader
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.ndarray import NDArrayDecoder
 from ffcv.loader import OrderOption
+from ffcv.memory_managers.os_cache import OSCacheManager
+from ffcv.pipeline.compiler import Compiler
 from ffcv.transforms import ToTensor, ToTorchImage
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +27,23 @@ from mrl_experiments.data.ffcv_kernels import ShiftFlipNormalise, Window
 from mrl_experiments.data.order import Batches
 
 Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def compile_reader(self: OSCacheManager) -> Callable[..., Any]:
+    """Compile the function that finds an image's bytes in the mapped file.
+
+    Unlike FFCV's own it names no types. FFCV's changes one of numba's after it was hashed, which ends every
+    process with a KeyError from numba.
+    """
+
+    def read(address, state):  # type: ignore[no-untyped-def]
+        content, starts, sizes = state
+        return content[address : address + sizes[np.searchsorted(starts, address)]]
+
+    return Compiler.compile(read)
+
+
+OSCacheManager.compile_reader = compile_reader
 
 
 class PlannedLoader(Loader):
@@ -42,7 +66,9 @@ class FFCVLoader:
         self, path: Path, channels: int, how: Augment, batch_size: int, workers: int, seed: int | None
     ) -> None:
         self.path, self.channels, self.how = path, channels, how
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.batch_size, self.seed = batch_size, seed
+        most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        self.workers = min(workers, most)
         self._key = None if seed is None else np.zeros(1, dtype=np.uint64)
         self._loaders: dict[int, PlannedLoader] = {}  # by side length
 
@@ -53,17 +79,19 @@ class FFCVLoader:
         """
         if self._key is not None and self.seed is not None:
             self._key[0] = stream(self.seed, epoch)
-        plan = np.concatenate(batches)
+        plan, threads = np.concatenate(batches), torch.get_num_threads()
         if size not in self._loaders:
             self._loaders[size] = self._compile(plan, size)
         loader = self._loaders[size]
         loader.plan = plan
-        epoch_thread = iter(loader)
+        ahead = iter(loader)
+        stop = weakref.finalize(self, _stop, ahead)  # also when the process ends inside an epoch
         try:
-            for index, (images, labels) in zip(batches, epoch_thread, strict=True):
+            for index, (images, labels) in zip(batches, ahead, strict=True):
+                torch.set_num_threads(threads)  # FFCV gave torch as many threads as it has workers
                 yield images, labels[:, 0], torch.from_numpy(index)
         finally:
-            epoch_thread.close()  # else it waits for ever when an epoch is left early
+            stop()
 
     def _compile(self, plan: NDArray[np.int64], size: int) -> PlannedLoader:
         decoder = NDArrayDecoder() if self.channels == 1 else Window(size, self.how, self._key)
@@ -82,3 +110,13 @@ class FFCVLoader:
                 "label": [IntDecoder(), ToTensor()],
             },
         )
+
+
+def _stop(ahead: Any) -> None:
+    """End the thread that reads ahead; one that still runs when Python ends would abort the process."""
+    ahead.close()
+    ahead.iter_ixes = iter(())
+    while ahead.is_alive():
+        with suppress(queue.Empty):  # it may wait for room
+            ahead.output_queue.get_nowait()
+        ahead.join(timeout=0.05)
