@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ def test_default_dims_are_the_papers():
 def test_default_dims_halve_down_to_the_smallest_whole_number(width):
     dims = default_dims(width)
     assert dims[-1] == width
-    assert all(2 * low == high for low, high in zip(dims, dims[1:], strict=False))
+    assert all(2 * low == high for low, high in itertools.pairwise(dims))
     assert dims[0] % 2 == 1 or dims[0] < 16
 
 
@@ -52,7 +54,9 @@ def test_dims_that_do_not_nest_are_refused(dims, complaint):
     assert "loss.dims=[8,16,32,64]" in str(caught.value)
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])
+@pytest.mark.parametrize(
+    "weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]]
+)
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(UserError, match=r"loss\.weights"):
         NestingSpec.resolve(64, [8, 64], weights)

@@ -4,12 +4,14 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import raise_if_disk_full
 
 USER_ERROR = 2  # exit status
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
@@ -52,7 +54,11 @@ def launch(main: Callable[[], None]) -> None:
 
 def _run(main: Main, cfg: DictConfig) -> int:
     try:
-        main(cfg)
+        try:
+            main(cfg)
+        except OSError as error:
+            raise_if_disk_full(error, Path(error.filename or cfg.root))
+            raise
     except UserError as error:
         if cfg.debug:
             raise

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from commands import ROOT, run
 
 pytestmark = pytest.mark.slow
 # A ViT has no batch statistics, so two half batches must follow one whole batch.
-VIT = ["data=digits", "model=timm", "model.arch=test_vit", "model.options={patch_size: 4}", "logger=csv"]
+VIT = ["data=digits", "model=timm", "model.arch=test_vit", "+model.options.patch_size=4", "logger=csv"]
 COMMON = [*VIT, "epochs=2", "trainer.precision=32-true", "trainer.log_every_n_steps=1", "data.loader=torch"]
 TWO = ["trainer=ddp", "trainer.devices=2", "data.batch_size=32"]
 RUN = "runs/mrl_test_vit_digits_s0"
@@ -76,7 +77,7 @@ def test_a_failing_rank_ends_all_within_30_seconds_with_its_own_error(tmp_path, 
     done = subprocess.run(
         [sys.executable, "train.py", *COMMON, *TWO, f"root={tmp_path}", "optim._target_=broken_optim.fail"],
         cwd=ROOT,
-        env={**__import__("os").environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=200,

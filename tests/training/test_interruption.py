@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_run_asked_to_stop_saves_and_resumes(tmp_path, uninterrupted, number):
 
 
 def test_two_processes_never_train_the_same_run(tmp_path):
-    command = [*SMALL, f"root={tmp_path}"]
+    command = [*SMALL, f"root={tmp_path}", "epochs=1000"]
     first = start("train.py", *command)
     wait_for(lambda: logged_steps(tmp_path), first)
     second = run("train.py", *command)
@@ -80,8 +81,6 @@ def test_two_processes_never_train_the_same_run(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_is_one_clear_error_and_keeps_what_was_written(tmp_path):
-    import subprocess
-
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=False)

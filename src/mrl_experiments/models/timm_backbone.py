@@ -99,7 +99,7 @@ def _measure_width(net: nn.Module, arch: str, channels: int, size: int) -> int:
         raise UserError(
             f"model.arch={arch} does not take {channels}x{size}x{size} images: {error}",
             expected="an input size the architecture can reduce",
-            remedy="choose larger images, another architecture, or model.options={patch_size: 4} for a ViT",
+            remedy="choose larger images, another architecture, or +model.options.patch_size=4 for a ViT",
         ) from error
     finally:
         net.train(training)

@@ -1,5 +1,6 @@
 """Checkpoints that survive a kill, a full disk and a loss that became NaN."""
 
+import io
 import os
 import signal
 import time
@@ -27,7 +28,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Replace `path`. Raises UserError on a full disk; the old file stays then."""
         with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            buffer = io.BytesIO()  # torch.save itself hides that a disk is full
+            torch.save(checkpoint, buffer)
+            temporary.write_bytes(buffer.getbuffer())
 
 
 class Checkpoints(pl.callbacks.Checkpoint):

@@ -53,7 +53,7 @@ def build_trainer(
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=progress,
+        enable_progress_bar=False,  # ours is a callback
         enable_model_summary=False,
         use_distributed_sampler=False,  # the loaders shard by themselves
         num_sanity_val_steps=0,

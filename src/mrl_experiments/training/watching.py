@@ -49,11 +49,10 @@ class Metrics(pl.Callback):
             _log(trainer, _flat("val", pl_module.validation))
 
 
-class ProgressBar(pl.callbacks.ProgressBar):
+class ProgressBar(pl.Callback):
     """One bar over the whole training with the time left; one line an epoch where there is no terminal."""
 
     def __init__(self, metrics: Metrics) -> None:
-        super().__init__()
         self._metrics = metrics
         self._console = Console()
         self._bar: Progress | None = None
