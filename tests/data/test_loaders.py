@@ -125,13 +125,14 @@ import torch
 from mrl_experiments.data.image_data import ImageData
 from mrl_experiments.data.image_folder import ImageFolder
 
+torch.set_num_threads(3)
 data = ImageData(
     name="photographs", source=ImageFolder("photographs", sys.argv[1], 0.1, 0), root=None, loader="ffcv",
     batch_size=2, workers=1000, cache=sys.argv[2], size=32, resolution=None, augment={"crop": (0.5, 1.0)},
     storage={"default": {"mode": "proportion", "max_size": 100}}, betons={}, seed=0,
 )
-torch.set_num_threads(3)
 batches, kept = iter(data.train_dataloader()), iter(data.val_dataloader())
+assert torch.get_num_threads() == 3
 next(batches), next(kept)
 assert torch.get_num_threads() == 3
 sys.exit(7)

@@ -181,8 +181,11 @@ def _choose(loader: str) -> str:
 
 @functools.cache
 def _ffcv_problem() -> str | None:
+    threads = torch.get_num_threads()
     try:
         import ffcv  # noqa: F401
     except Exception as error:
         return str(error)
+    finally:
+        torch.set_num_threads(threads)  # the import leaves torch with one
     return None
