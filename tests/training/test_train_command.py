@@ -106,7 +106,7 @@ def test_the_command_prints_one_error_without_a_traceback(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_outlives_a_failing_run_says_so_and_skips_what_is_done(tmp_path):
-    sweep = [*TINY, f"root={tmp_path}", "epochs=1", "-m", "loss=ff", "loss.dim=8,100000,16"]
+    sweep = ["-m", *TINY, f"root={tmp_path}", "epochs=1", "loss=ff", "loss.dim=8,100000,16"]
     first = run("train.py", *sweep)
     assert first.returncode == 1
     assert "2 of 3 runs finished" in first.stdout and "loss.dim=100000" in first.stderr
