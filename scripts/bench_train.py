@@ -22,8 +22,9 @@ from rich.table import Table
 from torch import Tensor
 
 from mrl_experiments.data.digits import Digits
-from mrl_experiments.data.image_data import ImageData, TrainLoader
+from mrl_experiments.data.image_data import ImageData
 from mrl_experiments.data.image_folder import ImageFolder
+from mrl_experiments.data.loaders import TrainLoader
 from mrl_experiments.data.source import Sample
 from mrl_experiments.losses.ff import FF
 from mrl_experiments.losses.method import Method

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import CHUNK_BYTES, read_json, write_json
+from mrl_experiments.files import read_json, require_space, sha256, write_json
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import prefix
 
@@ -77,11 +77,7 @@ def create(folder: Path, count: int, width: int) -> None:
         (folder / META).unlink(missing_ok=True)  # first of all
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    needed, free = count * width * 4, shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{folder} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", remedy="free some space"
-        )
+    require_space(folder, count * (4 * width + 8))
     for name, dtype, shape in ((FEATURES, np.float32, (count, width)), (LABELS, np.int64, (count,))):
         np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape)
 
@@ -106,7 +102,7 @@ def seal(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
             **meta,
             "version": VERSION,
             "shape": list(features.shape),
-            "checksum": {name: _checksum(folder / name) for name in (FEATURES, LABELS)},
+            "checksum": {name: sha256(folder / name) for name in (FEATURES, LABELS)},
         },
     )
 
@@ -141,7 +137,7 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
         )
     if verify:
         for name, checksum in meta["checksum"].items():
-            if _checksum(folder / name) != checksum:
+            if sha256(folder / name) != checksum:
                 raise UserError(f"{folder / name} has changed since it was written", remedy=remedy)
         check_finite(features, str(folder))
     heads = Heads.load(folder / HEADS) if (folder / HEADS).exists() else None
@@ -172,11 +168,3 @@ def shared_width(parts: Sequence[Embeddings]) -> int:
     if len(widths) != 1:
         raise UserError(f"embeddings of different widths {widths}", expected="one width")
     return widths[0]
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(CHUNK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

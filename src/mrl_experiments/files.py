@@ -1,8 +1,10 @@
 """Writing files so that a reader sees the old content or the new one, never half of it."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mrl_experiments.errors import UserError
-
-CHUNK_BYTES = 1 << 22
 
 
 @contextmanager
@@ -39,14 +39,22 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 def raise_if_disk_full(error: OSError, target: Path) -> None:
     """Turn ENOSPC into a UserError that names `target`; return on any other error."""
-    import errno
-
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise UserError(
             f"no space left on the disk while writing {target}",
             expected="enough free space for the file; nothing half-written was kept",
             remedy="free some space, or choose another folder, and repeat the command",
         ) from error
+
+
+def require_space(folder: Path, needed: int, remedy: str = "free some space") -> None:
+    """Raise UserError when the disk under `folder` has less than `needed` bytes free."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"{folder} needs {needed / 1e9:.1f} GB, {existing} has {free / 1e9:.1f} GB free", remedy=remedy
+        )
 
 
 def write_json(target: Path, value: Any) -> None:
@@ -62,8 +70,5 @@ def read_json(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(CHUNK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,11 +2,11 @@
 
 import json
 import multiprocessing as mp
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mrl_experiments.data.beton import Storage
-from mrl_experiments.data.cache import Cache, require_space
+from mrl_experiments.data.cache import Cache
 from mrl_experiments.errors import UserError
 
 RAW = {"train": Storage(), "val": Storage()}
@@ -182,9 +182,21 @@ def test_a_disk_that_fills_up_meanwhile_keeps_nothing(kind, pictures, tmp_path):
         assert not any(files(folder) for folder in disk.iterdir())
 
 
-def test_the_space_needed_is_said(tmp_path):
+class Endless(Sequence):
+    """One small image, repeated more often than any disk has bytes."""
+
+    def __len__(self):
+        return 1 << 60
+
+    def __getitem__(self, index):
+        return np.zeros((16, 16, 3), np.uint8), 0
+
+
+def test_the_space_needed_is_said(tmp_path, pictures, kind, monkeypatch):
+    source = pictures()
+    monkeypatch.setattr(source, "open", lambda split: Endless())
     with pytest.raises(UserError, match=r"data\.cache="):
-        require_space(tmp_path / "not" / "there", os.statvfs(tmp_path).f_frsize << 60)
+        prepare(kind, Cache(tmp_path / "not" / "there", source, RAW))
 
 
 def test_files_are_read_once_before_they_are_used(tmp_path, pictures, monkeypatch):

@@ -3,28 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kanji_fonts import needs_fonts
 from omegaconf import OmegaConf
 
 from mrl_experiments.data.kanji import Glyphs, Kanji
-from mrl_experiments.data.kanji_dictionary import KANJIDIC
-from mrl_experiments.data.kanji_faces import GROUPS, Face, find_faces
+from mrl_experiments.data.kanji_faces import Face, find_faces
 from mrl_experiments.data.kanji_render import Perturbation
 from mrl_experiments.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf/data"
 
 
-def installed():
-    try:
-        find_faces(GROUPS, 1000)
-    except UserError:
-        return False
-    return KANJIDIC.exists()
-
-
-pytestmark = pytest.mark.skipif(
-    not installed(), reason="needs the packages of conf/system/fonts.txt (make setup)"
-)
+pytestmark = needs_fonts
 
 
 def options(name):

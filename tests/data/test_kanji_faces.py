@@ -4,27 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kanji_fonts import needs_fonts
 from PIL import Image
 
-from mrl_experiments.data.kanji_dictionary import KANJIDIC, read_kanjidic
+from mrl_experiments.data.kanji_dictionary import read_kanjidic
 from mrl_experiments.data.kanji_faces import FAMILIES, FONTS, GROUPS, Face, find_faces, fingerprint
 from mrl_experiments.data.kanji_render import draw
 from mrl_experiments.errors import UserError
 
 PACKAGES = Path(__file__).parents[2] / "conf/system/fonts.txt"
-
-
-def installed():
-    try:
-        find_faces(GROUPS, 1000)
-    except UserError:
-        return False
-    return KANJIDIC.exists()
-
-
-needs_fonts = pytest.mark.skipif(
-    not installed(), reason="needs the packages of conf/system/fonts.txt (make setup)"
-)
 
 
 def test_no_family_is_in_two_groups():

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -66,14 +67,13 @@ def test_ffcv_feeds_two_processes(tmp_path):
 def test_a_failing_rank_ends_all_within_30_seconds_with_its_own_error(tmp_path, rank):
     broken = tmp_path / "broken_optim.py"
     broken.write_text(
-        "import os\n"
+        "import os, time\n"
         "from mrl_experiments.training.optim import sgd_cyclic\n"
         "def fail(module, length, **options):\n"
         f"    if os.environ.get('LOCAL_RANK', '0') == '{rank}':\n"
-        "        raise ValueError('rank trouble')\n"
+        "        raise ValueError(f'rank trouble at {time.monotonic()}.')\n"
         "    return sgd_cyclic(module, length, **options)\n"
     )
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "train.py", *COMMON, *TWO, f"root={tmp_path}", "optim._target_=broken_optim.fail"],
         cwd=ROOT,
@@ -84,5 +84,5 @@ def test_a_failing_rank_ends_all_within_30_seconds_with_its_own_error(tmp_path, 
         check=False,
     )
     assert done.returncode != 0
-    assert "rank trouble" in done.stderr
-    assert time.monotonic() - started < 120  # the start-up of two processes included
+    failed = float(re.search(r"rank trouble at ([\d.]+)\.", done.stderr)[1])
+    assert time.monotonic() - failed < 30

@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -21,7 +20,7 @@ from mrl_experiments.data.parallel import share
 from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.source import Sample, Source
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, read_json, sha256, write_json
+from mrl_experiments.files import atomic_path, read_json, require_space, sha256, write_json
 
 VERIFIED_BYTES = 1 << 30  # files up to this size are checked against their checksum before use
 FORMAT = 1
@@ -101,7 +100,8 @@ class Cache:
     def _open(self, split: str) -> Sequence[Sample]:
         samples = self.source.open(split)
         if side := self.source.size:
-            require_space(self.folder, len(samples) * side**2 * self.source.channels)
+            remedy = "free some space, or put the cache elsewhere: data.cache=/another/disk"
+            require_space(self.folder, len(samples) * side**2 * self.source.channels, remedy)
         return samples
 
     def _prepared(self, split: str, suffix: str, write: Callable[[Path], None]) -> Path:
@@ -156,17 +156,6 @@ def exclusive(lock: Path) -> Iterator[None]:
         for leftover in lock.parent.glob(f".{lock.name.removeprefix('.').removesuffix('.lock')}.*.part"):
             leftover.unlink(missing_ok=True)  # of a writer that was killed
         yield
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raise UserError when the disk under `folder` has less than `needed` bytes free."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise UserError(
-            f"{existing} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed",
-            remedy="free some space, or put the cache elsewhere: data.cache=/another/disk",
-        )
 
 
 @contextmanager

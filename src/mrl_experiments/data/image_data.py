@@ -1,7 +1,7 @@
 """The LightningDataModule: a source, its cache, and the loaders that read it."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,52 +11,11 @@ import torch
 from mrl_experiments.data.augment import Augment, Resolution
 from mrl_experiments.data.beton import Storage, check_beton
 from mrl_experiments.data.cache import Cache
-from mrl_experiments.data.order import Batches, TrainingOrder, evaluation_batches
+from mrl_experiments.data.loaders import EvalLoader, Run, TrainLoader
+from mrl_experiments.data.order import TrainingOrder
 from mrl_experiments.data.source import Source
-from mrl_experiments.data.torch_loader import ArraySamples, Batch, TorchLoader
+from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.errors import UserError
-
-Run = Callable[[Batches, int, int], Iterator[Batch]]
-
-
-class TrainLoader:
-    """Training batches, a new order each epoch; Lightning moves the epoch and stores the position."""
-
-    def __init__(self, order: TrainingOrder, run: Run, resolution: Resolution) -> None:
-        self.sampler, self._run, self._resolution = order, run, resolution
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = self.sampler
-        batches = order.remaining()
-        if not batches:
-            return
-        for batch in self._run(batches, self._resolution.at(order.epoch), order.epoch):
-            order.done += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the position inside the epoch."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from a position."""
-        self.sampler.load_state_dict(state)
-
-
-class EvalLoader:
-    """All samples of a split in order, this process's share of them; see `evaluation_batches`."""
-
-    def __init__(self, count: int, batch_size: int, run: Run, size: int) -> None:
-        self.count, self._batch_size, self._run, self._size = count, batch_size, run, size
-
-    def __len__(self) -> int:
-        return len(evaluation_batches(self.count, self._batch_size))
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._run(evaluation_batches(self.count, self._batch_size), self._size, 0)
 
 
 class ImageData(pl.LightningDataModule):
@@ -101,6 +60,7 @@ class ImageData(pl.LightningDataModule):
         self.loader = _choose(loader)
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(Path(cache), source, kept)
+        self._ready: dict[str, tuple[Any, int]] = {}
         for path in self.betons.values():
             self._count(Path(path))
 
@@ -115,8 +75,18 @@ class ImageData(pl.LightningDataModule):
 
     def samples(self, split: str) -> Any:
         """Return what the loader reads, written or checked first: a .beton path, or a sequence of samples."""
+        return self._counted(split)[0]
+
+    def _counted(self, split: str) -> tuple[Any, int]:
+        """Return samples and their number; files are written or checked once a process."""
         if split not in self.splits:
             raise UserError(f"{self.name} has no split {split}", expected=f"one of {', '.join(self.splits)}")
+        if split not in self._ready:
+            samples = self._prepared(split)
+            self._ready[split] = samples, (self._count(samples) if self.loader == "ffcv" else len(samples))
+        return self._ready[split]
+
+    def _prepared(self, split: str) -> Any:
         if self.loader == "ffcv":
             return Path(self.betons[split]) if split in self.betons else self.cache.beton(split, self.workers)
         if self.source.size is None:
@@ -143,14 +113,13 @@ class ImageData(pl.LightningDataModule):
 
     def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
         seed = self.seed if training else None
-        samples = self.samples(split)
+        samples, count = self._counted(split)
         if self.loader == "torch":
-            reader = TorchLoader(samples, self.channels, self.augment, self.workers, seed)
-            return reader.run, len(samples)
+            return TorchLoader(samples, self.channels, self.augment, self.workers, seed).run, count
         from mrl_experiments.data.ffcv_loader import FFCVLoader
 
         args = (self.channels, self.augment, self.batch_size, self.workers, seed)
-        return FFCVLoader(samples, *args).run, self._count(samples)
+        return FFCVLoader(samples, *args).run, count
 
     def _count(self, beton: Path) -> int:
         return check_beton(beton, channels=self.channels, num_classes=self.num_classes)

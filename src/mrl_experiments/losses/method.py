@@ -56,9 +56,6 @@ class Method(nn.Module):
     def heads(self) -> Heads:
         """Return a copy of the classifiers, to be stored beside the embeddings."""
 
-    def set_epoch(self, epoch: int) -> None:
-        """Hear which epoch begins; methods with a schedule of their own override this."""
-
 
 def width_of(backbone: nn.Module) -> int:
     """Return the number of features D of a backbone."""
@@ -67,6 +64,6 @@ def width_of(backbone: nn.Module) -> int:
     return width
 
 
-def as_float32(parameter: Tensor) -> "torch.Tensor":
+def as_float32(parameter: Tensor) -> Tensor:
     """Detach a parameter to a float32 CPU copy."""
     return parameter.detach().to("cpu", torch.float32).clone()

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mrl_experiments.losses.linear_heads import SeparateHeads
-from mrl_experiments.losses.nested_classifier import NestedClassifier, spec_of_all
+from mrl_experiments.errors import UserError
+from mrl_experiments.losses.linear_heads import LinearHeads, SeparateHeads
+from mrl_experiments.losses.method import width_of
+from mrl_experiments.losses.nested_classifier import NestedClassifier
+from mrl_experiments.nesting import NestingSpec
 
 
 class MRL(NestedClassifier):
@@ -13,6 +16,8 @@ class MRL(NestedClassifier):
 
     dims: the nested sizes, by default {8, 16, ..., D} (a ViT: {12, ..., D}). weights: c_m, by default 1.
     """
+
+    heads_type: type[LinearHeads] = SeparateHeads
 
     def __init__(
         self,
@@ -24,5 +29,11 @@ class MRL(NestedClassifier):
         weights: Sequence[float] | None,
         label_smoothing: float,
     ) -> None:
-        spec = spec_of_all(backbone, name, dim, dims, weights)
-        super().__init__(backbone, spec, SeparateHeads(spec.dims, num_classes), label_smoothing)
+        if dim is not None:
+            raise UserError(
+                f"loss.dim={dim} has no meaning for loss={name}, which trains all sizes at once",
+                expected="loss.dim=null",
+                remedy=f"loss={name} loss.dims=[{dim}] for one nested size, or loss=ff loss.dim={dim}",
+            )
+        spec = NestingSpec.resolve(width_of(backbone), dims, weights)
+        super().__init__(backbone, spec, self.heads_type(spec.dims, num_classes), label_smoothing)

@@ -1,14 +1,12 @@
 """What MRL, MRL-E and FF share: a backbone, linear heads on its prefixes, and the weighted sum of losses."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.losses.linear_heads import LinearHeads
-from mrl_experiments.losses.method import Method, StepOutput, width_of
+from mrl_experiments.losses.method import Method, StepOutput
 from mrl_experiments.nesting import NestingSpec
 
 
@@ -44,20 +42,3 @@ class NestedClassifier(Method):
     def heads(self) -> Heads:
         """Return a copy of the classifiers, to be stored beside the embeddings."""
         return self.head.stored()
-
-
-def spec_of_all(
-    backbone: nn.Module,
-    name: str,
-    dim: int | None,
-    dims: Sequence[int] | None,
-    weights: Sequence[float] | None,
-) -> NestingSpec:
-    """Return the sizes of a method that trains many at once, which `dim` must not be given to."""
-    if dim is not None:
-        raise UserError(
-            f"loss.dim={dim} has no meaning for loss={name}, which trains all sizes at once",
-            expected="loss.dim=null",
-            remedy=f"loss={name} loss.dims=[{dim}] for one nested size, or loss=ff loss.dim={dim}",
-        )
-    return NestingSpec.resolve(width_of(backbone), dims, weights)

@@ -1,24 +1,22 @@
 """The LightningModule: a method, its optimiser, and per-size metrics."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.nested_accuracy import nested_hits
 from mrl_experiments.losses.method import Method, StepOutput
 from mrl_experiments.training.optim import Length
+from mrl_experiments.training.sums import METRICS, StepSums, batch_sums
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images (B, C, H, W), labels (B,), sample index (B,)
 OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler]]
-METRICS = ("loss", "top1", "top5")
 
 
 class TrainingData(Protocol):
@@ -51,6 +49,7 @@ class NestedModule(pl.LightningModule):
         self._train_sums = StepSums(method)
         self._val_sums = torch.zeros(0)
         self._first_bad: Tensor | None = None
+        self._restored_states: list[tuple[Tensor, Tensor | None]] = []
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser; its schedule advances every step."""
@@ -63,10 +62,6 @@ class NestedModule(pl.LightningModule):
         length = Length(max(1, steps), trainer.max_epochs or 1, images)
         optimizer, scheduler = self.optim(self.method, length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_train_epoch_start(self) -> None:
-        """Tell the method which epoch begins."""
-        self.method.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; the first step whose loss is not finite is remembered."""
@@ -124,7 +119,7 @@ class NestedModule(pl.LightningModule):
         z = self.method.embed(images)
         with torch.autocast(self.device.type, enabled=False):  # half-precision logits would tie
             logits = self.method.logits(z.float())
-        self._val_sums += _sums({dim: level[own] for dim, level in logits.items()}, labels[own])
+        self._val_sums += batch_sums({dim: level[own] for dim, level in logits.items()}, labels[own])
 
     def on_validation_epoch_end(self) -> None:
         """Add up the ranks and publish the result."""
@@ -147,52 +142,12 @@ class NestedModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Restore this rank's random state after a resume."""
-        states = getattr(self, "_restored_states", None)
-        if states is not None and self.global_rank < len(states):
-            cpu, cuda = states[self.global_rank]
+        if self.global_rank < len(self._restored_states):
+            cpu, cuda = self._restored_states[self.global_rank]
             torch.set_rng_state(cpu)
             if cuda is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(cuda)
-        self._restored_states = None
-
-
-class StepSums:
-    """Sums of per-size training metrics, kept on the device so that no step waits for the host."""
-
-    def __init__(self, method: Method) -> None:
-        self._dims = method.spec.dims
-        self._losses: Tensor | None = None
-        self._correct: Tensor | None = None
-        self._steps = self._samples = 0
-
-    def add(self, out: StepOutput) -> None:
-        """Add one step."""
-        if self._losses is None or self._correct is None:
-            self._losses, self._correct = torch.zeros_like(out.losses), torch.zeros_like(out.correct)
-        self._losses += out.losses
-        self._correct += out.correct
-        self._steps += 1
-        self._samples += out.count
-
-    def drain(self) -> dict[int, dict[str, float]]:
-        """Return {dim: {loss, top1}} and start anew; empty when nothing was added."""
-        if self._losses is None or self._correct is None or not self._samples:
-            return {}
-        losses, top1 = (self._losses / self._steps).tolist(), (self._correct / self._samples).tolist()
-        self._losses = self._correct = None
-        self._steps = self._samples = 0
-        return {
-            dim: {"loss": loss, "top1": share}
-            for dim, loss, share in zip(self._dims, losses, top1, strict=True)
-        }
-
-
-def _sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
-    """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
-    losses = [F.cross_entropy(level.float(), labels, reduction="sum") for level in logits.values()]
-    hits = nested_hits(logits, labels).to(losses[0].dtype)
-    counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
-    return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
+        self._restored_states = []
 
 
 def _gather_random_states() -> list[tuple[Tensor, Tensor | None]]:

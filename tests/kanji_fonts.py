@@ -1,0 +1,20 @@
+"""Whether the system packages that the Kanji data needs are installed."""
+
+import pytest
+
+from mrl_experiments.data.kanji_dictionary import KANJIDIC
+from mrl_experiments.data.kanji_faces import GROUPS, find_faces
+from mrl_experiments.errors import UserError
+
+
+def installed() -> bool:
+    try:
+        find_faces(GROUPS, 1000)
+    except UserError:
+        return False
+    return KANJIDIC.exists()
+
+
+needs_fonts = pytest.mark.skipif(
+    not installed(), reason="needs the packages of conf/system/fonts.txt (make setup)"
+)
