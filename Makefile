@@ -1,11 +1,12 @@
 # One command each: make train, make test. Set-up happens by itself, once.
-PYTHON ?= python3.11
-VENV   := .venv
-BIN    := $(VENV)/bin
-ARGS   ?=
+PYTHON  ?= python3.11
+VENV    := .venv
+BIN     := $(VENV)/bin
+ARGS    ?=
+PROFILE ?= full
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all lint format freeze clean
+.PHONY: help setup train reproduce test test-slow test-all lint format freeze clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -26,6 +27,9 @@ $(VENV)/.python: pyproject.toml constraints.txt | $(VENV)/.system
 
 train: setup ## the default job: MRL on kanji1k; options through ARGS="model=resnet50 loss=mrl_e"
 	$(BIN)/python train.py $(ARGS)
+
+reproduce: setup ## the paper's core on Kanji; PROFILE=quick: in 20 minutes; ARGS=--plan: the plan only
+	$(BIN)/python scripts/reproduce.py $(PROFILE) $(ARGS)
 
 test: setup ## fast tests
 	$(BIN)/python -m pytest

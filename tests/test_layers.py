@@ -8,7 +8,19 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "mrl_experiments"
 GROUND = {"errors", "files", "nesting", "heads", "embeddings", "results", "cost"}
 LIBRARY = {"models", "losses", "reductions", "evaluations", "adaptive"}
-PROGRAM = {"data", "training", "report", "paper", "runs", "build", "command", "embed", "evaluate", "export"}
+PROGRAM = {
+    "data",
+    "training",
+    "report",
+    "paper",
+    "runs",
+    "build",
+    "command",
+    "embed",
+    "evaluate",
+    "export",
+    "reproduce",
+}
 
 
 def module_name(path: Path) -> str:

@@ -1,0 +1,85 @@
+"""The paper's core on Kanji, from nothing to the report: python scripts/reproduce.py [quick | full]
+
+Reads a profile (conf/reproduce/), prints the plan, then trains, embeds and evaluates run after run, several
+side by side with one thread each. What is finished is skipped: interrupted, the same command goes on.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from hydra import initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.reproduce.execution import Reproduction
+from mrl_experiments.reproduce.plan import chains
+from mrl_experiments.reproduce.publication import publish
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def profile_path(name: str) -> Path:
+    """Find a profile by name or path. Raises UserError that lists the ones there are."""
+    path = Path(name) if name.endswith(".yaml") else CONF / "reproduce" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in (CONF / "reproduce").glob("*.yaml")))
+        raise UserError(
+            f"no profile {name}", expected=f"{known}, or a yaml file like those in {CONF / 'reproduce'}"
+        )
+    return path
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Carry out a profile; return the exit status."""
+    path = profile_path(arguments.profile)
+    profile, root = OmegaConf.load(path), arguments.root
+    assert isinstance(profile, DictConfig)
+    plan = chains(profile, root)
+    jobs = arguments.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    work = root / "reproduce" / path.stem
+    reproduction = Reproduction(plan, profile.minutes, jobs, work / "logs")
+    reproduction.describe(Console(width=110))
+    if arguments.plan:
+        return 0
+    failed = reproduction.run()
+    for problem in failed:
+        print(f"failed: {problem}", file=sys.stderr)
+    out = arguments.out or work
+    for warning in publish(plan, root, out, f"make reproduce PROFILE={arguments.profile}"):
+        print(f"note: {warning}", file=sys.stderr)
+    print(f"page: {root / 'report' / 'index.html'}   rows, tables, figures: {out}")
+    return 1 if failed else 0
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("profile", nargs="?", default="full", help="a name in conf/reproduce, or a yaml file")
+    parser.add_argument("--plan", action="store_true", help="print the plan only")
+    parser.add_argument("--jobs", type=int, help="runs side by side (default: one a core; one on a GPU)")
+    parser.add_argument("--root", type=Path, default=Path("outputs"), help="where runs and the page go")
+    parser.add_argument(
+        "--out", type=Path, help="where rows, tables and figures go: results/<name> to commit them"
+    )
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return reproduce(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: what was running has saved; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

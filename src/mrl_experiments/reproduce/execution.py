@@ -1,0 +1,130 @@
+"""Runs the chains of a plan side by side, and says how long it will still take."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+from rich.console import Console
+from rich.table import Table
+
+from mrl_experiments.reproduce.plan import Chain, Step
+
+SCRIPTS = Path(__file__).parents[3]  # where train.py, embed.py and evaluate.py lie
+
+
+class Clock:
+    """Estimates the time left: minutes a command of each kind takes, corrected by those that have ended."""
+
+    def __init__(self, minutes: Mapping[str, float], jobs: int) -> None:
+        self._minutes, self._jobs = minutes, jobs
+        self._measured: dict[str, list[float]] = defaultdict(list)
+
+    def record(self, step: Step, minutes: float) -> None:
+        """Learn from a finished step."""
+        self._measured[step.verb].append(minutes)
+
+    def left(self, steps: Sequence[Step]) -> float:
+        """Return the minutes that `steps` will take together."""
+        return sum(self._expected(step.verb) for step in steps) / self._jobs
+
+    def _expected(self, verb: str) -> float:
+        measured = self._measured[verb]
+        return statistics.mean(measured) if measured else float(self._minutes[verb.removesuffix(".py")])
+
+
+class Reproduction:
+    """Runs chains side by side, prints what is done and what is left."""
+
+    def __init__(self, plan: Sequence[Chain], minutes: Mapping[str, float], jobs: int, logs: Path) -> None:
+        self._plan, self._jobs, self._logs = plan, jobs, logs
+        self._clock = Clock(minutes, jobs)
+        self._waiting = [step for chain in plan for step in chain.steps if not step.finished]
+        self._total, self._lock = len(self._waiting), Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def describe(self, console: Console) -> None:
+        """Print the plan: what each run still needs, and how long that will take."""
+        table = Table("run", "steps", "done", "minutes left", title="plan")
+        for chain in self._plan:
+            waiting = [step for step in chain.steps if not step.finished]
+            done = len(chain.steps) - len(waiting)
+            alone = self._clock.left(waiting) * self._jobs
+            table.add_row(chain.run.name, str(len(chain.steps)), str(done), f"{alone:.0f}" if waiting else "")
+        console.print(table)
+        left = _clock_time(self._clock.left(self._waiting))
+        console.print(
+            f"{self._total} commands to run, {self._jobs} at a time: about {left}; logs in {self._logs}"
+        )
+
+    def run(self) -> list[str]:
+        """Run all chains; return what failed. A failed step ends its chain only, Ctrl-C ends all."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(self._jobs) as pool:
+            try:
+                return [problem for problem in pool.map(self._run_chain, self._plan) if problem]
+            except KeyboardInterrupt:
+                self._stop()
+                raise
+
+    def _run_chain(self, chain: Chain) -> str | None:
+        log = self._logs / f"{chain.run.name}.log"
+        for step in chain.steps:
+            if step.finished:
+                continue
+            start = time.monotonic()
+            status = self._execute(step, log)
+            if self._stopped:
+                return None
+            if status:
+                return f"{_shown(step)}: status {status}, see {log}"
+            self._report(step, (time.monotonic() - start) / 60)
+        return None
+
+    def _execute(self, step: Step, log: Path) -> int:
+        command = [sys.executable, str(SCRIPTS / step.verb), *step.arguments]
+        threads = {"OMP_NUM_THREADS": "1"} if self._jobs > 1 else {}
+        with log.open("a") as output:
+            print(f"\n$ {_shown(step)}", file=output, flush=True)
+            with self._lock:
+                if self._stopped:
+                    return 1
+                process = subprocess.Popen(
+                    command, env={**os.environ, **threads}, stdout=output, stderr=output
+                )
+                self._running.add(process)
+            status = process.wait()
+        with self._lock:
+            self._running.remove(process)
+        return status
+
+    def _stop(self) -> None:
+        """Let no further command start, and ask the running ones to save and leave."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+
+    def _report(self, step: Step, minutes: float) -> None:
+        with self._lock:
+            self._clock.record(step, minutes)
+            if step in self._waiting:  # it is not when an earlier step of this very run has outdated it
+                self._waiting.remove(step)
+            done = self._total - len(self._waiting)
+            left = _clock_time(self._clock.left(self._waiting))
+            print(f"[{done}/{self._total}] {minutes:4.1f} min  {_shown(step)}  ({left} left)", flush=True)
+
+
+def _shown(step: Step) -> str:
+    return " ".join((step.verb, *(part for part in step.arguments if not part.startswith("root="))))
+
+
+def _clock_time(minutes: float) -> str:
+    return f"{int(minutes // 60)} h {int(minutes % 60):02d} min" if minutes >= 60 else f"{minutes:.0f} min"

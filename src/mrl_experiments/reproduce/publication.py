@@ -1,0 +1,49 @@
+"""A small folder to keep: the rows of a plan's runs, the tables and figures made from them, and how."""
+
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from hydra import compose
+
+from mrl_experiments.report.write import write_report
+from mrl_experiments.reproduce.plan import Chain
+from mrl_experiments.results import read_rows, write_rows
+
+PACKAGES = ("torch", "timm", "pytorch-lightning", "faiss-cpu", "scikit-learn")
+
+
+def publish(plan: Sequence[Chain], root: Path, out: Path, command: str) -> list[str]:
+    """Write rows/, tables.md, figures/*.png and README.md to `out`; return what the report warns of.
+
+    The whole report, with its page, goes to `root`/report.
+    """
+    for part in ("rows", "figures"):
+        shutil.rmtree(out / part, ignore_errors=True)
+        (out / part).mkdir(parents=True)
+    for chain in plan:
+        rows = [row for path in sorted(chain.run.folder.glob("results/*.csv")) for row in read_rows(path)]
+        if rows:
+            write_rows(out / "rows" / f"{chain.run.name}.csv", rows)
+    counterparts = compose("report").counterparts
+    warnings = write_report([f"{out}/rows/*.csv"], root / "report", root / "runs", counterparts)
+    for picture in (root / "report" / "figures").glob("*.png"):
+        shutil.copy(picture, out / "figures")
+    shutil.copy(root / "report" / "tables.md", out)
+    (out / "README.md").write_text(_described(command), encoding="utf-8")
+    return warnings
+
+
+def _described(command: str) -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"Made by `{command}`, finished on {datetime.now(UTC).date()}: Python {platform.python_version()},"
+        f" {versions}; {os.cpu_count()} cores ({platform.machine()}).\n\n"
+        "[tables.md](tables.md) shows our values beside the paper's, `figures/` the same as curves;"
+        " `rows/` holds the result rows of each run."
+        ' `python report.py rows=["<this folder>/rows/*.csv"]` makes the page from them.\n'
+    )

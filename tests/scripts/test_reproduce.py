@@ -1,0 +1,108 @@
+"""The plan, the order and the resumption of scripts/reproduce.py, on digits."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import ROOT
+from omegaconf import OmegaConf
+
+PROFILE = {
+    "seeds": [0],
+    "train": ["data=digits", "model.arch=test_resnet", "model.name=tiny", "logger=csv", "epochs=2"],
+    "groups": [
+        {
+            "runs": ["loss=mrl", "loss=ff"],
+            "embed": ["splits=[train,val]"],
+            "evaluate": ["evaluation=linear", "evaluation=knn"],
+        },
+        {"runs": ["loss=ff"], "evaluate": ["evaluation=knn reduction=svd"]},
+    ],
+    "minutes": {"train": 1, "embed": 1, "evaluate": 1},
+}
+
+
+def arguments(folder, *more, profile="tiny.yaml"):
+    OmegaConf.save(OmegaConf.create(PROFILE), folder / "tiny.yaml")
+    script = str(ROOT / "scripts" / "reproduce.py")
+    root = str(folder / "outputs")
+    return [sys.executable, script, str(folder / profile), "--root", root, "--jobs", "2", *more]
+
+
+def reproduce(folder, *more):
+    return subprocess.run(
+        arguments(folder, *more), cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def waiting(done):
+    return int(re.search(r"(\d+) commands to run", done.stdout).group(1))
+
+
+def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
+    done = reproduce(tmp_path, "--plan")
+    assert done.returncode == 0, done.stderr
+    assert waiting(done) == 9  # 2 x (train, embed, 2 evaluations) and one more
+    assert "about 5 min" in done.stdout or "about 4 min" in done.stdout
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_an_unknown_profile_lists_those_there_are(tmp_path):
+    done = subprocess.run(
+        arguments(tmp_path, profile="other.yaml"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "full, quick" in done.stderr
+
+
+@pytest.mark.slow
+def test_from_nothing_to_tables_and_only_what_is_missing_after_that(tmp_path):
+    out = tmp_path / "kept"
+    done = reproduce(tmp_path, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\[\d+/9\]", done.stdout, re.MULTILINE)) == 9
+    assert (tmp_path / "outputs" / "report" / "index.html").exists()
+    assert {path.name for path in (out / "rows").iterdir()} == {
+        "mrl_tiny_digits_s0.csv",
+        "ff_tiny_digits_s0.csv",
+    }
+    assert "| SVD" in (out / "tables.md").read_text()
+    assert list((out / "figures").glob("figure03*.png"))
+    assert waiting(reproduce(tmp_path, "--plan")) == 0
+    run = tmp_path / "outputs" / "runs" / "ff_tiny_digits_s0"
+    (run / "results" / "knn-digits-svd.csv").unlink()
+    assert waiting(reproduce(tmp_path, "--plan")) == 1
+    (run / "embeddings" / "digits" / "val" / "meta.json").touch()  # newer than what was computed from it
+    assert waiting(reproduce(tmp_path, "--plan")) == 3
+
+
+@pytest.mark.slow
+def test_it_stops_when_asked_to_and_goes_on(tmp_path):
+    process = subprocess.Popen(arguments(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("[1/9]"):
+            break
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - asked < 30
+    assert "goes on from here" in err
+    rest = reproduce(tmp_path)
+    assert rest.returncode == 0, rest.stderr
+    assert waiting(rest) < 9
+
+
+@pytest.mark.slow
+def test_a_failing_run_leaves_the_others_alone(tmp_path):
+    broken = tmp_path / "outputs" / "runs" / "ff_tiny_digits_s0"
+    broken.mkdir(parents=True)
+    (broken / "config.yaml").write_text("seed: 7\n")  # another configuration under this name
+    done = reproduce(tmp_path)
+    assert done.returncode == 1
+    assert "failed: train.py" in done.stderr and "loss=ff" in done.stderr
+    assert (
+        tmp_path / "outputs" / "runs" / "mrl_tiny_digits_s0" / "results" / "knn-digits-prefix.csv"
+    ).exists()
