@@ -46,7 +46,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     reproduction.describe(Console(width=110))
     if arguments.plan:
         return 0
-    failed = reproduction.run()
+    failed = [] if arguments.collect else reproduction.run()
     for problem in failed:
         print(f"failed: {problem}", file=sys.stderr)
     out = arguments.out or work
@@ -63,6 +63,7 @@ def main() -> int:
     )
     parser.add_argument("profile", nargs="?", default="full", help="a name in conf/reproduce, or a yaml file")
     parser.add_argument("--plan", action="store_true", help="print the plan only")
+    parser.add_argument("--collect", action="store_true", help="run nothing, only gather the rows there are")
     parser.add_argument("--jobs", type=int, help="runs side by side (default: one a core; one on a GPU)")
     parser.add_argument("--root", type=Path, default=Path("outputs"), help="where runs and the page go")
     parser.add_argument(
