@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import ROOT, run
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -117,6 +117,35 @@ def test_experiments_compose_and_name_their_run(option, photographs):
     assert run_name(cfg)
     assert OmegaConf.to_container(cfg, resolve=True)
     assert not OmegaConf.missing_keys(cfg)
+
+
+@pytest.mark.parametrize("option", [name for name in options("experiment") if name.startswith("paper/table")])
+def test_a_tables_recipe_is_the_papers_training_and_builds(option, photographs):
+    small = [f"data.root={photographs}", "model.arch=resnet10t", "data.size=32"]
+    cfg, base = (composed(f"experiment={name}", *small) for name in (option, "paper/resnet50_imagenet"))
+    assert cfg == base
+    data = construct(cfg.data)
+    method = build_method(cfg, channels=data.channels, size=data.size, num_classes=data.num_classes)
+    assert method.spec.dims == (8, 16, 32, 64, 128, 256, 512)
+    construct(cfg.optim)(method, Length(10, cfg.epochs, 64))
+
+
+@pytest.mark.slow
+def test_a_tables_recipe_sweeps_its_methods(photographs, tmp_path):
+    tiny = ["model.arch=test_resnet", "data.size=32", "data.resolution=null", "epochs=1", "trainer=cpu"]
+    where = [
+        f"data.root={photographs}",
+        f"root={tmp_path}",
+        "data.batch_size=4",
+        "logger=csv",
+        "model.name=tiny",
+    ]
+    done = run("train.py", "-m", "experiment=paper/table01", *tiny, *where)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "mrl_tiny_imagenet_s0",
+        "mrl_e_tiny_imagenet_s0",
+    }
 
 
 def test_the_papers_recipe_is_section_1(photographs):
