@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
 from mrl_experiments.losses import nested_cross_entropy as module
-from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
+from mrl_experiments.losses.nested_cross_entropy import NestedLosses, nested_cross_entropy
 
 
 class Problem:
@@ -35,7 +35,9 @@ class Problem:
         return [self.z, *weights, *biases]
 
     def fused(self, **options):
-        return nested_cross_entropy(self.z, self.weight, self.bias, self.y, self.dims, **options)
+        return nested_cross_entropy(
+            self.z, self.weight, self.bias, self.y, self.dims, loss_weights=self.c, **options
+        )
 
     def level(self, index):
         dim = self.dims[index]
@@ -50,13 +52,16 @@ class Problem:
         ]
         return torch.stack(losses)
 
-    def gradients(self, losses):
-        return torch.autograd.grad(losses @ self.c.to(losses.dtype), self.inputs, allow_unused=True)
+    def gradients(self, result, scale=1):
+        """Of what `fused` or `loop` returned, by all inputs; `scale` is what follows the loss."""
+        losses = result.total if isinstance(result, NestedLosses) else result @ self.c.to(result.dtype)
+        return torch.autograd.grad(losses * scale, self.inputs, allow_unused=True)
 
 
 def assert_same(problem, atol, **options):
-    fused, loop = problem.fused(**options).losses, problem.loop(**options)
-    torch.testing.assert_close(fused, loop, atol=atol, rtol=atol)
+    fused, loop = problem.fused(**options), problem.loop(**options)
+    torch.testing.assert_close(fused.losses, loop, atol=atol, rtol=atol)
+    torch.testing.assert_close(fused.total, loop @ problem.c, atol=atol, rtol=atol)
     for ours, theirs in zip(problem.gradients(fused), problem.gradients(loop), strict=True):
         torch.testing.assert_close(ours, theirs, atol=atol, rtol=atol)
 
@@ -92,10 +97,10 @@ def test_float32_is_within_1e_6_of_the_exact_loop(case, smoothing):
     exact = Problem(**case, dtype=torch.float64)
     single = Problem(**case, dtype=torch.float32)
     scale = case["dims"][-1] ** 0.5  # the spread of the logits
-    losses = single.fused(label_smoothing=smoothing).losses
+    out = single.fused(label_smoothing=smoothing)
     wanted = exact.loop(label_smoothing=smoothing)
-    assert (losses.double() - wanted).abs().max() < 1e-6 * scale
-    for ours, theirs in zip(single.gradients(losses), exact.gradients(wanted), strict=True):
+    assert (out.losses.double() - wanted).abs().max() < 1e-6 * scale
+    for ours, theirs in zip(single.gradients(out), exact.gradients(wanted), strict=True):
         assert (ours.double() - theirs).abs().max() < 1e-6 * scale
 
 
@@ -123,7 +128,7 @@ def test_gradcheck(tied, smoothing):
         problem.z = z
         problem.weight = parameters[0] if tied else parameters[:3]
         problem.bias = parameters[1] if tied else parameters[3:]
-        return problem.fused(label_smoothing=smoothing).losses
+        return problem.fused(label_smoothing=smoothing).total
 
     assert torch.autograd.gradcheck(loss, problem.inputs)
 
@@ -144,9 +149,9 @@ def test_ignored_labels_carry_no_loss(tied, ignored):
 def test_a_batch_without_labels_has_zero_loss_and_gradient():
     problem = Problem((2, 8), tied=True)
     problem.y[:] = -100
-    losses = problem.fused().losses
-    assert torch.equal(losses, torch.zeros(2, dtype=torch.float64))
-    assert all(not gradient.any() for gradient in problem.gradients(losses))
+    out = problem.fused()
+    assert torch.equal(out.losses, torch.zeros(2, dtype=torch.float64))
+    assert all(not gradient.any() for gradient in problem.gradients(out))
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -155,15 +160,15 @@ def test_tokens_need_no_reshaping(tied):
     flat = problem.fused().losses
     problem.z = problem.z.detach().reshape(3, 4, 8).requires_grad_()
     problem.y = problem.y.reshape(3, 4)
-    losses = problem.fused().losses
-    torch.testing.assert_close(losses, flat)
-    assert problem.gradients(losses)[0].shape == (3, 4, 8)
+    out = problem.fused()
+    torch.testing.assert_close(out.losses, flat)
+    assert problem.gradients(out)[0].shape == (3, 4, 8)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_features_beyond_the_largest_size_get_no_gradient(tied):
     problem = Problem((2, 4), tied=tied, width=8)
-    dz, dweight, *_ = problem.gradients(problem.fused().losses)
+    dz, dweight, *_ = problem.gradients(problem.fused())
     assert not dz[:, 4:].any()
     assert dz[:, :4].all()
     if tied:
@@ -193,7 +198,7 @@ def test_only_what_is_trained_gets_gradients(frozen):
     still = {"z": [0], "classifiers": [1, 2, 3, 4], "one size": [1, 3]}[frozen]
     for index in still:
         problem.inputs[index].requires_grad_(False)
-    (problem.fused().losses @ problem.c).backward()
+    problem.fused().total.backward()
     for index, (tensor, gradient) in enumerate(zip(problem.inputs, wanted, strict=True)):
         if index in still:
             assert tensor.grad is None
@@ -204,10 +209,36 @@ def test_only_what_is_trained_gets_gradients(frozen):
 @pytest.mark.parametrize("tied", [False, True])
 def test_backward_can_be_repeated(tied):
     problem = Problem((2, 8), tied=tied)
-    losses = problem.fused().losses
-    first = torch.autograd.grad(losses.sum(), problem.inputs, retain_graph=True)
-    second = torch.autograd.grad(losses.sum(), problem.inputs)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    total = problem.fused().total
+    first = torch.autograd.grad(total * 3, problem.inputs, retain_graph=True)
+    second = torch.autograd.grad(total, problem.inputs)
+    assert all(torch.allclose(a, 3 * b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_follows_the_loss_scales_its_gradients(tied):
+    problem = Problem((2, 8), tied=tied)
+    wanted = problem.gradients(problem.loop(), scale=-0.25)
+    for ours, theirs in zip(problem.gradients(problem.fused(), scale=-0.25), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_two_losses_before_their_backward_passes(tied):
+    """Each keeps its own gradients, whatever memory they were made in."""
+    problems = [Problem((2, 8), tied=tied, seed=seed) for seed in (0, 1)]
+    outs = [problem.fused() for problem in problems]
+    for problem, out in zip(problems, outs, strict=True):
+        for ours, theirs in zip(problem.gradients(out), problem.gradients(problem.loop()), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_without_gradients_the_values_are_the_same():
+    problem = Problem((2, 8), tied=True)
+    with torch.no_grad():
+        out = problem.fused()
+    assert not out.total.requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(out, problem.fused(), strict=True))
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -216,9 +247,9 @@ def test_autocast_is_as_exact_as_the_loop_under_autocast(tied, dtype):
     single = Problem((4, 16, 64), tied=tied, batch=64, classes=50, dtype=torch.float32)
     wanted = single.gradients(single.loop())
     with torch.autocast("cpu", dtype):
-        fused, loop = single.fused().losses, single.loop()
-    assert fused.dtype == torch.float32
-    torch.testing.assert_close(fused, single.loop(), atol=0.02, rtol=0.02)
+        fused, loop = single.fused(), single.loop()
+    assert fused.losses.dtype == torch.float32
+    torch.testing.assert_close(fused.losses, single.loop(), atol=0.02, rtol=0.02)
     errors = [
         sum(float((g - w).norm()) for g, w in zip(single.gradients(losses), wanted, strict=True))
         for losses in (fused, loop)
@@ -229,7 +260,7 @@ def test_autocast_is_as_exact_as_the_loop_under_autocast(tied, dtype):
 @pytest.mark.parametrize("tied", [False, True])
 def test_low_precision_parameters_get_gradients_of_their_own_type(tied):
     problem = Problem((4, 16), tied=tied, dtype=torch.bfloat16)
-    gradients = problem.gradients(problem.fused().losses)
+    gradients = problem.gradients(problem.fused())
     assert all(gradient.dtype == torch.bfloat16 for gradient in gradients)
 
 
@@ -238,16 +269,16 @@ def test_chunks_under_autocast_accumulate_in_float32():
     single = Problem((4, 16), tied=True, batch=32, classes=200, dtype=torch.float32)
     wanted = single.gradients(single.loop())
     with torch.autocast("cpu", torch.bfloat16):
-        losses = single.fused().losses
-    for ours, exact in zip(single.gradients(losses), wanted, strict=True):
+        out = single.fused()
+    for ours, exact in zip(single.gradients(out), wanted, strict=True):
         assert (ours - exact).norm() < 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_activation_checkpointing(tied):
     problem = Problem((2, 8), tied=tied)
-    losses = checkpoint(lambda: problem.fused().losses, use_reentrant=False)
-    for ours, theirs in zip(problem.gradients(losses), problem.gradients(problem.loop()), strict=True):
+    out = checkpoint(problem.fused, use_reentrant=False)
+    for ours, theirs in zip(problem.gradients(out), problem.gradients(problem.loop()), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -260,11 +291,12 @@ def test_compile(tied, budget, monkeypatch):
         monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": budget})
     torch.compiler.reset()
     problem = Problem((4, 16, 32), tied=tied, classes=50, dtype=torch.float32)
-    compiled = torch.compile(lambda: problem.fused(label_smoothing=0.1).losses * 2)
-    losses = compiled() / 2
+    compiled = torch.compile(lambda: problem.fused(label_smoothing=0.1).total * 2)
+    total = compiled() / 2
     wanted = problem.loop(label_smoothing=0.1)
-    torch.testing.assert_close(losses, wanted)
-    for ours, theirs in zip(problem.gradients(losses), problem.gradients(wanted), strict=True):
+    torch.testing.assert_close(total, wanted @ problem.c)
+    gradients = torch.autograd.grad(total, problem.inputs)
+    for ours, theirs in zip(gradients, problem.gradients(wanted), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
@@ -284,7 +316,7 @@ def test_cuda_gives_what_the_cpu_gives(tied, dtype):
             moved = moved.detach().requires_grad_()
         setattr(problem, name, moved)
     with torch.autocast("cuda", dtype or torch.float16, enabled=dtype is not None):
-        losses = problem.fused().losses
+        out = problem.fused()
     tolerance = 1e-4 if dtype is None else 0.03
-    for ours, theirs in zip(problem.gradients(losses), wanted, strict=True):
+    for ours, theirs in zip(problem.gradients(out), wanted, strict=True):
         assert (ours.cpu() - theirs).norm() < tolerance * theirs.norm()

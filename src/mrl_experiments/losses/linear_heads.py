@@ -22,8 +22,10 @@ class LinearHeads(nn.Module):
         """Return the classifier of one size: weight (C, dim), bias (C,)."""
 
     @abstractmethod
-    def forward(self, z: Tensor, y: Tensor, label_smoothing: float = 0.0) -> NestedLosses:
-        """Return each size's loss of features z (..., D) with labels y (...)."""
+    def forward(
+        self, z: Tensor, y: Tensor, loss_weights: Tensor, label_smoothing: float = 0.0
+    ) -> NestedLosses:
+        """Return the losses of features z (..., D) with labels y (...), weighted by `loss_weights` (L,)."""
 
     @abstractmethod
     def stored(self) -> Heads:
@@ -48,10 +50,14 @@ class SeparateHeads(LinearHeads):
         assert isinstance(linear, nn.Linear)
         return linear.weight, linear.bias
 
-    def forward(self, z: Tensor, y: Tensor, label_smoothing: float = 0.0) -> NestedLosses:
-        """Return each size's loss of features z (..., D) with labels y (...)."""
+    def forward(
+        self, z: Tensor, y: Tensor, loss_weights: Tensor, label_smoothing: float = 0.0
+    ) -> NestedLosses:
+        """Return the losses of features z (..., D) with labels y (...), weighted by `loss_weights` (L,)."""
         weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
-        return nested_cross_entropy(z, weights, biases, y, self.dims, label_smoothing=label_smoothing)
+        return nested_cross_entropy(
+            z, weights, biases, y, self.dims, loss_weights=loss_weights, label_smoothing=label_smoothing
+        )
 
     def stored(self) -> Heads:
         """Return a copy to be stored beside embeddings."""
@@ -71,10 +77,14 @@ class TiedHead(LinearHeads):
         """Return the classifier of one size: weight (C, dim), bias (C,)."""
         return prefix(self.linear.weight, dim), self.linear.bias
 
-    def forward(self, z: Tensor, y: Tensor, label_smoothing: float = 0.0) -> NestedLosses:
-        """Return each size's loss of features z (..., D) with labels y (...)."""
+    def forward(
+        self, z: Tensor, y: Tensor, loss_weights: Tensor, label_smoothing: float = 0.0
+    ) -> NestedLosses:
+        """Return the losses of features z (..., D) with labels y (...), weighted by `loss_weights` (L,)."""
         weight, bias = self.linear.weight, self.linear.bias
-        return nested_cross_entropy(z, weight, bias, y, self.dims, label_smoothing=label_smoothing)
+        return nested_cross_entropy(
+            z, weight, bias, y, self.dims, loss_weights=loss_weights, label_smoothing=label_smoothing
+        )
 
     def stored(self) -> Heads:
         """Return a copy to be stored beside embeddings."""

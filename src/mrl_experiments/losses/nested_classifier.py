@@ -36,8 +36,8 @@ class NestedClassifier(Method):
 
     def forward(self, x: Tensor, y: Tensor) -> StepOutput:
         """Return the loss of a batch: inputs x (B, ...), labels y (B,) int64."""
-        losses, correct, _ = self.head(self.embed(x), y, self.label_smoothing)
-        return StepOutput(losses @ self.weights.to(losses.dtype), losses.detach(), correct, len(y))
+        out = self.head(self.embed(x), y, self.weights, self.label_smoothing)
+        return StepOutput(out.total, out.losses, out.correct, len(y))
 
     def heads(self) -> Heads:
         """Return a copy of the classifiers, to be stored beside the embeddings."""

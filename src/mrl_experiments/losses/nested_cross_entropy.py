@@ -1,5 +1,7 @@
-"""The nested cross-entropy (Eq. 1) as one function with a hand-written backward pass."""
+"""The nested cross-entropy (Eq. 1) as one function, whose gradients are ready when its forward pass ends."""
 
+import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,21 +10,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
-from mrl_experiments.losses.softmax_rows import merge, softmax_, subtract_target_
+from mrl_experiments.losses.softmax_rows import Rows, Target, softmax_, subtract_target_
 
-KEPT_BYTES = 1 << 28  # what the logits of all sizes may take, in float32, until the backward pass
-# Larger ones exist a chunk at a time, as large as fits a CPU's cache or as keeps a GPU busy.
+# Logits that are larger than this in float32 exist a chunk of the classes at a time, as large as fits a CPU's
+# cache or as keeps a GPU busy.
+KEPT_BYTES = 1 << 28
 CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}
+_own = threading.local()  # a thread's room for logits on the CPU: fresh memory costs a page fault every 4 KiB
 
 
 class NestedLosses(NamedTuple):
     """What one pass over the logits of all sizes gives, L = number of sizes.
 
-    losses: (L,) mean cross-entropy over the samples that count, differentiable; 0 where none counts.
+    total: () the weighted sum of the losses, which alone is differentiable.
+    losses: (L,) mean cross-entropy over the samples that count; 0 where none counts.
     correct: (L,) number of samples whose label has the highest logit, float32; a tie is not correct.
     counted: () number of samples that count.
     """
 
+    total: Tensor
     losses: Tensor
     correct: Tensor
     counted: Tensor
@@ -46,14 +52,14 @@ def nested_cross_entropy(
     y: Tensor,
     dims: Sequence[int],
     *,
+    loss_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> NestedLosses:
     """Return the cross-entropy of a linear classifier on the first m features, for each m in `dims`.
 
-    The values are those of `F.cross_entropy(F.linear(z[..., :m], W_m, b_m), y)`, one a size; the caller
-    weights and adds them up. Logits of more than KEPT_BYTES exist for a chunk of the classes at a time and
-    are computed anew in the backward pass.
+    The values are those of `F.cross_entropy(F.linear(z[..., :m], W_m, b_m), y)`, one a size. The gradients
+    are computed here too, while the logits are in the cache; the backward pass hands them on.
 
     Parameters
     ----------
@@ -61,6 +67,7 @@ def nested_cross_entropy(
     weight: (C, m) for each size (MRL), or one (C, D) of which size m takes the first m columns (MRL-E).
     bias: (C,) for each size, or one (C,) beside a single weight, or None.
     y: labels (...), int64 in [0, C); those equal to `ignore_index` do not count.
+    loss_weights: (L,) c_m of Eq. 1; None is 1 for every size. They get no gradient.
 
     Under autocast the products are taken in its precision, everything else in float32.
     """
@@ -70,112 +77,151 @@ def nested_cross_entropy(
     device = z.device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
     options = Options(tuple(dims), tied, precision, label_smoothing, ignore_index)
+    if loss_weights is None:
+        loss_weights = z.new_ones(len(dims))
+    samples = z.flatten(0, -2), y.flatten(), loss_weights.detach()
     with torch.autocast(device, enabled=False):
-        outputs = _NestedCrossEntropy.apply(z.flatten(0, -2), y.flatten(), options, *weights, *biases)
-    return NestedLosses(*outputs)
+        if torch.is_grad_enabled():
+            return NestedLosses(*_NestedCrossEntropy.apply(*samples, options, *weights, *biases))
+        return _compute(*samples, options, *weights, *biases, wanted=())[0]
 
 
 class _NestedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, y: Tensor, options: Options, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        head = _Head(z.to(options.precision), parameters, options)
-        kept = y != options.ignore_index
-        label, counted = torch.where(kept, y, 0), kept.sum()
-        parts, errors = [], []
-        for chunk in head.chunks:
-            errors = head.buffers(chunk)
-            parts.append(
-                [
-                    softmax_(level, label - chunk.start, with_total=options.label_smoothing > 0)
-                    for level in head.logits(chunk, errors)
-                ]
-            )
-        rows = merge(parts)
-        if len(head.chunks) == 1:
-            head.subtract_target_(errors, label)
-        else:
-            errors = []
-        share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
-        smooth = rows.log_sum - rows.total / head.classes
-        losses = torch.lerp(rows.log_sum - rows.own, smooth, options.label_smoothing) @ share
-        correct = ((rows.own > rows.rival) & kept).sum(1).float()
-        ctx.mark_non_differentiable(correct, counted)
-        ctx.save_for_backward(label, share, rows.log_sum, head.z, *errors, *head.weights, *head.biases)
-        ctx.kept = len(errors)
-        ctx.options, ctx.dtypes = options, [tensor.dtype for tensor in (z, *parameters)]
-        return losses, correct, counted
+        ctx: Any, z: Tensor, y: Tensor, loss_weights: Tensor, options: Options, *parameters: Tensor
+    ) -> NestedLosses:
+        ctx.wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:])
+        out, ctx.gradients = _compute(z, y, loss_weights, options, *parameters, wanted=ctx.wanted)
+        ctx.mark_non_differentiable(out.losses, out.correct, out.counted)
+        ctx.save_for_backward(z, y, loss_weights, *parameters)
+        ctx.options = options
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        label, share, log_sum, z, *rest = ctx.saved_tensors
-        errors, parameters = rest[: ctx.kept], rest[ctx.kept :]
-        head = _Head(z, parameters, ctx.options)
-        wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
-        buffers = [
-            torch.empty_like(tensor, dtype=head.sums) if want else None
-            for tensor, want in zip((z, *parameters), wanted, strict=True)
-        ]
-        scale = grad[:, None] * share
-        with torch.autocast(z.device.type, enabled=False):
-            for chunk in head.chunks:
-                if not ctx.kept:
-                    errors = head.buffers(chunk)
-                    for level, normaliser in zip(head.logits(chunk, errors), log_sum, strict=True):
-                        level.sub_(normaliser[:, None]).exp_()
-                    head.subtract_target_(errors, label - chunk.start)
-                head.gradients(errors, scale, chunk, buffers)
-        dz, *others = (
-            buffer if buffer is None else buffer.to(dtype)
-            for buffer, dtype in zip(buffers, ctx.dtypes, strict=True)
-        )
-        return dz, None, None, *others
+        gradients, ctx.gradients = ctx.gradients, None  # handed on, not copied: autograd may keep them
+        if gradients is None:  # they went with an earlier pass through this graph
+            z, y, loss_weights, *parameters = ctx.saved_tensors
+            _, gradients = _compute(z, y, loss_weights, ctx.options, *parameters, wanted=ctx.wanted)
+        if grad.device.type != "cpu" or grad.item() != 1:
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(grad)
+        return gradients[0], None, None, None, *gradients[1:]
+
+
+def _compute(
+    z: Tensor,
+    y: Tensor,
+    loss_weights: Tensor,
+    options: Options,
+    *parameters: Tensor,
+    wanted: Sequence[bool],
+) -> tuple[NestedLosses, list[Tensor | None]]:
+    """Return the losses, and their gradients by z and the parameters where `wanted`."""
+    head = _Head(z.to(options.precision), parameters, options)
+    kept = y != options.ignore_index
+    label, counted = torch.where(kept, y, 0), kept.sum()
+    share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
+    scale = loss_weights.to(head.sums)[:, None] * share
+    to = head.gradients_to(wanted) if any(wanted) else None
+    rows: list[Rows] = []
+    for levels in head.groups:
+        rows[:0] = head.rows_and_gradients(levels, label, scale, to)
+    own, rival, log_sum, total = (torch.stack(column) for column in zip(*rows, strict=True))
+    smooth = log_sum - total / head.classes
+    losses = torch.lerp(log_sum - own, smooth, options.label_smoothing) @ share
+    correct = ((own > rival) & kept).sum(1).float()
+    out = NestedLosses(loss_weights.to(losses) @ losses, losses, correct, counted)
+    given = [] if to is None else [to.z, *to.weights, *to.biases]
+    types = [tensor.dtype for tensor in (z, *parameters)]
+    return out, [g if g is None else g.to(dtype) for g, dtype in zip(given, types, strict=False)]
 
 
 class _Head:
     """The classifiers of all sizes, seen through chunks of their classes."""
 
     def __init__(self, z: Tensor, parameters: Sequence[Tensor], options: Options) -> None:
-        self.count = 1 if options.tied else len(options.dims)
+        count = 1 if options.tied else len(options.dims)
         self.z, self.options = z, options
-        self.weights = [weight.to(options.precision) for weight in parameters[: self.count]]
-        self.biases = parameters[self.count :]
+        self.weights = [weight.to(options.precision) for weight in parameters[:count]]
+        self.biases = list(parameters[count:])
         self.classes = len(self.weights[0])
         self.sums = torch.promote_types(z.dtype, torch.float32)
         self.products = Tied if options.tied else Separate
-        self.chunks = self._chunks()
+        self.groups = self.products.groups(len(options.dims))
 
-    def buffers(self, chunk: slice) -> list[Tensor]:
-        """Return room for the logits of a chunk of the classes, L of (B, c)."""
-        shape = (len(self.z), chunk.stop - chunk.start)
-        return [torch.empty(shape, dtype=self.sums, device=self.z.device) for _ in self.options.dims]
+    def gradients_to(self, wanted: Sequence[bool]) -> Gradients:
+        """Return buffers for the gradients of z and the parameters where `wanted`."""
+        z, *others = (
+            torch.empty_like(tensor, dtype=self.sums) if want else None
+            for tensor, want in zip((self.z, *self.weights, *self.biases), wanted, strict=True)
+        )
+        for buffer in (z, *others):
+            if buffer is not None and buffer.ndim == 2 and buffer.shape[1] > self.options.dims[-1]:
+                buffer[:, self.options.dims[-1] :] = 0
+        count = len(self.weights)
+        return Gradients(z, others[:count], others[count:], self.options.dims)
 
-    def logits(self, chunk: slice, out: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Fill `out` size by size; what is yielded may be overwritten at once, while it is in the cache."""
-        weights, biases = [w[chunk] for w in self.weights], [b[chunk] for b in self.biases]
-        return self.products.logits(self.z, weights, biases, self.options.dims, out)
+    def rows_and_gradients(
+        self, levels: range, label: Tensor, scale: Tensor, to: Gradients | None
+    ) -> list[Rows]:
+        """Describe the rows of logits of sizes that share their products, and add their gradients to `to`.
 
-    def subtract_target_(self, probabilities: Sequence[Tensor], label: Tensor) -> None:
-        """Turn probabilities, L of (B, c), into derivatives of the losses by the logits."""
+        scale: (L, B), the weight of each sample in the loss of each size.
+        """
         smoothing = self.options.label_smoothing
-        for level in probabilities:
-            subtract_target_(level, label, 1 - smoothing, smoothing / self.classes)
+        chunks = self._chunks(len(levels))
+        rows: list[Rows] = []
+        errors: list[Tensor] = []
+        for chunk in chunks:
+            errors = self._room(len(levels), chunk)
+            target = Target.of(label, chunk, self.classes)
+            filled = self._logits(levels, chunk, errors)
+            part = [softmax_(level, target, with_total=smoothing > 0) for level in filled]
+            rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
+        if to is None:
+            return rows
+        for chunk in chunks:
+            if len(chunks) > 1:
+                errors = self._room(len(levels), chunk)
+                for level, row in zip(self._logits(levels, chunk, errors), rows, strict=True):
+                    level.sub_(row.log_sum[:, None]).exp_()
+            target = Target.of(label, chunk, self.classes)
+            for level in errors:
+                subtract_target_(level, target, 1 - smoothing, smoothing / self.classes)
+            weights, buffers = self._part(self.weights, chunk), to.of(chunk, self.classes)
+            self.products.gradients(levels, errors, scale, self.z, weights, buffers)
+        return rows
 
-    def gradients(
-        self, errors: Sequence[Tensor], scale: Tensor, chunk: slice, buffers: Sequence[Tensor | None]
-    ) -> None:
-        """Write a chunk's share of the gradients into the buffers of z, weights and biases."""
-        z, *others = buffers
-        part = [buffer if buffer is None else buffer[chunk] for buffer in others]
-        to = Gradients(z, part[: self.count], part[self.count :], fresh=chunk.start == 0)
-        weights = [weight[chunk] for weight in self.weights]
-        self.products.gradients(errors, scale, self.z, weights, self.options.dims, to)
+    def _logits(self, levels: range, chunk: slice, out: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Fill `out` size by size; what is yielded may be overwritten at once, while it is in the cache."""
+        weights, biases = self._part(self.weights, chunk), self._part(self.biases, chunk)
+        return self.products.logits(levels, self.z, weights, biases, self.options.dims, out)
 
-    def _chunks(self) -> list[slice]:
-        size = len(self.options.dims) * len(self.z) * self.classes * self.sums.itemsize
+    def _part(self, tensors: list[Tensor], chunk: slice) -> list[Tensor]:
+        whole = chunk.stop - chunk.start == self.classes
+        return tensors if whole else [tensor[chunk] for tensor in tensors]
+
+    def _room(self, levels: int, chunk: slice) -> list[Tensor]:
+        """Return room for the logits of a chunk of the classes, for each level (B, c).
+
+        On a CPU it is the thread's own and only valid until the next call.
+        """
+        shape = (levels, len(self.z), chunk.stop - chunk.start)
+        size, limit = math.prod(shape), CHUNK_BYTES["cpu"] // self.sums.itemsize
+        if self.z.device.type != "cpu" or size > limit:
+            return list(torch.empty(shape, dtype=self.sums, device=self.z.device))
+        room: Tensor | None = getattr(_own, str(self.sums), None)
+        if room is None or len(room) < size:
+            room = torch.empty(limit, dtype=self.sums)
+            setattr(_own, str(self.sums), room)
+        return list(room[:size].view(shape))
+
+    def _chunks(self, levels: int) -> list[slice]:
+        row = levels * len(self.z) * self.sums.itemsize  # bytes of the logits of one class
         budget = CHUNK_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
-        count = 1 if size <= KEPT_BYTES else -(-size // budget)
-        step = -(-self.classes // min(count, self.classes))
+        step = self.classes if row * self.classes <= KEPT_BYTES else max(1, budget // row)
         return [slice(low, min(low + step, self.classes)) for low in range(0, self.classes, step)]

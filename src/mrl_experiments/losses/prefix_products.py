@@ -6,7 +6,7 @@ z (B, D) and the weights come in the precision of the products, all other tensor
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,55 +20,73 @@ NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than the
 class Gradients:
     """Buffers for the gradients of z (B, D), weights and biases; None where not wanted.
 
-    Those of weights and biases are overwritten; that of z is too if `fresh`, otherwise added to.
+    Those of weights and biases are overwritten; that of z is by the largest size of the first classes, then
+    added to. fresh: whether these are the first classes. Nothing is written beyond the largest size.
     """
 
     z: Tensor | None
     weights: Sequence[Tensor | None]
     biases: Sequence[Tensor | None]
-    fresh: bool
+    dims: tuple[int, ...]
+    fresh: bool = True
+
+    def of(self, chunk: slice, classes: int) -> "Gradients":
+        """Return the buffers for a chunk of the classes."""
+        if chunk.stop - chunk.start == classes:
+            return self
+        weights, biases = (
+            [buffer if buffer is None else buffer[chunk] for buffer in buffers]
+            for buffers in (self.weights, self.biases)
+        )
+        return replace(self, weights=weights, biases=biases, fresh=chunk.start == 0)
 
 
 class Separate:
     """One classifier (C, m) a size: W_m z_{1:m} + b_m."""
 
     @staticmethod
+    def groups(count: int) -> list[range]:
+        """Return the sizes that share products, the largest first: here every size stands alone."""
+        return [range(level, level + 1) for level in reversed(range(count))]
+
+    @staticmethod
     def logits(
+        levels: range,
         z: Tensor,
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
         dims: Sequence[int],
         out: Sequence[Tensor],
     ) -> Iterator[Tensor]:
-        """Fill L tensors (B, C) and yield each as soon as it may be overwritten."""
-        for index, (dim, weight, level) in enumerate(zip(dims, weights, out, strict=True)):
-            _product(prefix(z, dim), weight.t(), level, biases[index] if biases else None)
-            yield level
+        """Fill the tensors (B, C) of some levels and yield each as soon as it may be overwritten."""
+        for level, room in zip(levels, out, strict=True):
+            _product(prefix(z, dims[level]), weights[level].t(), room, biases[level] if biases else None)
+            yield room
 
     @staticmethod
     def gradients(
+        levels: range,
         errors: Sequence[Tensor],
         scale: Tensor,
         z: Tensor,
         weights: Sequence[Tensor],
-        dims: Sequence[int],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (L of (B, C)) by the logits, rows times `scale` (L, B)."""
-        scaled = torch.empty_like(errors[0])
-        _clear_unread(to, dims[-1])
-        overwrite = to.fresh
-        for level in reversed(range(len(dims))):  # the largest first: it writes all of to.z
-            torch.mul(errors[level], scale[level][:, None], out=scaled)
-            error = scaled.to(z.dtype)
-            if to.z is not None:
-                part = prefix(to.z, dims[level])
-                _product(error, weights[level], part, None if overwrite else part)
-                overwrite = False
-            if (weight := to.weights[level]) is not None:
-                _product(error.t(), prefix(z, dims[level]), weight)
+        """Fill `to` from the derivatives `errors` (B, C) by some levels' logits, rows times `scale` (L, B).
+
+        The errors are overwritten.
+        """
+        for level, error in zip(levels, errors, strict=True):
+            error.mul_(scale[level][:, None])
             if to.biases and (bias := to.biases[level]) is not None:
-                torch.sum(scaled, 0, out=bias)
+                torch.sum(error, 0, out=bias)
+            rounded, dim = error.to(z.dtype), to.dims[level]
+            if to.z is not None:
+                part = prefix(to.z, dim)
+                first = to.fresh and dim == to.dims[-1]
+                _product(rounded, weights[level], part, None if first else part)
+            if (weight := to.weights[level]) is not None:
+                _product(rounded.t(), prefix(z, dim), weight)
 
 
 class Tied:
@@ -79,51 +97,53 @@ class Tied:
     """
 
     @staticmethod
+    def groups(count: int) -> list[range]:
+        """Return the sizes that share products: all of them."""
+        return [range(count)]
+
+    @staticmethod
     def logits(
+        levels: range,
         z: Tensor,
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
         dims: Sequence[int],
         out: Sequence[Tensor],
     ) -> Iterator[Tensor]:
-        """Fill L tensors (B, C) and yield each as soon as it may be overwritten."""
+        """Fill the tensors (B, C) of all levels and yield each as soon as it may be overwritten."""
         smaller = biases[0] if biases else None
-        for index, (block, level) in enumerate(zip(_blocks(dims), out, strict=True)):
-            _product(z[:, block], weights[0][:, block].t(), level, smaller)
-            if index:
-                yield out[index - 1]
-            smaller = level
+        for level, (block, room) in zip(levels, zip(_blocks(dims), out, strict=True), strict=True):
+            _product(z[:, block], weights[0][:, block].t(), room, smaller)
+            if level:
+                yield out[level - 1]
+            smaller = room
         yield out[-1]
 
     @staticmethod
     def gradients(
+        levels: range,
         errors: Sequence[Tensor],
         scale: Tensor,
         z: Tensor,
         weights: Sequence[Tensor],
-        dims: Sequence[int],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (L of (B, C)) by the logits, rows times `scale` (L, B)."""
-        total = torch.zeros_like(errors[0])
-        _clear_unread(to, dims[-1])
-        for block, error, factor in reversed(list(zip(_blocks(dims), errors, scale, strict=True))):
-            total.addcmul_(error, factor[:, None])
+        """Fill `to` from the derivatives `errors` (B, C) by all levels' logits, rows times `scale` (L, B).
+
+        The errors are overwritten.
+        """
+        total = errors[-1].mul_(scale[-1][:, None])
+        for level, block in reversed(list(zip(levels, _blocks(to.dims), strict=True))):
+            if level < levels[-1]:
+                total.addcmul_(errors[level], scale[level][:, None])
             summed = total.to(z.dtype)
+            if (weight := to.weights[0]) is not None:
+                _product(summed.t(), z[:, block], weight[:, block])
             if to.z is not None:
                 part = to.z[:, block]
                 _product(summed, weights[0][:, block], part, None if to.fresh else part)
-            if to.weights[0] is not None:
-                _product(summed.t(), z[:, block], to.weights[0][:, block])
-        if to.biases and to.biases[0] is not None:
-            torch.sum(total, 0, out=to.biases[0])
-
-
-def _clear_unread(to: Gradients, dim: int) -> None:
-    """Zero the gradients of features and columns beyond the largest size."""
-    for buffer in (to.z, *to.weights):
-        if buffer is not None:
-            buffer[:, dim:] = 0
+        if to.biases and (bias := to.biases[0]) is not None:
+            torch.sum(total, 0, out=bias)
 
 
 def _blocks(dims: Sequence[int]) -> list[slice]:
