@@ -172,29 +172,31 @@ class _Head:
 
         scale: (L, B), the weight of each sample in the loss of each size.
         """
-        smoothing = self.options.label_smoothing
         chunks = self._chunks(len(levels))
+        whole = len(chunks) == 1
         rows: list[Rows] = []
-        errors: list[Tensor] = []
         for chunk in chunks:
-            errors = self._room(len(levels), chunk)
-            target = Target.of(label, chunk, self.classes)
-            filled = self._logits(levels, chunk, errors)
-            part = [softmax_(level, target, with_total=smoothing > 0) for level in filled]
+            target, errors = Target.of(label, chunk, self.classes), self._room(len(levels), chunk)
+            part = []
+            for level in self._logits(levels, chunk, errors):
+                part.append(softmax_(level, target, with_total=self.options.label_smoothing > 0))
+                if whole and to is not None:
+                    self._subtract_target_(level, target)
             rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
         if to is None:
             return rows
         for chunk in chunks:
-            if len(chunks) > 1:
-                errors = self._room(len(levels), chunk)
+            if not whole:
+                target, errors = Target.of(label, chunk, self.classes), self._room(len(levels), chunk)
                 for level, row in zip(self._logits(levels, chunk, errors), rows, strict=True):
-                    level.sub_(row.log_sum[:, None]).exp_()
-            target = Target.of(label, chunk, self.classes)
-            for level in errors:
-                subtract_target_(level, target, 1 - smoothing, smoothing / self.classes)
+                    self._subtract_target_(level.sub_(row.log_sum[:, None]).exp_(), target)
             weights, buffers = self._part(self.weights, chunk), to.of(chunk, self.classes)
             self.products.gradients(levels, errors, scale, self.z, weights, buffers)
         return rows
+
+    def _subtract_target_(self, probabilities: Tensor, target: Target) -> None:
+        smoothing = self.options.label_smoothing
+        subtract_target_(probabilities, target, 1 - smoothing, smoothing / self.classes)
 
     def _logits(self, levels: range, chunk: slice, out: Sequence[Tensor]) -> Iterator[Tensor]:
         """Fill `out` size by size; what is yielded may be overwritten at once, while it is in the cache."""
