@@ -11,7 +11,8 @@ import pytest
 from conftest import COUNTERPARTS
 
 from mrl_experiments.paper import published
-from mrl_experiments.report.catalogue import FIGURES, TABLES
+from mrl_experiments.report.all_figures import FIGURES
+from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.entries import entries
 from mrl_experiments.report.formats import comma_separated, latex, markdown
 from mrl_experiments.report.pivot import Column, grids

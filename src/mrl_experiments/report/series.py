@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mrl_experiments.report.catalogue import Figure
+from mrl_experiments.report.views import Figure
 from mrl_experiments.report.cells import Cell, Key, cells
 from mrl_experiments.report.entries import Entry
 from mrl_experiments.report.lines import Line, line, order

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from mrl_experiments.files import atomic_path
 from mrl_experiments.paper import published
-from mrl_experiments.report.catalogue import FIGURES, TABLES, View
+from mrl_experiments.report.all_figures import FIGURES
+from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.entries import Entry, entries, find_rows
 from mrl_experiments.report.formats import comma_separated, latex, markdown
 from mrl_experiments.report.page import write_page
 from mrl_experiments.report.pivot import Counterparts, Grid, grids
 from mrl_experiments.report.plots import draw
 from mrl_experiments.report.series import charts
+from mrl_experiments.report.views import View
 from mrl_experiments.results import ResultRow
 
 WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}

@@ -1,98 +1,10 @@
-"""The tables and figures of the report. To add one, describe it here."""
+"""The tables of the report. To add one, describe it here."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from mrl_experiments.report.views import LINEAR, Table
 
 CURVE = ("mAP@10", "mAP@25", "mAP@50", "mAP@100", "P@10", "P@25", "P@50", "P@100")
 RETRIEVAL = ("MFLOPs", "top1", "top5", "top10", *CURVE)
 
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """Which rows a table or figure shows.
-
-    paper: the published tables (or figures) that stand beside ours.
-    role: "main" for ordinary held-out samples, "shift" for shifted ones, "unseen" for unseen classes.
-    settings: those that a row must have. ignore: those that may differ inside a cell.
-    interpolated: rows at sizes between the trained ones: with them, without them, or nothing else.
-    """
-
-    name: str
-    title: str
-    paper: tuple[str, ...]
-    evaluations: tuple[str, ...]
-    role: str = "main"
-    settings: Mapping[str, str | int] = field(default_factory=dict)
-    ignore: tuple[str, ...] = ()
-    interpolated: str = "without"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table(View):
-    """A table: `index` and `columns` name columns of the rows, settings, "line" or "metric"."""
-
-    metrics: tuple[str, ...]
-    index: tuple[str, ...] = ("dim",)
-    columns: tuple[str, ...] = ("line",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure(View):
-    """A figure of metric y against x, the size or another metric; `series` tells its lines apart.
-
-    joined: the evaluations whose points are joined by a line.
-    """
-
-    y: str
-    x: str = "dim"
-    series: tuple[str, ...] = ("line",)
-    joined: tuple[str, ...]
-
-
-LINEAR = ("linear", "probe", "probe_sgd")
-FIGURES = (
-    Figure(
-        name="figure02", title="Linear classification", paper=("table01",), evaluations=LINEAR, y="top1",
-        joined=LINEAR,
-    ),
-    Figure(
-        name="figure03", title="1-NN accuracy", paper=("table02",), evaluations=("knn",), y="top1",
-        settings={"k": 1}, joined=("knn",),
-    ),
-    Figure(
-        name="figure07", title="Retrieval", paper=("table08", "figure07"), evaluations=("retrieval",),
-        y="mAP@10", joined=("retrieval",),
-    ),
-    Figure(
-        name="figure07-shift", title="Retrieval, shifted queries", paper=("table09",), role="shift",
-        evaluations=("retrieval",), y="mAP@10", joined=("retrieval",),
-    ),
-    Figure(
-        name="figure07-unseen", title="Retrieval, unseen classes", paper=("table10",), role="unseen",
-        evaluations=("retrieval",), y="mAP@10", joined=("retrieval",),
-    ),
-    Figure(
-        name="figure08", title="Retrieval against its cost", paper=("table08", "table11", "table13"),
-        evaluations=("retrieval", "adaptive_retrieval", "funnel"), x="MFLOPs", y="mAP@10",
-        series=("line", "evaluation", "index"), joined=("retrieval",),
-        ignore=("rerank", "shortlist", "stages"),
-    ),
-    Figure(
-        name="figure08-unseen", title="Retrieval against its cost, unseen classes", role="unseen",
-        paper=("table10", "table12", "table14"), evaluations=("retrieval", "adaptive_retrieval", "funnel"),
-        x="MFLOPs", y="mAP@10", series=("line", "evaluation", "index"), joined=("retrieval",),
-        ignore=("rerank", "shortlist", "stages"),
-    ),
-    Figure(
-        name="figure06", title="Adaptive classification", paper=("table03",),
-        evaluations=("adaptive_classification",), x="expected_dim", y="top1", series=("line", "policy"),
-        joined=("adaptive_classification",), ignore=("cap", "drop", "delta"),
-    ),
-    Figure(
-        name="figure-shifts", title="Linear classification under shift", paper=("table17",), role="shift",
-        evaluations=("linear",), y="top1", joined=("linear",),
-    ),
-)  # fmt: skip
 TABLES = (
     Table(
         name="table01", title="Linear classification: top-1", paper=("table01",), evaluations=LINEAR,
