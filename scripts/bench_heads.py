@@ -24,12 +24,12 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from mrl_experiments.evaluations.nested_accuracy import nested_hits
 from mrl_experiments.losses.ff import FF
 from mrl_experiments.losses.mrl import MRL
 from mrl_experiments.losses.mrl_e import MRLE
 from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
 from mrl_experiments.models.timm_backbone import TimmBackbone
+from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import default_dims, prefix
 
 CASES = {"images, D=2048, C=1000": (256, 2048, 1000, 40), "images, D=512, C=1000": (256, 512, 1000, 60)}

@@ -1,5 +1,6 @@
 """From a configuration to a method, and from a run back to its trained method."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -25,10 +26,21 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
         raise cause or error from None
 
 
-def build_method(cfg: DictConfig, *, channels: int, size: int, num_classes: int) -> Method:
-    """Build backbone and heads for images (channels, size, size) of `num_classes` classes."""
-    backbone = construct(cfg.model)(channels=channels, size=size)
-    method = construct(cfg.loss)(backbone=backbone, num_classes=num_classes)
+def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
+    """Build backbone and heads for the data that `inputs` describe, such as images of channels and size.
+
+    Raises UserError when the backbone is made for data of another kind.
+    """
+    make = construct(cfg.model)
+    try:
+        inspect.signature(make).bind(**inputs)
+    except TypeError as error:
+        raise UserError(
+            f"model={cfg.model.name} does not take what data={cfg.data.name} gives: {error}",
+            expected=f"a model whose inputs are described by {', '.join(inputs)}",
+            remedy="choose model= and data= of one kind: images, text, or both",
+        ) from error
+    method = construct(cfg.loss)(backbone=make(**inputs), num_classes=num_classes)
     assert isinstance(method, Method)
     return method
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.nesting import prefix
 
@@ -25,7 +26,13 @@ def truncate(method: Method, dim: int) -> TruncatedClassifier:
 
     Raises UserError when the method has no classifier at this size.
     """
-    weight, bias = method.heads().at(dim)
+    heads = method.heads()
+    if heads is None:
+        raise UserError(
+            f"{type(method).__name__} has no classifiers to truncate",
+            expected="a method trained to classify: loss=ff, mrl or mrl_e",
+        )
+    weight, bias = heads.at(dim)
     linear = nn.Linear(dim, len(bias))
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))

@@ -30,7 +30,7 @@ def test_a_run_leaves_its_configuration_metrics_checkpoint_and_summary(tmp_path,
     assert (folder / "checkpoints" / "last.ckpt").exists()
     rows = metrics(folder)
     assert {row["metric"] for row in rows} == {
-        *("train/loss", "train/top1", "lr", "images_per_s", "val/loss", "val/top1", "val/top5"),
+        *("train/loss", "train/top1", "lr", "samples_per_s", "val/loss", "val/top1", "val/top5"),
     }
     summary = json.loads((folder / "finished.json").read_text())["validation"]
     dims = {row["dim"] for row in rows if row["metric"] == "val/top1"}

@@ -64,6 +64,11 @@ class ImageData(pl.LightningDataModule):
         for path in self.betons.values():
             self._count(Path(path))
 
+    @property
+    def inputs(self) -> dict[str, int]:
+        """What a backbone must know of the images."""
+        return {"channels": self.channels, "size": self.size}
+
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
         for split in ("train", "val"):

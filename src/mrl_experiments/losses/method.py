@@ -2,12 +2,15 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import NestingSpec
+
+Inputs: TypeAlias = Tensor | tuple[Tensor, ...]  # images (B, C, H, W), tokens (B, T), or several of them
 
 
 @dataclass(frozen=True)
@@ -16,30 +19,32 @@ class StepOutput:
 
     loss: () the weighted sum over sizes (Eq. 1), differentiable.
     losses: (L,) each size's own loss, detached.
-    correct: (L,) number of samples whose top-1 prediction is right, detached float32.
-    count: number of samples that carry a label.
+    correct: (L,) number of labels whose top-1 prediction is right, detached float32.
+    count: number of labels that count.
     """
 
     loss: Tensor
     losses: Tensor
     correct: Tensor
-    count: int
+    count: int | Tensor
 
 
 class Method(nn.Module):
     """A backbone with nested heads. Owns the backbone, because some methods rewire it.
 
     `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
+    `metrics` names what `validate` sums up; "loss" and "top1" are among them.
     """
 
     spec: NestingSpec
+    metrics: tuple[str, ...] = ("loss", "top1", "top5")
 
     def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.spec = spec
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Inputs) -> Tensor:
         """Return the full-width representation, (B, ...) -> (B, D)."""
         features: Tensor = self.backbone(x)
         return features
@@ -49,12 +54,16 @@ class Method(nn.Module):
         """Return {dim: (B, C)} for features z (B, D)."""
 
     @abstractmethod
-    def forward(self, x: Tensor, y: Tensor) -> StepOutput:
-        """Return the loss of a batch: inputs x (B, ...), labels y (B,) int64."""
+    def forward(self, x: Inputs, y: Tensor) -> StepOutput:
+        """Return the loss of a batch: inputs x (B, ...), labels y (B, ...) int64."""
 
     @abstractmethod
-    def heads(self) -> Heads:
-        """Return a copy of the classifiers, to be stored beside the embeddings."""
+    def validate(self, x: Inputs, y: Tensor) -> Tensor:
+        """Return (L, len(metrics) + 1): sums of each metric over the labels of a batch, and their number."""
+
+    @abstractmethod
+    def heads(self) -> Heads | None:
+        """Return a copy of the classifiers, if there are any, to be stored beside the embeddings."""
 
 
 def width_of(backbone: nn.Module) -> int:

@@ -1,12 +1,16 @@
 """What MRL, MRL-E and FF share: a backbone, linear heads on its prefixes, and the weighted sum of losses."""
 
+from collections.abc import Mapping
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.losses.linear_heads import LinearHeads
-from mrl_experiments.losses.method import Method, StepOutput
+from mrl_experiments.losses.method import Inputs, Method, StepOutput
+from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import NestingSpec
 
 
@@ -34,11 +38,25 @@ class NestedClassifier(Method):
         """Return {dim: (B, C)} for features z (B, D)."""
         return self.head.logits(z)
 
-    def forward(self, x: Tensor, y: Tensor) -> StepOutput:
+    def forward(self, x: Inputs, y: Tensor) -> StepOutput:
         """Return the loss of a batch: inputs x (B, ...), labels y (B,) int64."""
         out = self.head(self.embed(x), y, self.weights, self.label_smoothing)
         return StepOutput(out.total, out.losses, out.correct, len(y))
 
+    def validate(self, x: Inputs, y: Tensor) -> Tensor:
+        """Return (L, 4): sums of cross-entropy, top-1 and top-5 hits over a batch, and its size."""
+        z = self.embed(x)
+        with torch.autocast(z.device.type, enabled=False):  # half-precision logits would tie
+            return batch_sums(self.logits(z.float()), y)
+
     def heads(self) -> Heads:
         """Return a copy of the classifiers, to be stored beside the embeddings."""
         return self.head.stored()
+
+
+def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
+    """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
+    losses = [F.cross_entropy(level, labels, reduction="sum") for level in logits.values()]
+    hits = nested_hits(logits, labels).to(losses[0].dtype)
+    counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
+    return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)

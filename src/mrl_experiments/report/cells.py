@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from mrl_experiments.report.views import View
 from mrl_experiments.report.entries import Entry, Value
 from mrl_experiments.report.metrics import DEVIATION
+from mrl_experiments.report.views import View
 from mrl_experiments.results import ResultRow
 
 ROLES = {"val": "main", "test": "main", "query": "unseen", "stream": "stream"}

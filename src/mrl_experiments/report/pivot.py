@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mrl_experiments.report.views import Table, View
 from mrl_experiments.report.cells import Cell, Key, cells, leftover, select
 from mrl_experiments.report.entries import Entry
 from mrl_experiments.report.lines import order
+from mrl_experiments.report.views import Table, View
 
 Counterparts = Mapping[str, Mapping[str, Any]]
 BLOCK = ("dataset", "split", "model")

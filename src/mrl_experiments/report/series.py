@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mrl_experiments.report.views import Figure
 from mrl_experiments.report.cells import Cell, Key, cells
 from mrl_experiments.report.entries import Entry
 from mrl_experiments.report.lines import Line, line, order
 from mrl_experiments.report.pivot import Block, Counterparts, beside, blocks
+from mrl_experiments.report.views import Figure
 
 MARKERS = {"adaptive_retrieval": ".", "funnel": "*"}  # in place of the method's
 UNSAID = {"", "retrieval", "flat"}  # what a line is unless its name says otherwise

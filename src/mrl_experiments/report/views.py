@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """Which rows a table or figure shows.

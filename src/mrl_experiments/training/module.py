@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.method import Method, StepOutput
+from mrl_experiments.losses.method import Inputs, Method, StepOutput
 from mrl_experiments.training.optim import Length
-from mrl_experiments.training.sums import METRICS, StepSums, batch_sums
+from mrl_experiments.training.sums import StepSums
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images (B, C, H, W), labels (B,), sample index (B,)
+Batch = tuple[Inputs, Tensor, Tensor]  # inputs (B, ...), labels (B, ...), sample index (B,)
 OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler]]
 
 
@@ -32,7 +32,7 @@ class NestedModule(pl.LightningModule):
     """Train a method and validate it at every nested size.
 
     `data` tells how long an epoch is. `inputs` are the arguments besides the configuration that rebuild
-    the method (channels, size, num_classes); they travel in the checkpoint.
+    the method (for images channels, size, num_classes); they travel in the checkpoint.
     `validation` holds the last result, {dim: {metric: value}}, from the trained heads on all of `val`,
     each sample counted once.
     """
@@ -65,8 +65,8 @@ class NestedModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; the first step whose loss is not finite is remembered."""
-        images, labels, _ = batch
-        out: StepOutput = self.method(images, labels)
+        x, y, _ = batch
+        out: StepOutput = self.method(x, y)
         self._train_sums.add(out)
         self._remember_bad(out.loss.detach())
         return out.loss
@@ -110,16 +110,14 @@ class NestedModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
-        self._val_sums = torch.zeros(len(self.method.spec), len(METRICS) + 1, device=self.device)
+        self._val_sums = torch.zeros(len(self.method.spec), len(self.method.metrics) + 1, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the sums, leaving out samples that only pad this rank's last batches."""
-        images, labels, index = batch
+        x, y, index = batch
         own = index % self.trainer.world_size == self.trainer.global_rank
-        z = self.method.embed(images)
-        with torch.autocast(self.device.type, enabled=False):  # half-precision logits would tie
-            logits = self.method.logits(z.float())
-        self._val_sums += batch_sums({dim: level[own] for dim, level in logits.items()}, labels[own])
+        if own.any():
+            self._val_sums += self.method.validate(_rows(x, own), y[own])
 
     def on_validation_epoch_end(self) -> None:
         """Add up the ranks and publish the result."""
@@ -127,7 +125,7 @@ class NestedModule(pl.LightningModule):
         assert isinstance(total, Tensor)
         means = (total[:, :-1] / total[:, -1:]).tolist()
         self.validation = {
-            dim: dict(zip(METRICS, row, strict=True))
+            dim: dict(zip(self.method.metrics, row, strict=True))
             for dim, row in zip(self.method.spec.dims, means, strict=True)
         }
 
@@ -148,6 +146,10 @@ class NestedModule(pl.LightningModule):
             if cuda is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(cuda)
         self._restored_states = []
+
+
+def _rows(x: Inputs, kept: Tensor) -> Inputs:
+    return x[kept] if isinstance(x, Tensor) else tuple(part[kept] for part in x)
 
 
 def _gather_random_states() -> list[tuple[Tensor, Tensor | None]]:

@@ -35,7 +35,7 @@ def train(cfg: DictConfig) -> None:
         return
     pl.seed_everything(cfg.seed + rank, verbose=False)
     data = construct(cfg.data)
-    inputs = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
+    inputs = {**data.inputs, "num_classes": data.num_classes}
     module = NestedModule(build_method(cfg, **inputs), construct(cfg.optim), inputs, data)
     module = module.to(memory_format=torch.channels_last)
     loggers = build_loggers(cfg, run)

@@ -16,30 +16,30 @@ Validation = Mapping[int, Mapping[str, float]]
 
 
 class Metrics(pl.Callback):
-    """Send per-size losses and accuracies, the learning rate and images/s to the loggers."""
+    """Send per-size losses and accuracies, the learning rate and samples/s to the loggers."""
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self.speed = 0.0  # images/s of all ranks, over the last interval
-        self._began, self._images = time.perf_counter(), 0
+        self.speed = 0.0  # samples/s of all ranks, over the last interval
+        self._began, self._samples = time.perf_counter(), 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave validation out of the speed."""
-        self._began, self._images = time.perf_counter(), 0
+        self._began, self._samples = time.perf_counter(), 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log every `every` batches and at the end of the epoch."""
         assert isinstance(pl_module, NestedModule)
-        self._images += len(batch[1]) * trainer.world_size
+        self._samples += len(batch[1]) * trainer.world_size
         if (batch_idx + 1) % self.every and batch_idx + 1 != trainer.num_training_batches:
             return
         pl_module.check_finite()
-        self.speed = self._images / (time.perf_counter() - self._began)
-        self._began, self._images = time.perf_counter(), 0
+        self.speed = self._samples / (time.perf_counter() - self._began)
+        self._began, self._samples = time.perf_counter(), 0
         values = _flat("train", pl_module.train_metrics())
-        values |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_s": self.speed}
+        values |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "samples_per_s": self.speed}
         _log(trainer, values)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -80,7 +80,7 @@ class ProgressBar(pl.Callback):
         if self._bar is None:
             return
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
-        speed = f"{self._metrics.speed:,.0f} images/s" if self._metrics.speed else ""
+        speed = f"{self._metrics.speed:,.0f} samples/s" if self._metrics.speed else ""
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._bar.update(self._task, completed=done, description=epoch, speed=speed)
 
@@ -104,17 +104,24 @@ class ProgressBar(pl.Callback):
 
 
 def print_table(name: str, validation: Validation) -> None:
-    """Print accuracy and loss at every size."""
+    """Print every metric at every size; those that begin with `top` are fractions."""
+    metrics = sorted(next(iter(validation.values())), key=lambda metric: not metric.startswith("top"))
     table = Table()
-    for column in ("dim", "top1 %", "top5 %", "loss"):
+    for column in ("dim", *(f"{name} %" if name.startswith("top") else name for name in metrics)):
         table.add_column(column, justify="right")
     for dim, values in validation.items():
-        table.add_row(
-            str(dim), f"{100 * values['top1']:.2f}", f"{100 * values['top5']:.2f}", f"{values['loss']:.4f}"
+        shown = (
+            f"{100 * values[name]:.2f}" if name.startswith("top") else f"{values[name]:.4f}"
+            for name in metrics
         )
+        table.add_row(str(dim), *shown)
     console = Console()
     console.print(f"\n{name}: validation", highlight=False)
     console.print(table)
+
+
+def _shown(metric: str, value: float) -> str:
+    return f"{100 * value:.2f}" if metric.startswith("top") else f"{value:.4f}"
 
 
 def _ends(dims: list[int]) -> list[int]:

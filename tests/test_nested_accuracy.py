@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
-from mrl_experiments.evaluations.nested_accuracy import nested_hits
+from mrl_experiments.nested_accuracy import nested_hits
 
 B, L, C = 64, 9, 30
 
