@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
-from mrl_experiments.losses.softmax_rows import Rows, Target, softmax_, subtract_target_
+from mrl_experiments.losses.softmax_rows import Outcome, Rows, Target, chunk_errors, errors_of, rows_of
 
 # Logits that are larger than this in float32 exist a chunk of the classes at a time, as large as fits a CPU's
 # cache or as keeps a GPU busy.
@@ -127,13 +127,12 @@ def _compute(
     share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
     scale = loss_weights.to(head.sums)[:, None] * share
     to = head.gradients_to(wanted) if any(wanted) else None
-    rows: list[Rows] = []
+    outcomes: list[Outcome] = []
     for levels in head.groups:
-        rows[:0] = head.rows_and_gradients(levels, label, scale, to)
-    own, rival, log_sum, total = (torch.stack(column) for column in zip(*rows, strict=True))
-    smooth = log_sum - total / head.classes
-    losses = torch.lerp(log_sum - own, smooth, options.label_smoothing) @ share
-    correct = ((own > rival) & kept).sum(1).float()
+        outcomes[:0] = head.outcomes_and_gradients(levels, label, scale, to)
+    log_own, right, mean_log = (torch.stack(column) for column in zip(*outcomes, strict=True))
+    losses = torch.lerp(-log_own, -mean_log, options.label_smoothing) @ share
+    correct = (right & kept).sum(1).float()
     out = NestedLosses(loss_weights.to(losses) @ losses, losses, correct, counted)
     given = [] if to is None else [to.z, *to.weights, *to.biases]
     types = [tensor.dtype for tensor in (z, *parameters)]
@@ -165,54 +164,67 @@ class _Head:
         count = len(self.weights)
         return Gradients(z, others[:count], others[count:], self.options.dims)
 
-    def rows_and_gradients(
+    def outcomes_and_gradients(
         self, levels: range, label: Tensor, scale: Tensor, to: Gradients | None
-    ) -> list[Rows]:
-        """Describe the rows of logits of sizes that share their products, and add their gradients to `to`.
+    ) -> list[Outcome]:
+        """Tell the outcomes of sizes that share their products, and add their gradients to `to`.
 
         scale: (L, B), the weight of each sample in the loss of each size.
         """
         chunks = self._chunks(len(levels))
-        whole = len(chunks) == 1
+        if len(chunks) > 1:
+            rows = self._rows(levels, label, chunks)
+            if to is not None:
+                self._chunk_gradients(levels, label, scale, rows, chunks, to)
+            return [row.outcome(self.classes) for row in rows]
+        smoothing = self.options.label_smoothing
+        room, *errors = self._room(len(levels), chunks[0])
+        logits = self._logits(levels, chunks[0], room)
+        outcomes = [errors_of(z, label, smoothing, out) for z, out in zip(logits, errors, strict=True)]
+        if to is not None:
+            self.products.gradients(levels, errors, scale, self.z, self.weights, to)
+        return outcomes
+
+    def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
         rows: list[Rows] = []
         for chunk in chunks:
-            target, errors = Target.of(label, chunk, self.classes), self._room(len(levels), chunk)
-            part = []
-            for level in self._logits(levels, chunk, errors):
-                part.append(softmax_(level, target, with_total=self.options.label_smoothing > 0))
-                if whole and to is not None:
-                    self._subtract_target_(level, target)
+            target, (room, spare, *_) = Target.of(label, chunk), self._room(1, chunk)
+            part = [rows_of(logits, target, spare) for logits in self._logits(levels, chunk, room)]
             rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
-        if to is None:
-            return rows
-        for chunk in chunks:
-            if not whole:
-                target, errors = Target.of(label, chunk, self.classes), self._room(len(levels), chunk)
-                for level, row in zip(self._logits(levels, chunk, errors), rows, strict=True):
-                    self._subtract_target_(level.sub_(row.log_sum[:, None]).exp_(), target)
-            weights, buffers = self._part(self.weights, chunk), to.of(chunk, self.classes)
-            self.products.gradients(levels, errors, scale, self.z, weights, buffers)
         return rows
 
-    def _subtract_target_(self, probabilities: Tensor, target: Target) -> None:
+    def _chunk_gradients(
+        self,
+        levels: range,
+        label: Tensor,
+        scale: Tensor,
+        rows: Sequence[Rows],
+        chunks: Sequence[slice],
+        to: Gradients,
+    ) -> None:
         smoothing = self.options.label_smoothing
-        subtract_target_(probabilities, target, 1 - smoothing, smoothing / self.classes)
+        for chunk in chunks:
+            target, (room, *errors) = Target.of(label, chunk), self._room(len(levels), chunk)
+            for logits, row, out in zip(self._logits(levels, chunk, room), rows, errors, strict=True):
+                chunk_errors(logits, target, row.log_sum, smoothing, self.classes, out)
+            weights, buffers = self._part(self.weights, chunk), to.of(chunk, self.classes)
+            self.products.gradients(levels, errors, scale, self.z, weights, buffers)
 
-    def _logits(self, levels: range, chunk: slice, out: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Fill `out` size by size; what is yielded may be overwritten at once, while it is in the cache."""
+    def _logits(self, levels: range, chunk: slice, room: Tensor) -> Iterator[Tensor]:
+        """Yield the logits of size after size, all in `room`."""
         weights, biases = self._part(self.weights, chunk), self._part(self.biases, chunk)
-        return self.products.logits(levels, self.z, weights, biases, self.options.dims, out)
+        return self.products.logits(levels, self.z, weights, biases, self.options.dims, room)
 
     def _part(self, tensors: list[Tensor], chunk: slice) -> list[Tensor]:
         whole = chunk.stop - chunk.start == self.classes
         return tensors if whole else [tensor[chunk] for tensor in tensors]
 
     def _room(self, levels: int, chunk: slice) -> list[Tensor]:
-        """Return room for the logits of a chunk of the classes, for each level (B, c).
+        """Return room for a chunk's logits of one size and for the errors of each level, all (B, c).
 
         On a CPU it is the thread's own and only valid until the next call.
         """
-        shape = (levels, len(self.z), chunk.stop - chunk.start)
+        shape = (levels + 1, len(self.z), chunk.stop - chunk.start)
         size, limit = math.prod(shape), CHUNK_BYTES["cpu"] // self.sums.itemsize
         if self.z.device.type != "cpu" or size > limit:
             return list(torch.empty(shape, dtype=self.sums, device=self.z.device))
@@ -223,7 +235,7 @@ class _Head:
         return list(room[:size].view(shape))
 
     def _chunks(self, levels: int) -> list[slice]:
-        row = levels * len(self.z) * self.sums.itemsize  # bytes of the logits of one class
+        row = (levels + 1) * len(self.z) * self.sums.itemsize  # bytes of what is kept of one class
         budget = CHUNK_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
         step = self.classes if row * self.classes <= KEPT_BYTES else max(1, budget // row)
         return [slice(low, min(low + step, self.classes)) for low in range(0, self.classes, step)]

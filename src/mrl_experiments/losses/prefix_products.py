@@ -56,10 +56,10 @@ class Separate:
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
         dims: Sequence[int],
-        out: Sequence[Tensor],
+        room: Tensor,
     ) -> Iterator[Tensor]:
-        """Fill the tensors (B, C) of some levels and yield each as soon as it may be overwritten."""
-        for level, room in zip(levels, out, strict=True):
+        """Yield the logits (B, C) of some levels, one after the other in the same `room`."""
+        for level in levels:
             _product(prefix(z, dims[level]), weights[level].t(), room, biases[level] if biases else None)
             yield room
 
@@ -108,16 +108,14 @@ class Tied:
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
         dims: Sequence[int],
-        out: Sequence[Tensor],
+        room: Tensor,
     ) -> Iterator[Tensor]:
-        """Fill the tensors (B, C) of all levels and yield each as soon as it may be overwritten."""
+        """Yield the logits (B, C) of all levels in turn, in one `room` that must be left as it is."""
         smaller = biases[0] if biases else None
-        for level, (block, room) in zip(levels, zip(_blocks(dims), out, strict=True), strict=True):
+        for block in _blocks(dims):
             _product(z[:, block], weights[0][:, block].t(), room, smaller)
-            if level:
-                yield out[level - 1]
+            yield room
             smaller = room
-        yield out[-1]
 
     @staticmethod
     def gradients(

@@ -1,4 +1,7 @@
-"""The soft-max over the classes, in place and in chunks of the classes. B samples, c classes of a chunk."""
+"""The soft-max over the classes and what a loss needs of it, whole or in chunks of the classes.
+
+B samples, c classes of a chunk. Each function writes to `out` (B, c); the logits (B, c) stay as they are.
+"""
 
 from typing import NamedTuple
 
@@ -6,11 +9,23 @@ import torch
 from torch import Tensor
 
 
+class Outcome(NamedTuple):
+    """What became of each sample (B,) at one size.
+
+    log_own: log-probability of the label. correct: whether the label leads all others.
+    mean_log: mean log-probability of all classes, or 0 where it was not asked for.
+    """
+
+    log_own: Tensor
+    correct: Tensor
+    mean_log: Tensor
+
+
 class Rows(NamedTuple):
-    """What a loss needs of each row (B,) of the logits of one size.
+    """What is known of each row (B,) of the logits after some of the classes.
 
     own: the label's logit. rival: the highest other one. log_sum: log of the sum of exponentials.
-    total: sum of the logits, or 0 where it was not asked for.
+    total: sum of the logits.
     """
 
     own: Tensor
@@ -27,49 +42,64 @@ class Rows(NamedTuple):
             self.total + other.total,
         )
 
+    def outcome(self, classes: int) -> Outcome:
+        """Return the outcome once all classes are in."""
+        return Outcome(self.own - self.log_sum, self.own > self.rival, self.total / classes - self.log_sum)
+
 
 class Target(NamedTuple):
-    """Where the labels are in a chunk's rows: place (B, 1), inside (B, 1), which is None if all are."""
+    """Where the labels are in a chunk's rows: place (B, 1), and whether they are inside (B, 1)."""
 
     place: Tensor
-    inside: Tensor | None
+    inside: Tensor
 
     @classmethod
-    def of(cls, label: Tensor, chunk: slice, classes: int) -> "Target":
+    def of(cls, label: Tensor, chunk: slice) -> "Target":
         """Return the place of labels, counted from the first of all classes, in a chunk of the classes."""
-        if chunk.stop - chunk.start == classes:
-            return cls(label[:, None], None)
         place = (label - chunk.start).clamp(0, chunk.stop - chunk.start - 1)
         return cls(place[:, None], (place + chunk.start == label)[:, None])
 
 
-def softmax_(logits: Tensor, target: Target, *, with_total: bool) -> Rows:
-    """Turn a chunk's logits (B, c) of one size into their soft-max, in place, and describe each row."""
+def errors_of(logits: Tensor, label: Tensor, smoothing: float, out: Tensor) -> Outcome:
+    """Write soft-max minus target, the derivative of the loss by the logits of all classes.
+
+    The label's probability less 1 is never above another's probability, so one look at the errors finds the
+    label's rival.
+    """
+    place = label[:, None]
+    torch.softmax(logits, 1, out=out)
+    own = out.gather(1, place)
+    out.scatter_(1, place, own - 1)
+    rival = out.amax(1, keepdim=True)
+    log_own, mean_log = own.log(), torch.zeros_like(own)
+    # Below the smallest normal number a probability has lost digits. A GPU would have to wait for the answer.
+    if smoothing or own.is_cuda or own.amin() < torch.finfo(own.dtype).tiny:
+        log_sum = logits.amax(1, keepdim=True) - torch.maximum(own, rival).log()
+        log_own, mean_log = logits.gather(1, place) - log_sum, logits.mean(1, keepdim=True) - log_sum
+    if smoothing:
+        out.scatter_(1, place, own - (1 - smoothing)).sub_(smoothing / logits.shape[1])
+    return Outcome(log_own[:, 0], (own > rival)[:, 0], mean_log[:, 0])
+
+
+def rows_of(logits: Tensor, target: Target, out: Tensor) -> Rows:
+    """Describe the rows of a chunk's logits; `out` is used up."""
     place, inside = target
-    total = logits.sum(1) if with_total else logits.new_zeros(len(logits))
-    own = value = logits.gather(1, place)
-    if inside is None:
-        logits.scatter_(1, place, -torch.inf)
-    else:
-        own = value.masked_fill(~inside, -torch.inf)
-        logits.scatter_(1, place, value.masked_fill(inside, -torch.inf))
+    value = logits.gather(1, place)
+    logits.scatter_(1, place, value.masked_fill(inside, -torch.inf))
     rival = logits.amax(1)
     logits.scatter_(1, place, value)
-    top = torch.maximum(own[:, 0], rival)
-    torch.softmax(logits, 1, out=logits)
-    log_sum = top - logits.amax(1).log_()  # the largest probability is exp(top - log_sum), never tiny
-    return Rows(own[:, 0], rival, log_sum, total)
+    own = value.masked_fill(~inside, -torch.inf)[:, 0]
+    torch.softmax(logits, 1, out=out)
+    log_sum = torch.maximum(own, rival) - out.amax(1).log_()  # the largest probability is never tiny
+    return Rows(own, rival, log_sum, logits.sum(1))
 
 
-def subtract_target_(probabilities: Tensor, target: Target, own: float, other: float) -> None:
-    """Subtract the target distribution: `own` at the label and `other` everywhere.
-
-    The derivative of a row's cross-entropy by its logits is soft-max minus target.
-    """
+def chunk_errors(
+    logits: Tensor, target: Target, log_sum: Tensor, smoothing: float, classes: int, out: Tensor
+) -> None:
+    """Write soft-max minus target for a chunk, given each row's log_sum (B,) over all `classes`."""
     place, inside = target
-    if inside is None:
-        probabilities.scatter_(1, place, -own, reduce="add")
-    else:
-        probabilities.scatter_add_(1, place, inside.to(probabilities.dtype) * -own)
-    if other:
-        probabilities.sub_(other)
+    torch.sub(logits, log_sum[:, None], out=out).exp_()
+    out.scatter_add_(1, place, inside.to(out.dtype) * (smoothing - 1))
+    if smoothing:
+        out.sub_(smoothing / classes)

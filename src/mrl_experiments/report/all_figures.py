@@ -36,6 +36,16 @@ FIGURES = (
         ignore=("rerank", "shortlist", "stages"),
     ),
     Figure(
+        name="figure08-time", title="Retrieval against measured time", paper=(), x="latency_ms", y="mAP@10",
+        evaluations=("adaptive_retrieval", "funnel"), series=("line", "evaluation", "index"), joined=(),
+        ignore=("rerank", "shortlist", "stages"),
+    ),
+    Figure(
+        name="figure08-time-unseen", title="Retrieval against measured time, unseen classes", role="unseen",
+        paper=(), x="latency_ms", y="mAP@10", evaluations=("adaptive_retrieval", "funnel"), joined=(),
+        series=("line", "evaluation", "index"), ignore=("rerank", "shortlist", "stages"),
+    ),
+    Figure(
         name="figure06", title="Adaptive classification", paper=("table03",),
         evaluations=("adaptive_classification",), x="expected_dim", y="top1", series=("line", "policy"),
         joined=("adaptive_classification",), ignore=("cap", "drop", "delta"),
