@@ -8,6 +8,7 @@ import pytest
 import torch
 from commands import run
 from hydra import compose, initialize_config_dir
+from methods import as_if_trained
 from omegaconf import OmegaConf
 
 from mrl_experiments.build import build_method, load_method
@@ -38,7 +39,7 @@ def make_run(root, name, *overrides):
     OmegaConf.save(OmegaConf.to_container(cfg, resolve=True), run.config_path)
     inputs = {"channels": 1, "size": 16, "num_classes": 10}
     torch.manual_seed(0)
-    method = build_method(cfg, **inputs)
+    method = as_if_trained(build_method(cfg, **inputs))
     state = {f"method.{key}": value for key, value in method.state_dict().items()}
     torch.save({"inputs": inputs, "state_dict": state}, run.checkpoint)
     return run

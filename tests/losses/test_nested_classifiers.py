@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from methods import as_if_trained
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -29,7 +30,7 @@ class Backbone(nn.Module):
 def build(loss, **options):
     torch.manual_seed(0)
     config = OmegaConf.merge(OmegaConf.load(f"conf/loss/{loss}.yaml"), options)
-    return instantiate(config)(backbone=Backbone(), num_classes=CLASSES)
+    return as_if_trained(instantiate(config)(backbone=Backbone(), num_classes=CLASSES))
 
 
 def batch():
@@ -58,6 +59,13 @@ def test_loss_is_the_weighted_sum_of_the_papers_formula(loss, weights):
     loop = torch.autograd.grad(total, list(method.parameters()))
     for ours, theirs in zip(fused, loop, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
+def test_classifiers_start_at_zero(loss):
+    method = instantiate(OmegaConf.load(f"conf/loss/{loss}.yaml"))(backbone=Backbone(), num_classes=CLASSES)
+    assert not any(parameter.any() for parameter in method.head.parameters())
+    assert all(parameter.any() for parameter in method.backbone.parameters())
 
 
 def test_mrl_has_a_classifier_a_size_and_mrl_e_one():

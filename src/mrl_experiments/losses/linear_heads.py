@@ -13,7 +13,11 @@ from mrl_experiments.nesting import prefix
 
 
 class LinearHeads(nn.Module):
-    """Classifiers of features (..., D) into C classes at each size in `dims`."""
+    """Classifiers of features (..., D) into C classes at each size in `dims`.
+
+    They start at zero. With torch's random start, whose scale is 1/sqrt(m), the first thing that a backbone
+    learns from a classifier of 8 features is to keep them small, and behind a ReLU they may never recover.
+    """
 
     dims: tuple[int, ...]
 
@@ -42,7 +46,7 @@ class SeparateHeads(LinearHeads):
     def __init__(self, dims: Sequence[int], num_classes: int) -> None:
         super().__init__()
         self.dims = tuple(dims)
-        self.linear = nn.ModuleDict({str(dim): nn.Linear(dim, num_classes) for dim in dims})
+        self.linear = nn.ModuleDict({str(dim): _linear(dim, num_classes) for dim in dims})
 
     def parameters_at(self, dim: int) -> tuple[Tensor, Tensor]:
         """Return the classifier of one size: weight (C, dim), bias (C,)."""
@@ -71,7 +75,7 @@ class TiedHead(LinearHeads):
     def __init__(self, dims: Sequence[int], num_classes: int) -> None:
         super().__init__()
         self.dims = tuple(dims)
-        self.linear = nn.Linear(self.dims[-1], num_classes)
+        self.linear = _linear(self.dims[-1], num_classes)
 
     def parameters_at(self, dim: int) -> tuple[Tensor, Tensor]:
         """Return the classifier of one size: weight (C, dim), bias (C,)."""
@@ -91,3 +95,10 @@ class TiedHead(LinearHeads):
         full = self.dims[-1]
         weight, bias = (as_float32(p).numpy() for p in self.parameters_at(full))
         return Heads({full: weight}, {full: bias}, tied=True)
+
+
+def _linear(dim: int, num_classes: int) -> nn.Linear:
+    linear = nn.Linear(dim, num_classes)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
