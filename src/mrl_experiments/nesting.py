@@ -65,9 +65,7 @@ class NestingSpec:
     weights: tuple[float, ...]
 
     @classmethod
-    def resolve(
-        cls, width: int, dims: Dims | None = None, weights: Weights | None = None
-    ) -> "NestingSpec":
+    def resolve(cls, width: int, dims: Dims | None = None, weights: Weights | None = None) -> "NestingSpec":
         """Build the spec for a backbone of `width` features; `None` means the defaults.
 
         dims: sizes, or a function of the width that gives them. weights: one a size, or {size: weight} with 1
