@@ -102,7 +102,8 @@ def _by_size(weights: Mapping[int, float], dims: tuple[int, ...]) -> list[float]
 
 def _check_dims(dims: tuple[int, ...], width: int) -> None:
     expected = f"strictly increasing whole numbers between 1 and the backbone's width {width}"
-    remedy = f"for example loss.dims={list(default_dims(width))}".replace(" ", "")
+    example = ",".join(map(str, default_dims(width)))
+    remedy = f"for example loss.dims=[{example}]"
     shown = f"loss.dims={list(dims)}"
 
     def fail(why: str) -> None:
