@@ -245,3 +245,17 @@ def test_commands_end_with_one_clear_error_or_a_row_file(copied):
     for name in ("ff", "mrl"):
         files = {path.name for path in (copied / "runs" / name / "results").iterdir()}
         assert files >= {f"{e}-digits-{r}.csv" for e in ("knn", "retrieval") for r in ("svd", "jl")}
+
+
+def test_a_runs_label_is_in_its_rows_and_an_older_run_has_none(copied):
+    make_run(copied, "boosted", "loss=mrl", "label=weights/8boost")
+    embed(configured("embed", "run=boosted", f"root={copied}", "splits=[val]"))
+    assert {row.label for row in evaluated(copied, "boosted", "linear")} == {"weights/8boost"}
+    assert {row.label for row in evaluated(copied, "mrl", "linear")} == {""}
+    run = Run(copied / "runs" / "mrl")
+    config = run.config
+    del config["label"]  # as in a run made before there were labels
+    OmegaConf.save(config, run.config_path)
+    before = (run.embeddings("digits", "val") / META).stat().st_mtime_ns
+    embed(configured("embed", "run=mrl", f"root={copied}", "splits=[val]"))
+    assert (run.embeddings("digits", "val") / META).stat().st_mtime_ns == before

@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import raise_if_disk_full
@@ -56,6 +57,8 @@ def _run(main: Main, cfg: DictConfig) -> int:
     try:
         try:
             main(cfg)
+        except OmegaConfBaseException as error:
+            raise UserError(f"the configuration cannot be resolved: {error}") from error
         except OSError as error:
             raise_if_disk_full(error, Path(error.filename or cfg.root))
             raise

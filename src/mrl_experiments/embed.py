@@ -72,6 +72,7 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         "method": config.loss.name,
         "model": config.model.name,
         "seed": config.seed,
+        "label": config.get("label"),
         "dims": list(method.spec.dims),
         "dataset": data.name,
         "data": identity({"data": OmegaConf.to_container(described, resolve=True)}),

@@ -128,6 +128,7 @@ def _row(
         metric=measurement.metric,
         value=measurement.value,
         seed=meta["seed"],
+        label=meta.get("label") or "",
     )
 
 

@@ -1,7 +1,7 @@
 """Which prefixes of a representation are nested, and the only place that slices them."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -11,6 +11,8 @@ SMALLEST_DEFAULT = 8
 
 
 Array = TypeVar("Array")  # a tensor, a numpy array or a memory map
+Dims = Sequence[int] | Callable[[int], Sequence[int]]  # sizes, or what makes them from the backbone's width
+Weights = Sequence[float] | Mapping[int, float]  # one a size, or by size
 
 
 def prefix(z: Array, dim: int) -> Array:
@@ -32,6 +34,18 @@ def default_dims(width: int, smallest: int = SMALLEST_DEFAULT) -> tuple[int, ...
     return tuple(reversed(dims))
 
 
+def dims_from(width: int, first: int) -> tuple[int, ...]:
+    """Put `first` before the default sizes above it: {4, 8, 16, ...}, {6, 8, 16, ...} (Table 28)."""
+    return (first, *(dim for dim in default_dims(width) if dim > first))
+
+
+def uniform_dims(width: int, first: int, count: int) -> tuple[int, ...]:
+    """Space `count` sizes evenly from `first` to `width`: {8, 212, 416, ..., 2048} (Table 29)."""
+    if count < 2:
+        raise UserError(f"{count} evenly spaced sizes", expected="at least 2: the first and the width")
+    return tuple(round(first + i * (width - first) / (count - 1)) for i in range(count))
+
+
 def interpolated_dims(dims: Sequence[int]) -> tuple[int, ...]:
     """Return the sizes halfway between neighbours (12, 24, ...): never trained, still usable (Table 5)."""
     return tuple((low + high) // 2 for low, high in itertools.pairwise(dims) if (low + high) // 2 > low)
@@ -51,26 +65,45 @@ class NestingSpec:
     weights: tuple[float, ...]
 
     @classmethod
-    def resolve(
-        cls, width: int, dims: Sequence[int] | None = None, weights: Sequence[float] | None = None
-    ) -> "NestingSpec":
+    def resolve(cls, width: int, dims: Dims | None = None, weights: Weights | None = None) -> "NestingSpec":
         """Build the spec for a backbone of `width` features; `None` means the defaults.
 
+        dims: sizes, or a function of the width that gives them. weights: one a size, or {size: weight} with 1
+        for the sizes it does not name.
         Raises UserError when dims or weights do not describe a nesting of this width.
         """
-        sizes = default_dims(width) if dims is None else tuple(dims)
+        sizes = resolved_dims(width, dims)
         _check_dims(sizes, width)
-        scale = (1.0,) * len(sizes) if weights is None else tuple(float(w) for w in weights)
-        _check_weights(scale, sizes)
-        return cls(sizes, scale)
+        scale = _by_size(weights, sizes) if isinstance(weights, Mapping) else weights
+        resolved = (1.0,) * len(sizes) if scale is None else tuple(float(weight) for weight in scale)
+        _check_weights(resolved, sizes)
+        return cls(sizes, resolved)
 
     def __len__(self) -> int:
         return len(self.dims)
 
 
+def resolved_dims(width: int, dims: Dims | None) -> tuple[int, ...]:
+    """Return the sizes that `dims` means for a backbone of `width` features, unchecked."""
+    if dims is None:
+        return default_dims(width)
+    return tuple(dims(width) if callable(dims) else dims)
+
+
+def _by_size(weights: Mapping[int, float], dims: tuple[int, ...]) -> list[float]:
+    unknown = [dim for dim in weights if dim not in dims]
+    if unknown:
+        raise UserError(
+            f"loss.weights={dict(weights)}: {unknown[0]} is no nested size",
+            expected=f"weights of some of {list(dims)}; the others weigh 1",
+        )
+    return [weights.get(dim, 1.0) for dim in dims]
+
+
 def _check_dims(dims: tuple[int, ...], width: int) -> None:
     expected = f"strictly increasing whole numbers between 1 and the backbone's width {width}"
-    remedy = f"for example loss.dims={list(default_dims(width))}".replace(" ", "")
+    example = ",".join(map(str, default_dims(width)))
+    remedy = f"for example loss.dims=[{example}]"
     shown = f"loss.dims={list(dims)}"
 
     def fail(why: str) -> None:

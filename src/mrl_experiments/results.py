@@ -25,7 +25,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One value with everything needed to place it in a table; no file name is ever parsed for meaning."""
+    """One value with everything needed to place it in a table; no file name is ever parsed for meaning.
+
+    label: what sets the run apart from others of its method, such as an ablation's variant; "" for the usual
+    recipe.
+    """
 
     run: str
     method: str
@@ -40,9 +44,11 @@ class ResultRow:
     metric: str
     value: float
     seed: int | None
+    label: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(ResultRow))
+OPTIONAL = {"label"}  # files written before there was this column are still read
 
 
 def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
@@ -62,7 +68,7 @@ def read_rows(path: Path) -> list[ResultRow]:
     """Read a CSV file of rows. Raises UserError when columns are missing."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = set(COLUMNS) - set(reader.fieldnames or ())
+        missing = set(COLUMNS) - OPTIONAL - set(reader.fieldnames or ())
         if missing:
             raise UserError(
                 f"{path} lacks the columns {sorted(missing)}",
@@ -73,7 +79,7 @@ def read_rows(path: Path) -> list[ResultRow]:
 
 
 def _row(record: dict[str, str]) -> ResultRow:
-    values: dict[str, object] = {name: record[name] for name in COLUMNS}
+    values: dict[str, object] = {name: record[name] for name in COLUMNS if name in record}
     values["dim"] = int(record["dim"])
     values["trained"] = record["trained"] == "true"
     values["value"] = float(record["value"])

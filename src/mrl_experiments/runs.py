@@ -1,12 +1,13 @@
 """Runs on disk: their names, their folders, and who may write into them."""
 
 import fcntl
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, read_json
@@ -91,13 +92,14 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
 
 
 def run_name(cfg: DictConfig) -> str:
-    """Name a run after what makes it: method, model, data, sizes where given, seed and tag."""
+    """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag."""
     if cfg.run_name:
         return str(cfg.run_name)
-    sizes = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims or ())
+    listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
+    sizes = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
     shown = [f"d{'-'.join(map(str, sizes))}"] if sizes else []
-    parts = [cfg.loss.name, cfg.model.name, cfg.data.name, *shown, f"s{cfg.seed}"]
-    return "_".join(parts) + cfg.tag
+    label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
+    return "_".join([cfg.loss.name, cfg.model.name, cfg.data.name, *shown, *label, f"s{cfg.seed}"]) + cfg.tag
 
 
 def run_of(cfg: DictConfig) -> Run:

@@ -1,14 +1,12 @@
 """FF: the fixed-feature baseline, one classifier on the first `dim` features of the backbone."""
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.linear_heads import SeparateHeads
 from mrl_experiments.losses.method import width_of
 from mrl_experiments.losses.nested_classifier import NestedClassifier
-from mrl_experiments.nesting import NestingSpec
+from mrl_experiments.nesting import Dims, NestingSpec, Weights, resolved_dims
 
 
 class FF(NestedClassifier):
@@ -23,17 +21,18 @@ class FF(NestedClassifier):
         num_classes: int,
         name: str,
         dim: int | None,
-        dims: Sequence[int] | None,
-        weights: Sequence[float] | None,
+        dims: Dims | None,
+        weights: Weights | None,
         label_smoothing: float,
     ) -> None:
-        if dims is not None:
-            raise UserError(
-                f"loss.dims={list(dims)} has no meaning for loss={name}, which trains one size",
-                expected="loss.dims=null",
-                remedy=f"loss={name} loss.dim={max(dims, default=8)}, or loss=mrl for many sizes in one run",
-            )
         width = width_of(backbone)
+        if dims is not None:
+            sizes = resolved_dims(width, dims)
+            raise UserError(
+                f"loss.dims={list(sizes)} has no meaning for loss={name}, which trains one size",
+                expected="loss.dims=null",
+                remedy=f"loss={name} loss.dim={max(sizes, default=8)}, or loss=mrl for many sizes in one run",
+            )
         if dim is not None and not (isinstance(dim, int) and 1 <= dim <= width):
             raise UserError(
                 f"loss.dim={dim}", expected=f"a whole number from 1 to the backbone's width {width}, or null"

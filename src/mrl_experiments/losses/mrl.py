@@ -1,14 +1,12 @@
 """MRL: every nested size has a classifier of its own (Kusupati et al., 2022, Eq. 1)."""
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.linear_heads import LinearHeads, SeparateHeads
 from mrl_experiments.losses.method import width_of
 from mrl_experiments.losses.nested_classifier import NestedClassifier
-from mrl_experiments.nesting import NestingSpec
+from mrl_experiments.nesting import Dims, NestingSpec, Weights
 
 
 class MRL(NestedClassifier):
@@ -25,8 +23,8 @@ class MRL(NestedClassifier):
         num_classes: int,
         name: str,
         dim: int | None,
-        dims: Sequence[int] | None,
-        weights: Sequence[float] | None,
+        dims: Dims | None,
+        weights: Weights | None,
         label_smoothing: float,
     ) -> None:
         if dim is not None:

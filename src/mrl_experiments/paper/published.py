@@ -10,7 +10,7 @@ from mrl_experiments.results import ResultRow, read_rows
 PUBLISHED = Path(__file__).with_name("published.csv")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PaperRow(ResultRow):
     """A published value: `run` is the paper's name of the model, fractions lie in [0, 1].
 

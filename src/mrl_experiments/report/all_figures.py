@@ -1,6 +1,6 @@
 """The figures of the report. To add one, describe it here."""
 
-from mrl_experiments.report.views import LINEAR, Figure
+from mrl_experiments.report.views import LINEAR, MRL, Figure
 
 FIGURES = (
     Figure(
@@ -53,5 +53,25 @@ FIGURES = (
     Figure(
         name="figure-shifts", title="Linear classification under shift", paper=("table17",), role="shift",
         evaluations=("linear",), y="top1", joined=("linear",),
+    ),
+    Figure(
+        name="figure04", title="k-NN of a vision transformer, k=20", paper=("table04",), evaluations=("knn",),
+        y="top1", settings={"k": 20, "model": "*vit*"}, theirs={"model": "jft_vit_b16"}, joined=("knn",),
+    ),
+    Figure(
+        name="figure-unfrozen", title="Fine-tuning of a fixed-feature model", paper=("table26",),
+        evaluations=("linear",), y="top1", settings=MRL, ablation="unfrozen", joined=("linear",),
+    ),
+    Figure(
+        name="figure-weights", title="Weights of the losses", paper=("table27",), evaluations=("linear",),
+        y="top1", settings=MRL, ablation="weights", joined=("linear",),
+    ),
+    Figure(
+        name="figure-first", title="The first nested size", paper=("table28",), evaluations=("linear",),
+        y="top1", settings=MRL, ablation="first", joined=("linear",),
+    ),
+    Figure(
+        name="figure-spacing", title="Spacing of the nested sizes, 1-NN", paper=("table29",),
+        evaluations=("knn",), y="top1", settings={"k": 1, **MRL}, ablation="spacing", joined=("knn",),
     ),
 )  # fmt: skip

@@ -1,10 +1,9 @@
 """The tables of the report. To add one, describe it here."""
 
-from mrl_experiments.report.views import LINEAR, Table
+from mrl_experiments.report.views import LINEAR, MRL, Table
 
 CURVE = ("mAP@10", "mAP@25", "mAP@50", "mAP@100", "P@10", "P@25", "P@50", "P@100")
 RETRIEVAL = ("MFLOPs", "top1", "top5", "top10", *CURVE)
-
 TABLES = (
     Table(
         name="table01", title="Linear classification: top-1", paper=("table01",), evaluations=LINEAR,
@@ -18,6 +17,15 @@ TABLES = (
         name="table03", title="Adaptive classification with the paper's thresholds", paper=("table03",),
         evaluations=("adaptive_classification",), metrics=("expected_dim", "top1"), columns=("metric",),
         settings={"policy": "paper"}, ignore=("cap",),
+    ),
+    Table(
+        name="table02-unseen", title="1-NN of unseen classes: top-1", paper=(), role="unseen",
+        evaluations=("knn",), metrics=("top1",), settings={"k": 1},
+    ),
+    Table(
+        name="table04", title="k-NN of a vision transformer, k=20", paper=("table04",), evaluations=("knn",),
+        metrics=("top1", "top5"), columns=("line", "metric"), settings={"k": 20, "model": "*vit*"},
+        theirs={"model": "jft_vit_b16"},
     ),
     Table(
         name="table05", title="1-NN at sizes never trained: top-1", paper=(), evaluations=("knn",),
@@ -76,6 +84,22 @@ TABLES = (
     Table(
         name="table25", title="Superclasses: top-1", paper=("table25",), evaluations=("superclass",),
         metrics=("top1",),
+    ),
+    Table(
+        name="table26", title="Fine-tuning of a fixed-feature model: top-1", paper=("table26",),
+        evaluations=("linear",), metrics=("top1",), settings=MRL, ablation="unfrozen",
+    ),
+    Table(
+        name="table27", title="Weights of the losses", paper=("table27",), evaluations=("linear",),
+        metrics=("top1", "top5"), columns=("line", "metric"), settings=MRL, ablation="weights",
+    ),
+    Table(
+        name="table28", title="The first nested size: top-1", paper=("table28",), evaluations=("linear",),
+        metrics=("top1",), settings=MRL, ablation="first",
+    ),
+    Table(
+        name="table29", title="Spacing of the nested sizes: 1-NN top-1", paper=("table29",),
+        evaluations=("knn",), metrics=("top1",), settings={"k": 1, **MRL}, ablation="spacing",
     ),
     Table(
         name="table30", title="Length of the shortlist", paper=("table30",), index=("rerank", "shortlist"),

@@ -3,9 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from statistics import fmean, stdev
 
 from mrl_experiments.report.entries import Entry, Value
+from mrl_experiments.report.lines import family
 from mrl_experiments.report.metrics import DEVIATION
 from mrl_experiments.report.views import View
 from mrl_experiments.results import ResultRow
@@ -45,8 +47,13 @@ def select(found: Iterable[Entry], view: View) -> list[Entry]:
         if entry.row.evaluation in view.evaluations
         and ROLES.get(entry.row.split, "shift") == view.role
         and entry.interpolated in wanted
-        and all(entry.get(name) == value for name, value in view.settings.items())
+        and all(fnmatchcase(str(entry.get(name)), str(value)) for name, value in view.settings.items())
+        and _compared(entry.row.label, view.ablation)
     ]
+
+
+def _compared(label: str, ablation: str) -> bool:
+    return (not label or family(label) == ablation) if ablation else not family(label)
 
 
 def leftover(entry: Entry, view: View, used: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.report.lines import key_of
+from mrl_experiments.report.lines import key_of, labelled
 from mrl_experiments.results import ResultRow, read_rows
 
 Value = str | int | bool | float | None
@@ -56,7 +56,7 @@ def entries(rows: Sequence[ResultRow]) -> list[Entry]:
     """
     sizes = _Sizes(rows)
     return [
-        Entry(_in_mflops(row), line, settings, row.dim not in sizes.usual(row))
+        Entry(_in_mflops(row), labelled(line, row.label), settings, row.dim not in sizes.usual(row))
         for row in rows
         if DRAW not in (settings := _settings(row.setting))
         for line in _lines(row, sizes)
@@ -68,10 +68,10 @@ class _Sizes:
 
     def __init__(self, rows: Sequence[ResultRow]) -> None:
         self._of_run: dict[str, int] = {}
-        self._widest: dict[tuple[str, str], int] = {}
-        self._trained: dict[tuple[str, str], set[int]] = defaultdict(set)
+        self._widest: dict[tuple[str, ...], int] = {}
+        self._trained: dict[tuple[str, ...], set[int]] = defaultdict(set)
         for row in rows:
-            place = (row.model, row.dataset)
+            place = _place(row)
             if row.trained:
                 self._trained[place].add(row.dim)
             if row.trained and row.method == "ff" and row.reduction == "prefix":
@@ -85,12 +85,16 @@ class _Sizes:
         return row.dim == self._of_run.get(row.run)
 
     def widest(self, row: ResultRow) -> bool:
-        """Whether an FF run is the widest of its model and data set."""
-        return self._of_run.get(row.run) == self._widest.get((row.model, row.dataset))
+        """Whether an FF run is the widest of its model, data set and label."""
+        return self._of_run.get(row.run) == self._widest.get(_place(row))
 
     def usual(self, row: ResultRow) -> set[int]:
         """Return the sizes that some run was trained at, and the halvings of the largest."""
-        return self._trained[row.model, row.dataset]
+        return self._trained[_place(row)]
+
+
+def _place(row: ResultRow) -> tuple[str, ...]:
+    return row.model, row.dataset, row.label
 
 
 def _lines(row: ResultRow, sizes: _Sizes) -> Iterator[str]:

@@ -43,34 +43,65 @@ KNOWN = {
         Line("slim", "Slim. Net", "p", "#3a8fb7", "#8fd0ee"),
     )
 }
+VARIANTS = {  # of ablations, shown beside MRL
+    line.key: line
+    for line in (
+        Line("mrl:unfrozen/head", "MRL, head only", "v", "#b8860b", "#ecc14b"),
+        Line("mrl:unfrozen/last_conv", "MRL, last convolution", "^", "#d55e00", "#ff8a3d"),
+        Line("mrl:unfrozen/last_2_convs", "MRL, last 2 convolutions", "D", "#a8568c", "#dd94c0"),
+        Line("mrl:unfrozen/last_block", "MRL, last block", "s", "#009e73", "#2fc79c"),
+        Line("mrl:weights/8boost", "MRL-8boost", "^", "#d55e00", "#ff8a3d"),
+        Line("mrl:weights/8+16boost", "MRL-8+16boost", "s", "#009e73", "#2fc79c"),
+        Line("mrl:first/4", "MRL-4", "^", "#d55e00", "#ff8a3d"),
+        Line("mrl:first/6", "MRL-6", "s", "#009e73", "#2fc79c"),
+        Line("mrl:spacing/uniform", "MRL-Uniform", "D", "#a8568c", "#dd94c0"),
+    )
+}
 METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net"}
 REDUCTIONS = {"svd": "SVD", "svd_head": "SVD of the head", "random": "random features", "jl": "JL"}
 PROBE = "_probe"
+LABEL = ":"  # stands before a run's label
 
 
 def line(key: str) -> Line:
     """Return the look of a line: its own, or for a method not named here one that follows from the name."""
-    if key in KNOWN:
-        return KNOWN[key]
+    if key in KNOWN or key in VARIANTS:
+        return (KNOWN | VARIANTS)[key]
     if key.endswith(PROBE):
         probed = line(key.removesuffix(PROBE))
         return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="P")
+    method, _, label = key.partition(LABEL)
     number = crc32(key.encode())
     light, dark = OTHERS[number % len(OTHERS)]
     marker = OTHER_MARKERS[number // len(OTHERS) % len(OTHER_MARKERS)]
-    return Line(key, _label(key), marker, light, dark)
+    name = f"{line(method).label}, {_value(label)}" if label else _label(key)
+    return Line(key, name, marker, light, dark)
 
 
 def order(key: str) -> tuple[int, str]:
     """Sort key of lines: those named here first, in their order, then the others by name."""
-    known = list(KNOWN)
-    return (known.index(key) if key in KNOWN else len(known), key)
+    known = [*KNOWN, *VARIANTS]
+    return (known.index(key) if key in known else len(known), key)
+
+
+def labelled(key: str, label: str) -> str:
+    """Name the line of runs with a label, such as an ablation's variant."""
+    return f"{key}{LABEL}{label}" if label else key
+
+
+def family(label: str) -> str:
+    """Return the ablation that a label "<ablation>/<variant>" belongs to, or ""."""
+    return label.rpartition("/")[0]
 
 
 def key_of(method: str, reduction: str, evaluation: str) -> str:
     """Name the line of a method under a reduction; probes are lines of their own beside trained heads."""
     key = method if reduction == "prefix" else f"{method}_{reduction}"
     return key + PROBE if evaluation.startswith("probe") else key
+
+
+def _value(label: str) -> str:
+    return label.rpartition("/")[2].replace("_", " ")
 
 
 def _label(key: str) -> str:

@@ -76,12 +76,20 @@ def grids(
 
 
 def blocks(found: Sequence[Entry], view: View, shown: Sequence[str]) -> dict[Block, list[Entry]]:
-    """Split the entries that a view shows into blocks, in the order of their names."""
+    """Split the entries that a view shows into blocks, in the order of their names.
+
+    A block without any variant of the view's ablation is left out.
+    """
     split: dict[Block, list[Entry]] = {}
     for entry in select(found, view):
         place = {name: "" if name in shown else str(entry.get(name)) for name in BLOCK}
         split.setdefault(Block(**place, setting=leftover(entry, view, shown)), []).append(entry)
-    return dict(sorted(split.items(), key=lambda item: item[0].title))
+    shown_blocks = {
+        block: entries
+        for block, entries in split.items()
+        if not view.ablation or any(entry.row.label for entry in entries)
+    }
+    return dict(sorted(shown_blocks.items(), key=lambda item: item[0].title))
 
 
 def beside(
@@ -89,13 +97,14 @@ def beside(
 ) -> list[Entry]:
     """Return the paper's entries that stand beside a block, under our names of its data set and splits."""
     counterpart = counterparts.get(block.dataset, {})
+    theirs = view if view.theirs is None else replace(view, settings=view.theirs)
     names = {theirs: ours for ours, theirs in counterpart.get("splits", {}).items()}
     renamed = [
         replace(
             entry,
             row=replace(entry.row, dataset=block.dataset, split=names.get(entry.row.split, entry.row.split)),
         )
-        for entry in select(paper, view)
+        for entry in select(paper, theirs)
         if entry.row.dataset == counterpart.get("dataset", block.dataset)
     ]
     return [

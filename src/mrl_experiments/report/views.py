@@ -10,7 +10,9 @@ class View:
 
     paper: the published tables (or figures) that stand beside ours.
     role: "main" for ordinary held-out samples, "shift" for shifted ones, "unseen" for unseen classes.
-    settings: those that a row must have. ignore: those that may differ inside a cell.
+    settings: those that a row must have, as globs. theirs: those of the paper's rows, where they differ.
+    ignore: those that may differ inside a cell.
+    ablation: shows the usual recipe beside this ablation's variants; "": all runs but those of ablations.
     interpolated: rows at sizes between the trained ones: with them, without them, or nothing else.
     """
 
@@ -20,7 +22,9 @@ class View:
     evaluations: tuple[str, ...]
     role: str = "main"
     settings: Mapping[str, str | int] = field(default_factory=dict)
+    theirs: Mapping[str, str | int] | None = None
     ignore: tuple[str, ...] = ()
+    ablation: str = ""
     interpolated: str = "without"
 
 
@@ -47,3 +51,4 @@ class Figure(View):
 
 
 LINEAR = ("linear", "probe", "probe_sgd")  # evaluations that show classifiers beside each other
+MRL = {"method": "mrl"}

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from mrl_experiments.build import build_method, construct
 from mrl_experiments.files import write_json
 from mrl_experiments.runs import Run, claim, run_of
+from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
 from mrl_experiments.training.trainer import build_loggers
@@ -36,7 +38,12 @@ def train(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed + rank, verbose=False)
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
-    module = NestedModule(build_method(cfg, **inputs), construct(cfg.optim), inputs, data)
+    method = build_method(cfg, **inputs)
+    if cfg.init_from and not run.checkpoint.exists():
+        take_backbone(method, cfg.init_from, Path(cfg.root))
+    if cfg.train_only is not None:
+        freeze(method, cfg.train_only)
+    module = NestedModule(method, construct(cfg.optim), inputs, data)
     module = module.to(memory_format=torch.channels_last)
     loggers = build_loggers(cfg, run)
     trainer = construct(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)

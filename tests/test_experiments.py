@@ -1,0 +1,72 @@
+"""Every recipe of conf/experiment trains two steps and is validated, on digits in the place of its data."""
+
+import json
+
+import pytest
+from commands import ROOT
+from hydra import compose, initialize_config_dir
+
+from mrl_experiments.build import build_method
+from mrl_experiments.runs import run_of
+from mrl_experiments.training.train import train
+
+EXPERIMENTS = sorted(
+    str(path.relative_to(ROOT / "conf/experiment").with_suffix(""))
+    for path in (ROOT / "conf/experiment").rglob("*.yaml")
+)
+STAND_IN = [
+    *("data=digits", "data.batch_size=8", "data.loader=torch", "data.workers=1", "data.resolution=null"),
+    *(
+        "trainer=cpu",
+        "trainer.limit_train_batches=2",
+        "trainer.limit_val_batches=1",
+        "trainer.progress=false",
+    ),
+    *("logger=csv", "epochs=1"),
+]
+NARROW = ["+model.options.channels=[8,8,8,32]"]  # the same layers, of few channels
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", [*STAND_IN, *overrides])
+
+
+def small(experiment: str) -> list[str]:
+    """Return what makes a recipe's model quick, with the names of its layers."""
+    arch = composed(f"experiment={experiment}").model.arch
+    return NARROW if arch.startswith("resnet") else ["model.arch=test_vit", "model.options={}"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_it_trains_two_steps(experiment, tmp_path):
+    wanted = [f"root={tmp_path}", *small(experiment)]
+    cfg = composed(f"experiment={experiment}", *wanted)
+    if cfg.init_from:
+        source = composed(
+            "loss=ff", f"model={cfg.model.name}", *wanted, f"model.blurpool={cfg.model.blurpool}"
+        )
+        train(source)
+        cfg.init_from = run_of(source).name
+    train(cfg)
+    run = run_of(cfg)
+    assert (cfg.label or "").replace("/", "-") in run.name
+    validation = json.loads(run.finished.read_text())["validation"]
+    assert validation and all(0 <= value["top1"] <= 1 for value in validation.values())
+
+
+@pytest.mark.parametrize(
+    ("ablation", "dims", "weights"),
+    [
+        ("weights_8boost", (8, 16, 32, 64, 128), (2, 1, 1, 1, 1)),
+        ("weights_8_16boost", (8, 16, 32, 64, 128), (2, 1.5, 1, 1, 1)),
+        ("first_4", (4, 8, 16, 32, 64, 128), (1,) * 6),
+        ("first_6", (6, 8, 16, 32, 64, 128), (1,) * 6),
+        ("spacing_uniform", (8, 20, 32, 44, 56, 68, 80, 92, 104, 116, 128), (1,) * 11),
+    ],
+)
+def test_an_ablation_combines_with_any_other_recipe(ablation, dims, weights):
+    cfg = composed(f"experiment=[paper/resnet50_imagenet,ablation/{ablation}]", *NARROW)
+    method = build_method(cfg, channels=1, size=32, num_classes=3)
+    assert (method.spec.dims, method.spec.weights) == (dims, weights)
+    assert cfg.optim.lr == 0.425 and cfg.model.blurpool
