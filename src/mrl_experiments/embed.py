@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrl_experiments.build import construct, load_method
 from mrl_experiments.data.cache import progress
-from mrl_experiments.embeddings import create, is_complete, open_arrays, seal
+from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
@@ -83,6 +83,7 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
     for split in splits:
         folder = run.embeddings(data.name, split, "" if cfg.tta == "none" else cfg.tta)
         if is_complete(folder, {**meta, "split": split}) and not cfg.overwrite:
+            keep_classes(folder, data.class_facts(split))
             fabric.print(f"{folder}: complete already")
             continue
         if fabric.is_global_zero:
@@ -91,6 +92,7 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         _embed_split(fabric, method, data.dataloader(split), folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
             seal(folder, method.heads(), {**meta, "split": split})
+            keep_classes(folder, data.class_facts(split))
         fabric.barrier()
         fabric.print(f"{folder}: {data.dataloader(split).count:,} embeddings")
 

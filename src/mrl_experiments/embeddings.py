@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import prefix
 
 FEATURES, LABELS, HEADS, META = "features.npy", "labels.npy", "heads.safetensors", "meta.json"
+CLASSES = "classes.json"
 VERSION = 1
 
 
@@ -27,6 +28,7 @@ class Embeddings:
     labels: (N,) int64. heads: the run's classifiers, if it has any.
     meta: run, method, model, dataset, split, seed, dims (those trained), and what else the writer knew.
     folder: where they lie on disk, and what is derived from them may be kept; None for those in memory.
+    classes: what is known of each class, a column each in the order of labels: name, superclass, frequency.
     """
 
     features: NDArray[np.float32]
@@ -34,6 +36,7 @@ class Embeddings:
     heads: Heads | None
     meta: Mapping[str, Any]
     folder: Path | None = None
+    classes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -47,6 +50,17 @@ class Embeddings:
     def trained_dims(self) -> tuple[int, ...]:
         """The sizes the run was trained at."""
         return tuple(self.meta.get("dims", (self.width,)))
+
+    def known(self, column: str) -> list[Any]:
+        """Return one column of what is known of the classes. Raises UserError when it is not there."""
+        if column not in self.classes:
+            raise UserError(
+                f"nothing says the {column} of the classes of {self.meta.get('dataset', 'these embeddings')}",
+                expected=f"a data set that knows it; known here: {', '.join(self.classes) or 'nothing'}",
+                remedy=f"repeat the embed.py command, which adds {CLASSES}; data=kanji1k knows superclasses "
+                "and frequencies",
+            )
+        return list(self.classes[column])
 
     def at(self, dim: int) -> NDArray[np.float32]:
         """Return the first `dim` features (N, dim) as a view. Raises UserError beyond the width."""
@@ -107,6 +121,12 @@ def seal(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
     )
 
 
+def keep_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
+    """Write what is known of the classes beside sealed embeddings, unless it is there."""
+    if classes and not (folder / CLASSES).exists():
+        write_json(folder / CLASSES, dict(classes))
+
+
 def is_complete(folder: Path, expected: Mapping[str, Any]) -> bool:
     """Tell whether `folder` holds sealed embeddings whose meta agrees with `expected`."""
     if not (folder / META).exists():
@@ -141,7 +161,8 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
                 raise UserError(f"{folder / name} has changed since it was written", remedy=remedy)
         check_finite(features, str(folder))
     heads = Heads.load(folder / HEADS) if (folder / HEADS).exists() else None
-    return Embeddings(features, labels, heads, meta, folder)
+    classes = read_json(folder / CLASSES) if (folder / CLASSES).exists() else {}
+    return Embeddings(features, labels, heads, meta, folder, classes)
 
 
 def check_finite(features: NDArray[np.float32], name: str, block: int = 65536) -> None:

@@ -31,6 +31,19 @@ class Heads:
         """Return the sizes that have a classifier of their own, ascending."""
         return tuple(sorted(self.weights))
 
+    @property
+    def classes(self) -> int:
+        """The number of classes C."""
+        return len(next(iter(self.biases.values())))
+
+    def of_classes(self, classes: NDArray[np.int64]) -> "Heads":
+        """Return classifiers that tell apart only `classes`, in that order."""
+        return Heads(
+            {dim: weight[classes] for dim, weight in self.weights.items()},
+            {dim: bias[classes] for dim, bias in self.biases.items()},
+            self.tied,
+        )
+
     def serves(self, dim: int) -> bool:
         """Tell whether there is a classifier for the first `dim` features."""
         return dim <= max(self.weights) if self.tied else dim in self.weights

@@ -63,14 +63,16 @@ def test_ready_betons_are_checked_when_they_are_named_and_then_read(photographs,
     source = ImageFolder("photographs", str(photographs), 0.1, 0)
     made = image_data(source, "ffcv", size=32)
     betons = {split: str(made.samples(split)) for split in made.splits}
-    ready = image_data(BetonFiles("ready", 3, betons), "ffcv", size=32, betons=betons)
+    two = tmp_path / "two.txt"
+    two.write_text("a\nb\n")
+    ready = image_data(BetonFiles("ready", str(photographs), betons), "ffcv", size=32, betons=betons)
     for ours, theirs in zip(ready.val_dataloader(), made.val_dataloader(), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     with pytest.raises(UserError, match="has labels from 0 to 2, not 2 classes"):
-        image_data(BetonFiles("ready", 2, betons), "ffcv", size=32, betons=betons)
+        image_data(BetonFiles("ready", str(two), betons), "ffcv", size=32, betons=betons)
     betons["val"] = str(tmp_path / "absent.beton")
     with pytest.raises(UserError, match=r"absent\.beton does not exist"):
-        image_data(BetonFiles("ready", 3, betons), "ffcv", size=32, betons=betons)
+        image_data(BetonFiles("ready", None, betons), "ffcv", size=32, betons=betons)
 
 
 WITHOUT_FFCV = """

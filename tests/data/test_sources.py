@@ -136,8 +136,8 @@ def test_a_truncated_jpeg_is_named(photographs, tmp_path):
 
 def test_ready_betons_need_both_splits_and_ffcv():
     with pytest.raises(UserError, match=r"lacks \['val'\]"):
-        BetonFiles("imagenet", 1000, {"train": "train.beton"})
-    source = BetonFiles("imagenet", 1000, {"train": "train.beton", "val": "val.beton"})
+        BetonFiles("imagenet", None, {"train": "train.beton"})
+    source = BetonFiles("imagenet", None, {"train": "train.beton", "val": "val.beton"})
     assert source.splits == ("train", "val")
     with pytest.raises(UserError, match=r"use data\.loader=ffcv"):
         source.open("train")

@@ -31,7 +31,7 @@ def embeddings(tied=False, heads=True, meta=None, count=400):
 
 
 def evaluate(queries, dims=DIMS, policies=POLICIES, **options):
-    options = {"splits": SPLITS, "fit_share": 0.2, **options}
+    options = {"splits": SPLITS, "fit_share": 0.2, "present_classes_only": False, **options}
     rows = adaptive_classification(queries, None, dims, policies=policies, **options)
     return {(row.setting, row.dim, row.metric): row.value for row in rows}
 
@@ -111,12 +111,27 @@ def test_a_run_of_one_size_has_single_rows_and_an_oracle():
     assert {setting for setting, _, _ in values} == {"policy=single tta=none", "policy=oracle tta=none"}
 
 
+def test_an_oracle_of_present_classes_ignores_the_others():
+    everything = embeddings()
+    rows = everything.labels != 1
+    queries = Embeddings(everything.features[rows], everything.labels[rows], everything.heads, everything.meta)
+    right = []
+    for dim in DIMS:
+        logits = queries.heads.logits(queries.features, dim)
+        logits[:, 1] = -np.inf
+        right.append(logits.argmax(axis=1) == queries.labels)
+    values = evaluate(queries, present_classes_only=True)
+    assert values["policy=oracle tta=none", 16, "top1"] == pytest.approx(np.any(right, axis=0).mean())
+    assert values["policy=oracle tta=none", 4, "first_correct"] == pytest.approx(right[0].mean())
+    assert evaluate(queries)["policy=oracle tta=none", 4, "first_correct"] < right[0].mean()
+
+
 def test_missing_classifiers_and_labels_are_refused():
     with pytest.raises(UserError, match="no classifiers"):
         evaluate(embeddings(heads=False))
     queries = embeddings()
     queries.labels[3] = -1
-    with pytest.raises(UserError, match="399 labels for 400 samples"):
+    with pytest.raises(UserError, match="1 of 400 labels are not among the 5 classes"):
         evaluate(queries)
 
 

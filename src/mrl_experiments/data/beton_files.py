@@ -3,18 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mrl_experiments.data.class_list import class_list
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 
 
 class BetonFiles:
-    """Splits named after the given files; the images themselves are only reachable through FFCV."""
+    """Splits named after the given files; the images themselves are only reachable through FFCV.
+
+    classes: their list, see `class_list`.
+    """
 
     channels = 3
     size: int | None = None
 
-    def __init__(self, name: str, num_classes: int, betons: Mapping[str, str]) -> None:
-        self.name, self.num_classes, self.splits = name, num_classes, tuple(betons)
+    def __init__(self, name: str, classes: str | None, betons: Mapping[str, str]) -> None:
+        self.name, self.splits = name, tuple(betons)
+        self.classes = class_list(classes)
+        self.num_classes = len(self.classes)
         if missing := {"train", "val"} - set(betons):
             raise UserError(f"data.betons lacks {sorted(missing)}", expected="{train: file, val: file}")
 
@@ -29,5 +35,5 @@ class BetonFiles:
         )
 
     def manifest(self, split: str) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
+        """Return the class names."""
+        return {"classes": self.classes}

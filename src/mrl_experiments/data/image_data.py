@@ -69,6 +69,12 @@ class ImageData(pl.LightningDataModule):
         """What a backbone must know of the images."""
         return {"channels": self.channels, "size": self.size}
 
+    def class_facts(self, split: str) -> dict[str, list[Any]]:
+        """Return what is known of the classes, a column each in the order of labels; see data/source.py."""
+        manifest = self.source.manifest(split)
+        names = {"name": manifest["classes"]} if "classes" in manifest else {}
+        return {**names, **manifest.get("facts", {})}
+
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
         for split in ("train", "val"):

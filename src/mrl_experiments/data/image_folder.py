@@ -1,14 +1,14 @@
 """Images in one folder per class, as torchvision's ImageFolder has them."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from mrl_experiments.data.class_list import class_folders
+from mrl_experiments.data.image_files import Files, existing_root, files_digest, image_files
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 
@@ -25,13 +25,7 @@ class ImageFolder:
 
     def __init__(self, name: str, root: str | None, val_share: float, seed: int) -> None:
         self.name, self.val_share, self.seed = name, val_share, seed
-        if root is None or not Path(root).expanduser().is_dir():
-            raise UserError(
-                f"data.root={root} is not a folder",
-                expected="a folder with train/<class>/ and val/<class>/, or with <class>/ folders",
-                remedy=f"give it: python train.py data={name} data.root=/path/to/images",
-            )
-        self.root = Path(root).expanduser()
+        self.root = existing_root(name, root, "train/<class>/ and val/<class>/, or with <class>/ folders")
         self.divided = (self.root / "train").is_dir() and (self.root / "val").is_dir()
         self.classes = _classes(self.root / "train" if self.divided else self.root)
         if self.divided and (found := _classes(self.root / "val")) != self.classes:
@@ -40,14 +34,17 @@ class ImageFolder:
         self.num_classes = len(self.classes)
         self._files = {split: self._list(split) for split in self.splits}
 
-    def _list(self, split: str) -> list[tuple[Path, int]]:
+    def _list(self, split: str) -> Files:
+        labels = {name: label for label, name in enumerate(self.classes)}
         if self.divided:
-            return _files(self.root / split, self.classes)
-        files = _files(self.root, self.classes)
-        labels = [label for _, label in files]
+            return image_files(self.root / split, labels)
+        files = image_files(self.root, labels)
         try:
             parts = train_test_split(
-                np.arange(len(files)), test_size=self.val_share, random_state=self.seed, stratify=labels
+                np.arange(len(files)),
+                test_size=self.val_share,
+                random_state=self.seed,
+                stratify=[label for _, label in files],
             )
         except ValueError as error:
             raise UserError(
@@ -57,12 +54,7 @@ class ImageFolder:
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the images: names, sizes and times of change of all files."""
-        digest = hashlib.sha256()
-        for split in self.splits:
-            for path, label in self._files[split]:
-                status = path.stat()
-                digest.update(f"{split} {path} {label} {status.st_size} {status.st_mtime_ns}\n".encode())
-        return {"root": str(self.root.resolve()), "files": digest.hexdigest()}
+        return {"root": str(self.root.resolve()), "files": files_digest(self._files)}
 
     def open(self, split: str) -> Sequence[Sample]:
         """Return the samples of a split."""
@@ -74,21 +66,7 @@ class ImageFolder:
 
 
 def _classes(folder: Path) -> list[str]:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    classes = class_folders(folder)
     if len(classes) < 2:
         raise UserError(f"{folder} has {len(classes)} class folders", expected="at least two")
     return classes
-
-
-def _files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    files = []
-    for label, name in enumerate(classes):
-        images = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
-        if not images:
-            raise UserError(
-                f"{folder / name} holds no image",
-                expected=f"files ending in {', '.join(IMG_EXTENSIONS)}",
-                remedy="add images or remove the folder",
-            )
-        files += [(path, label) for path in images]
-    return files

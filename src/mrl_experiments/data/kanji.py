@@ -13,7 +13,7 @@ import numpy as np
 from PIL import __version__ as pillow_version
 from PIL import features
 
-from mrl_experiments.data.kanji_dictionary import Character, read_kanjidic
+from mrl_experiments.data.kanji_dictionary import Character, radical_name, read_kanjidic
 from mrl_experiments.data.kanji_faces import GROUPS, Face, find_faces, fingerprint
 from mrl_experiments.data.kanji_render import SIZE, Perturbation, draw, perturb
 from mrl_experiments.data.source import Sample
@@ -84,10 +84,14 @@ class Kanji:
     def manifest(self, split: str) -> dict[str, Any]:
         """Return each class's character, radical, grade, strokes, frequency, meanings; each face's font.
 
-        Sample i shows class i % C in face i // C.
+        Sample i shows class i % C in face i // C. facts: what evaluations read of each class, see source.py.
         """
         return {
             "classes": self.class_names(),
+            "facts": {
+                "superclass": [radical_name(entry.radical) for entry in self.characters],
+                "frequency": [entry.frequency for entry in self.characters],
+            },
             "characters": [_described(entry) for entry in self.characters],
             "faces": [
                 {"family": face.family, "file": face.path.name, "member": face.member}

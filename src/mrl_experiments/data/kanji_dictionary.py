@@ -2,12 +2,14 @@
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from mrl_experiments.errors import UserError
 
 KANJIDIC = Path("/usr/share/edict/kanjidic")
+FIRST_RADICAL = 0x2F00  # in Unicode
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ def parse_line(line: str) -> Character:
         raise ValueError(f"no radical or stroke count: {line[:40]}")
     meanings = tuple(re.findall(r"{(.*?)}", line))
     return Character(character, jis, radical, strokes, number("G"), number("F"), meanings)
+
+
+def radical_name(number: int) -> str:
+    """Return the English name that Unicode gives a radical, 1 to 214: "water" for 85."""
+    name = unicodedata.name(chr(FIRST_RADICAL + number - 1))
+    return name.removeprefix("KANGXI RADICAL ").lower().replace(" ", "_")
 
 
 def read_kanjidic(path: Path = KANJIDIC) -> list[Character]:

@@ -31,4 +31,8 @@ class Source(Protocol):
         """Return the samples of a split, computed when asked for; sent to worker processes."""
 
     def manifest(self, split: str) -> dict[str, Any]:
-        """Return JSON values worth keeping beside the split: classes, provenance, licence."""
+        """Return JSON values worth keeping beside the split: classes, provenance, licence.
+
+        classes: their names, by label. facts: columns of what else evaluations may read of each class:
+        superclass (a name without spaces), frequency (a rank, 1 is the commonest, None is unknown).
+        """

@@ -11,6 +11,7 @@ from mrl_experiments.adaptive.classification.exits import Exits, read_exits
 from mrl_experiments.adaptive.classification.oracle import oracle
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.own_heads import candidates, own_heads
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.results import Measurement
@@ -27,6 +28,7 @@ def adaptive_classification(
     policies: Sequence[Sweep],
     splits: int,
     fit_share: float,
+    present_classes_only: bool,
 ) -> Iterator[Measurement]:
     """Yield means and deviations over random splits of `queries`, and the oracle's shares of all of it.
 
@@ -40,7 +42,7 @@ def adaptive_classification(
 
     "policy=oracle" uses all samples: top1 = right at any size / all, first_correct = first right at this size
     / all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
-    Raises UserError without classifiers or labels.
+    present_classes_only: as for `linear`. Raises UserError without classifiers or labels.
     """
     del database
     if not 0 < fit_share < 1 or splits < 1:
@@ -48,12 +50,14 @@ def adaptive_classification(
             f"fit_share={fit_share}, splits={splits}",
             expected="a share between 0 and 1, and at least one split",
         )
-    heads = _heads(queries)
+    heads = own_heads(queries, dims)
+    classes = candidates(queries, heads, present_classes_only)
+    heads, labels = heads.of_classes(classes), np.searchsorted(classes, queries.labels)
     exits = read_exits(queries.features, heads, _cascade_dims(queries, heads, dims))
-    scores = _scores(exits, queries.labels, heads, policies, splits, fit_share)
+    scores = _scores(exits, labels, heads, policies, splits, fit_share)
     tta = f"tta={'flip' if queries.meta.get('tta', 'none') != 'none' else 'none'}"
     yield from _summaries(scores, tta)
-    yield from _oracle_rows(exits, queries.labels, f"policy=oracle {tta}")
+    yield from _oracle_rows(exits, labels, f"policy=oracle {tta}")
 
 
 def _scores(
@@ -78,16 +82,6 @@ def _scores(
                 score = _cascade_score(cascade, held_out, right, heads)
                 scores[setting, cascade.dims[-1]].append(score)
     return scores
-
-
-def _heads(queries: Embeddings) -> Heads:
-    if queries.heads is None:
-        raise UserError(
-            "these embeddings have no classifiers",
-            expected="embeddings of a run that was trained to classify",
-            remedy="choose such a run, or evaluate retrieval instead",
-        )
-    return queries.heads
 
 
 def _cascade_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> list[int]:
@@ -120,9 +114,8 @@ def _score(
     hits: NDArray[np.bool_], size: NDArray[np.int64], climbed: NDArray[np.int64], heads: Heads
 ) -> dict[str, float]:
     """Average over samples: hits (N,), the size (N,) that answers, the sum of sizes (N,) on the way."""
-    classes = len(next(iter(heads.biases.values())))
     # Tied classifiers share their columns: climbing need only add the new ones.
-    macs = classes * (size if heads.tied else climbed)
+    macs = heads.classes * (size if heads.tied else climbed)
     means = {"top1": hits, "expected_dim": size, "expected_dim_cumulative": climbed, "head_macs": macs}
     return {name: float(values.mean()) for name, values in means.items()}
 

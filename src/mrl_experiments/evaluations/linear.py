@@ -8,8 +8,7 @@ from scipy.special import logsumexp
 
 from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.errors import UserError
-from mrl_experiments.heads import Heads
+from mrl_experiments.evaluations.own_heads import candidates, own_heads
 from mrl_experiments.results import Measurement
 
 BLOCK = 8192
@@ -27,8 +26,8 @@ def linear(
     Raises UserError without heads, without one at any of `dims`, or when labels exceed their classes.
     """
     del database
-    heads = _heads(queries, dims)
-    classes = _classes(queries.labels, heads, present_classes_only)
+    heads = own_heads(queries, dims)
+    classes = candidates(queries, heads, present_classes_only)
     labels = np.searchsorted(classes, queries.labels)
     for dim in filter(heads.serves, dims):
         sums = np.zeros(3)
@@ -37,7 +36,7 @@ def linear(
             sums += scores(logits, labels[start : start + BLOCK]).sum(axis=0)
         for metric, value in zip(("top1", "top5", "nll"), sums / len(queries), strict=True):
             yield Measurement(dim, metric, float(value))
-        yield Measurement(dim, "macs", cost.head_macs(dim, len(heads.at(dim)[1])))
+        yield Measurement(dim, "macs", cost.head_macs(dim, heads.classes))
 
 
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -47,29 +46,3 @@ def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np
     rank = ahead.sum(axis=1)
     nll = logsumexp(logits.astype(np.float64), axis=1) - own[:, 0]
     return np.stack([rank < 1, rank < 5, nll], axis=1)
-
-
-def _heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
-    heads = queries.heads
-    if heads is None:
-        raise UserError(
-            "these embeddings have no classifiers",
-            expected="a run trained to classify, and a reduction that keeps its classifier",
-            remedy="fit one instead: evaluation=probe",
-        )
-    if not any(map(heads.serves, dims)):
-        raise UserError(f"no classifier at dims={list(dims)}", expected=f"one of {list(heads.dims())}")
-    return heads
-
-
-def _classes(labels: NDArray[np.int64], heads: Heads, present_only: bool) -> NDArray[np.int64]:
-    count = len(next(iter(heads.biases.values())))
-    if labels.min() < 0 or labels.max() >= count:
-        unknown = (labels < 0) | (labels >= count)
-        raise UserError(
-            f"{unknown.sum()} of {len(labels)} labels are not among the {count} classes of the classifier, "
-            f"such as {labels[unknown][0]}",
-            expected="a data set with the classes the run was trained on",
-            remedy="for other classes: evaluation=knn, retrieval or probe",
-        )
-    return np.unique(labels) if present_only else np.arange(count)

@@ -1,0 +1,104 @@
+"""Lists of classes: which name has which label, and which folder shows which class."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import read_json
+
+OFFSET = re.compile(r"(\d{8})-n")  # how ImageNet-4K's list writes the WordNet id n<8 digits>
+
+
+def class_list(where: str | None) -> list[str]:
+    """Return class names in the order of their labels.
+
+    where: a folder with one folder a class, or with such folders in train/ (an ILSVRC root): their names
+    sorted; or a file whose lines begin with a name each; None: the 1,000 WordNet ids of ImageNet-1K.
+    Raises UserError for a missing path, repeated names, or fewer than two.
+    """
+    if where is None:
+        from timm.data import ImageNetInfo
+
+        return list(ImageNetInfo("imagenet-1k").label_names())
+    path = Path(where).expanduser()
+    if path.is_dir():
+        names = class_folders(path / "train" if (path / "train").is_dir() else path)
+    elif path.is_file():
+        words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [OFFSET.sub(r"n\1", word) for word in words]
+    else:
+        raise UserError(
+            f"the list of classes {where} does not exist",
+            expected="a folder with one folder a class, or a file with one name a line",
+        )
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated or len(names) < 2:
+        raise UserError(
+            f"{where} lists {len(names)} classes, {len(repeated)} of them more than once {repeated[:3]}",
+            expected="at least two different classes",
+        )
+    return names
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """Read names to names from a JSON object or a CSV file of two columns (its first line is the heading).
+
+    Raises UserError when the file is missing or is neither.
+    """
+    expected = "a JSON object {name: name}, or a CSV file with a heading and two columns"
+    if not path.is_file():
+        raise UserError(f"the mapping {path} does not exist", expected=expected)
+    try:
+        if path.suffix == ".json":
+            return _of_strings(read_json(path))
+        with path.open(newline="", encoding="utf-8") as file:
+            (_, _), *rows = [row for row in csv.reader(file) if row]
+        return {name.strip(): value.strip() for name, value in rows}
+    except (ValueError, UnicodeError) as error:
+        raise UserError(f"{path} is no mapping: {error}", expected=expected) from error
+
+
+def _of_strings(content: Any) -> dict[str, str]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    odd = [name for name, value in content.items() if not isinstance(value, str | int)]
+    if odd:
+        raise ValueError(f"{odd[0]} has {content[odd[0]]!r}, not one name")
+    return {name: str(value) for name, value in content.items()}
+
+
+def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str | None) -> dict[str, int]:
+    """Return the label of each folder that shows one of `classes`.
+
+    A folder is named like its class, or by the class's number (ImageNetV2: 0 to 999). With `mapping`, a file
+    read by `read_mapping`, it maps folder names to those; then folders that it leaves out are left out here.
+    Raises UserError for names that are no class, or when nothing is left.
+    """
+    wanted = {folder: folder for folder in folders}
+    if mapping is not None:
+        known = read_mapping(Path(mapping).expanduser())
+        wanted = {folder: known[folder] for folder in folders if folder in known}
+    label_of = {name: label for label, name in enumerate(classes)}
+    if all(name.isdecimal() for name in wanted.values()) and not label_of.keys() & set(wanted.values()):
+        label_of = {str(label): label for label in range(len(classes))}
+    strangers = [folder for folder, name in wanted.items() if name not in label_of]
+    if strangers or not wanted:
+        raise UserError(
+            f"{len(strangers)} of {len(folders)} folders are none of the {len(classes)} classes, such as "
+            f"{strangers[0]}"
+            if strangers
+            else f"none of {len(folders)} folders, such as {folders[0]}, is in {mapping}",
+            expected=f"folders named like the classes ({classes[0]}, ...) or by their numbers",
+            remedy="name the list they belong to: data.source.classes=<folder or file>, or a mapping of "
+            "folders to classes: data.source.mapping=<file>",
+        )
+    return {folder: label_of[name] for folder, name in wanted.items()}

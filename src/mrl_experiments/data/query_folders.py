@@ -1,0 +1,41 @@
+"""Test images of some classes of a larger list, such as those that probe ImageNet models under shift."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mrl_experiments.data.class_list import class_folders, class_list, folder_labels
+from mrl_experiments.data.image_files import existing_root, files_digest, image_files
+from mrl_experiments.data.source import Sample
+
+
+class QueryFolders:
+    """<root>/<folder>/* as the split `test`, labelled by the whole list of classes a model was trained on.
+
+    classes: that list, see `class_list`. mapping: None where folders are named like classes or numbered, or a
+    file, see `folder_labels`. So num_classes is that of the classifiers, whichever of them the images show.
+    Raises UserError for a missing root, list or mapping, and for folders that are no class.
+    """
+
+    channels = 3
+    size: int | None = None
+    splits: tuple[str, ...] = ("test",)
+
+    def __init__(self, name: str, root: str | None, classes: str | None, mapping: str | None) -> None:
+        self.name = name
+        self.root = existing_root(name, root, "one folder of images a class")
+        self.classes = class_list(classes)
+        self.num_classes = len(self.classes)
+        labels = folder_labels(class_folders(self.root) or ["none"], self.classes, mapping)
+        self._files = image_files(self.root, labels)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines images and labels."""
+        return {"root": str(self.root.resolve()), "files": files_digest({"test": self._files})}
+
+    def open(self, split: str) -> Sequence[Sample]:
+        """Return the samples, folder by folder."""
+        return self._files
+
+    def manifest(self, split: str) -> dict[str, Any]:
+        """Return the names of all classes, also of those that no image shows."""
+        return {"classes": self.classes}
