@@ -1,12 +1,13 @@
 """Writing files so that a reader sees the old content or the new one, never half of it."""
 
+import csv
 import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,33 @@ def write_json(target: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """Read names to names from a JSON object or a CSV file of two columns (its first line is the heading).
+
+    Raises UserError when the file is missing or is neither.
+    """
+    expected = "a JSON object {name: name}, or a CSV file with a heading and two columns"
+    if not path.is_file():
+        raise UserError(f"the mapping {path} does not exist", expected=expected)
+    try:
+        if path.suffix == ".json":
+            return _of_strings(read_json(path))
+        with path.open(newline="", encoding="utf-8") as file:
+            (_, _), *rows = [row for row in csv.reader(file) if row]
+        return {name.strip(): value.strip() for name, value in rows}
+    except (ValueError, UnicodeError) as error:
+        raise UserError(f"{path} is no mapping: {error}", expected=expected) from error
+
+
+def _of_strings(content: Any) -> dict[str, str]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}")
+    odd = [name for name, value in content.items() if not isinstance(value, str | int)]
+    if odd:
+        raise ValueError(f"{odd[0]} has {content[odd[0]]!r}, not one name")
+    return {name: str(value) for name, value in content.items()}
 
 
 def sha256(path: Path) -> str:

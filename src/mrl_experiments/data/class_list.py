@@ -1,14 +1,12 @@
 """Lists of classes: which name has which label, and which folder shows which class."""
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_json
+from mrl_experiments.files import read_mapping
 
 OFFSET = re.compile(r"(\d{8})-n")  # how ImageNet-4K's list writes the WordNet id n<8 digits>
 
@@ -47,33 +45,6 @@ def class_list(where: str | None) -> list[str]:
 def class_folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-
-
-def read_mapping(path: Path) -> dict[str, str]:
-    """Read names to names from a JSON object or a CSV file of two columns (its first line is the heading).
-
-    Raises UserError when the file is missing or is neither.
-    """
-    expected = "a JSON object {name: name}, or a CSV file with a heading and two columns"
-    if not path.is_file():
-        raise UserError(f"the mapping {path} does not exist", expected=expected)
-    try:
-        if path.suffix == ".json":
-            return _of_strings(read_json(path))
-        with path.open(newline="", encoding="utf-8") as file:
-            (_, _), *rows = [row for row in csv.reader(file) if row]
-        return {name.strip(): value.strip() for name, value in rows}
-    except (ValueError, UnicodeError) as error:
-        raise UserError(f"{path} is no mapping: {error}", expected=expected) from error
-
-
-def _of_strings(content: Any) -> dict[str, str]:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"it holds a {type(content).__name__}")
-    odd = [name for name, value in content.items() if not isinstance(value, str | int)]
-    if odd:
-        raise ValueError(f"{odd[0]} has {content[odd[0]]!r}, not one name")
-    return {name: str(value) for name, value in content.items()}
 
 
 def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str | None) -> dict[str, int]:

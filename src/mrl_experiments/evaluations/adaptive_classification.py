@@ -11,9 +11,8 @@ from mrl_experiments.adaptive.classification.exits import Exits, read_exits
 from mrl_experiments.adaptive.classification.oracle import oracle
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.own_heads import candidates, own_heads
+from mrl_experiments.evaluations.own_heads import candidates, classifier_dims, own_heads
 from mrl_experiments.heads import Heads
-from mrl_experiments.nesting import default_dims
 from mrl_experiments.results import Measurement
 
 Sweep = Callable[[Exits, NDArray[np.int64]], Mapping[str, Cascade]]
@@ -53,7 +52,7 @@ def adaptive_classification(
     heads = own_heads(queries, dims)
     classes = candidates(queries, heads, present_classes_only)
     heads, labels = heads.of_classes(classes), np.searchsorted(classes, queries.labels)
-    exits = read_exits(queries.features, heads, _cascade_dims(queries, heads, dims))
+    exits = read_exits(queries.features, heads, classifier_dims(queries, heads, dims))
     scores = _scores(exits, labels, heads, policies, splits, fit_share)
     tta = f"tta={'flip' if queries.meta.get('tta', 'none') != 'none' else 'none'}"
     yield from _summaries(scores, tta)
@@ -82,16 +81,6 @@ def _scores(
                 score = _cascade_score(cascade, held_out, right, heads)
                 scores[setting, cascade.dims[-1]].append(score)
     return scores
-
-
-def _cascade_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> list[int]:
-    """Return the sizes to climb: those that have a classifier, without the interpolated ones.
-
-    A tied classifier serves these too, but a longer cascade is not comparable with that of untied ones.
-    """
-    nested = queries.trained_dims if len(queries.trained_dims) > 1 else default_dims(queries.width)
-    served = [dim for dim in dims if heads.serves(dim)]
-    return [dim for dim in served if dim in nested] or served
 
 
 def _all_cascades(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.nesting import default_dims
 
 
 def own_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
@@ -22,6 +23,16 @@ def own_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
     if not any(map(heads.serves, dims)):
         raise UserError(f"no classifier at dims={list(dims)}", expected=f"one of {list(heads.dims())}")
     return heads
+
+
+def classifier_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> list[int]:
+    """Return the sizes to compare: those that have a classifier, without the interpolated ones.
+
+    A tied classifier serves these too, but what it says there is not comparable with that of untied ones.
+    """
+    nested = queries.trained_dims if len(queries.trained_dims) > 1 else default_dims(queries.width)
+    served = [dim for dim in dims if heads.serves(dim)]
+    return [dim for dim in served if dim in nested] or served
 
 
 def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray[np.int64]:

@@ -1,0 +1,85 @@
+"""Nearest running class means, in blocks of samples and at all sizes at once."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+BLOCK = 256  # samples
+
+
+def predict_then_update(
+    samples: Array,
+    classes: Labels,
+    sums: NDArray[np.float64],
+    seen: Flags,
+    dims: Sequence[int],
+    block: int = BLOCK,
+) -> dict[int, Labels]:
+    """Return what each sample is taken for before it joins its class, {dim: (T,)}.
+
+    samples: (T, D), in order. classes: (T,) places in sums. sums: (C, D), the features of each class so far
+    added up, changed here. seen: (C,), whether a class has any; one without is never predicted.
+
+    The definition: for one sample after the other, predict the class whose sum's prefix has the largest
+    cosine with the sample's (the first of equals), then add the sample to its class. Inside a block only the
+    classes of its samples move, by samples of the block: so products with the sums at its beginning and
+    among its samples give every cosine. `block` changes nothing but the time.
+    """
+    seen = seen.copy()
+    dims = sorted(dims)
+    predicted = {dim: np.empty(len(samples), np.int64) for dim in dims}
+    for start in range(0, len(samples), block):
+        rows = slice(start, start + block)
+        part, own = np.ascontiguousarray(samples[rows]), classes[rows]
+        moved = _Moved(own, seen)
+        products = np.zeros((len(part), len(sums)), np.float32)
+        among = np.zeros((len(part), len(part)), np.float32)
+        squares = np.zeros(len(sums))
+        for low, high in itertools.pairwise((0, *dims)):
+            features, total = part[:, low:high], sums[:, low:high]
+            products += features @ total.T.astype(np.float32)
+            among += features @ features.T
+            squares += np.square(total).sum(axis=1)
+            scores = np.where(seen, products * _inverse(squares), -np.inf)
+            scores[:, moved.classes] = moved.scores(products, among, squares)
+            predicted[high][rows] = scores.argmax(axis=1)
+        np.add.at(sums, own, part)
+        seen[own] = True
+    return predicted
+
+
+class _Moved:
+    """The U classes of B samples, which change while these pass.
+
+    member: (B, U), whether a sample is of a class. earlier: (B, U), whether the class has a sample by then.
+    """
+
+    def __init__(self, own: Labels, seen: Flags) -> None:
+        self.classes, self.places = np.unique(own, return_inverse=True)
+        self.member = (self.places[:, None] == np.arange(len(self.classes))).astype(np.float32)
+        self.earlier = (_before(self.member) > 0) | seen[self.classes]
+
+    def scores(self, products: Array, among: Array, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the cosine, up to the sample's own norm, with each class as it is then, (B, U)."""
+        inner = products[:, self.classes] + np.tril(among, -1) @ self.member
+        own = np.take_along_axis(inner, self.places[:, None], axis=1)[:, 0]
+        growth = 2.0 * own + among.diagonal()  # |s + x|^2 = |s|^2 + 2 s x + |x|^2
+        norms = squares[self.classes] + _before(self.member * growth[:, None])
+        return np.where(self.earlier, inner * _inverse(norms), -np.inf)
+
+
+def _before(values: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add up the rows above each row, (B, U)."""
+    total = np.cumsum(values, axis=0, dtype=np.float64)
+    return total - values
+
+
+def _inverse(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return one over the square root, or 0 for a prefix of zeros: its cosine counts as 0."""
+    return np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)

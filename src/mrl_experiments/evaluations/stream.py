@@ -1,0 +1,85 @@
+"""A long-tailed stream: every sample is classified by the nearest class mean, then joins its class."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.class_means import class_sums
+from mrl_experiments.evaluations.long_tail import long_tail
+from mrl_experiments.evaluations.running_means import predict_then_update
+from mrl_experiments.results import Measurement
+
+Labels = NDArray[np.int64]
+
+
+def stream(
+    queries: Embeddings,
+    database: Embeddings | None,
+    dims: Sequence[int],
+    *,
+    imbalance: float | None,
+    head: int,
+    seed: int,
+) -> Iterator[Measurement]:
+    """Yield accuracies of nearest running class means over a stream, predict then update (Table 16).
+
+    The stream's classes that occur in `database` begin with its mean (pretrain), all others with the first
+    sample of their own (novel), which counts as wrong. imbalance: samples of the commonest class for one of
+    the rarest, in a sequence drawn from `queries`, see `long_tail`; None: the queries in their stored order,
+    such as a FLUID sequence. head: classes with more samples in the stream are its head, others its tail.
+
+    pretrain_head, novel_head, pretrain_tail, novel_tail, mean_per_class: right / samples of a class, mean over
+    the classes of the group; a group without classes has no row. top1: right / samples of the stream.
+    Protocol: FLUID (Wallingford et al., 2020). Raises UserError without a database, or when it has none of the
+    classes.
+    """
+    database, known = _begun(queries, database)
+    order = np.arange(len(queries)) if imbalance is None else long_tail(queries, known, imbalance, seed)
+    classes, places = np.unique(queries.labels[order], return_inverse=True)
+    pretrain = np.isin(classes, known)
+    counts = np.bincount(places)
+    samples, sums = queries.features[order], _sums(database, classes)
+    for dim, predicted in predict_then_update(samples, places, sums, pretrain, dims).items():
+        right = predicted == places
+        own = np.bincount(places, weights=right) / counts
+        for name, members in _groups(pretrain, counts > head).items():
+            if members.any():
+                yield Measurement(dim, name, float(own[members].mean()))
+        yield Measurement(dim, "top1", float(right.mean()))
+
+
+def _groups(pretrain: NDArray[np.bool_], head: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    return {
+        "pretrain_head": pretrain & head,
+        "novel_head": ~pretrain & head,
+        "pretrain_tail": pretrain & ~head,
+        "novel_tail": ~pretrain & ~head,
+        "mean_per_class": np.ones_like(head),
+    }
+
+
+def _begun(queries: Embeddings, database: Embeddings | None) -> tuple[Embeddings, Labels]:
+    """Return the database and those classes of the stream that it knows."""
+    known = np.intersect1d(queries.labels, [] if database is None else database.labels)
+    if database is None or not len(known):
+        raise UserError(
+            "there is no database to begin with"
+            if database is None
+            else "no class of the stream has a mean to begin with",
+            expected="embeddings of the classes the run was trained on, numbered as in the stream",
+            remedy="name them: database=kanji1k/train for data=kanji_stream, database=imagenet/train for "
+            "data=fluid",
+        )
+    shared_width([queries, database])
+    return database, known.astype(np.int64)
+
+
+def _sums(database: Embeddings, classes: Labels) -> NDArray[np.float64]:
+    """Add up the features of each class in the database, (C, D); zeros for those it lacks."""
+    places = np.searchsorted(classes, database.labels).clip(max=len(classes) - 1)
+    ours = classes[places] == database.labels
+    places = np.where(ours, places, len(classes))  # the others go into one row more
+    return class_sums(database.features, places, len(classes) + 1)[:-1]

@@ -1,0 +1,121 @@
+"""Superclasses: how well a run tells groups of classes apart, and the classes inside a group."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.own_heads import candidates, own_heads
+from mrl_experiments.files import read_mapping
+from mrl_experiments.results import Measurement
+
+BLOCK = 4096
+REJECT = -1
+Labels = NDArray[np.int64]
+
+
+def superclass(
+    queries: Embeddings,
+    database: Embeddings | None,
+    dims: Sequence[int],
+    *,
+    mapping: str | None,
+    superclasses: int,
+    within: Sequence[str] | None,
+) -> Iterator[Measurement]:
+    """Yield the accuracy of the heads over superclasses and inside them (Tables 24, 25; Figures 10, 11).
+
+    mapping: a file that names the superclass of a class (JSON, or CSV with a heading); classes it leaves out
+    have none. None: the data set's own, the radical for Kanji. superclasses: the S with most classes count,
+    all other classes are one more answer, "reject". within: those with rows of their own; None: the eight
+    with most classes.
+
+    top1 at "superclasses=S": samples whose predicted class has the superclass of their class, of S + 1 / all
+    samples. top1 at "within=<name>": samples of a superclass whose class has the largest logit among those of
+    the superclass / its samples; "within=all": over all S. classes: how many classes a superclass has.
+    Raises UserError without heads, for a mapping of other classes, and for more superclasses than there are.
+    """
+    del database
+    heads = own_heads(queries, dims)
+    candidates(queries, heads, present_only=False)
+    groups = _Groups.of(queries, mapping, superclasses)
+    shown = groups.places(within)
+    own = groups.of_class[queries.labels]
+    for dim in filter(heads.serves, dims):
+        found, inside = _hits(queries, dim, groups.of_class)
+        yield Measurement(dim, "top1", float(found.mean()), f"superclasses={superclasses}")
+        yield Measurement(dim, "top1", float(inside[own != REJECT].mean()), "within=all")
+        for place in shown:
+            yield Measurement(dim, "top1", float(inside[own == place].mean()), f"within={groups.names[place]}")
+    yield Measurement(queries.width, "classes", float((groups.of_class != REJECT).sum()), "within=all")
+    for place, name in enumerate(groups.names):
+        yield Measurement(queries.width, "classes", float((groups.of_class == place).sum()), f"within={name}")
+
+
+def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell whether each sample's superclass is found (Q,), and its class among those of its superclass (Q,)."""
+    assert queries.heads is not None
+    found, inside = np.empty(len(queries), bool), np.empty(len(queries), bool)
+    for start in range(0, len(queries), BLOCK):
+        rows = slice(start, start + BLOCK)
+        labels = queries.labels[rows]
+        logits = queries.heads.logits(queries.features[rows], dim)
+        found[rows] = of_class[logits.argmax(axis=1)] == of_class[labels]
+        logits[of_class != of_class[labels][:, None]] = -np.inf
+        inside[rows] = logits.argmax(axis=1) == labels
+    return found, inside
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """names: of S superclasses, the largest first. of_class: (C,) the place of each class's, or REJECT."""
+
+    names: list[str]
+    of_class: Labels
+
+    @classmethod
+    def of(cls, queries: Embeddings, mapping: str | None, superclasses: int) -> "_Groups":
+        named = _superclasses(queries, mapping)
+        shown = {named[label] for label in np.unique(queries.labels).tolist()}  # some sets show some classes
+        sizes = Counter(name for name in named if name is not None and name in shown)
+        if not 2 <= superclasses <= len(sizes):
+            raise UserError(
+                f"evaluation.superclasses={superclasses}",
+                expected=f"2 to {len(sizes)}, the superclasses of these samples",
+            )
+        names = sorted(sizes, key=lambda name: (-sizes[name], name))[:superclasses]
+        place = {name: number for number, name in enumerate(names)}
+        return cls(names, np.array([place.get(name or "", REJECT) for name in named]))
+
+    def places(self, within: Sequence[str] | None) -> list[int]:
+        """Return the superclasses with rows of their own. Raises UserError for a name that is none."""
+        unknown = sorted(set(within or ()) - set(self.names))
+        if unknown:
+            raise UserError(
+                f"evaluation.within has {', '.join(unknown)}", expected=f"some of {', '.join(self.names)}"
+            )
+        return list(range(8))[: len(self.names)] if within is None else [self.names.index(w) for w in within]
+
+
+def _superclasses(queries: Embeddings, mapping: str | None) -> list[str | None]:
+    """Return the superclass of each class, by label, or None."""
+    if mapping is None:
+        return queries.known("superclass")
+    of = read_mapping(Path(mapping).expanduser())
+    classes = queries.known("name")
+    strangers = sorted(of.keys() - set(classes))
+    if strangers:
+        raise UserError(
+            f"{mapping} maps {len(strangers)} classes that {queries.meta.get('dataset')} lacks, such as "
+            f"{strangers[0]}",
+            expected=f"names of its {len(classes)} classes, such as {classes[0]}",
+        )
+    spaced = [name for name in of.values() if name.split() != [name]]
+    if spaced:
+        raise UserError(f"{mapping}: {spaced[0]!r} is not one word", expected="names without spaces")
+    return [of.get(name) for name in classes]
