@@ -9,7 +9,7 @@ from mrl_experiments.data.source import Sample
 
 
 class QueryFolders:
-    """<root>/<folder>/* as the split `test`, labelled by the whole list of classes a model was trained on.
+    """<root>/<folder>/* as the only `split`, labelled by the whole list of classes a model was trained on.
 
     classes: that list, see `class_list`. mapping: None where folders are named like classes or numbered, or a
     file, see `folder_labels`. So num_classes is that of the classifiers, whichever of them the images show.
@@ -18,10 +18,11 @@ class QueryFolders:
 
     channels = 3
     size: int | None = None
-    splits: tuple[str, ...] = ("test",)
 
-    def __init__(self, name: str, root: str | None, classes: str | None, mapping: str | None) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, root: str | None, split: str, classes: str | None, mapping: str | None
+    ) -> None:
+        self.name, self.splits = name, (split,)
         self.root = existing_root(name, root, "one folder of images a class")
         self.classes = class_list(classes)
         self.num_classes = len(self.classes)
@@ -30,7 +31,7 @@ class QueryFolders:
 
     def identity(self) -> dict[str, Any]:
         """Return what determines images and labels."""
-        return {"root": str(self.root.resolve()), "files": files_digest({"test": self._files})}
+        return {"root": str(self.root.resolve()), "files": files_digest({self.splits[0]: self._files})}
 
     def open(self, split: str) -> Sequence[Sample]:
         """Return the samples, folder by folder."""

@@ -22,7 +22,7 @@ def trends(
     """Yield how many classes follow each trend over the sizes, and the spread of classes (Figure 12).
 
     classes at "trend=<name>": classes of `queries` with that trend, see `trend`; `dim` is the largest size.
-    class_gap at "quantile=q": the q-th percentile over classes of (accuracy at this size - at the largest).
+    class_gap at "quantile=q%": the q-th percentile over classes of (accuracy at this size - at the largest).
     Source: Appendix J of the paper. Raises UserError without heads or with fewer than three sizes.
     """
     del database
@@ -44,7 +44,7 @@ def trends(
     for dim, gaps in zip(sizes, by_class - by_class[-1], strict=True):
         for quantile in quantiles:
             value = np.percentile(gaps, quantile)
-            yield Measurement(dim, "class_gap", float(value), f"quantile={quantile}")
+            yield Measurement(dim, "class_gap", float(value), f"quantile={quantile}%")
 
 
 def trend(accuracies: Accuracies) -> str:

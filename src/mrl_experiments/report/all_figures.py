@@ -51,6 +51,19 @@ FIGURES = (
         joined=("adaptive_classification",), ignore=("cap", "drop", "delta"),
     ),
     Figure(
+        name="figure10", title="Superclasses", paper=("table25", "figure10"), evaluations=("superclass",),
+        y="top1", settings={"superclasses": 30}, joined=("superclass",),
+    ),
+    Figure(
+        name="figure11", title="Classes inside their superclass, MRL", paper=("figure11",),
+        evaluations=("superclass",), y="top1", settings={"line": "mrl", "within": "?*"},
+        series=("within",), joined=("superclass",),
+    ),
+    Figure(
+        name="figure12", title="Spread of single classes over the sizes", paper=(), evaluations=("trends",),
+        y="class_gap", settings={"quantile": "?*"}, series=("line", "quantile"), joined=("trends",),
+    ),
+    Figure(
         name="figure-shifts", title="Linear classification under shift", paper=("table17",), role="shift",
         evaluations=("linear",), y="top1", joined=("linear",),
     ),

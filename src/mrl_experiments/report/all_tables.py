@@ -78,12 +78,31 @@ TABLES = (
         evaluations=("linear",), metrics=("top1",), columns=("split", "line"),
     ),
     Table(
-        name="table22", title="Share first correct at each size", paper=("table22",),
-        evaluations=("adaptive_classification",), metrics=("first_correct",), settings={"policy": "oracle"},
+        name="table22", title="Share first correct at each size, and right at any", paper=("table22",),
+        evaluations=("adaptive_classification",), metrics=("first_correct", "top1", "always_wrong"),
+        settings={"policy": "oracle"}, columns=("line", "metric"),
     ),
     Table(
-        name="table25", title="Superclasses: top-1", paper=("table25",), evaluations=("superclass",),
-        metrics=("top1",),
+        name="table23", title="Right at any size, under shift: top-1", paper=("table23",), role="shift",
+        evaluations=("adaptive_classification",), metrics=("top1",), settings={"policy": "oracle"},
+        index=("split",),
+    ),
+    Table(
+        name="table24", title="Superclasses and their classes", paper=("table24",),
+        evaluations=("superclass",), metrics=("classes",), settings={"within": "?*"}, index=("within",),
+        columns=("metric",),
+    ),
+    Table(
+        name="table25", title="Superclasses: top-1", paper=("table25", "figure10"),
+        evaluations=("superclass",), metrics=("top1",), settings={"superclasses": 30},
+    ),
+    Table(
+        name="table25-within", title="Classes inside their superclass: top-1", paper=(),
+        evaluations=("superclass",), metrics=("top1",), settings={"within": "all"},
+    ),
+    Table(
+        name="table-trends", title="Classes by the trend of their accuracy", paper=("figure12",),
+        evaluations=("trends",), metrics=("classes",), settings={"trend": "?*"}, index=("trend",),
     ),
     Table(
         name="table26", title="Fine-tuning of a fixed-feature model: top-1", paper=("table26",),

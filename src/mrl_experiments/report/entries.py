@@ -1,7 +1,7 @@
 """Result rows made ready to be placed: each with its line and its settings taken apart."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
@@ -14,23 +14,27 @@ from mrl_experiments.results import ResultRow, read_rows
 Value = str | int | bool | float | None
 DRAW = "draw"  # names one random draw; evaluate.py also writes the mean over draws, which is what counts
 
+OF_OWN_CLASSIFIER = ("linear", "superclass", "trends", "adaptive_classification")  # evaluations
+
 
 @dataclass(frozen=True)
 class Entry:
     """A result row with its line and its settings by name.
 
-    interpolated: whether its size lies between the trained ones.
+    interpolated: whether its size lies between the trained ones. home: the data set it is shown with, such as
+    imagenet for a row of imagenet_r.
     """
 
     row: ResultRow
     line: str
     settings: dict[str, str]
     interpolated: bool
+    home: str
 
     def get(self, name: str) -> Value:
         """Return the value of a column of the row, of the line, or of a setting ("" where it has none)."""
-        if name == "line":
-            return self.line
+        if name in ("line", "dataset"):
+            return self.line if name == "line" else self.home
         value: Value = vars(self.row).get(name, self.settings.get(name, ""))
         return int(value) if isinstance(value, str) and value.isdigit() else value
 
@@ -48,15 +52,23 @@ def find_rows(patterns: Sequence[str]) -> list[ResultRow]:
     return rows
 
 
-def entries(rows: Sequence[ResultRow]) -> list[Entry]:
+def entries(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> list[Entry]:
     """Give each row its line; rows of FF runs may belong to two lines or to none.
+
+    homes: the data set to show another one with.
 
     An FF run counts for the line "ff" only at the size it was trained at: a model for each size.
     Its other prefixes and its reductions are lines of their own, for the widest FF run alone (Table 2).
     """
     sizes = _Sizes(rows)
     return [
-        Entry(_in_mflops(row), labelled(line, row.label), settings, row.dim not in sizes.usual(row))
+        Entry(
+            _in_mflops(row),
+            labelled(line, row.label),
+            settings,
+            row.dim not in sizes.usual(row),
+            (homes or {}).get(row.dataset, row.dataset),
+        )
         for row in rows
         if DRAW not in (settings := _settings(row.setting))
         for line in _lines(row, sizes)
@@ -108,7 +120,7 @@ def _lines(row: ResultRow, sizes: _Sizes) -> Iterator[str]:
         if sizes.own(row):
             yield key
         # The classifier of an FF run serves its own size alone: no shorter prefixes there.
-        if sizes.widest(row) and row.evaluation != "linear":
+        if sizes.widest(row) and row.evaluation not in OF_OWN_CLASSIFIER:
             yield key.replace("ff", "ff_prefix", 1)
 
 

@@ -78,6 +78,12 @@ def line(key: str) -> Line:
     return Line(key, name, marker, light, dark)
 
 
+def numbered(key: str, number: int) -> Line:
+    """Return the look of the number-th line of a figure whose lines are not methods."""
+    light, dark = OTHERS[number % len(OTHERS)]
+    return Line(key, key.replace("_", " "), OTHER_MARKERS[number % len(OTHER_MARKERS)], light, dark)
+
+
 def order(key: str) -> tuple[int, str]:
     """Sort key of lines: those named here first, in their order, then the others by name."""
     known = [*KNOWN, *VARIANTS]

@@ -102,7 +102,8 @@ def beside(
     renamed = [
         replace(
             entry,
-            row=replace(entry.row, dataset=block.dataset, split=names.get(entry.row.split, entry.row.split)),
+            row=replace(entry.row, split=names.get(entry.row.split, entry.row.split)),
+            home=block.dataset,
         )
         for entry in select(paper, theirs)
         if entry.row.dataset == counterpart.get("dataset", block.dataset)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mrl_experiments.report.cells import Cell, Key, cells
 from mrl_experiments.report.entries import Entry
-from mrl_experiments.report.lines import Line, line, order
+from mrl_experiments.report.lines import Line, line, numbered, order
 from mrl_experiments.report.pivot import Block, Counterparts, beside, blocks
 from mrl_experiments.report.views import Figure
 
@@ -82,8 +82,9 @@ def _series(figure: Figure, entries: Sequence[Entry], *, paper: bool) -> list[Se
     for key, group in sorted(lines.items(), key=lambda item: _place(figure, item[0])):
         points = _points(figure, group)
         if len(points) > paper:  # a lone published point is where two lines meet, such as FF at full width
-            note = " ".join(_note(str(part)) for part in key[2:] if part not in (key[0], *UNSAID))
-            look, evaluation = line(str(key[0])), str(key[1])
+            first, evaluation = str(key[2]), str(key[1])
+            note = " ".join(_note(str(part)) for part in key[3:] if part not in UNSAID)
+            look = line(first) if figure.series[0] == "line" else numbered(first, len(found))
             marker = MARKERS.get(evaluation, look.marker)
             found.append(Series(look, note, paper, evaluation in figure.joined, marker, points))
     return found

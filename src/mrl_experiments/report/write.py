@@ -24,11 +24,11 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
     """Write tables, figures and index.html for all rows that match the patterns; return what to warn of.
 
     runs: the folder of the runs, for links. counterparts: by our data set, the paper's data set and its
-    names of our splits.
+    names of our splits, or the one of ours that it is part of.
     Raises UserError when no row is found.
     """
     found = find_rows(rows)
-    ours = entries(found)
+    ours = entries(found, {name: of["part_of"] for name, of in counterparts.items() if "part_of" in of})
     paper = _by_table()
     tables = [grid for table in TABLES for grid in grids(table, ours, _beside(paper, table), counterparts)]
     figures = [
