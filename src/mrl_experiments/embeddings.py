@@ -144,7 +144,12 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
     return Embeddings(features, labels, heads, meta, folder)
 
 
-def check_finite(features: NDArray[np.float32], name: str, block: int = 65536) -> None:
+def check_finite(
+    features: NDArray[np.float32],
+    name: str,
+    remedy: str = "check the training run and repeat embed.py",
+    block: int = 65536,
+) -> None:
     """Raise UserError that counts the samples with NaN or infinite values, or with zeros only."""
     bad: list[int] = []
     zero: list[int] = []
@@ -158,7 +163,7 @@ def check_finite(features: NDArray[np.float32], name: str, block: int = 65536) -
             raise UserError(
                 f"{name}: {len(rows)} of {len(features)} embeddings hold {kind}, first sample {rows[0]}",
                 expected="finite, non-zero vectors (a zero vector has no direction)",
-                remedy="check the training run and repeat embed.py",
+                remedy=remedy,
             )
 
 
