@@ -19,6 +19,7 @@ PROGRAM = {
     "embed",
     "evaluate",
     "export",
+    "external",
     "reproduce",
 }
 

@@ -165,7 +165,12 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
     return Embeddings(features, labels, heads, meta, folder, classes)
 
 
-def check_finite(features: NDArray[np.float32], name: str, block: int = 65536) -> None:
+def check_finite(
+    features: NDArray[np.float32],
+    name: str,
+    remedy: str = "check the training run and repeat embed.py",
+    block: int = 65536,
+) -> None:
     """Raise UserError that counts the samples with NaN or infinite values, or with zeros only."""
     bad: list[int] = []
     zero: list[int] = []
@@ -179,7 +184,7 @@ def check_finite(features: NDArray[np.float32], name: str, block: int = 65536) -
             raise UserError(
                 f"{name}: {len(rows)} of {len(features)} embeddings hold {kind}, first sample {rows[0]}",
                 expected="finite, non-zero vectors (a zero vector has no direction)",
-                remedy="check the training run and repeat embed.py",
+                remedy=remedy,
             )
 
 

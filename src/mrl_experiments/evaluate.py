@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from mrl_experiments.build import construct
 from mrl_experiments.embeddings import META, Embeddings, load
 from mrl_experiments.errors import UserError
+from mrl_experiments.external.import_run import import_run
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
 from mrl_experiments.runs import Run, find_runs
@@ -50,13 +51,13 @@ class Job:
 
 
 def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
-    """Evaluate each run that matches and replace its result rows; all folders are looked up first.
+    """Evaluate each run that matches, or files, and replace result rows; all folders are looked up first.
 
     evaluation, reduction: the names under which rows are filed.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
-    jobs = [_job(cfg, run, reduce.needs_train) for run in find_runs(Path(cfg.root), cfg.run)]
+    jobs = list(_jobs(cfg, reduce.needs_train))
     for job in jobs:
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
         path = job.run.results(evaluation, job.dataset, reduction)
@@ -152,6 +153,24 @@ def _rows_of_other_splits(path: Path, new: Sequence[ResultRow]) -> list[ResultRo
         return []
     replaced = {row.split for row in new}
     return [row for row in read_rows(path) if row.split not in replaced]
+
+
+def _jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
+    if bool(cfg.run) == bool(cfg.embeddings):
+        raise UserError(
+            "both run= and embeddings= are given" if cfg.run else "there is nothing to evaluate",
+            expected="either run=<name or glob of runs>, or embeddings=<file> database=<file>",
+        )
+    unused = ("data", "queries", "variant") if cfg.embeddings else ("train",)
+    if given := [f"{option}={cfg[option]}" for option in unused if cfg.get(option)]:
+        way = "embeddings=" if cfg.embeddings else "run="
+        raise UserError(f"{given[0]} has no meaning with {way}")
+    if cfg.embeddings:
+        files = import_run(cfg)
+        train = files.train if needs_train else None
+        yield Job(files.run, files.dataset, (files.queries,), files.database, train)
+    else:
+        yield from (_job(cfg, run, needs_train) for run in find_runs(Path(cfg.root), cfg.run))
 
 
 def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:

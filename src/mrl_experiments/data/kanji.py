@@ -109,7 +109,8 @@ def _described(entry: Character) -> dict[str, Any]:
 class Glyphs(Sequence[Sample]):
     """Every character in every face; image i is perturbed by a generator seeded with (seed, split, i).
 
-    A glyph that a face lacks is drawn with the next face of the split instead.
+    A glyph that a face lacks is drawn with the next face of the split instead. Labels are counted from
+    `first_label`.
     """
 
     characters: str
@@ -117,6 +118,7 @@ class Glyphs(Sequence[Sample]):
     how: Perturbation
     split: str
     seed: int
+    first_label: int = 0
 
     def __len__(self) -> int:
         return len(self.characters) * len(self.faces)
@@ -124,13 +126,13 @@ class Glyphs(Sequence[Sample]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        number, label = divmod(index, len(self.characters))
+        number, place = divmod(index, len(self.characters))
         random = np.random.default_rng((self.seed, zlib.crc32(self.split.encode()), index))
         for face in (*self.faces[number:], *self.faces[:number]):
-            glyph = draw(face, self.characters[label])
+            glyph = draw(face, self.characters[place])
             if glyph is not None:
-                return perturb(glyph, self.how, random), label
+                return perturb(glyph, self.how, random), self.first_label + place
         raise UserError(
-            f"no font of the split {self.split} draws {self.characters[label]}",
+            f"no font of the split {self.split} draws {self.characters[place]}",
             remedy="reinstall the packages in conf/system/fonts.txt",
         )

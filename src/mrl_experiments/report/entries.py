@@ -82,15 +82,18 @@ class _Sizes:
         self._of_run: dict[str, int] = {}
         self._widest: dict[tuple[str, ...], int] = {}
         self._trained: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        largest: dict[tuple[str, ...], int] = defaultdict(int)
         for row in rows:
             place = _place(row)
+            largest[place] = max(row.dim, largest[place])
             if row.trained:
                 self._trained[place].add(row.dim)
             if row.trained and row.method == "ff" and row.reduction == "prefix":
                 self._of_run[row.run] = max(row.dim, self._of_run.get(row.run, 0))
                 self._widest[place] = max(row.dim, self._widest.get(place, 0))
-        for trained in self._trained.values():
-            trained.update(default_dims(max(trained)))
+        for place, width in largest.items():  # reduced rows alone don't say what was trained
+            trained = self._trained[place]
+            trained.update(default_dims(max(trained, default=width)))
 
     def own(self, row: ResultRow) -> bool:
         """Whether a row of an FF run is at the size the run was trained at."""

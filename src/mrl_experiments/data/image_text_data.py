@@ -1,0 +1,123 @@
+"""The LightningDataModule of images with texts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mrl_experiments.data.captions import CaptionedSource, Captions, batches, identity_of
+from mrl_experiments.data.image_data import ImageData
+from mrl_experiments.data.loaders import EvalLoader, Run
+from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.data.torch_loader import Batch
+from mrl_experiments.errors import UserError
+
+TEXT = "_text"  # ends the name of the split that holds the texts of another
+
+
+class ImageTextData(ImageData):
+    """Images with texts in batches ((images, tokens (B, T)), labels, index), both sides alike in a label.
+
+    To be embedded, each split comes as images (`val`) and as texts (`val_text`), with the same labels.
+
+    Parameters
+    ----------
+    source: images whose labels have captions, see data/captions.py.
+    tokenizer: a tokenizer.json; null trains one on the captions of the train split. vocabulary: its size V.
+    length: tokens of a text T; longer ones are cut. others: of ImageData.
+    """
+
+    views = ("none",)  # a mirrored text is no text
+
+    def __init__(
+        self,
+        *,
+        source: CaptionedSource,
+        tokenizer: str | None,
+        vocabulary: int,
+        length: int,
+        cache: str,
+        **options: Any,
+    ) -> None:
+        super().__init__(source=source, cache=cache, **options)
+        if not (isinstance(length, int) and length >= 1):
+            raise UserError(f"data.length={length}", expected="a whole number of tokens")
+        self.captioned, self.vocabulary, self.length = source, vocabulary, length
+        self.images = self.splits
+        self.splits = (*self.images, *(split + TEXT for split in self.images))
+        self.tokenizer = self._of_size(
+            Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else self._learnt(Path(cache))
+        )
+        self.captions = Captions(source.captions, self.tokenizer, length)
+        if self.captions.cut:
+            total = len(self.captions.tokens)
+            print(f"{self.captions.cut} of {total} captions are longer than data.length={length} and are cut")
+
+    def _learnt(self, cache: Path) -> Tokenizer:
+        train = [self.captioned.captions[label] for label in self.captioned.labels("train")]
+        texts = [text for one in train for text in one]
+        return cached_tokenizer(
+            cache, f"{self.name}-captions", identity_of(train), lambda: texts, self.vocabulary
+        )
+
+    def _of_size(self, tokenizer: Tokenizer) -> Tokenizer:
+        if len(tokenizer) != self.vocabulary:
+            raise UserError(
+                f"data.vocabulary={self.vocabulary}, but the tokenizer has {len(tokenizer)} tokens",
+                expected="a tokenizer of the model's vocabulary",
+                remedy=f"data.vocabulary={len(tokenizer)}, or data.tokenizer=null",
+            )
+        return tokenizer
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """What the two towers must know."""
+        assert self.tokenizer.pad is not None
+        text = {"vocabulary": self.vocabulary, "length": self.length, "pad": self.tokenizer.pad}
+        return {**super().inputs, **text}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run keeps of its data: how text became tokens."""
+        return {"tokenizer": self.tokenizer.content, "length": self.length}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that text becomes the tokens that a run was trained with. Raises UserError otherwise."""
+        theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
+        if theirs.identity != self.tokenizer.identity:
+            raise UserError(
+                f"the tokenizer of {self.name} is not the one that the run was trained with",
+                expected=f"{theirs.identity}, not {self.tokenizer.identity}",
+                remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
+            )
+
+    def prepare(self, split: str) -> None:
+        """Write the images of a split into the cache unless they are there."""
+        super().prepare(split.removesuffix(TEXT))
+
+    def dataloader(self, split: str) -> EvalLoader:
+        """Return all images or all texts of a split in order."""
+        if split in self.images or split not in self.splits:
+            return super().dataloader(split)
+        rows, labels = self.captions.of(self.captioned.labels(split.removesuffix(TEXT)))
+        tokens = self.captions.tokens[rows]
+        return EvalLoader(len(rows), self.batch_size, lambda wanted, *_: batches(tokens, labels, wanted), 0)
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return the validation loader: each image with its first text."""
+        run, count = super()._reader("val", training=False)
+        return EvalLoader(count, self.batch_size, self._paired(run, training=False), self.size)
+
+    def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
+        run, count = super()._reader(split, training=training)
+        return (self._paired(run, training=True) if training else run), count
+
+    def _paired(self, run: Run, *, training: bool) -> Run:
+        def pairs(*order: Any) -> Iterator[Batch]:
+            *_, epoch = order
+            for images, labels, index in run(*order):
+                if training:
+                    texts = self.captions.drawn(labels, index, self.seed, epoch)
+                else:
+                    texts = self.captions.first(labels)
+                yield (images, texts), labels, index  # type: ignore[misc]
+
+        return pairs

@@ -1,0 +1,1 @@
+"""Embeddings that other programs made, brought into the form that evaluate.py reads."""

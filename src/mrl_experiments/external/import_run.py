@@ -1,0 +1,147 @@
+"""Files of embeddings to the embeddings of a run, so that everything that reads runs can read them."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from mrl_experiments.embeddings import check_finite, create, is_complete, open_arrays, seal
+from mrl_experiments.errors import UserError
+from mrl_experiments.external.vector_file import VectorFile, read_vectors
+from mrl_experiments.files import atomic_path, sha256
+from mrl_experiments.runs import Run
+
+BLOCK = 65536
+OTHERS = ("database", "train")  # options that name further files, and the splits they become
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A run made of files: the data set they belong to, and the folder of each split."""
+
+    run: Run
+    dataset: str
+    queries: Path
+    database: Path
+    train: Path
+
+
+def import_run(cfg: DictConfig) -> Imported:
+    """Copy the files that evaluate.py was given into a run of their own; what is there already stays.
+
+    Raises UserError for files that do not fit each other, values that are no embeddings, or names in use.
+    """
+    files = {cfg.names.split: Path(cfg.embeddings)}
+    files |= {option: Path(cfg[option]) for option in OTHERS if cfg[option]}
+    if "database" not in files:
+        raise UserError(
+            f"embeddings={cfg.embeddings} needs something to search in, and database= is not given",
+            expected="a second file, of vectors of the same width with labels",
+            remedy=f"python evaluate.py embeddings={cfg.embeddings} database=<file> evaluation=knn",
+        )
+    if cfg.names.split in OTHERS:
+        raise UserError(f"names.split={cfg.names.split}", expected="a name for the queries, such as test")
+    found = {split: read_vectors(path) for split, path in files.items()}
+    width = _common_width(found, files)
+    config = _config(cfg.names, Path(cfg.embeddings))
+    run = _open_run(Path(cfg.root), config)
+    dataset = str(config["data"]["name"])
+    classes, labels = _encoded({split: part.labels for split, part in found.items()})
+    meta = {
+        "run": run.name,
+        "method": config["loss"]["name"],
+        "model": config["model"]["name"],
+        "seed": config["seed"],
+        "dims": _trained_dims(cfg.names.dims, width),
+        "dataset": dataset,
+        "classes": classes,
+    }
+    folders = {split: run.embeddings(dataset, split) for split in found}
+    for split, part in found.items():
+        _copy(part, labels[split], folders[split], {**meta, "split": split})
+    train = folders.get("train", folders["database"])
+    return Imported(run, dataset, folders[cfg.names.split], folders["database"], train)
+
+
+def _common_width(found: Mapping[str, VectorFile], files: Mapping[str, Path]) -> int:
+    widths = {split: part.features.shape[1] for split, part in found.items()}
+    if len(set(widths.values())) > 1:
+        shown = ", ".join(f"{files[split]} has {width}" for split, width in widths.items())
+        raise UserError(f"the embeddings differ in width: {shown}", expected="files made by one model")
+    return next(iter(widths.values()))
+
+
+def _config(names: DictConfig, queries: Path) -> dict[str, Any]:
+    """Return what a run's config.yaml says of it; the file's name and its folder's stand in for names."""
+    model, dataset = names.model or queries.stem, names.dataset or queries.resolve().parent.name
+    if "/" in dataset:
+        raise UserError(f"names.dataset={dataset}", expected="a name that can be a folder's")
+    parts = {"loss": names.method, "model": model, "data": dataset}
+    return {**{key: {"name": str(name)} for key, name in parts.items()}, "seed": names.seed, "external": True}
+
+
+def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
+    """Return the run of this configuration, made where it is missing. Raises UserError if it is another's."""
+    parts = [config[key]["name"] for key in ("loss", "model", "data")]
+    seed = [] if config["seed"] is None else [f"s{config['seed']}"]
+    run = Run(root / "runs" / re.sub(r"[^\w.+-]", "-", "_".join([*parts, *seed])))
+    if run.config_path.exists():
+        if OmegaConf.to_container(run.config) != config:
+            raise UserError(
+                f"{run.folder} holds another run", remedy="name this one differently: names.model=<name>"
+            )
+    else:
+        with atomic_path(run.config_path) as path:
+            OmegaConf.save(OmegaConf.create(dict(config)), path)
+    return run
+
+
+def _encoded(labels: Mapping[str, NDArray[Any]]) -> tuple[str | None, dict[str, Labels]]:
+    """Return int64 labels: integers as they are, strings by their place among all strings, sorted.
+
+    Also a digest of those strings, since a further string may change what the others become.
+    """
+    text = {split: part.dtype.kind == "U" for split, part in labels.items()}
+    if not any(text.values()):
+        return None, {split: part.astype(np.int64) for split, part in labels.items()}
+    if not all(text.values()):
+        kinds = ", ".join(
+            f"{split}: {'strings' if of_text else 'integers'}" for split, of_text in text.items()
+        )
+        raise UserError(f"the labels differ in kind ({kinds})", expected="integers or strings throughout")
+    classes = np.unique(np.concatenate(list(labels.values())))
+    digest = hashlib.sha256("\0".join(classes).encode()).hexdigest()[:16]
+    return digest, {split: np.searchsorted(classes, part) for split, part in labels.items()}
+
+
+def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:
+    trained = sorted(set(dims or [width]))
+    if not 1 <= trained[0] <= trained[-1] <= width:
+        raise UserError(f"names.dims={trained}", expected=f"sizes from 1 to the embeddings' width {width}")
+    return trained
+
+
+def _copy(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any]) -> None:
+    meta = {**meta, "source": {path.name: sha256(path) for path in part.files}}
+    if is_complete(folder, meta):
+        return
+    name, count = str(part.files[0]), len(labels)
+    create(folder, count, part.features.shape[1])
+    features, stored = open_arrays(folder)
+    for start in range(0, count, BLOCK):
+        rows = slice(start, start + BLOCK)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused below
+            features[rows] = part.features[rows]
+    check_finite(features, name, remedy="leave these samples out, or embed them again")
+    stored[:] = labels
+    features.flush()
+    stored.flush()
+    seal(folder, None, meta)
+    print(f"{folder}: {count:,} embeddings from {name}", flush=True)

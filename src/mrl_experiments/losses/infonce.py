@@ -1,0 +1,162 @@
+"""InfoNCE, nested on both sides: each prefix of an image must find its text among all, and the reverse."""
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.losses.chunked import embed_in_chunks
+from mrl_experiments.losses.gathering import gather, rank_and_processes
+from mrl_experiments.losses.method import Inputs, Method, StepOutput, width_of
+from mrl_experiments.nested_accuracy import nested_hits
+from mrl_experiments.nesting import NestingSpec, prefix
+
+Sides: TypeAlias = tuple[Tensor, ...]  # of images and of texts
+COLDEST, WARMEST = 0.01, 1.0  # temperatures stay between: CLIP's bounds (Radford et al., 2021, Section 2.5)
+
+
+class InfoNCE(Method):
+    """Nested contrastive learning of pairs (ALIGN-MRL: Kusupati et al., 2022, Section 4.1).
+
+    The loss is the sum over sizes m of c_m times the mean of both directions' cross-entropy: of B cosines of
+    the first m features, each divided by a temperature, the own pair's is to be the largest. Each prefix is
+    normalised by itself. Each size learns a temperature of its own, so a size alone has the same loss as
+    inside a nesting.
+
+    Negatives are the pairs of all processes. Pairs with equal labels are no negatives of each other: they
+    show the same thing.
+
+    Parameters
+    ----------
+    dims: the nested sizes, by default the backbone's width halved down to 8. weights: c_m, by default 1.
+    temperature: where all sizes begin.
+    cache_chunk: embed as many samples at a time and repeat it for the gradient, which saves memory.
+    Raises UserError for values that make no sense, NaN among them.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        name: str,
+        dim: int | None,
+        dims: Sequence[int] | None,
+        weights: Sequence[float] | None,
+        label_smoothing: float,
+        temperature: float,
+        cache_chunk: int | None,
+    ) -> None:
+        if dim is not None:
+            raise UserError(
+                f"loss.dim={dim} has no meaning for loss=infonce, which trains all sizes at once",
+                expected="loss.dim=null",
+                remedy=f"loss=infonce_ff loss.dim={dim} for a model of one size",
+            )
+        spec = NestingSpec.resolve(width_of(backbone), dims, weights)
+        super().__init__(backbone, spec)
+        _check(label_smoothing, temperature, cache_chunk)
+        self.cache_chunk = cache_chunk
+        self.log_scale = nn.Parameter(torch.full((len(spec),), -math.log(temperature)))
+
+    def scales(self) -> Tensor:
+        """Return (L,): one over the temperature of each size, within bounds."""
+        with torch.no_grad():  # a bound inside the graph would stop a temperature that touches it
+            self.log_scale.clamp_(-math.log(WARMEST), -math.log(COLDEST))
+        return self.log_scale.exp()
+
+    def forward(self, x: Inputs, y: Tensor) -> StepOutput:
+        """Return the loss of pairs x = (images, tokens) with labels y (B,)."""
+        images, texts = (self._embedded(side) for side in _pair(x))
+        losses, hits = self._compare(images, texts, y, everywhere=True)
+        weights = torch.tensor(self.spec.weights, device=losses.device)
+        means = losses.mean(dim=1)
+        return StepOutput((weights * means).sum(), means.detach(), hits[:, 0], len(y))
+
+    def validate(self, x: Inputs, y: Tensor) -> Tensor:
+        """Return (L, 4): sums of loss, top-1 and top-5 hits over the pairs of a batch, and their number.
+
+        Only the pairs of this batch are candidates, so values depend on how many there are.
+        """
+        images, texts = (self.embed(side) for side in _pair(x))
+        losses, hits = self._compare(images, texts, y, everywhere=False)
+        counts = torch.full((len(losses), 1), float(len(y)), device=losses.device)
+        return torch.cat([losses.sum(dim=1, keepdim=True), hits, counts], dim=1)
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        return embed_in_chunks(self.backbone, x, self.cache_chunk) if self.cache_chunk else self.embed(x)
+
+    def _compare(
+        self, images: Tensor, texts: Tensor, y: Tensor, *, everywhere: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return losses (L, B), and hits (L, 2) in the first 1 and 5, both the mean of the two directions.
+
+        everywhere: the candidates are the pairs of all processes, else those of this one.
+        """
+        collect, rank = (gather, rank_and_processes()[0]) if everywhere else (_as_it_is, 0)
+        own = tuple(z.to(torch.promote_types(z.dtype, torch.float32)) for z in (images, texts))
+        candidates, labels = tuple(map(collect, own)), collect(y)
+        row = torch.arange(len(y), device=y.device)
+        target = row + rank * len(y)
+        same = y[:, None] == labels
+        same[row, target] = False
+        losses, hits = [], []
+        with torch.autocast(y.device.type, enabled=False):  # half-precision cosines would tie
+            for dim, scale in zip(self.spec.dims, self.scales(), strict=True):
+                logits = [
+                    (scale * cosines).masked_fill(same, -torch.inf)
+                    for cosines in _both_ways(own, candidates, dim)
+                ]
+                both = [F.cross_entropy(level, target, reduction="none") for level in logits]
+                losses.append(torch.stack(both).mean(dim=0))
+                hits.append(nested_hits(dict(enumerate(logits)), target).float().mean(dim=0))
+        return torch.stack(losses), torch.stack(hits)
+
+    def logits(self, z: Tensor) -> dict[int, Tensor]:
+        """Refuse: there are no classes."""
+        raise UserError(
+            "a contrastive model has no classifier", remedy="evaluation=zero_shot classifies by texts"
+        )
+
+    def heads(self) -> None:
+        """Return no classifiers."""
+        return None
+
+
+def _pair(x: Inputs) -> tuple[Tensor, Tensor]:
+    if isinstance(x, Tensor) or len(x) != 2:
+        raise UserError(
+            "this data does not come in pairs",
+            expected="pairs of an image and a text",
+            remedy="data=kanji_captions or image_text_folder, or another loss: loss=mrl",
+        )
+    images, texts = x
+    return images, texts
+
+
+def _both_ways(own: Sides, candidates: Sides, dim: int) -> tuple[Tensor, Tensor]:
+    """Return cosines (B, N) of the first `dim` features: of images to texts, of texts to images."""
+    image, text = (F.normalize(prefix(z, dim), dim=1) for z in own)
+    images, texts = (F.normalize(prefix(z, dim), dim=1) for z in candidates)
+    return image @ texts.T, text @ images.T
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _check(label_smoothing: float, temperature: float, cache_chunk: int | None) -> None:
+    if label_smoothing != 0:
+        raise UserError(
+            f"loss.label_smoothing={label_smoothing} has no meaning between pairs",
+            expected="loss.label_smoothing=0",
+        )
+    if not COLDEST <= temperature <= WARMEST:  # also refuses NaN
+        raise UserError(
+            f"loss.temperature={temperature}", expected=f"a number from {COLDEST} to {WARMEST} (CLIP: 0.07)"
+        )
+    if cache_chunk is not None and not (isinstance(cache_chunk, int) and cache_chunk >= 1):
+        raise UserError(f"loss.cache_chunk={cache_chunk}", expected="a whole number of samples, or null")

@@ -1,0 +1,219 @@
+"""python evaluate.py embeddings=...: from files to rows and lines of the report."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import ROOT, run
+from hydra import compose, initialize_config_dir
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+
+from mrl_experiments.embeddings import META, load
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluate import evaluate
+from mrl_experiments.external.vector_file import read_vectors
+from mrl_experiments.report.all_tables import TABLES
+from mrl_experiments.report.entries import entries
+from mrl_experiments.report.pivot import grids
+from mrl_experiments.results import read_rows
+from mrl_experiments.runs import Run
+
+
+def evaluated(root, *overrides, evaluation="knn", reduction="prefix"):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        groups = [f"root={root}", f"evaluation={evaluation}", f"reduction={reduction}"]
+        cfg = compose("evaluate", [*groups, *overrides])
+    evaluate(cfg, evaluation, reduction)
+    (file,) = (root / "runs").glob(f"*/results/{evaluation}-*-{reduction}.csv")
+    return read_rows(file)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder with pixels of digits as embeddings of width 64, in three files."""
+    folder = tmp_path_factory.mktemp("files") / "digits"
+    folder.mkdir()
+    pixels, labels = load_digits(return_X_y=True)
+    np.savez(folder / "pixels.npz", embeddings=pixels[:400], labels=labels[:400])
+    np.save(folder / "database.npy", pixels[400:1300].astype(np.float16))
+    np.save(folder / "database.labels.npy", labels[400:1300])
+    np.savez(folder / "train.npz", embeddings=pixels[1300:], labels=labels[1300:])
+    return folder
+
+
+@pytest.fixture
+def files(digits):
+    return [f"embeddings={digits}/pixels.npz", f"database={digits}/database.npy"]
+
+
+def test_rows_are_those_of_an_independent_search_and_say_where_they_come_from(tmp_path, files, digits):
+    rows = evaluated(tmp_path, *files, "evaluation.k=[1,5]")
+    pixels, labels = load_digits(return_X_y=True)
+    for dim in (8, 64):
+        unit = pixels[:, :dim] / np.linalg.norm(pixels[:, :dim], axis=1, keepdims=True).clip(1e-9)
+        nearest = KNeighborsClassifier(1).fit(unit[400:1300], labels[400:1300])
+        expected = nearest.score(unit[:400], labels[:400])
+        (row,) = [r for r in rows if (r.dim, r.metric, r.setting) == (dim, "top1", "k=1")]
+        assert row.value == pytest.approx(expected, abs=0.006)  # a zero prefix has no direction
+    assert {row.dim for row in rows} == {8, 12, 16, 24, 32, 48, 64}
+    assert {row.dim for row in rows if row.trained} == {64}
+    found = {(r.run, r.method, r.model, r.dataset, r.split, r.seed) for r in rows}
+    assert found == {("external_pixels_digits", "external", "pixels", "digits", "test", None)}
+
+
+def test_given_names_and_sizes_are_used(tmp_path, files):
+    names = ["names.method=mrl", "names.model=org/model 2", "names.dataset=ten", "names.split=v2"]
+    rows = evaluated(tmp_path, *files, *names, "names.seed=3", "names.dims=[8,64]", "evaluation.k=[1]")
+    (row,) = [row for row in rows if row.dim == 8 and row.metric == "top1"]
+    assert (row.method, row.model, row.dataset, row.split, row.seed) == ("mrl", "org/model 2", "ten", "v2", 3)
+    assert row.run == "mrl_org-model-2_ten_s3"
+    assert {r.dim for r in rows if r.trained} == {8, 64}
+
+
+@pytest.mark.parametrize(
+    "evaluation", ["retrieval", "probe", "funnel", "adaptive_retrieval", "auto_retrieval"]
+)
+def test_every_evaluation_that_needs_no_classifier_runs(tmp_path, files, evaluation):
+    quick = {
+        "probe": ["evaluation.solver.iterations=2"],
+        "funnel": ["evaluation.max_queries=20", "evaluation.timed=5"],
+        "adaptive_retrieval": ["evaluation.max_queries=20", "evaluation.timed=5"],
+        "auto_retrieval": ["evaluation.max_queries=200", "evaluation.max_loss=0.5"],
+    }.get(evaluation, [])
+    rows = evaluated(tmp_path, *files, *quick, "dims=[8,16,32,64]", evaluation=evaluation)
+    assert {row.dataset for row in rows} == {"digits"} and len(rows) > 2
+
+
+def test_classifiers_are_asked_for_where_there_are_none(tmp_path, files):
+    with pytest.raises(UserError, match="no classifiers"):
+        evaluated(tmp_path, *files, evaluation="linear")
+
+
+def test_reductions_are_fitted_on_the_training_file_or_the_database(tmp_path, files, digits):
+    from_database = evaluated(tmp_path / "a", *files, "dims=[8]", reduction="svd")
+    from_train = evaluated(tmp_path / "b", *files, f"train={digits}/train.npz", "dims=[8]", reduction="svd")
+    pixels, _ = load_digits(return_X_y=True)
+    for rows, fitted_on in ((from_database, pixels[400:1300]), (from_train, pixels[1300:])):
+        directions = np.linalg.svd(fitted_on, full_matrices=False)[2][:8]
+        short = pixels[:1300] @ directions.T
+        short /= np.linalg.norm(short, axis=1, keepdims=True)
+        nearest = (short[:400] @ short[400:].T).argmax(axis=1)
+        labels = load_digits(return_X_y=True)[1]
+        top1 = (labels[400:1300][nearest] == labels[:400]).mean()
+        (row,) = [r for r in rows if (r.metric, r.setting) == ("top1", "k=1")]
+        assert row.value == pytest.approx(top1, abs=0.006) and not row.trained
+    assert from_database != from_train
+
+
+def test_files_are_copied_once_and_again_when_they_change(tmp_path, files, digits, capsys):
+    evaluated(tmp_path, *files)
+    folder = Run(tmp_path / "runs" / "external_pixels_digits").embeddings("digits", "database")
+    before = (folder / META).stat().st_mtime_ns
+    evaluated(tmp_path, *files)
+    assert (folder / META).stat().st_mtime_ns == before
+    pixels, labels = load_digits(return_X_y=True)
+    np.savez(tmp_path / "other.npz", embeddings=pixels[400:900], labels=labels[400:900])
+    evaluated(tmp_path, files[0], f"database={tmp_path}/other.npz")
+    assert len(load(folder)) == 500
+    rows = evaluated(
+        tmp_path, "run=external_pixels_digits", evaluation="retrieval"
+    )  # as any run, from now on
+    assert {row.split for row in rows} == {"test"}
+
+
+def test_string_labels_mean_the_same_in_every_file(tmp_path, files, digits):
+    names = np.array([f"digit {n}" for n in "3716250489"])
+    for file in ("pixels.npz", "database.npy"):
+        part = read_vectors(digits / file)
+        path = (tmp_path / file).with_suffix(".npz")
+        np.savez(path, embeddings=part.features, labels=names[part.labels])
+    text = [f"embeddings={tmp_path}/pixels.npz", f"database={tmp_path}/database.npz"]
+    assert values(evaluated(tmp_path / "a", *text)) == values(evaluated(tmp_path / "b", *files))
+
+
+def values(rows):
+    return [(row.dim, row.metric, row.setting, row.value) for row in rows]
+
+
+def bad(array, row, value):
+    changed = np.array(array, dtype=np.float64)
+    changed[row] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (bad(x, 7, np.nan), y), r"1 of 400 embeddings hold NaN(.|\n)*first sample 7"),
+        (lambda x, y: (bad(x, 7, 1e300), y), "NaN or infinite values"),
+        (lambda x, y: (bad(x, 5, 0), y), r"zeros only(.|\n)*leave these samples out"),
+        (lambda x, y: (x[:, :32], y), r"differ in width: .*q\.npz has 32, .*database\.npy has 64"),
+        (lambda x, y: (x, y.astype(str)), r"labels differ in kind \(test: strings, database: integers"),
+        (lambda x, y: (x, y + 100), "400 of 400 queries have a label that is missing from the database"),
+    ],
+)
+def test_bad_values_are_refused(tmp_path, digits, change, message):
+    with np.load(digits / "pixels.npz") as part:
+        features, labels = change(part["embeddings"], part["labels"])
+    np.savez(tmp_path / "q.npz", embeddings=features, labels=labels)
+    with pytest.raises(UserError, match=message):
+        evaluated(tmp_path, f"embeddings={tmp_path}/q.npz", f"database={digits}/database.npy")
+    assert not list(tmp_path.glob("runs/*/results/*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["database=null"], "needs something to search in"),
+        (["run=x"], "both run= and embeddings="),
+        (["embeddings=null"], "nothing to evaluate"),
+        (["embeddings=null", "run=x", "train=y"], "train=y has no meaning with run="),
+        (["queries=[val]"], "queries=.* has no meaning with embeddings="),
+        (["variant=flip"], "variant=flip has no meaning"),
+        (["names.split=database"], "names.split=database"),
+        (["names.dataset=a/b"], "names.dataset=a/b"),
+        (["names.dims=[8,65]"], r"names.dims=\[8, 65\](.|\n)*1 to the embeddings' width 64"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, files, options, message):
+    with pytest.raises(UserError, match=message):
+        evaluated(tmp_path, *files, *options)
+
+
+def test_a_trained_run_of_the_same_name_is_left_alone(tmp_path, files):
+    config = tmp_path / "runs" / "mrl_pixels_digits_s0" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("loss: {name: mrl}\n")
+    with pytest.raises(UserError, match=r"holds another run(.|\n)*names\.model="):
+        evaluated(tmp_path, *files, "names.method=mrl", "names.seed=0")
+
+
+def test_the_report_shows_their_lines(tmp_path, files):
+    rows = evaluated(tmp_path, *files) + evaluated(tmp_path, *files, reduction="svd")
+    (table,) = [table for table in TABLES if table.name == "table02"]
+    (grid,) = grids(table, entries(rows), [], {})
+    assert grid.block.title == "digits test · pixels"
+    assert [column.key for column in grid.columns] == [("external",), ("external_svd",)]
+    assert [row for (row,) in grid.index] == [8, 16, 32, 64]
+    (alone,) = grids(table, entries([row for row in rows if row.reduction == "svd"]), [], {})
+    assert alone.index == grid.index
+
+
+@pytest.mark.slow
+def test_the_example_from_a_model_to_the_report(tmp_path):
+    script = [sys.executable, "scripts/write_digit_embeddings.py", "--arch", "resnet10t"]
+    done = subprocess.run(
+        [*script, "--out", str(tmp_path / "digits")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    where = [f"embeddings={tmp_path}/digits/test.npz", f"database={tmp_path}/digits/database.npz"]
+    done = run("evaluate.py", *where, "names.model=resnet10t", f"root={tmp_path}/out", "evaluation=knn")
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "out/runs/external_resnet10t_digits/results/knn-digits-prefix.csv")
+    top1 = {row.dim: row.value for row in rows if (row.metric, row.setting) == ("top1", "k=1")}
+    assert top1[8] < 0.6 < top1[512]  # with random weights
+    done = run("report.py", f"root={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    assert "external" in (tmp_path / "out/report/tables.md").read_text()
