@@ -1,6 +1,5 @@
 """Splits prepared once and kept outside the runs: written whole or not at all, by one process at a time."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,12 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrl_experiments.data.beton import Storage
 from mrl_experiments.data.beton_writer import write_beton
 from mrl_experiments.data.parallel import share
+from mrl_experiments.data.prepared import prepared
 from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.source import Sample, Source
-from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, read_json, require_space, sha256, write_json
+from mrl_experiments.files import atomic_path, require_space
 
-VERIFIED_BYTES = 1 << 30  # files up to this size are checked against their checksum before use
 FORMAT = 1
 
 
@@ -105,38 +103,15 @@ class Cache:
         return samples
 
     def _prepared(self, split: str, suffix: str, write: Callable[[Path], None]) -> Path:
-        path = self.folder / f"{split}{suffix}"
-        with exclusive(self.folder / f".{split}.lock"):
-            if not self._is_whole(path):
-                with atomic_path(path) as temporary:
-                    write(temporary)
-                write_json(_manifest(path), self._describe(path, split))
-        return path
+        def write_and_describe(path: Path) -> dict[str, Any]:
+            write(path)
+            return {
+                "samples": len(self.source.open(split)),
+                "identity": self.identity,
+                **self.source.manifest(split),
+            }
 
-    def _describe(self, path: Path, split: str) -> dict[str, Any]:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": sha256(path),
-            "samples": len(self.source.open(split)),
-            "identity": self.identity,
-            **self.source.manifest(split),
-        }
-
-    def _is_whole(self, path: Path) -> bool:
-        if not (path.exists() and _manifest(path).exists()):
-            return False
-        manifest, size = read_json(_manifest(path)), path.stat().st_size
-        if size == manifest["bytes"] and (size > VERIFIED_BYTES or sha256(path) == manifest["sha256"]):
-            return True
-        raise UserError(
-            f"{path} has changed since it was written ({size} bytes, {manifest['bytes']} then)",
-            expected="the file that its manifest describes",
-            remedy=f"delete {self.folder} and repeat; it is written again",
-        )
-
-
-def _manifest(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
+        return prepared(self.folder / f"{split}{suffix}", write_and_describe)
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any, Any]:
@@ -145,17 +120,6 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any,
         # A hole in the file that cannot be filled later, on a full disk, would kill the process.
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-@contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the system releases the lock of a process that dies."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for leftover in lock.parent.glob(f".{lock.name.removeprefix('.').removesuffix('.lock')}.*.part"):
-            leftover.unlink(missing_ok=True)  # of a writer that was killed
-        yield
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from mrl_experiments.data.cache import exclusive
+from mrl_experiments.data.prepared import exclusive
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path

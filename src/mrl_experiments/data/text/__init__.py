@@ -1,0 +1,1 @@
+"""Text as tokens: vocabularies, files of text, packed sequences, and their batches."""

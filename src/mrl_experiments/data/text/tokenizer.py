@@ -1,0 +1,122 @@
+"""A vocabulary of byte-level pairs: any text becomes tokens, and tokens become the same text again."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from mrl_experiments.data.prepared import prepared
+from mrl_experiments.errors import UserError
+
+END, MASK, PAD = "<|end|>", "<|mask|>", "<|pad|>"  # between texts, in place of a hidden token, behind a text
+SPECIAL = (END, MASK, PAD)  # tokens 0, 1 and 2; they never come out of a text
+SMALLEST = 256 + len(SPECIAL)  # every byte has a token of its own
+
+
+class Tokenizer:
+    """A byte-level BPE vocabulary (Sennrich et al., 2016) of the `tokenizers` library.
+
+    Raises UserError for a file that holds another kind of vocabulary.
+    """
+
+    def __init__(self, content: str, origin: str = "this tokenizer") -> None:
+        try:
+            self._inner = tokenizers.Tokenizer.from_str(content)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"{origin} is not a tokenizer: {error}", expected="a tokenizer.json") from error
+        ids = [self._inner.token_to_id(token) for token in SPECIAL]
+        if None in ids:
+            raise UserError(
+                f"{origin} lacks {SPECIAL[ids.index(None)]}",
+                expected=f"a byte-level vocabulary with {', '.join(SPECIAL)}",
+                remedy="let one be trained: data.tokenizer=null",
+            )
+        self.end, self.mask, self.pad = ids
+        self._inner.encode_special_tokens = True  # a text that spells <|end|> does not end
+        self.content = content
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read a tokenizer.json. Raises UserError when there is none."""
+        if not path.is_file():
+            raise UserError(f"{path}: no such tokenizer", expected="a tokenizer.json")
+        return cls(path.read_text(encoding="utf-8"), str(path))
+
+    def __len__(self) -> int:
+        return self._inner.get_vocab_size()
+
+    @property
+    def identity(self) -> str:
+        """A short digest of the vocabulary."""
+        return hashlib.sha256(self.content.encode()).hexdigest()[:10]
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Return the tokens of each text, without any special ones."""
+        encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(one.ids, dtype=np.int64) for one in encoded]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; special ones are left out, a torn character becomes U+FFFD."""
+        text: str = self._inner.decode(list(tokens), skip_special_tokens=True)
+        return text
+
+    def bytes_of_tokens(self) -> NDArray[np.int64]:
+        """Return (V,): the bytes of UTF-8 text that each token stands for, 0 for special ones."""
+        lengths = np.zeros(len(self), dtype=np.int64)
+        for token, number in self._inner.get_vocab().items():
+            lengths[number] = 0 if token in SPECIAL else len(token)  # each byte is written as one character
+        return lengths
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Learn a vocabulary of `vocabulary` tokens from texts.
+
+    Raises UserError when it is too small for all bytes, or larger than what the texts repeat.
+    """
+    if vocabulary < SMALLEST:
+        expected = f"{SMALLEST} or more: one for each byte and {len(SPECIAL)} others"
+        raise UserError(f"data.vocabulary={vocabulary}", expected=expected)
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    if inner.get_vocab_size() < vocabulary:
+        raise UserError(
+            f"data.vocabulary={vocabulary}, but the text gives only {inner.get_vocab_size()} tokens",
+            remedy=f"data.vocabulary={inner.get_vocab_size()}, or more text",
+        )
+    return Tokenizer(inner.to_str())
+
+
+def cached_tokenizer(
+    root: Path,
+    name: str,
+    identity: Mapping[str, Any],
+    texts: Callable[[], Iterable[str]],
+    vocabulary: int,
+) -> Tokenizer:
+    """Return the vocabulary of a data set's texts, trained once: <root>/<name>-<key>/tokenizer.json.
+
+    identity: JSON values that determine the texts; they and the size key the folder.
+    """
+    known = json.dumps([tokenizers.__version__, vocabulary, dict(identity)], sort_keys=True)
+    key = hashlib.sha256(known.encode()).hexdigest()[:10]
+
+    def write(path: Path) -> dict[str, Any]:
+        print(f"learning {vocabulary:,} tokens from {name}", flush=True)
+        path.write_text(train_tokenizer(texts(), vocabulary).content, encoding="utf-8")
+        return {"vocabulary": vocabulary, "identity": dict(identity)}
+
+    return Tokenizer.load(prepared(root.expanduser() / f"{name}-{key}" / "tokenizer.json", write))
