@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import NestingSpec
 
+IGNORED = -100  # a label that does not count
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...]  # images (B, C, H, W), tokens (B, T), or several of them
 
 
