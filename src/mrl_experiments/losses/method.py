@@ -74,6 +74,13 @@ def width_of(backbone: nn.Module) -> int:
     return width
 
 
+def shared_embedding(backbone: nn.Module) -> nn.Parameter | None:
+    """Return the input embeddings (C, D) that classifiers share with a backbone of tokens, or None."""
+    weight = getattr(backbone, "shared_embedding", None)
+    assert weight is None or isinstance(weight, nn.Parameter)
+    return weight
+
+
 def as_float32(parameter: Tensor) -> Tensor:
     """Detach a parameter to a float32 CPU copy."""
     return parameter.detach().to("cpu", torch.float32).clone()
