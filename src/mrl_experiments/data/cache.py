@@ -1,6 +1,5 @@
 """Splits prepared once and kept outside the runs: written whole or not at all, by one process at a time."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrl_experiments.data.beton import Storage
 from mrl_experiments.data.beton_writer import write_beton
 from mrl_experiments.data.parallel import share
-from mrl_experiments.data.prepared import prepared
+from mrl_experiments.data.prepared import keyed_folder, prepared
 from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.source import Sample, Source
 from mrl_experiments.files import atomic_path, require_space
@@ -25,10 +24,7 @@ FORMAT = 1
 
 
 class Cache:
-    """The prepared splits of one source under `root`: <root>/<name>-<key>/<split>.beton or .npy.
-
-    The key is a hash of all that determines the content, so a changed option never meets an old file.
-    """
+    """The prepared splits of one source under `root`: <root>/<name>-<key>/<split>.beton or .npy."""
 
     def __init__(self, root: Path, source: Source, storage: dict[str, Storage]) -> None:
         self.source, self.storage = source, storage
@@ -38,8 +34,7 @@ class Cache:
             "storage": {split: vars(kept) for split, kept in storage.items()},
         }
         self.identity = json.loads(json.dumps(identity))
-        key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:10]
-        self.folder = root.expanduser() / f"{source.name}-{key}"
+        self.folder = keyed_folder(root, source.name, self.identity)
 
     def beton(self, split: str, workers: int) -> Path:
         """Return the split's .beton file, writing it first where it is missing."""

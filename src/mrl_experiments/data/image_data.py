@@ -1,7 +1,7 @@
 """The LightningDataModule: a source, its cache, and the loaders that read it."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +11,8 @@ import torch
 from mrl_experiments.data.augment import Augment, Resolution
 from mrl_experiments.data.beton import Storage, check_beton
 from mrl_experiments.data.cache import Cache
-from mrl_experiments.data.loaders import EvalLoader, Run, TrainLoader
-from mrl_experiments.data.order import TrainingOrder
+from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader
+from mrl_experiments.data.order import Batches, TrainingOrder
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.errors import UserError
@@ -107,7 +107,7 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
         run, count = self._reader("train", training=True)
-        return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run, self.resolution)
+        return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run)
 
     def batches_per_epoch(self) -> int:
         """Return the number of training batches this process sees in an epoch."""
@@ -120,17 +120,20 @@ class ImageData(pl.LightningDataModule):
     def dataloader(self, split: str) -> EvalLoader:
         """Return all of a split in order, without augmentation."""
         run, count = self._reader(split, training=False)
-        return EvalLoader(count, self.batch_size, run, self.size)
+        return EvalLoader(count, self.batch_size, run)
 
     def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
-        seed = self.seed if training else None
         samples, count = self._counted(split)
+        read = self._batches(samples, self.seed if training else None)
+        size = self.resolution.at if training else lambda epoch: self.size
+        return lambda batches, epoch: read(batches, size(epoch), epoch), count
+
+    def _batches(self, samples: Any, seed: int | None) -> Callable[[Batches, int, int], Iterator[Batch]]:
         if self.loader == "torch":
-            return TorchLoader(samples, self.channels, self.augment, self.workers, seed).run, count
+            return TorchLoader(samples, self.channels, self.augment, self.workers, seed).run
         from mrl_experiments.data.ffcv_loader import FFCVLoader
 
-        args = (self.channels, self.augment, self.batch_size, self.workers, seed)
-        return FFCVLoader(samples, *args).run, count
+        return FFCVLoader(samples, self.channels, self.augment, self.batch_size, self.workers, seed).run
 
     def _count(self, beton: Path) -> int:
         return check_beton(beton, channels=self.channels, num_classes=self.num_classes)

@@ -1,19 +1,23 @@
 """What a training sees of the data: batches of a split, whoever reads them."""
 
 from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
-from mrl_experiments.data.augment import Resolution
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from mrl_experiments.data.order import Batches, TrainingOrder, evaluation_batches
-from mrl_experiments.data.torch_loader import Batch
 
-Run = Callable[[Batches, int, int], Iterator[Batch]]
+Batch: TypeAlias = tuple[Any, Tensor, Tensor]  # inputs (B, ...), labels (B, ...), index (B,)
+Run = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample indices, in an epoch
 
 
 class TrainLoader:
     """Training batches, a new order each epoch; Lightning moves the epoch and stores the position."""
 
-    def __init__(self, order: TrainingOrder, run: Run, resolution: Resolution) -> None:
-        self.sampler, self._run, self._resolution = order, run, resolution
+    def __init__(self, order: TrainingOrder, run: Run) -> None:
+        self.sampler, self._run = order, run
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -23,7 +27,7 @@ class TrainLoader:
         batches = order.remaining()
         if not batches:
             return
-        for batch in self._run(batches, self._resolution.at(order.epoch), order.epoch):
+        for batch in self._run(batches, order.epoch):
             order.done += 1
             yield batch
 
@@ -37,13 +41,27 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """All samples of a split in order, this process's share of them; see `evaluation_batches`."""
+    """All samples of a split in order, this process's share of them; see `evaluation_batches`.
 
-    def __init__(self, count: int, batch_size: int, run: Run, size: int) -> None:
-        self.count, self._batch_size, self._run, self._size = count, batch_size, run, size
+    labels: (count,) how many labels each sample has; None where each has one. `rows` is their number.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, run: Run, labels: NDArray[np.int64] | None = None
+    ) -> None:
+        self.count, self._batch_size, self._run = count, batch_size, run
+        self._ends = np.arange(1, count + 1) if labels is None else np.cumsum(labels)
+        self.rows = int(self._ends[-1])
 
     def __len__(self) -> int:
         return len(evaluation_batches(self.count, self._batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._run(evaluation_batches(self.count, self._batch_size), self._size, 0)
+        return self._run(evaluation_batches(self.count, self._batch_size), 0)
+
+    def rows_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where the labels of the samples `index` stand among those of all samples in order."""
+        ends = self._ends[index]
+        counts = ends - np.where(index > 0, self._ends[index - 1], 0)
+        ahead = np.cumsum(counts) - counts
+        return np.arange(counts.sum()) + np.repeat(ends - counts - ahead, counts)

@@ -1,6 +1,8 @@
 """Files computed once and kept: written whole or not at all, by one process at a time, checked before use."""
 
 import fcntl
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,15 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, read_json, sha256, write_json
 
 VERIFIED_BYTES = 1 << 30  # files up to this size are checked against their checksum before use
+
+
+def keyed_folder(root: Path, name: str, identity: Mapping[str, Any]) -> Path:
+    """Return <root>/<name>-<key>, where the key is a hash of all that determines what lies in it.
+
+    So a changed option never meets an old file.
+    """
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+    return root.expanduser() / f"{name}-{key}"
 
 
 def prepared(path: Path, write: Callable[[Path], Mapping[str, Any]]) -> Path:

@@ -3,14 +3,16 @@
 from torch import nn
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.linear_heads import SeparateHeads
-from mrl_experiments.losses.method import width_of
+from mrl_experiments.losses.linear_heads import LinearHeads, SeparateHeads, TiedHead
+from mrl_experiments.losses.method import shared_embedding, width_of
 from mrl_experiments.losses.nested_classifier import NestedClassifier
 from mrl_experiments.nesting import Dims, NestingSpec, Weights, resolved_dims
 
 
 class FF(NestedClassifier):
     """MRL with a single size: the head reads the first `dim` features, the others get no loss.
+
+    The head of a text model is the first `dim` columns of its input embeddings, as it is in MRL-E.
 
     dim: the size, by default the backbone's width D.
     """
@@ -38,4 +40,10 @@ class FF(NestedClassifier):
                 f"loss.dim={dim}", expected=f"a whole number from 1 to the backbone's width {width}, or null"
             )
         spec = NestingSpec.resolve(width, (width if dim is None else dim,), weights)
-        super().__init__(backbone, spec, SeparateHeads(spec.dims, num_classes), label_smoothing)
+        shared = shared_embedding(backbone)
+        heads: LinearHeads = (
+            SeparateHeads(spec.dims, num_classes)
+            if shared is None
+            else TiedHead(spec.dims, num_classes, shared)
+        )
+        super().__init__(backbone, spec, heads, label_smoothing)

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,13 +18,14 @@ class LinearHeads(nn.Module):
 
     They start at zero. With torch's random start, whose scale is 1/sqrt(m), the first thing that a backbone
     learns from a classifier of 8 features is to keep them small, and behind a ReLU they may never recover.
+    Only the input embeddings of a text model, where they are the classifier too, start as they are.
     """
 
     dims: tuple[int, ...]
 
     @abstractmethod
-    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor]:
-        """Return the classifier of one size: weight (C, dim), bias (C,)."""
+    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor | None]:
+        """Return the classifier of one size: weight (C, dim), bias (C,) if it has one."""
 
     @abstractmethod
     def forward(
@@ -70,15 +72,23 @@ class SeparateHeads(LinearHeads):
 
 
 class TiedHead(LinearHeads):
-    """One `Linear(D, C)`, of which size m reads the first m columns; all sizes add the same bias."""
+    """One `Linear(D, C)`, of which size m reads the first m columns; all sizes add the same bias.
 
-    def __init__(self, dims: Sequence[int], num_classes: int) -> None:
+    shared: the input embeddings (C, D) of the backbone to be used as its weight, then without a bias.
+    """
+
+    def __init__(self, dims: Sequence[int], num_classes: int, shared: nn.Parameter | None = None) -> None:
         super().__init__()
         self.dims = tuple(dims)
-        self.linear = _linear(self.dims[-1], num_classes)
+        if shared is None:
+            self.linear = _linear(self.dims[-1], num_classes)
+        else:
+            assert len(shared) == num_classes
+            self.linear = nn.Linear(shared.shape[1], num_classes, bias=False, device="meta")
+            self.linear.weight = shared
 
-    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor]:
-        """Return the classifier of one size: weight (C, dim), bias (C,)."""
+    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor | None]:
+        """Return the classifier of one size: weight (C, dim), bias (C,) if it has one."""
         return prefix(self.linear.weight, dim), self.linear.bias
 
     def forward(
@@ -93,8 +103,9 @@ class TiedHead(LinearHeads):
     def stored(self) -> Heads:
         """Return a copy to be stored beside embeddings."""
         full = self.dims[-1]
-        weight, bias = (as_float32(p).numpy() for p in self.parameters_at(full))
-        return Heads({full: weight}, {full: bias}, tied=True)
+        weight, bias = self.parameters_at(full)
+        stored = torch.zeros(len(weight)) if bias is None else as_float32(bias)
+        return Heads({full: as_float32(weight).numpy()}, {full: stored.numpy()}, tied=True)
 
 
 def _linear(dim: int, num_classes: int) -> nn.Linear:

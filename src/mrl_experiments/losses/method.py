@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import NestingSpec
 
+IGNORED = -100  # a label that does not count
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...]  # images (B, C, H, W), tokens (B, T), or several of them
 
 
@@ -71,6 +72,13 @@ def width_of(backbone: nn.Module) -> int:
     width = backbone.width
     assert isinstance(width, int)
     return width
+
+
+def shared_embedding(backbone: nn.Module) -> nn.Parameter | None:
+    """Return the input embeddings (C, D) that classifiers share with a backbone of tokens, or None."""
+    weight = getattr(backbone, "shared_embedding", None)
+    assert weight is None or isinstance(weight, nn.Parameter)
+    return weight
 
 
 def as_float32(parameter: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ class MRL(NestedClassifier):
     dims: the nested sizes, by default {8, 16, ..., D} (a ViT: {12, ..., D}). weights: c_m, by default 1.
     """
 
-    heads_type: type[LinearHeads] = SeparateHeads
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -34,4 +32,8 @@ class MRL(NestedClassifier):
                 remedy=f"loss={name} loss.dims=[{dim}] for one nested size, or loss=ff loss.dim={dim}",
             )
         spec = NestingSpec.resolve(width_of(backbone), dims, weights)
-        super().__init__(backbone, spec, self.heads_type(spec.dims, num_classes), label_smoothing)
+        super().__init__(backbone, spec, self.make_heads(backbone, spec, num_classes), label_smoothing)
+
+    def make_heads(self, backbone: nn.Module, spec: NestingSpec, num_classes: int) -> LinearHeads:
+        """Return the classifiers."""
+        return SeparateHeads(spec.dims, num_classes)

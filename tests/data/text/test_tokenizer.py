@@ -68,7 +68,7 @@ def test_it_is_trained_once_and_again_for_other_texts(tmp_path):
     folders = list(tmp_path.glob("code-*"))
     assert len(folders) == 3
     manifest = json.loads((folders[0] / "tokenizer.json.json").read_text())
-    assert manifest["vocabulary"] in (280, 281) and len(manifest["sha256"]) == 64
+    assert manifest["identity"]["vocabulary"] in (280, 281) and len(manifest["sha256"]) == 64
 
 
 def train_and_count(folder, number):
@@ -114,7 +114,7 @@ def test_files_that_are_no_tokenizer_of_ours(tmp_path):
     with pytest.raises(UserError, match="is not a tokenizer"):
         Tokenizer("{}")
     foreign = tokenizers.Tokenizer(tokenizers.models.BPE()).to_str()
-    with pytest.raises(UserError, match=r"lacks <\|end\|>"):
+    with pytest.raises(UserError, match=r"does not begin with <\|end\|>"):
         Tokenizer(foreign)
 
 

@@ -1,7 +1,6 @@
 """A vocabulary of byte-level pairs: any text becomes tokens, and tokens become the same text again."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from mrl_experiments.data.prepared import prepared
+from mrl_experiments.data.prepared import keyed_folder, prepared
 from mrl_experiments.errors import UserError
 
 END, MASK, PAD = "<|end|>", "<|mask|>", "<|pad|>"  # between texts, in place of a hidden token, behind a text
@@ -22,22 +21,24 @@ SMALLEST = 256 + len(SPECIAL)  # every byte has a token of its own
 class Tokenizer:
     """A byte-level BPE vocabulary (Sennrich et al., 2016) of the `tokenizers` library.
 
+    end, mask, pad: its special tokens, which are those below `special`.
     Raises UserError for a file that holds another kind of vocabulary.
     """
+
+    end, mask, pad = range(len(SPECIAL))
+    special = len(SPECIAL)
 
     def __init__(self, content: str, origin: str = "this tokenizer") -> None:
         try:
             self._inner = tokenizers.Tokenizer.from_str(content)
         except Exception as error:  # the library raises nothing narrower
             raise UserError(f"{origin} is not a tokenizer: {error}", expected="a tokenizer.json") from error
-        ids = [self._inner.token_to_id(token) for token in SPECIAL]
-        if None in ids:
+        if [self._inner.token_to_id(token) for token in SPECIAL] != list(range(len(SPECIAL))):
             raise UserError(
-                f"{origin} lacks {SPECIAL[ids.index(None)]}",
-                expected=f"a byte-level vocabulary with {', '.join(SPECIAL)}",
+                f"{origin} does not begin with {', '.join(SPECIAL)}",
+                expected="a byte-level vocabulary of this project",
                 remedy="let one be trained: data.tokenizer=null",
             )
-        self.end, self.mask, self.pad = ids
         self._inner.encode_special_tokens = True  # a text that spells <|end|> does not end
         self.content = content
 
@@ -109,14 +110,13 @@ def cached_tokenizer(
 ) -> Tokenizer:
     """Return the vocabulary of a data set's texts, trained once: <root>/<name>-<key>/tokenizer.json.
 
-    identity: JSON values that determine the texts; they and the size key the folder.
+    identity: JSON values that determine the texts.
     """
-    known = json.dumps([tokenizers.__version__, vocabulary, dict(identity)], sort_keys=True)
-    key = hashlib.sha256(known.encode()).hexdigest()[:10]
+    known = {"tokenizers": tokenizers.__version__, "vocabulary": vocabulary, "texts": dict(identity)}
 
     def write(path: Path) -> dict[str, Any]:
         print(f"learning {vocabulary:,} tokens from {name}", flush=True)
         path.write_text(train_tokenizer(texts(), vocabulary).content, encoding="utf-8")
-        return {"vocabulary": vocabulary, "identity": dict(identity)}
+        return {"identity": known}
 
-    return Tokenizer.load(prepared(root.expanduser() / f"{name}-{key}" / "tokenizer.json", write))
+    return Tokenizer.load(prepared(keyed_folder(root, name, known) / "tokenizer.json", write))

@@ -1,0 +1,202 @@
+"""The LightningDataModule of text: files, a vocabulary, and the loaders of packed sequences."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader
+from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
+from mrl_experiments.data.text.text_files import TextFiles
+from mrl_experiments.data.text.token_file import open_tokens, token_file
+from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.errors import UserError
+from mrl_experiments.losses.method import IGNORED
+
+EVALUATION_SEED = 0  # hides the same tokens from every run
+
+
+class TextData(pl.LightningDataModule):
+    """Text in batches (tokens (B, T), labels (B, T), index (B,)).
+
+    Parameters
+    ----------
+    name: how runs and tables call the data set. source: see data/text/text_files.py; it may refer to `root`.
+    tokenizer: a tokenizer.json; null trains one on the train split. vocabulary: its number of tokens V.
+    length: tokens of a sequence T. batch_size: sequences of one process.
+    masked: the share of tokens to be predicted from both sides; null: each next token is to be predicted.
+    eval_tokens: validation and embeddings take at most as many tokens of a split, in sequences spread evenly
+    over it; null: all.
+    cache: folder for prepared files.
+    """
+
+    views = ("none",)  # text has no mirror image
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: TextFiles,
+        root: str | None,
+        tokenizer: str | None,
+        vocabulary: int,
+        length: int,
+        masked: float | None,
+        eval_tokens: int | None,
+        batch_size: int,
+        cache: str,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.name, self.source, self.splits = name, source, source.splits
+        self.length, self.masked, self.batch_size, self.seed = length, masked, batch_size, seed
+        self.eval_tokens, self.num_classes, self.cache = eval_tokens, vocabulary, Path(cache)
+        _check(length, masked, eval_tokens)
+        self._tokenizer = (
+            None if tokenizer is None else self._of_size(Tokenizer.load(Path(tokenizer).expanduser()))
+        )
+        self._opened: dict[str, Any] = {}
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary: the one given, else learnt from the train split, once for all runs."""
+        if self._tokenizer is None:
+            self._tokenizer = cached_tokenizer(
+                self.cache,
+                self.source.name,
+                self.source.identity(),
+                lambda: self.source.texts("train"),
+                self.num_classes,
+            )
+        return self._tokenizer
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """What a backbone must know of the text. causal: 1 where it may not look ahead."""
+        return {"vocabulary": self.num_classes, "length": self.length, "causal": int(self.masked is None)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run keeps of its data: how text became sequences."""
+        return {"tokenizer": self.tokenizer.content, "length": self.length, "masked": self.masked}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Read text as a run does, with its vocabulary.
+
+        Raises UserError when this data has another vocabulary, longer sequences, or another task.
+        """
+        theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
+        if self._tokenizer is not None and self._tokenizer.identity != theirs.identity:
+            raise UserError(
+                f"the tokenizer of {self.name} is not the one that the run was trained with",
+                expected=f"{theirs.identity}, not {self._tokenizer.identity}",
+                remedy="data.tokenizer=null takes the run's own",
+            )
+        if self.length > state_dict["length"]:
+            raise UserError(
+                f"data.length={self.length} is longer than the sequences that the run was trained on",
+                expected=f"at most {state_dict['length']} tokens",
+            )
+        if (self.masked is None) != (state_dict["masked"] is None):
+            raise UserError(
+                f"data.masked={self.masked}, but the run was trained with {state_dict['masked']}",
+                remedy=f"data.masked={'null' if state_dict['masked'] is None else state_dict['masked']}",
+            )
+        self._tokenizer = theirs
+
+    def _of_size(self, tokenizer: Tokenizer) -> Tokenizer:
+        if len(tokenizer) != self.num_classes:
+            raise UserError(
+                f"data.vocabulary={self.num_classes}, but the tokenizer has {len(tokenizer)} tokens",
+                expected="a tokenizer of the model's vocabulary",
+                remedy=f"data.vocabulary={len(tokenizer)}, or data.tokenizer=null",
+            )
+        return tokenizer
+
+    def prepare_data(self) -> None:
+        """Write what training needs, once, before the processes of a distributed training need it."""
+        for split in ("train", "val"):
+            self.prepare(split)
+
+    def prepare(self, split: str) -> None:
+        """Write one split into the cache unless it is there. Raises UserError for an unknown split."""
+        self._tokens(split)
+
+    def _tokens(self, split: str) -> Any:
+        """Return the tokens (N,) of a split; its file is written or checked once a process."""
+        if split not in self.splits:
+            raise UserError(f"{self.name} has no split {split}", expected=f"one of {', '.join(self.splits)}")
+        if split not in self._opened:
+            path = token_file(self.cache, self.source, split, self.tokenizer)
+            self._opened[split] = open_tokens(path, self.length)
+        return self._opened[split]
+
+    def sequences(self, split: str, seed: int) -> Sequences:
+        """Return the sequences of a split; `seed` chooses what is hidden in them."""
+        if self.masked is None:
+            return NextTokens(self._tokens(split), self.length)
+        return HiddenTokens(self._tokens(split), self.length, self.masked, self.tokenizer, seed)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the training loader."""
+        sequences = self.sequences("train", self.seed)
+
+        def run(batches: Batches, epoch: int) -> Iterator[Batch]:
+            return _batches(sequences, batches, epoch)
+
+        return TrainLoader(TrainingOrder(len(sequences), self.batch_size, self.seed), run)
+
+    def batches_per_epoch(self) -> int:
+        """Return the number of training batches this process sees in an epoch."""
+        return len(self.train_dataloader())
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return the validation loader."""
+        return self.dataloader("val")
+
+    def dataloader(self, split: str) -> EvalLoader:
+        """Return the sequences of a split that are evaluated, in order."""
+        sequences, shown = self.sequences(split, EVALUATION_SEED), self._evaluated(split)
+
+        def run(batches: Batches, epoch: int) -> Iterator[Batch]:
+            for (x, y, _), index in zip(
+                _batches(sequences, [shown[batch] for batch in batches], epoch), batches, strict=True
+            ):
+                yield x, y, torch.from_numpy(index)
+
+        labels = (sequences.batch(shown, 0)[1] != IGNORED).sum(axis=1)
+        return EvalLoader(len(shown), self.batch_size, run, labels)
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """Return what evaluations need to know of a split besides features and labels.
+
+        bytes: of the text whose tokens are predicted, each once; there is no such number for hidden tokens.
+        """
+        if self.masked is not None:
+            return {"masked": self.masked}
+        labels = self.sequences(split, EVALUATION_SEED).batch(self._evaluated(split), 0)[1]
+        return {"bytes": int(self.tokenizer.bytes_of_tokens()[labels].sum())}
+
+    def _evaluated(self, split: str) -> Ids:
+        count = len(self.sequences(split, EVALUATION_SEED))
+        wanted = count if self.eval_tokens is None else min(count, max(1, self.eval_tokens // self.length))
+        return np.arange(wanted) * count // wanted
+
+
+def _batches(sequences: Sequences, batches: Batches, epoch: int) -> Iterator[Batch]:
+    for index in batches:
+        x, y = sequences.batch(index, epoch)
+        yield torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(index)
+
+
+def _check(length: int, masked: float | None, eval_tokens: int | None) -> None:
+    """Raise UserError for options that no text can satisfy."""
+    if length < 2:
+        raise UserError(f"data.length={length}", expected="sequences of at least 2 tokens")
+    if masked is not None and not 0 < masked < 1:
+        raise UserError(f"data.masked={masked}", expected="a share between 0 and 1 (BERT: 0.15), or null")
+    if eval_tokens is not None and eval_tokens < length:
+        raise UserError(f"data.eval_tokens={eval_tokens}", expected=f"at least data.length={length}, or null")

@@ -1,0 +1,72 @@
+"""Tokens of a split as one packed, memory-mapped file."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
+from mrl_experiments.data.text.text_files import TextFiles
+from mrl_experiments.data.text.tokenizer import Tokenizer
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import read_json
+
+BATCH = 64  # documents encoded at once
+NAMED = 20  # skipped files named in the message; the manifest names all
+FORMAT = 1
+
+
+def token_type(vocabulary: int) -> "np.dtype[Any]":
+    """Return the smallest type of a token file that holds a vocabulary."""
+    return np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
+
+
+def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) -> Path:
+    """Return the file of a split's tokens, written first where it is missing.
+
+    Documents follow each other in their order, each closed by the end token.
+    <root>/<name>-<key>/<split>.tokens, where the key follows from the text and the vocabulary.
+    """
+    identity = {"format": FORMAT, "source": source.identity(), "tokenizer": tokenizer.identity}
+
+    def write(path: Path) -> dict[str, Any]:
+        print(f"writing the tokens of {source.name} {split}", flush=True)
+        lengths, kind = tokenizer.bytes_of_tokens(), token_type(len(tokenizer))
+        tokens = text_bytes = 0
+        with path.open("wb") as file:
+            for document in _encoded(source.texts(split), tokenizer):
+                file.write(document.astype(kind).tobytes())
+                tokens, text_bytes = tokens + len(document), text_bytes + int(lengths[document].sum())
+        facts = {"tokens": tokens, "text_bytes": text_bytes, "type": kind.str, "identity": identity}
+        described = source.manifest(split)
+        if skipped := described["skipped"]:
+            named = ", ".join(skipped[:NAMED]) + (", ..." if len(skipped) > NAMED else "")
+            print(f"skipped {len(skipped)} files that are not UTF-8: {named}", flush=True)
+        return {**facts, **described}
+
+    return prepared(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
+
+
+def open_tokens(path: Path, length: int) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the tokens (N,) of a file as a read-only memory map.
+
+    Raises UserError when they do not fill one sequence of `length` and the token after it.
+    """
+    facts = read_json(manifest_path(path))
+    if facts["tokens"] <= length:
+        raise UserError(
+            f"{path.stem}: the text has {facts['tokens']} tokens, fewer than one sequence of {length} needs",
+            expected=f"at least {length + 1} tokens",
+            remedy="add text, or choose a smaller data.length",
+        )
+    return np.memmap(path, dtype=facts["type"], mode="r")
+
+
+def _encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[NDArray[np.int64]]:
+    remaining = iter(texts)
+    while batch := list(itertools.islice(remaining, BATCH)):
+        for tokens in tokenizer.encode(batch):
+            yield np.append(tokens, tokenizer.end)

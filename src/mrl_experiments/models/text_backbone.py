@@ -1,0 +1,132 @@
+"""A model of the transformers library, built from its configuration, as a backbone of token features."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mrl_experiments.errors import UserError
+
+# Special tokens are the data's business. An embedding that counts as padding would get no gradient.
+NO_SPECIAL = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+
+
+class TextBackbone(nn.Module):
+    """Features (B, T, D) of tokens (B, T), randomly initialised.
+
+    Parameters
+    ----------
+    arch: a model type of transformers, such as gpt2, llama or bert. name: how tables call it.
+    width: D. layers, attention_heads: of the transformer. positions: the longest sequence; null: the data's.
+    options: further arguments of the configuration (dropout, intermediate_size, ...).
+    vocabulary, length, causal: what the data delivers; causal is 1 where features may not look ahead.
+    pretrained: must be null; a vocabulary learnt from the data fits no weights trained elsewhere.
+
+    `shared_embedding` (V, D) is the matrix of the input embeddings, which classifiers of tokens share (MRL-E,
+    as the paper has it for BERT).
+    Raises UserError for an architecture or options that transformers cannot build, for sequences longer than
+    its positions, and where it looks ahead although the data wants the next token, or the reverse.
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: str,
+        name: str,
+        width: int,
+        layers: int,
+        attention_heads: int,
+        vocabulary: int,
+        length: int,
+        causal: int,
+        positions: int | None = None,
+        pretrained: None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if pretrained is not None:
+            raise UserError(f"model.pretrained={pretrained}", expected="null: text models begin at random")
+        self.name, self.width, self.positions = name, width, positions or length
+        self._check_length(length)
+        settings = {
+            "vocab_size": vocabulary,
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": attention_heads,
+            "max_position_embeddings": self.positions,
+            "use_cache": False,
+        }
+        self.net = _create(arch, {**settings, **NO_SPECIAL, **dict(options or {})})
+        _check_direction(self, bool(causal), vocabulary, length)
+
+    @property
+    def shared_embedding(self) -> nn.Parameter | None:
+        """The input embeddings (V, D), or None where their width is not that of the features."""
+        weight: nn.Parameter = self.net.get_input_embeddings().weight
+        return weight if weight.shape[1] == self.width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (B, T, D) of tokens x (B, T)."""
+        self._check_length(x.shape[1])
+        features: Tensor = self.net(input_ids=x).last_hidden_state
+        return features
+
+    def step(self, x: Tensor, past: Any = None) -> tuple[Tensor, Any]:
+        """Return features (B, D) of the last of the tokens x (B, T) that follow `past`, and the new past."""
+        out = self.net(input_ids=x, past_key_values=past, use_cache=True)
+        return out.last_hidden_state[:, -1], out.past_key_values
+
+    def _check_length(self, length: int) -> None:
+        if length > self.positions:
+            raise UserError(
+                f"sequences of {length} tokens are longer than the {self.positions} positions of {self.name}",
+                remedy=f"data.length={self.positions}, or train with model.positions={length}",
+            )
+
+
+def _create(arch: str, settings: dict[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+
+    if arch not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(arch, list(CONFIG_MAPPING), n=3)
+        raise UserError(
+            f"model.arch={arch} is not a model type of transformers",
+            expected=f"a type such as {', '.join(near or ['gpt2', 'llama', 'bert'])}",
+        )
+    try:
+        net = AutoModel.from_config(AutoConfig.for_model(arch, **settings))
+    except Exception as error:  # each architecture checks its options in its own way
+        raise UserError(
+            f"transformers cannot build model.arch={arch} with {settings}: {error}",
+            expected="model.width, layers, attention_heads and options that fit each other",
+        ) from error
+    if getattr(net, "pooler", None) is not None:
+        net.pooler = None  # reads one token only, and parameters without gradient stop a distributed training
+    return net
+
+
+@torch.no_grad()
+def _check_direction(backbone: TextBackbone, causal: bool, vocabulary: int, length: int) -> None:
+    """Look whether a feature depends on later tokens, since no attribute says so for all architectures."""
+    tokens = torch.zeros(1, min(length, 8), dtype=torch.long)
+    other = tokens.clone()
+    other[0, -1] = vocabulary - 1
+    training = backbone.training
+    backbone.eval()
+    before, after = (backbone(x)[0, 0] for x in (tokens, other))
+    backbone.train(training)
+    looks_ahead = not torch.equal(before, after)
+    if looks_ahead and causal:
+        raise UserError(
+            f"model={backbone.name} sees the tokens that it is to predict",
+            expected="a causal architecture, such as model=gpt_small",
+            remedy="data.masked=0.15 hides tokens instead",
+        )
+    if not looks_ahead and not causal:
+        raise UserError(
+            f"model={backbone.name} sees only what stands before a hidden token",
+            expected="an architecture that looks both ways, such as model=bert_small",
+            remedy="data.masked=null predicts each next token instead",
+        )
