@@ -65,7 +65,9 @@ class Slim(NestedClassifier):
     ) -> None:
         _check(name, dim, dims, weights, mode, widths)
         if not hasattr(backbone, "slim"):
-            raise UserError(f"loss={name} narrows CNNs, not a {type(backbone).__name__}", remedy="model=resnet18")
+            raise UserError(
+                f"loss={name} narrows CNNs, not a {type(backbone).__name__}", remedy="model=resnet18"
+            )
         self.widths, self.universal = tuple(float(width) for width in widths), mode == "universal"
         sizes = backbone.slim(self.widths, universal=self.universal)
         if len(set(sizes)) < len(sizes):
@@ -160,7 +162,9 @@ class Slim(NestedClassifier):
                 remedy="repeat the run's train.py command",
             )
         *narrow, full = zip(self.widths, self.spec.dims, strict=True)
-        return {"": self._variant(*full)} | {f"w{width:g}": self._variant(width, dim) for width, dim in narrow}
+        return {"": self._variant(*full)} | {
+            f"w{width:g}": self._variant(width, dim) for width, dim in narrow
+        }
 
     def _variant(self, width: float, dim: int) -> NestedClassifier:
         heads = (TiedHead if width == 1 else SeparateHeads)((dim,), self.head.linear.out_features)
