@@ -30,17 +30,26 @@ class SlimmableNet(Protocol):
     def known(self, width: float) -> bool:
         """Whether evaluation at a listed width is possible: it has statistics."""
 
-    def recalibrate(self, batches: Iterable[Tensor]) -> None:
+    def recalibrate(self, batches: Iterable[Inputs]) -> None:
         """Replace the statistics of all listed widths by means over batches."""
+
+
+class Slimmable(Protocol):
+    """A backbone that can be made slimmable; `net` is its network."""
+
+    net: nn.Module
+
+    def slim(self, widths: Sequence[float], *, universal: bool) -> tuple[int, ...]:
+        """Make `net` a SlimmableNet and return the number of features at each width."""
 
 
 class Slim(NestedClassifier):
     """A slimmable network with one `Linear(D, C)`, of which a width reads as many columns as it has features.
 
     mode=switchable (S-Net): each step trains all widths, each with batch normalisation of its own.
-    mode=universal (US-Net, Yu and Huang, 2019): any width can run. Each step trains the largest, the smallest and
-    random ones in between, as many as there are `widths`; all but the largest learn its soft-max instead of the
-    labels. `finish` then measures the statistics of the `widths` on training batches.
+    mode=universal (US-Net, Yu and Huang, 2019): any width can run. Each step trains the largest, the smallest
+    and random ones in between, as many as there are `widths`; all but the largest learn its soft-max instead
+    of the labels. `finish` then measures the statistics of the `widths` on training batches.
 
     The widths of a step take turns, largest first, and only one holds its activations: see `sum_in_turn`.
     `logits` are the paper's protocol: the network at full width, its first features, the classifier's first
@@ -69,7 +78,7 @@ class Slim(NestedClassifier):
                 f"loss={name} narrows CNNs, not a {type(backbone).__name__}", remedy="model=resnet18"
             )
         self.widths, self.universal = tuple(float(width) for width in widths), mode == "universal"
-        sizes = backbone.slim(self.widths, universal=self.universal)
+        sizes = cast(Slimmable, backbone).slim(self.widths, universal=self.universal)
         if len(set(sizes)) < len(sizes):
             raise UserError(
                 f"loss.widths={list(widths)} have {list(sizes)} features",
@@ -150,7 +159,7 @@ class Slim(NestedClassifier):
         return self.universal
 
     def variants(self) -> Mapping[str, Method]:
-        """Return the network at full width, truncated as in the paper, and each narrower one with its features.
+        """Return the network at full width, truncated as in the paper, and each narrower one.
 
         Raises UserError when the narrower ones have no statistics yet.
         """

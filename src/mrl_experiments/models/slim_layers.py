@@ -1,4 +1,4 @@
-"""Layers of a slimmable network: each runs at the first of its channels, as many as the active width leaves."""
+"""Layers of a slimmable network: each runs with the first of its channels, as many as the width leaves."""
 
 import copy
 import math
@@ -109,7 +109,7 @@ class SwitchableBatchNorm2d(nn.Module):
 
 
 class UniversalBatchNorm2d(nn.Module):
-    """One batch normalisation whose weights all widths share and whose statistics listed widths have (US-Net).
+    """A batch normalisation whose weights all widths share, with statistics of the listed widths (US-Net).
 
     Training uses a batch's own statistics at any width. A listed width that training or `recalibrate` meets
     gathers statistics on the way; without them there is no evaluation.
@@ -153,9 +153,9 @@ def _narrowed(norm: nn.BatchNorm2d, active: ActiveWidth) -> nn.ModuleList:
     for width in active.widths:
         narrow, count = copy.deepcopy(norm), active.channels(norm.num_features, width)
         narrow.num_features = count
-        for name, value in norm.named_parameters(recurse=False):
-            setattr(narrow, name, nn.Parameter(value.detach()[:count].clone()))
-        for name, value in norm.named_buffers(recurse=False):
-            setattr(narrow, name, (value[:count] if value.ndim else value).clone())
+        for name, parameter in norm.named_parameters(recurse=False):
+            setattr(narrow, name, nn.Parameter(parameter.detach()[:count].clone()))
+        for name, buffer in norm.named_buffers(recurse=False):
+            setattr(narrow, name, (buffer[:count] if buffer.ndim else buffer).clone())
         copies.append(narrow)
     return copies

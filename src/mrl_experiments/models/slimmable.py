@@ -42,7 +42,7 @@ class SlimmableNet(nn.Module):
     ----------
     net: the network, rewired in place. shape: (C, H, W) of its images. widths: ascending to 1.
 
-    `dims` are the features at each width. Raises UserError that names the first layer that cannot be narrowed.
+    `dims` are the numbers of features. Raises UserError naming the first layer that cannot be narrowed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SlimmableNet(nn.Module):
 
     @torch.no_grad()
     def recalibrate(self, batches: Iterable[Tensor]) -> None:
-        """Replace the statistics of all listed widths by means over batches (B, C, H, W), of all processes."""
+        """Replace the statistics of all listed widths by means over batches (B, C, H, W) of all processes."""
         norms, training = self._universal_norms(), self.training
         momenta = [norm.momentum for norm in norms]
         self.eval()  # no dropout; the norms alone look at the batch
@@ -84,9 +84,9 @@ class SlimmableNet(nn.Module):
             norm.momentum = momentum
         self.train(training)
         if dist.is_available() and dist.is_initialized():
-            for value in (value for norm in norms for value in norm.buffers() if value.is_floating_point()):
+            for value in filter(torch.is_floating_point, self.buffers()):
                 dist.all_reduce(value)
-                value /= dist.get_world_size()
+                value.div_(dist.get_world_size())
 
     def _universal_norms(self) -> list[UniversalBatchNorm2d]:
         return [module for module in self.modules() if isinstance(module, UniversalBatchNorm2d)]
@@ -166,7 +166,7 @@ def _refuse_unsupported(net: nn.Module) -> None:
 def _refusal(problem: str) -> UserError:
     return UserError(
         f"loss=slim cannot narrow this network: {problem}",
-        expected="a CNN of convolutions, BatchNorm and linear layers, whose outputs are added up, not concatenated",
+        expected="a CNN of convolutions, BatchNorm and linear layers that adds up channels, not concatenates",
         remedy="model.arch=resnet50, resnext50_32x4d, mobilenetv2_100, efficientnet_b0, ..., or another loss",
     )
 
