@@ -1,7 +1,9 @@
 """What a query or a prediction costs: multiply-adds (MACs, the paper's FLOPs) and bytes."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from torch.utils.flop_counter import FlopCounterMode
 
 FLOAT32_BYTES = 4
 
@@ -19,6 +21,13 @@ def search_macs(scanned: float, stages: Sequence[Sequence[int]]) -> float:
 def head_macs(dim: int, classes: int) -> int:
     """Return multiply-adds per prediction of a linear classifier of `dim` features."""
     return dim * classes
+
+
+def network_macs(run: Callable[[], object]) -> int:
+    """Return the multiply-adds of the convolutions and matrix products that happen while `run` is called."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops()) // 2
 
 
 def index_bytes(count: int, dim: int, bytes_per_value: float = FLOAT32_BYTES) -> float:

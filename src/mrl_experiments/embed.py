@@ -1,8 +1,10 @@
 """From a run's checkpoint to embeddings on disk."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mrl_experiments.build import construct, load_method
+from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
-from mrl_experiments.runs import Run, find_runs, identity
+from mrl_experiments.runs import Run, find_runs, identity, method_name
 from mrl_experiments.training.trainer import best_precision
 
+NATIVE = "native widths"  # labels networks inside a run that have a size of their own
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
 
@@ -69,47 +73,55 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
     method = load_method(run).to(fabric.device)
     meta = {
         "run": run.name,
-        "method": config.loss.name,
+        "method": method_name(config),
         "model": config.model.name,
         "seed": config.seed,
-        "label": config.get("label"),
-        "dims": list(method.spec.dims),
         "dataset": data.name,
         "data": identity({"data": OmegaConf.to_container(described, resolve=True)}),
         "tta": cfg.tta,
         "precision": cfg.trainer.precision,
         "weights": sha256(run.checkpoint),
     }
-    for split in splits:
-        folder = run.embeddings(data.name, split, "" if cfg.tta == "none" else cfg.tta)
-        if is_complete(folder, {**meta, "split": split}) and not cfg.overwrite:
+    for split, (variant, part) in itertools.product(splits, method.variants().items()):
+        label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
+        own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
+        views = "" if cfg.tta == "none" else cfg.tta
+        folder = run.embeddings(data.name, split, "-".join(filter(None, (variant, views))))
+        if is_complete(folder, {**meta, **own}) and not cfg.overwrite:
             keep_classes(folder, data.class_facts(split))
             fabric.print(f"{folder}: complete already")
             continue
         if fabric.is_global_zero:
             data.prepare(split)
         fabric.barrier()
-        _embed_split(fabric, method, data.dataloader(split), folder, VIEWS[cfg.tta])
+        loader = data.dataloader(split)
+        macs = _embed_split(fabric, part, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
-            seal(folder, method.heads(), {**meta, "split": split})
+            seal(folder, part.heads(), {**meta, **own, "macs": macs})
             keep_classes(folder, data.class_facts(split))
         fabric.barrier()
-        fabric.print(f"{folder}: {data.dataloader(split).count:,} embeddings")
+        fabric.print(f"{folder}: {loader.count:,} embeddings")
 
 
 @torch.inference_mode()
-def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, views: Views) -> None:
-    """Write features and labels by sample index; each process writes those whose index is its own."""
+def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, views: Views) -> int:
+    """Write features and labels by sample index; each process writes those whose index is its own.
+
+    Returns the multiply-adds of one embedding.
+    """
     if fabric.is_global_zero:
         create(folder, loader.count, width_of(method.backbone))
     fabric.barrier()
     features, labels = open_arrays(folder)
     title = f"embedding {folder.parent.name} {folder.name}"
     shown = progress(title, loader.count) if fabric.is_global_zero else nullcontext(lambda count: None)
+    macs = 0
     with shown as advance:
         for images, targets, index in loader:
+            call = partial(mean_embedding, method, images.to(fabric.device), views)
             with fabric.autocast():
-                z = mean_embedding(method, images.to(fabric.device), views)
+                z = call()
+                macs = macs or network_macs(call) // len(images)
             own = index % fabric.world_size == fabric.global_rank
             features[index[own]] = z.float().cpu()[own]
             labels[index[own]] = targets[own]
@@ -117,6 +129,7 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
     features.flush()
     labels.flush()
     fabric.barrier()
+    return macs
 
 
 def mean_embedding(method: Method, images: Tensor, views: Views) -> Tensor:

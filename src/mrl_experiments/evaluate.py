@@ -14,6 +14,7 @@ from mrl_experiments.build import construct
 from mrl_experiments.embeddings import META, Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.import_run import import_run
+from mrl_experiments.files import read_json
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
 from mrl_experiments.runs import Run, find_runs
@@ -41,13 +42,18 @@ class Reduction(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """The embeddings that one run's evaluation reads, as folders."""
+    """The embeddings that one run's evaluation reads, as folders.
+
+    splits: what rows call the queries. narrow: the same of each narrower network inside the run.
+    """
 
     run: Run
     dataset: str
+    splits: tuple[str, ...]
     queries: tuple[Path, ...]
     database: Path | None
     train: Path | None
+    narrow: tuple["Job", ...] = ()
 
 
 def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
@@ -60,6 +66,12 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     jobs = list(_jobs(cfg, reduce.needs_train))
     for job in jobs:
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
+        narrow = [
+            row
+            for part in job.narrow
+            for row in _rows(part, measure, reduce, cfg.dims, evaluation, reduction)
+        ]
+        rows += _with_widest(narrow, rows)
         path = job.run.results(evaluation, job.dataset, reduction)
         write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
         print(f"{path}: {len(rows)} rows", flush=True)
@@ -68,9 +80,12 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
 def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[int, ...]:
     """Return the sizes to evaluate: those wanted, else those trained and the ones halfway between them.
 
-    A run trained at its full width only is evaluated at all halvings of it, as the paper's baselines are.
+    A run trained at its full width only is evaluated at all halvings of it, as the paper's baselines are; a
+    narrower network inside a run at its own size, if that is wanted at all.
     Raises UserError for sizes beyond the stored width.
     """
+    if queries.meta.get("variant"):
+        return tuple(dim for dim in queries.trained_dims if wanted is None or dim in wanted)
     if wanted is not None:
         beyond = [dim for dim in wanted if not 1 <= dim <= queries.width]
         if beyond:
@@ -101,7 +116,9 @@ def _rows(
         fitted = reduce.fit(train, draw)
         reduced_database = fitted.apply(database) if database else None
         for number, split in enumerate(queries):
-            name = job.queries[number].name
+            if not sizes[number]:
+                continue
+            name = job.splits[number]
             for measurement in measure(fitted.apply(split), reduced_database, sizes[number]):
                 row = _row(split, name, measurement, evaluation, reduction)
                 drawn[number].append(row if reduce.draws == 1 else _of_draw(row, draw))
@@ -131,6 +148,12 @@ def _row(
         seed=meta["seed"],
         label=meta.get("label") or "",
     )
+
+
+def _with_widest(narrow: Sequence[ResultRow], rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Add to the rows of narrower networks those of the widest, which is the run itself."""
+    labels = {row.label for row in narrow}
+    return [*narrow, *(replace(row, label=label) for row in rows if row.trained for label in labels)]
 
 
 def _of_draw(row: ResultRow, draw: int) -> ResultRow:
@@ -186,13 +209,29 @@ def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
             remedy=f"python embed.py run={run.name} data={dataset}, or queries=[{splits[0]}]",
         )
     other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
-    return Job(
-        run,
-        dataset,
-        tuple(_folder(run, dataset, split, cfg.variant) for split in wanted),
-        _folder(run, other or dataset, database, cfg.variant) if database else None,
-        _folder(run, home, "train", cfg.variant) if needs_train else None,
-    )
+
+    def part(variant: str, narrow: tuple[Job, ...] = ()) -> Job:
+        return Job(
+            run,
+            dataset,
+            tuple(run.embeddings(dataset, split, cfg.variant).name for split in wanted),
+            tuple(_folder(run, dataset, split, variant) for split in wanted),
+            _folder(run, other or dataset, database, variant) if database else None,
+            _folder(run, home, "train", variant) if needs_train else None,
+            narrow,
+        )
+
+    return part(cfg.variant, tuple(map(part, _narrow_variants(run, dataset, cfg.variant))))
+
+
+def _narrow_variants(run: Run, dataset: str, variant: str) -> list[str]:
+    """Return the variants that are narrower networks inside the run, seen from the same views."""
+    found = set()
+    for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}"):
+        meta = read_json(path)
+        if meta.get("variant") and meta["tta"] == (variant or "none"):
+            found.add(path.parent.name.partition("@")[2])
+    return sorted(found)
 
 
 def _default_database(splits: Sequence[str]) -> str:

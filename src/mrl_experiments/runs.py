@@ -18,6 +18,7 @@ WATCHING = {
     "data": ("cache", "workers"),
     "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes"),
 }
+PAPERS_MODE = "switchable"  # of a slimmable network
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
     return matching
 
 
+def method_name(cfg: DictConfig) -> str:
+    """Name a run's method as tables do: by its option, and by its mode where that is not the paper's."""
+    mode = cfg.loss.get("mode", PAPERS_MODE)
+    return str(cfg.loss.name) if mode == PAPERS_MODE else f"{cfg.loss.name}_{mode}"
+
+
 def run_name(cfg: DictConfig) -> str:
     """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag."""
     if cfg.run_name:
@@ -99,7 +106,9 @@ def run_name(cfg: DictConfig) -> str:
     sizes = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
     shown = [f"d{'-'.join(map(str, sizes))}"] if sizes else []
     label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
-    return "_".join([cfg.loss.name, cfg.model.name, cfg.data.name, *shown, *label, f"s{cfg.seed}"]) + cfg.tag
+    return (
+        "_".join([method_name(cfg), cfg.model.name, cfg.data.name, *shown, *label, f"s{cfg.seed}"]) + cfg.tag
+    )
 
 
 def run_of(cfg: DictConfig) -> Run:

@@ -114,7 +114,9 @@ def test_a_run_of_one_size_has_single_rows_and_an_oracle():
 def test_an_oracle_of_present_classes_ignores_the_others():
     everything = embeddings()
     rows = everything.labels != 1
-    queries = Embeddings(everything.features[rows], everything.labels[rows], everything.heads, everything.meta)
+    queries = Embeddings(
+        everything.features[rows], everything.labels[rows], everything.heads, everything.meta
+    )
     right = []
     for dim in DIMS:
         logits = queries.heads.logits(queries.features, dim)

@@ -40,7 +40,9 @@ def test_class_sums_add_up_each_class():
 def test_nearest_means_against_scikit_learn():
     database, queries = samples(0), samples(1, per_class=60)  # more than a block
     places = database.labels // 3
-    found = nearest_means(queries.features, class_sums(database.features, places, CLASSES).astype(np.float32), DIMS)
+    found = nearest_means(
+        queries.features, class_sums(database.features, places, CLASSES).astype(np.float32), DIMS
+    )
     for dim in DIMS:
         means = np.array([database.at(dim)[places == c].mean(axis=0) for c in range(CLASSES)])
         expected = pairwise_distances_argmin(queries.at(dim), means, metric="cosine")
@@ -57,7 +59,9 @@ def test_with_all_examples_no_draw_differs_and_the_loop_agrees():
     database, queries = samples(0, per_class=5), samples(1)
     found = shots_of(queries, database, shots=[2, 5])
     for dim in DIMS:
-        sums = np.array([database.at(dim)[database.labels == c].sum(axis=0) for c in np.unique(queries.labels)])
+        sums = np.array(
+            [database.at(dim)[database.labels == c].sum(axis=0) for c in np.unique(queries.labels)]
+        )
         sums /= np.linalg.norm(sums, axis=1, keepdims=True)
         expected = ((queries.at(dim) @ sums.T).argmax(axis=1) == queries.labels // 3).mean()
         assert found[dim, "shots=5", "top1"] == pytest.approx(expected)
@@ -106,7 +110,9 @@ def test_bad_input():
     queries, database = samples(1), samples(0)
     with pytest.raises(UserError, match="no database"):
         shots_of(queries, None)
-    with pytest.raises(UserError, match=r"12 of 12 classes have fewer than 21 examples, such as class 1 with 20"):
+    with pytest.raises(
+        UserError, match=r"12 of 12 classes have fewer than 21 examples, such as class 1 with 20"
+    ):
         shots_of(queries, database, shots=[21])
     with pytest.raises(UserError, match="fewer than 21 examples"):
         shots_of(database, database, shots=[20])

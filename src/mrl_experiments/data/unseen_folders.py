@@ -68,6 +68,8 @@ def _drawn(files: Files, classes: Sequence[str], counts: Sequence[int], seed: in
         )
     order = np.lexsort((np.random.default_rng(seed).random(len(files)), labels))
     first = np.cumsum(available) - available
-    rows = [order[first[:, None] + np.arange(sum(counts))][:, start:stop].ravel()
-            for start, stop in ((0, counts[0]), (counts[0], sum(counts)))]
+    rows = [
+        order[first[:, None] + np.arange(sum(counts))][:, start:stop].ravel()
+        for start, stop in ((0, counts[0]), (counts[0], sum(counts)))
+    ]
     return [[files[row] for row in part] for part in rows]

@@ -20,7 +20,8 @@ def linear(
     """Yield the accuracy of the heads at each size that has one (Figure 2, Tables 1 and 17).
 
     top1, top5: samples whose class is among the 1, 5 largest logits / N; equal logits: the lower class leads.
-    nll: mean of -log p(class), in nats. macs: multiply-adds of the head per prediction.
+    nll: mean of -log p(class), in nats. macs: multiply-adds of the head per prediction; network_macs: of the
+    whole network with it, where the embeddings say what they took.
     present_classes_only: compare only logits of classes that occur in `queries`, as the paper does where a
     data set has 200 of the 1,000 classes (ImageNet-A and -R).
     Raises UserError without heads, without one at any of `dims`, or when labels exceed their classes.
@@ -36,7 +37,10 @@ def linear(
             sums += scores(logits, labels[start : start + BLOCK]).sum(axis=0)
         for metric, value in zip(("top1", "top5", "nll"), sums / len(queries), strict=True):
             yield Measurement(dim, metric, float(value))
-        yield Measurement(dim, "macs", cost.head_macs(dim, heads.classes))
+        macs = cost.head_macs(dim, heads.classes)
+        yield Measurement(dim, "macs", macs)
+        if "macs" in queries.meta:
+            yield Measurement(dim, "network_macs", queries.meta["macs"] + macs)
 
 
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:

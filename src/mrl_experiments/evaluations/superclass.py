@@ -51,7 +51,9 @@ def superclass(
         yield Measurement(dim, "top1", float(found.mean()), f"superclasses={superclasses}")
         yield Measurement(dim, "top1", float(inside[own != REJECT].mean()), "within=all")
         for place in shown:
-            yield Measurement(dim, "top1", float(inside[own == place].mean()), f"within={groups.names[place]}")
+            yield Measurement(
+                dim, "top1", float(inside[own == place].mean()), f"within={groups.names[place]}"
+            )
     yield Measurement(queries.width, "classes", float((groups.of_class != REJECT).sum()), "within=all")
     for place, name in enumerate(groups.names):
         yield Measurement(queries.width, "classes", float((groups.of_class == place).sum()), f"within={name}")

@@ -1,6 +1,7 @@
 """What every training method answers: embeddings, logits at each nested size, and the loss."""
 
 from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -65,6 +66,14 @@ class Method(nn.Module):
     @abstractmethod
     def heads(self) -> Heads | None:
         """Return a copy of the classifiers, if there are any, to be stored beside the embeddings."""
+
+    def finish(self, batches: Iterable[Inputs]) -> bool:
+        """Do what is left at the end of training, given training inputs; return whether anything changed."""
+        return False
+
+    def variants(self) -> Mapping[str, "Method"]:
+        """Return what is embedded of this method by name: "" is itself, others are networks inside it."""
+        return {"": self}
 
 
 def width_of(backbone: nn.Module) -> int:

@@ -24,8 +24,9 @@ class BlurredConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) as the wrapped convolution does."""
-        kernel = self.kernel.to(x.dtype)
-        convolved: Tensor = self.conv(F.conv2d(x, kernel, padding=1, groups=self.conv.in_channels))
+        channels = x.shape[1]  # fewer than the kernel has in a slimmable network
+        kernel = self.kernel[:channels].to(x.dtype)
+        convolved: Tensor = self.conv(F.conv2d(x, kernel, padding=1, groups=channels))
         return convolved
 
 

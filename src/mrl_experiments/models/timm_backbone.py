@@ -1,7 +1,7 @@
 """Any timm model as a backbone: images (B, C, H, W) to features (B, D)."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.blurpool import blur_strided_convolutions
+from mrl_experiments.models.slimmable import SlimmableNet
 
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -44,6 +45,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         _check_arch(arch)
         self.name = name
+        self.shape = (channels, size, size)
         self.net = _create(arch, pretrained, channels, size, dict(options or {}))
         if blurpool:
             blur_strided_convolutions(self.net)
@@ -53,6 +55,11 @@ class TimmBackbone(nn.Module):
         """Return features (B, D) of images x (B, C, H, W)."""
         features: Tensor = self.net(x)
         return features
+
+    def slim(self, widths: Sequence[float], *, universal: bool) -> tuple[int, ...]:
+        """Make the network slimmable (see SlimmableNet) and return the number of features at each width."""
+        self.net = SlimmableNet(self.net, self.shape, widths, universal=universal)
+        return self.net.dims
 
 
 def _check_arch(arch: str) -> None:

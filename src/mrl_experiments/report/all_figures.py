@@ -8,6 +8,10 @@ FIGURES = (
         joined=LINEAR,
     ),
     Figure(
+        name="figure02-cost", title="Linear classification against the cost of the whole network", paper=(),
+        evaluations=("linear",), x="network_MFLOPs", y="top1", joined=("linear",),
+    ),
+    Figure(
         name="figure03", title="1-NN accuracy", paper=("table02",), evaluations=("knn",), y="top1",
         settings={"k": 1}, joined=("knn",),
     ),

@@ -10,6 +10,11 @@ TABLES = (
         metrics=("top1",),
     ),
     Table(
+        name="table01-cost", title="Linear classification and the cost of the whole network", paper=(),
+        evaluations=("linear",), metrics=("network_MFLOPs", "top1"), index=("line", "dim"),
+        columns=("metric",),
+    ),
+    Table(
         name="table02", title="1-NN: top-1", paper=("table02",), evaluations=("knn",), metrics=("top1",),
         settings={"k": 1},
     ),

@@ -12,6 +12,7 @@ from mrl_experiments.report.lines import key_of, labelled
 from mrl_experiments.results import ResultRow, read_rows
 
 Value = str | int | bool | float | None
+IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs"}
 DRAW = "draw"  # names one random draw; evaluate.py also writes the mean over draws, which is what counts
 
 OF_OWN_CLASSIFIER = ("linear", "superclass", "trends", "adaptive_classification")  # evaluations
@@ -129,7 +130,9 @@ def _lines(row: ResultRow, sizes: _Sizes) -> Iterator[str]:
 
 def _in_mflops(row: ResultRow) -> ResultRow:
     """Write multiply-adds as the paper does, in millions."""
-    return replace(row, metric="MFLOPs", value=row.value / 1e6) if row.metric == "macs" else row
+    if row.metric not in IN_MFLOPS:
+        return row
+    return replace(row, metric=IN_MFLOPS[row.metric], value=row.value / 1e6)
 
 
 def _settings(setting: str) -> dict[str, str]:

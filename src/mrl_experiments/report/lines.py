@@ -41,6 +41,11 @@ KNOWN = {
         Line("ff_random_probe", "Probe of random FF features", "X", "#7a6a58", "#bda98f", "Rand. LP"),
         Line("ff_jl", "JL of FF", "P", "#5b5ea6", "#9a9de0", "FF, JL"),
         Line("slim", "Slim. Net", "p", "#3a8fb7", "#8fd0ee"),
+        Line("slim:native widths", "Slim. Net, native widths", "h", "#11767c", "#5cc4ca", "Slim., native"),
+        Line("slim_universal", "US-Net", "<", "#8c564b", "#d3a89c"),
+        Line(
+            "slim_universal:native widths", "US-Net, native widths", ">", "#637939", "#b5cf6b", "US, native"
+        ),
     )
 }
 VARIANTS = {  # of ablations, shown beside MRL
@@ -57,7 +62,7 @@ VARIANTS = {  # of ablations, shown beside MRL
         Line("mrl:spacing/uniform", "MRL-Uniform", "D", "#a8568c", "#dd94c0"),
     )
 }
-METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net"}
+METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net", "slim_universal": "US-Net"}
 REDUCTIONS = {"svd": "SVD", "svd_head": "SVD of the head", "random": "random features", "jl": "JL"}
 PROBE = "_probe"
 LABEL = ":"  # stands before a run's label

@@ -25,6 +25,7 @@ NAMED = {
     "top10": Metric("top-10", "%", 100),
     "nll": Metric("NLL", "nats", digits=3),
     "MFLOPs": Metric("MFLOPs/query", digits=None),
+    "network_MFLOPs": Metric("MFLOPs/prediction, whole network", digits=None),
     "expected_dim": Metric("expected size", "dims", digits=1),
     "expected_dim_cumulative": Metric("expected size, cumulative", "dims", digits=1),
     "latency_ms": Metric("time/query", "ms", digits=3),

@@ -57,7 +57,7 @@ class Chart:
     @property
     def base(self) -> int:
         """The base of the horizontal axis' logarithm: 2 for sizes, 10 for costs and times."""
-        return 10 if self.figure.x in ("MFLOPs", "latency_ms") else 2
+        return 10 if self.figure.x in ("MFLOPs", "network_MFLOPs", "latency_ms") else 2
 
 
 def charts(

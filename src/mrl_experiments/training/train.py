@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, construct
 from mrl_experiments.files import write_json
+from mrl_experiments.losses.method import Inputs
 from mrl_experiments.runs import Run, claim, run_of
 from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics_file import MetricsFile
@@ -48,6 +50,7 @@ def train(cfg: DictConfig) -> None:
     loggers = build_loggers(cfg, run)
     trainer = construct(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)
     _fit(trainer, module, data, run)
+    _finish(trainer, module, data, run)
     if not module.validation:  # stopped after the last checkpoint, before the end was noted
         trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
@@ -67,6 +70,20 @@ def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None
     except BaseException:
         _end_other_ranks(trainer)
         raise
+
+
+def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
+    """Let the method do what it does after training, and save what came of it; it is validated anew then."""
+    module.to(trainer.strategy.root_device)
+    with trainer.precision_plugin.forward_context():
+        if module.method.finish(_training_inputs(data, module.device)):
+            trainer.save_checkpoint(run.checkpoint)
+            module.validation = {}
+
+
+def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
+    for x, _, _ in data.train_dataloader():
+        yield x.to(device) if isinstance(x, torch.Tensor) else tuple(part.to(device) for part in x)
 
 
 def _end_other_ranks(trainer: pl.Trainer) -> None:

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: logged metrics, a progress bar, and the table at the end."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -129,7 +130,9 @@ def _ends(dims: list[int]) -> list[int]:
 
 
 def _flat(split: str, nested: Validation) -> dict[str, float]:
-    return {f"{split}/{name}@{dim}": value for dim, row in nested.items() for name, value in row.items()}
+    """Name each value; a size that had nothing to measure has NaN and is left out."""
+    named = {f"{split}/{name}@{dim}": value for dim, row in nested.items() for name, value in row.items()}
+    return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
 def _log(trainer: pl.Trainer, values: dict[str, float]) -> None:

@@ -1,0 +1,67 @@
+"""A sum of losses of one model, of which only one holds its graph at a time."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+HALF_SCALE = 1024.0  # keeps gradients inside float16's range until they reach the float32 parameters
+
+
+def sum_in_turn(losses: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tensor:
+    """Return the sum (), whose gradients with respect to `parameters` are ready when it is returned.
+
+    Several passes through one model in a step can keep all their graphs until the sum's backward pass, or call
+    `backward` once each. The first takes the memory of all passes together; the second takes the step out of
+    the trainer's hands, and with DDP reduces all gradients once a pass. Here each loss is differentiated
+    before the next is asked for, and the sum hands the added gradients on in its own backward pass: the memory
+    of one pass and of one more gradient, one reduction, and nothing that a trainer need know. Precision,
+    accumulation and clipping work as for any loss.
+
+    losses: () each, made while iterated, so that none is there before its turn.
+    parameters: the leaves to be trained. Other leaves get no gradient.
+    """
+    if not torch.is_grad_enabled():
+        return torch.stack([loss.detach() for loss in losses]).sum()
+    values: list[Tensor] = []
+    sums = _Sums(len(parameters))
+    for loss in losses:
+        scale = HALF_SCALE if torch.is_autocast_enabled(loss.device.type) and _half(loss.device.type) else 1.0
+        sums.add(torch.autograd.grad(loss * scale, parameters, allow_unused=True), 1 / scale)
+        values.append(loss.detach())
+    handed: Tensor = _HandOn.apply(torch.stack(values).sum(), sums.gradients, *parameters)
+    return handed
+
+
+class _Sums:
+    """Gradients added up in place; None until a first one comes."""
+
+    def __init__(self, count: int) -> None:
+        self.gradients: list[Tensor | None] = [None] * count
+
+    def add(self, new: Sequence[Tensor | None], factor: float) -> None:
+        for place, (old, gradient) in enumerate(zip(self.gradients, new, strict=True)):
+            if gradient is None:
+                continue
+            if old is None:
+                self.gradients[place] = gradient if factor == 1 else gradient * factor
+            else:
+                old.add_(gradient, alpha=factor)
+
+
+class _HandOn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, gradients: Sequence[Tensor | None], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return total.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *(None if own is None else own * outer for own in ctx.gradients))
+
+
+def _half(device: str) -> bool:
+    return torch.get_autocast_dtype(device) == torch.float16
