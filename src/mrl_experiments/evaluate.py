@@ -191,7 +191,8 @@ def _jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
     if cfg.embeddings:
         files = import_run(cfg)
         train = files.train if needs_train else None
-        yield Job(files.run, files.dataset, (files.queries,), files.database, train)
+        split = files.queries.name
+        yield Job(files.run, files.dataset, (split,), (files.queries,), files.database, train)
     else:
         yield from (_job(cfg, run, needs_train) for run in find_runs(Path(cfg.root), cfg.run))
 

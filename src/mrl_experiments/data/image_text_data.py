@@ -6,9 +6,9 @@ from typing import Any
 
 from mrl_experiments.data.captions import CaptionedSource, Captions, batches, identity_of
 from mrl_experiments.data.image_data import ImageData
-from mrl_experiments.data.loaders import EvalLoader, Run
+from mrl_experiments.data.loaders import Batch, EvalLoader, Run
+from mrl_experiments.data.order import Batches
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
-from mrl_experiments.data.torch_loader import Batch
 from mrl_experiments.errors import UserError
 
 TEXT = "_text"  # ends the name of the split that holds the texts of another
@@ -99,25 +99,24 @@ class ImageTextData(ImageData):
             return super().dataloader(split)
         rows, labels = self.captions.of(self.captioned.labels(split.removesuffix(TEXT)))
         tokens = self.captions.tokens[rows]
-        return EvalLoader(len(rows), self.batch_size, lambda wanted, *_: batches(tokens, labels, wanted), 0)
+        return EvalLoader(len(rows), self.batch_size, lambda wanted, _: batches(tokens, labels, wanted))
 
     def val_dataloader(self) -> EvalLoader:
         """Return the validation loader: each image with its first text."""
         run, count = super()._reader("val", training=False)
-        return EvalLoader(count, self.batch_size, self._paired(run, training=False), self.size)
+        return EvalLoader(count, self.batch_size, self._paired(run, training=False))
 
     def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
         run, count = super()._reader(split, training=training)
         return (self._paired(run, training=True) if training else run), count
 
     def _paired(self, run: Run, *, training: bool) -> Run:
-        def pairs(*order: Any) -> Iterator[Batch]:
-            *_, epoch = order
-            for images, labels, index in run(*order):
+        def pairs(order: Batches, epoch: int) -> Iterator[Batch]:
+            for images, labels, index in run(order, epoch):
                 if training:
                     texts = self.captions.drawn(labels, index, self.seed, epoch)
                 else:
                     texts = self.captions.first(labels)
-                yield (images, texts), labels, index  # type: ignore[misc]
+                yield (images, texts), labels, index
 
         return pairs

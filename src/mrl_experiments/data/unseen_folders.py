@@ -12,7 +12,7 @@ from mrl_experiments.errors import UserError
 
 
 class UnseenFolders:
-    """<root>/database/<class>/* and <root>/query/<class>/*, or drawn from <root>/<class>/*, such as ImageNet-21K.
+    """<root>/database/<class>/* and <root>/query/<class>/*, or both drawn from <root>/<class>/*.
 
     classes: None for all folders, or the list to take, see `class_list`. per_class: how many images of each
     class are drawn for each split, by `seed`. Raises UserError for a missing root, list or folder, and for

@@ -60,7 +60,7 @@ def superclass(
 
 
 def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell whether each sample's superclass is found (Q,), and its class among those of its superclass (Q,)."""
+    """Tell of each sample (Q,) whether its superclass is found, and its class among those of that."""
     assert queries.heads is not None
     found, inside = np.empty(len(queries), bool), np.empty(len(queries), bool)
     for start in range(0, len(queries), BLOCK):

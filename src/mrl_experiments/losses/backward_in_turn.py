@@ -13,12 +13,12 @@ HALF_SCALE = 1024.0  # keeps gradients inside float16's range until they reach t
 def sum_in_turn(losses: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tensor:
     """Return the sum (), whose gradients with respect to `parameters` are ready when it is returned.
 
-    Several passes through one model in a step can keep all their graphs until the sum's backward pass, or call
-    `backward` once each. The first takes the memory of all passes together; the second takes the step out of
-    the trainer's hands, and with DDP reduces all gradients once a pass. Here each loss is differentiated
-    before the next is asked for, and the sum hands the added gradients on in its own backward pass: the memory
-    of one pass and of one more gradient, one reduction, and nothing that a trainer need know. Precision,
-    accumulation and clipping work as for any loss.
+    Several passes through one model in a step can keep all their graphs until the sum's backward pass, or
+    call `backward` once each. The first takes the memory of all passes together; the second takes the step
+    out of the trainer's hands, and with DDP reduces all gradients once a pass. Here each loss is
+    differentiated before the next is asked for, and the sum hands the added gradients on in its own backward
+    pass: the memory of one pass and of one more gradient, one reduction, and nothing a trainer need know.
+    Precision, accumulation and clipping work as for any loss.
 
     losses: () each, made while iterated, so that none is there before its turn.
     parameters: the leaves to be trained. Other leaves get no gradient.

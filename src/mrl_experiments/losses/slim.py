@@ -179,7 +179,8 @@ class Slim(NestedClassifier):
         heads = (TiedHead if width == 1 else SeparateHeads)((dim,), self.head.linear.out_features)
         with torch.no_grad():
             for own, shared in zip(heads.parameters_at(dim), self.head.parameters_at(dim), strict=True):
-                own.copy_(shared)
+                if own is not None and shared is not None:
+                    own.copy_(shared)
         spec = NestingSpec((dim,), (1.0,))
         return NestedClassifier(AtWidth(self.backbone, width, dim), spec, heads, self.label_smoothing)
 

@@ -78,7 +78,7 @@ def _series(figure: Figure, entries: Sequence[Entry], *, paper: bool) -> list[Se
     for entry in entries:
         name = tuple(entry.get(part) for part in figure.series)
         lines.setdefault((entry.line, entry.row.evaluation, *name), []).append(entry)
-    found = []
+    found: list[Series] = []
     for key, group in sorted(lines.items(), key=lambda item: _place(figure, item[0])):
         points = _points(figure, group)
         if len(points) > paper:  # a lone published point is where two lines meet, such as FF at full width
