@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
+from mrl_experiments.losses.prefix_products import Gradients, Scale, Separate, Tied
 from mrl_experiments.losses.softmax_rows import Outcome, Rows, Target, chunk_errors, errors_of, rows_of
 
 # Logits that are larger than this in float32 exist a chunk of the classes at a time, as large as fits a CPU's
@@ -125,18 +125,25 @@ def _compute(
     kept = y != options.ignore_index
     label, counted = torch.where(kept, y, 0), kept.sum()
     share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
-    scale = loss_weights.to(head.sums)[:, None] * share
     to = head.gradients_to(wanted) if any(wanted) else None
-    outcomes: list[Outcome] = []
-    for levels in head.groups:
-        outcomes[:0] = head.outcomes_and_gradients(levels, label, scale, to)
-    log_own, right, mean_log = (torch.stack(column) for column in zip(*outcomes, strict=True))
-    losses = torch.lerp(-log_own, -mean_log, options.label_smoothing) @ share
-    correct = (right & kept).sum(1).float()
+    scale = _scale(loss_weights.to(head.sums), share, kept)
+    exact = bool(options.label_smoothing) or z.is_cuda  # a GPU would have to wait to learn of an underflow
+    outcome = head.outcome_and_gradients(label, scale, to, exact)
+    if not exact and len(y) and outcome.log_own.amin() < math.log(torch.finfo(head.sums).tiny):
+        outcome = head.outcome_and_gradients(label, scale, None, exact=True)
+    losses = torch.lerp(-outcome.log_own, -outcome.mean_log, options.label_smoothing) @ share
+    correct = (outcome.correct & kept).sum(1).float()
     out = NestedLosses(loss_weights.to(losses) @ losses, losses, correct, counted)
     given = [] if to is None else [to.z, *to.weights, *to.biases]
     types = [tensor.dtype for tensor in (z, *parameters)]
     return out, [g if g is None else g.to(dtype) for g, dtype in zip(given, types, strict=False)]
+
+
+def _scale(loss_weights: Tensor, share: Tensor, kept: Tensor) -> Scale:
+    """Return c_m times each sample's share: one number a size where all samples count (a GPU cannot tell)."""
+    if share.is_cuda or not kept.all() or not loss_weights.all():
+        return Scale([1.0] * len(loss_weights), loss_weights[:, None] * share)
+    return Scale((loss_weights / max(1, len(share))).tolist(), None)
 
 
 class _Head:
@@ -164,32 +171,38 @@ class _Head:
         count = len(self.weights)
         return Gradients(z, others[:count], others[count:], self.options.dims)
 
-    def outcomes_and_gradients(
-        self, levels: range, label: Tensor, scale: Tensor, to: Gradients | None
-    ) -> list[Outcome]:
-        """Tell the outcomes of sizes that share their products, and add their gradients to `to`.
+    def outcome_and_gradients(
+        self, label: Tensor, scale: Scale, to: Gradients | None, exact: bool
+    ) -> Outcome:
+        """Tell what became of the samples at all sizes, and add the gradients to `to`.
 
-        scale: (L, B), the weight of each sample in the loss of each size.
+        exact: whether log-probabilities below the smallest normal number are to be right, too.
         """
+        outcomes = [self._group(levels, label, scale, to, exact) for levels in self.groups]
+        return Outcome.joined(outcomes[::-1])
+
+    def _group(
+        self, levels: range, label: Tensor, scale: Scale, to: Gradients | None, exact: bool
+    ) -> Outcome:
+        """Do so for sizes that share their products."""
         chunks = self._chunks(len(levels))
         if len(chunks) > 1:
             rows = self._rows(levels, label, chunks)
             if to is not None:
                 self._chunk_gradients(levels, label, scale, rows, chunks, to)
-            return [row.outcome(self.classes) for row in rows]
-        smoothing = self.options.label_smoothing
-        room, *errors = self._room(len(levels), chunks[0])
+            return Outcome.joined([row.outcome(self.classes) for row in rows])
+        room, errors = self._room(len(levels), chunks[0])
         logits = self._logits(levels, chunks[0], room)
-        outcomes = [errors_of(z, label, smoothing, out) for z, out in zip(logits, errors, strict=True)]
+        outcome = errors_of(logits, label, self.options.label_smoothing, errors, exact)
         if to is not None:
-            self.products.gradients(levels, errors, scale, self.z, self.weights, to)
-        return outcomes
+            self.products.gradients(levels, list(errors), scale, self.z, self.weights, to)
+        return outcome
 
     def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
         rows: list[Rows] = []
         for chunk in chunks:
-            target, (room, spare, *_) = Target.of(label, chunk), self._room(1, chunk)
-            part = [rows_of(logits, target, spare) for logits in self._logits(levels, chunk, room)]
+            target, (room, spare) = Target.of(label, chunk), self._room(1, chunk)
+            part = [rows_of(logits, target, spare[0]) for logits in self._logits(levels, chunk, room)]
             rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
         return rows
 
@@ -197,18 +210,18 @@ class _Head:
         self,
         levels: range,
         label: Tensor,
-        scale: Tensor,
+        scale: Scale,
         rows: Sequence[Rows],
         chunks: Sequence[slice],
         to: Gradients,
     ) -> None:
         smoothing = self.options.label_smoothing
         for chunk in chunks:
-            target, (room, *errors) = Target.of(label, chunk), self._room(len(levels), chunk)
+            target, (room, errors) = Target.of(label, chunk), self._room(len(levels), chunk)
             for logits, row, out in zip(self._logits(levels, chunk, room), rows, errors, strict=True):
                 chunk_errors(logits, target, row.log_sum, smoothing, self.classes, out)
             weights, buffers = self._part(self.weights, chunk), to.of(chunk, self.classes)
-            self.products.gradients(levels, errors, scale, self.z, weights, buffers)
+            self.products.gradients(levels, list(errors), scale, self.z, weights, buffers)
 
     def _logits(self, levels: range, chunk: slice, room: Tensor) -> Iterator[Tensor]:
         """Yield the logits of size after size, all in `room`."""
@@ -219,20 +232,22 @@ class _Head:
         whole = chunk.stop - chunk.start == self.classes
         return tensors if whole else [tensor[chunk] for tensor in tensors]
 
-    def _room(self, levels: int, chunk: slice) -> list[Tensor]:
-        """Return room for a chunk's logits of one size and for the errors of each level, all (B, c).
+    def _room(self, levels: int, chunk: slice) -> tuple[Tensor, Tensor]:
+        """Return room for a chunk's logits of one size (B, c) and for the errors of all (levels, B, c).
 
         On a CPU it is the thread's own and only valid until the next call.
         """
         shape = (levels + 1, len(self.z), chunk.stop - chunk.start)
         size, limit = math.prod(shape), CHUNK_BYTES["cpu"] // self.sums.itemsize
         if self.z.device.type != "cpu" or size > limit:
-            return list(torch.empty(shape, dtype=self.sums, device=self.z.device))
+            whole = torch.empty(shape, dtype=self.sums, device=self.z.device)
+            return whole[0], whole[1:]
         room: Tensor | None = getattr(_own, str(self.sums), None)
         if room is None or len(room) < size:
             room = torch.empty(limit, dtype=self.sums)
             setattr(_own, str(self.sums), room)
-        return list(room[:size].view(shape))
+        whole = room[:size].view(shape)
+        return whole[0], whole[1:]
 
     def _chunks(self, levels: int) -> list[slice]:
         row = (levels + 1) * len(self.z) * self.sums.itemsize  # bytes of what is kept of one class

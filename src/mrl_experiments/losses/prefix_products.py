@@ -7,6 +7,7 @@ z (B, D) and the weights come in the precision of the products, all other tensor
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,16 @@ class Gradients:
         return replace(self, weights=weights, biases=biases, fresh=chunk.start == 0)
 
 
+class Scale(NamedTuple):
+    """What the derivatives by the logits are multiplied by to become those of the loss.
+
+    levels: a number for each size, L of them. rows: (L, B) for each sample besides, or None.
+    """
+
+    levels: Sequence[float]
+    rows: Tensor | None
+
+
 class Separate:
     """One classifier (C, m) a size: W_m z_{1:m} + b_m."""
 
@@ -67,26 +78,28 @@ class Separate:
     def gradients(
         levels: range,
         errors: Sequence[Tensor],
-        scale: Tensor,
+        scale: Scale,
         z: Tensor,
         weights: Sequence[Tensor],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (B, C) by some levels' logits, rows times `scale` (L, B).
+        """Fill `to` from the derivatives `errors` (B, C) by some levels' logits, times `scale`.
 
         The errors are overwritten.
         """
         for level, error in zip(levels, errors, strict=True):
-            error.mul_(scale[level][:, None])
+            factor = scale.levels[level]
+            if scale.rows is not None:
+                error.mul_(scale.rows[level][:, None])
             if to.biases and (bias := to.biases[level]) is not None:
-                torch.sum(error, 0, out=bias)
+                torch.sum(error, 0, out=bias).mul_(factor)
             rounded, dim = error.to(z.dtype), to.dims[level]
             if to.z is not None:
                 part = prefix(to.z, dim)
                 first = to.fresh and dim == to.dims[-1]
-                _product(rounded, weights[level], part, None if first else part)
+                _product(rounded, weights[level], part, None if first else part, factor)
             if (weight := to.weights[level]) is not None:
-                _product(rounded.t(), prefix(z, dim), weight)
+                _product(rounded.t(), prefix(z, dim), weight, factor=factor)
 
 
 class Tied:
@@ -121,44 +134,45 @@ class Tied:
     def gradients(
         levels: range,
         errors: Sequence[Tensor],
-        scale: Tensor,
+        scale: Scale,
         z: Tensor,
         weights: Sequence[Tensor],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (B, C) by all levels' logits, rows times `scale` (L, B).
+        """Fill `to` from the derivatives `errors` (B, C) by all levels' logits, times `scale`.
 
         The errors are overwritten.
         """
-        total = errors[-1].mul_(scale[-1][:, None])
+        total, factor = errors[-1], scale.levels[-1]
+        if scale.rows is not None:
+            total.mul_(scale.rows[-1][:, None])
         for level, block in reversed(list(zip(levels, _blocks(to.dims), strict=True))):
-            if level < levels[-1]:
-                total.addcmul_(errors[level], scale[level][:, None])
+            if level < levels[-1] and scale.rows is not None:
+                total.addcmul_(errors[level], scale.rows[level][:, None])
+            elif level < levels[-1]:
+                total.add_(errors[level], alpha=scale.levels[level] / factor)
             summed = total.to(z.dtype)
             if (weight := to.weights[0]) is not None:
-                _product(summed.t(), z[:, block], weight[:, block])
+                _product(summed.t(), z[:, block], weight[:, block], factor=factor)
             if to.z is not None:
                 part = to.z[:, block]
-                _product(summed, weights[0][:, block], part, None if to.fresh else part)
+                _product(summed, weights[0][:, block], part, None if to.fresh else part, factor)
         if to.biases and (bias := to.biases[0]) is not None:
-            torch.sum(total, 0, out=bias)
+            torch.sum(total, 0, out=bias).mul_(factor)
 
 
 def _blocks(dims: Sequence[int]) -> list[slice]:
     return [slice(low, high) for low, high in itertools.pairwise((0, *dims))]
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> None:
-    """Set out = start + a @ b; `start` may be `out` itself, and None is zero."""
+def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None, factor: float = 1) -> None:
+    """Set out = start + factor * a @ b; `start` may be `out` itself, and None is zero."""
     narrow = out.shape[1] < NARROW
     if a.dtype == out.dtype and not narrow:
-        if start is None:
-            torch.mm(a, b, out=out)
-        else:
-            torch.addmm(start, a, b, out=out)
+        torch.addmm(out if start is None else start, a, b, beta=start is not None, alpha=factor, out=out)
         return
     product = (b.t() @ a.t()).t() if narrow else a @ b
     if start is None:
-        out.copy_(product)
+        torch.mul(product, factor, out=out)
     else:
-        torch.add(start, product, out=out)
+        torch.add(start, product, alpha=factor, out=out)

@@ -3,6 +3,7 @@
 B samples, c classes of a chunk. Each function writes to `out` (B, c); the logits (B, c) stay as they are.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 
 class Outcome(NamedTuple):
-    """What became of each sample (B,) at one size.
+    """What became of each sample at some sizes, (L, B) each.
 
     log_own: log-probability of the label. correct: whether the label leads all others.
     mean_log: mean log-probability of all classes, or 0 where it was not asked for.
@@ -19,6 +20,11 @@ class Outcome(NamedTuple):
     log_own: Tensor
     correct: Tensor
     mean_log: Tensor
+
+    @classmethod
+    def joined(cls, outcomes: Sequence["Outcome"]) -> "Outcome":
+        """Return the outcomes of several groups of sizes as one."""
+        return cls(*(torch.cat(column) for column in zip(*outcomes, strict=True)))
 
 
 class Rows(NamedTuple):
@@ -43,8 +49,9 @@ class Rows(NamedTuple):
         )
 
     def outcome(self, classes: int) -> Outcome:
-        """Return the outcome once all classes are in."""
-        return Outcome(self.own - self.log_sum, self.own > self.rival, self.total / classes - self.log_sum)
+        """Return the outcome of this one size once all classes are in."""
+        log_own, mean_log = self.own - self.log_sum, self.total / classes - self.log_sum
+        return Outcome(log_own[None], (self.own > self.rival)[None], mean_log[None])
 
 
 class Target(NamedTuple):
@@ -60,25 +67,29 @@ class Target(NamedTuple):
         return cls(place[:, None], (place + chunk.start == label)[:, None])
 
 
-def errors_of(logits: Tensor, label: Tensor, smoothing: float, out: Tensor) -> Outcome:
-    """Write soft-max minus target, the derivative of the loss by the logits of all classes.
+def errors_of(logits: Iterable[Tensor], label: Tensor, smoothing: float, out: Tensor, exact: bool) -> Outcome:
+    """Write soft-max minus target, the derivative of each loss by the logits of all classes; out: (L, B, C).
 
     The label's probability less 1 is never above another's probability, so one look at the errors finds the
-    label's rival.
+    label's rival. exact: take the log-probabilities from the logits, which smoothing needs, and which stay
+    right where a probability lies below the smallest normal number.
     """
-    place = label[:, None]
-    torch.softmax(logits, 1, out=out)
-    own = out.gather(1, place)
-    out.scatter_(1, place, own - 1)
-    rival = out.amax(1, keepdim=True)
-    log_own, mean_log = own.log(), torch.zeros_like(own)
-    # Below the smallest normal number a probability has lost digits. A GPU would have to wait for the answer.
-    if smoothing or own.is_cuda or own.amin() < torch.finfo(own.dtype).tiny:
-        log_sum = logits.amax(1, keepdim=True) - torch.maximum(own, rival).log()
-        log_own, mean_log = logits.gather(1, place) - log_sum, logits.mean(1, keepdim=True) - log_sum
+    place = label.expand(len(out), -1)[..., None]
+    heights: list[tuple[Tensor, ...]] = []
+    for level, probabilities in zip(logits, out, strict=True):
+        torch.softmax(level, 1, out=probabilities)
+        if exact:
+            heights.append((level.gather(1, place[0])[:, 0], level.amax(1), level.mean(1)))
+    own = out.gather(2, place)
+    out.scatter_(2, place, own - 1)
+    own, rival = own[..., 0], out.amax(2)
     if smoothing:
-        out.scatter_(1, place, own - (1 - smoothing)).sub_(smoothing / logits.shape[1])
-    return Outcome(log_own[:, 0], (own > rival)[:, 0], mean_log[:, 0])
+        out.scatter_(2, place, (own - (1 - smoothing))[..., None]).sub_(smoothing / out.shape[2])
+    if not exact:
+        return Outcome(own.log(), own > rival, torch.zeros_like(own))
+    height, top, mean = (torch.stack(column) for column in zip(*heights, strict=True))
+    log_sum = top - torch.maximum(own, rival).log()
+    return Outcome(height - log_sum, own > rival, mean - log_sum)
 
 
 def rows_of(logits: Tensor, target: Target, out: Tensor) -> Rows:
