@@ -82,7 +82,8 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         "precision": cfg.trainer.precision,
         "weights": sha256(run.checkpoint),
     }
-    for split, (variant, part) in itertools.product(splits, method.variants().items()):
+    parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
+    for split, (variant, part) in itertools.product(splits, parts):
         label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
         views = "" if cfg.tta == "none" else cfg.tta
