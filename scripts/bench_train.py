@@ -114,11 +114,11 @@ def loader_ratio(rounds: int, make: Callable[[str], ImageData]) -> tuple[float, 
 class Trainee:
     """A method with its optimiser, ready to take steps."""
 
-    def __init__(self, method: type[MRL] | type[FF]) -> None:
+    def __init__(self, method: Callable[..., Method]) -> None:
         torch.manual_seed(0)
         backbone = TimmBackbone(arch="resnet18", name="resnet18", channels=3, size=SIZE)
-        made = method(backbone, CLASSES, method.__name__, None, None, None, 0.1)
-        self.method: Method = made.to(memory_format=torch.channels_last)
+        made = method(backbone, CLASSES, "bench", None, None, None, 0.1)
+        self.method = made.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.method.parameters(), lr=0.1, momentum=0.9, nesterov=True)
         self.autocast = best_precision("cpu") == "bf16-mixed"
 

@@ -20,10 +20,10 @@ from mrl_experiments.embeddings import create, is_complete, keep_classes, open_a
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
+from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, find_runs, identity, method_name
 from mrl_experiments.training.trainer import best_precision
 
-NATIVE = "native widths"  # labels networks inside a run that have a size of their own
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
 
@@ -82,7 +82,8 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         "precision": cfg.trainer.precision,
         "weights": sha256(run.checkpoint),
     }
-    for split, (variant, part) in itertools.product(splits, method.variants().items()):
+    parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
+    for split, (variant, part) in itertools.product(splits, parts):
         label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
         views = "" if cfg.tta == "none" else cfg.tta

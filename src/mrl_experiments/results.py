@@ -47,6 +47,7 @@ class ResultRow:
     label: str = ""
 
 
+NATIVE = "native widths"  # labels networks inside a run that have a size of their own
 COLUMNS = tuple(field.name for field in fields(ResultRow))
 OPTIONAL = {"label"}  # files written before there was this column are still read
 

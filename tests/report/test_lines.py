@@ -21,3 +21,14 @@ def test_reductions_and_probes_of_any_method_are_labelled():
     assert line("mrl_e_svd_head").label == "MRL-E, SVD of the head"
     assert line("mrl_probe").label == "MRL, linear probe"
     assert line("mrl_probe").light == line("mrl").light
+
+
+def test_slimmable_networks_are_named_with_the_protocol_of_their_rows():
+    assert line("slim").label == "Slim. Net, truncated"
+    assert line("slim:native widths").label == "Slim. Net, native widths"
+    assert line("slim:wide").label == "Slim. Net, truncated, wide"
+    assert line("slim_universal:wide native widths").label == "US-Net, wide native widths"
+    assert line("slim_svd:native widths").label == "Slim. Net, SVD, native widths"
+    probed = line("slim_probe:native widths")
+    assert (probed.label, probed.short) == ("Slim. Net, native widths, linear probe", "Slim., native, probe")
+    assert probed.light == line("slim:native widths").light != line("slim_probe").light

@@ -112,7 +112,10 @@ class Slim(NestedClassifier):
         return StepOutput(total, losses.flip(0), correct.flip(0), len(y))
 
     def step_widths(self) -> list[float]:
-        """Return the widths of one step, descending; universal: between the ends random ones."""
+        """Return the widths of one step, descending; universal: random ones between the ends.
+
+        Each process draws its own.
+        """
         smallest, largest = self.widths[0], self.widths[-1]
         if not self.universal:
             return list(reversed(self.widths))
@@ -136,9 +139,10 @@ class Slim(NestedClassifier):
             yield loss, hits
 
     def _classify(self, z: Tensor) -> Tensor:
-        linear = self.head.linear
-        with torch.autocast(z.device.type, enabled=False):  # half-precision logits would tie
-            return F.linear(z.float(), prefix(linear.weight, z.shape[-1]), linear.bias)
+        weight, bias = prefix(self.head.linear.weight, z.shape[-1]), self.head.linear.bias
+        exact = torch.promote_types(z.dtype, torch.float32)  # half-precision logits would tie
+        with torch.autocast(z.device.type, enabled=False):
+            return F.linear(z.to(exact), weight.to(exact), bias.to(exact))
 
     def validate(self, x: Inputs, y: Tensor) -> Tensor:
         """Return (L, 4) as every method does, each size by the width that has it; zeros before `finish`."""
@@ -222,8 +226,16 @@ def _check(
             f"loss.weights={list(weights)} has no meaning for loss.mode=universal, which draws its widths",
             expected="loss.weights=null",
         )
-    shown = f"loss.widths={list(widths)}"
-    valid = all(isinstance(width, int | float) and 0 < width <= 1 for width in widths)
-    ascending = all(low < high for low, high in itertools.pairwise(widths))
-    if not (valid and ascending and len(widths) > 1 and widths[-1] == 1):
-        raise UserError(shown, expected="at least two shares of the channels, ascending, the last 1.0")
+    shares = isinstance(widths, Sequence) and all(
+        isinstance(width, int | float) and 0 < width <= 1 for width in widths
+    )
+    if not (
+        shares
+        and len(widths) > 1
+        and widths[-1] == 1
+        and all(low < high for low, high in itertools.pairwise(widths))
+    ):
+        raise UserError(
+            f"loss.widths={widths}",
+            expected="a list of at least two shares of the channels, ascending, the last 1.0",
+        )

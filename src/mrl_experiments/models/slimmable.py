@@ -49,6 +49,7 @@ class SlimmableNet(nn.Module):
         self, net: nn.Module, shape: tuple[int, int, int], widths: Sequence[float], *, universal: bool
     ) -> None:
         super().__init__()
+        self.training = net.training
         _refuse_unsupported(net)
         self.active = ActiveWidth(widths, UNIVERSAL_MULTIPLE if universal else 1, _kept_together(net))
         self.net = net

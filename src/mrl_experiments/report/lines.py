@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from zlib import crc32
 
+from mrl_experiments.results import NATIVE
+
 # Okabe and Ito's palette, lightened for a dark ground: told apart with every kind of colour vision.
 OTHERS = (
     ("#8c564b", "#d3a89c"), ("#5f6b78", "#b7c2ce"), ("#637939", "#b5cf6b"), ("#a3344b", "#ef8f9f"),
@@ -40,12 +42,11 @@ KNOWN = {
         Line("ff_random", "Random features of FF", "X", "#7a6a58", "#bda98f", "FF, random"),
         Line("ff_random_probe", "Probe of random FF features", "X", "#7a6a58", "#bda98f", "Rand. LP"),
         Line("ff_jl", "JL of FF", "P", "#5b5ea6", "#9a9de0", "FF, JL"),
-        Line("slim", "Slim. Net", "p", "#3a8fb7", "#8fd0ee"),
-        Line("slim:native widths", "Slim. Net, native widths", "h", "#11767c", "#5cc4ca", "Slim., native"),
-        Line("slim_universal", "US-Net", "<", "#8c564b", "#d3a89c"),
-        Line(
-            "slim_universal:native widths", "US-Net, native widths", ">", "#637939", "#b5cf6b", "US, native"
-        ),
+        # The paper runs a slimmable network at full width and cuts its features off.
+        Line("slim", "Slim. Net, truncated", "p", "#3a8fb7", "#8fd0ee", "Slim. Net"),
+        Line(f"slim:{NATIVE}", f"Slim. Net, {NATIVE}", "h", "#11767c", "#5cc4ca", "Slim., native"),
+        Line("slim_universal", "US-Net, truncated", "<", "#8c564b", "#d3a89c", "US-Net"),
+        Line(f"slim_universal:{NATIVE}", f"US-Net, {NATIVE}", ">", "#637939", "#b5cf6b", "US, native"),
     )
 }
 VARIANTS = {  # of ablations, shown beside MRL
@@ -72,14 +73,18 @@ def line(key: str) -> Line:
     """Return the look of a line: its own, or for a method not named here one that follows from the name."""
     if key in KNOWN or key in VARIANTS:
         return (KNOWN | VARIANTS)[key]
-    if key.endswith(PROBE):
-        probed = line(key.removesuffix(PROBE))
-        return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="P")
     method, _, label = key.partition(LABEL)
+    if method.endswith(PROBE):
+        probed = line(labelled(method.removesuffix(PROBE), label))
+        short = probed.abbreviation and f"{probed.abbreviation}, probe"
+        return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="P", abbreviation=short)
     number = crc32(key.encode())
     light, dark = OTHERS[number % len(OTHERS)]
     marker = OTHER_MARKERS[number // len(OTHERS) % len(OTHER_MARKERS)]
-    name = f"{line(method).label}, {_value(label)}" if label else _label(key)
+    name = _label(key)
+    if label:
+        of_run = _label(method) if label.endswith(NATIVE) else line(method).label
+        name = f"{of_run}, {_value(label)}"
     return Line(key, name, marker, light, dark)
 
 
