@@ -111,6 +111,10 @@ def _rows(
     database = train if job.database == job.train else load(job.database) if job.database else None
     queries = [load(folder) for folder in job.queries]
     sizes = [evaluation_dims(split, dims) for split in queries]
+    for number, split in enumerate(queries):
+        if sizes[number]:  # what makes an interval of a share
+            count = Measurement(sizes[number][-1], "samples", float(len(split)))
+            yield _row(split, job.splits[number], count, evaluation, reduction)
     drawn: dict[int, list[ResultRow]] = defaultdict(list)
     for draw in range(reduce.draws):
         fitted = reduce.fit(train, draw)

@@ -1,5 +1,6 @@
 """The page, in a browser: it draws itself without a network, and answers to mouse and keyboard."""
 
+import csv
 import html
 import json
 import re
@@ -34,6 +35,7 @@ const figure = q("#figure02-kanji1k-val-resnet10t");
 const table = q("#table01-kanji1k-val-resnet10t");
 const legend = (name) => [...figure.querySelectorAll(".legend button")].find((b) => b.textContent === name);
 seen.cards = shown(".card");
+seen.claims = all("#claims tbody tr").map((row) => row.lastChild.innerText);
 seen.overflow = document.documentElement.scrollWidth - innerWidth;
 seen.lines = figure.querySelectorAll(".series path.line").length;
 seen.cell = table.querySelector("tbody td").innerText;
@@ -106,6 +108,9 @@ def test_the_page_draws_figures_and_tables_without_errors(seen, report):
         list((report / "figures").glob("*.png"))
     )
     assert seen["overflow"] <= 0
+    with (report / "tables" / "claims.csv").open(newline="") as file:
+        verdicts = [record["verdict"] for record in csv.DictReader(file)]
+    assert [text.partition(",")[0] for text in seen["claims"]] == verdicts
     assert seen["lines"] >= 10
 
 

@@ -26,9 +26,10 @@ def adaptive_retrieval(
     indexes: by name, an IndexSpec that lacks its dims and stages. shortlist: K of all pairs.
     lengths: further K, for the pair (lengths_dim, D). timed: queries of the timed batch.
 
-    mAP@k, P@k (hits / k) and top1 are means over at most `max_queries` queries. macs: multiply-adds a query.
-    latency_ms: per query in one batch with one thread, single_latency_ms: one query at a time, and both with
-    all threads. index_bytes: what the shortlist takes besides the vectors. build_seconds: with all threads.
+    mAP@k, P@k (hits / k) and top1 are means over `queries` queries, at most `max_queries`. macs:
+    multiply-adds a query. latency_ms: per query in one batch with one thread, single_latency_ms: one query
+    at a time, and both with all threads. index_bytes: what the shortlist takes besides the vectors.
+    build_seconds: with all threads.
     Source: Section 4.3.1, Tables 11, 12, 30 and 31, Figure 8 of the paper; IVF and codes: AdANNS (2023).
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)

@@ -66,6 +66,7 @@ class StagedSearch:
             f"mAP@{self.k}": float(ranking.average_precision(relevant, self.k).mean()),
             f"P@{self.k}": float(ranking.precision(relevant, self.k).mean()),
             "top1": float(ranking.hit(relevant, 1).mean()),
+            "queries": float(len(self.queries)),
             "macs": index.macs(self.queries[: self.timed], stages),
             **self._latencies(index, stages),
         }

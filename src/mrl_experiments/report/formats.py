@@ -76,7 +76,7 @@ def latex(grid: Grid) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escaped(caption(grid))}. {_escaped(_footnote(grid))}}}",
+        rf"\caption{{{escaped(caption(grid))}. {escaped(_footnote(grid))}}}",
         rf"\begin{{tabular}}{{{'l' * index}{'r' * (len(header) - index)}}}",
         r"\toprule",
         *_latex_rows([header]),
@@ -144,10 +144,11 @@ def _anomalies(grid: Grid) -> list[str]:
 
 
 def _latex_rows(rows: list[list[str]]) -> Iterator[str]:
-    return (" & ".join(_escaped(cell) for cell in row) + r" \\" for row in rows)
+    return (" & ".join(escaped(cell) for cell in row) + r" \\" for row in rows)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return text for LaTeX."""
     for plain, special in (
         ("_", r"\_"),
         ("%", r"\%"),

@@ -33,6 +33,8 @@ NAMED = {
     "build_seconds": Metric("build time", "s"),
     "index_bytes": Metric("index", "MB", 1e-6, 1),
     "classes": Metric("classes", digits=0),
+    "samples": Metric("samples", digits=0),
+    "queries": Metric("queries", digits=0),
     "class_gap": Metric("accuracy of a class, less that at full width", "points", 100),
     "dim": Metric("Representation size"),
 }

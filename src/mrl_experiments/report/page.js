@@ -1,6 +1,7 @@
 // The page: contents, filters, and putting it together.
 function contents() {
   const link = (item) => make("li", { "data-dataset": item.dataset, "data-model": item.model }, make("a", { href: "#" + slug(item.id) }, item.block));
+  find("#contents nav").append(make("ul", {}, make("li", {}, make("a", { href: "#claims" }, "The paper’s claims"))));
   for (const [title, items] of [["Figures", report.charts], ["Tables", report.tables]]) {
     const groups = Map.groupBy(items, (item) => item.title);
     const lists = [...groups].map(([name, group]) => make("div", { class: "group" }, make("h3", {}, name), make("ul", {}, ...group.map(link))));
@@ -23,7 +24,7 @@ function refresh() {
   else hidden.add("paper");
   document.body.classList.toggle("ours-only", hidden.has("paper"));
   // The second of two fixed columns stands beside the first.
-  for (const table of document.querySelectorAll("table")) table.style.setProperty("--first", find("th.key", table).getBoundingClientRect().width + "px");
+  for (const table of document.querySelectorAll("#tables table")) table.style.setProperty("--first", find("th.key", table).getBoundingClientRect().width + "px");
   for (const card of document.querySelectorAll("#figures .card:not([hidden])")) {
     draw(card);
     legend(card);
@@ -43,6 +44,7 @@ find("#paper").addEventListener("change", refresh);
 find("#filters").addEventListener("submit", (event) => event.preventDefault());
 find("#notes").hidden = !report.notes.length;
 find("#notes ul").append(...report.notes.map((note) => make("li", {}, note)));
+showClaims(report.claims);
 find("#figures .cards").append(...report.charts.map(figureCard));
 find("#tables").append(...report.tables.map(tableCard));
 find("#source").addEventListener("click", (event) => { if (event.target === find("#source")) find("#source").close(); });

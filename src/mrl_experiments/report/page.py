@@ -10,6 +10,8 @@ from typing import Any
 from mrl_experiments.files import atomic_path
 from mrl_experiments.paper import PaperRow
 from mrl_experiments.report.cells import Cell
+from mrl_experiments.report.claims.claim import Finding
+from mrl_experiments.report.claims.formats import HEADINGS, NOTE, counted, record
 from mrl_experiments.report.formats import axis, heading, shown
 from mrl_experiments.report.metrics import metric, written
 from mrl_experiments.report.pivot import Block, Grid
@@ -17,7 +19,7 @@ from mrl_experiments.report.series import Chart, Point, Series
 from mrl_experiments.results import ResultRow
 
 PARTS = Path(__file__).parent
-SCRIPTS = ("elements.js", "figures.js", "tables.js", "page.js")
+SCRIPTS = ("elements.js", "figures.js", "tables.js", "claims.js", "page.js")
 
 
 @dataclass
@@ -65,6 +67,7 @@ def command(row: ResultRow) -> str:
 
 def write_page(
     target: Path,
+    findings: Sequence[Finding],
     grids: Sequence[Grid],
     charts: Sequence[Chart],
     rows: Sequence[ResultRow],
@@ -78,6 +81,7 @@ def write_page(
         "summary": f"{len(rows):,} measurements of {runs_read} run{'s' if runs_read > 1 else ''},"
         " beside those of arXiv:2205.13147",
         "notes": notes,
+        "claims": _claims(findings),
         "charts": [_chart(chart) for chart in charts],
         "tables": [_table(grid, sources) for grid in grids],
         "sources": sources.listed,
@@ -102,6 +106,22 @@ def write_page(
 
 def _part(name: str) -> str:
     return (PARTS / name).read_text(encoding="utf-8")
+
+
+def _claims(findings: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "counted": counted(findings),
+        "note": NOTE,
+        "headings": HEADINGS,
+        "rows": [
+            {
+                "cells": record(finding),
+                "verdict": finding.verdict,
+                **(_place(finding.block) if finding.block else {}),
+            }
+            for finding in findings
+        ],
+    }
 
 
 def _place(block: Block) -> dict[str, str]:

@@ -8,6 +8,9 @@ from mrl_experiments.files import atomic_path
 from mrl_experiments.paper import published
 from mrl_experiments.report.all_figures import FIGURES
 from mrl_experiments.report.all_tables import TABLES
+from mrl_experiments.report.claims import formats as claim_formats
+from mrl_experiments.report.claims.all_claims import CLAIMS
+from mrl_experiments.report.claims.claim import Finding, judge
 from mrl_experiments.report.entries import Entry, entries, find_rows
 from mrl_experiments.report.formats import comma_separated, latex, markdown
 from mrl_experiments.report.page import write_page
@@ -18,10 +21,13 @@ from mrl_experiments.report.views import View
 from mrl_experiments.results import ResultRow
 
 WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
+CLAIM_WRITERS = {
+    ".md": claim_formats.markdown, ".csv": claim_formats.comma_separated, ".tex": claim_formats.latex,
+}  # fmt: skip
 
 
 def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Counterparts) -> list[str]:
-    """Write tables, figures and index.html for all rows that match the patterns; return what to warn of.
+    """Write tables, claims, figures and index.html for all rows that match; return what to warn of.
 
     runs: the folder of the runs, for links. counterparts: by our data set, the paper's data set and its
     names of our splits, or the one of ours that it is part of.
@@ -37,8 +43,12 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
     _keep_only(out / "tables", [path for grid in tables for path in _write_table(grid, out / "tables")])
     _keep_only(out / "figures", [path for chart in figures for path in draw(chart, out / "figures")])
     _write_summary(tables, out / "tables.md")
+    findings = judge(
+        CLAIMS, ours, {table: entries(published) for table, published in paper.items()}, counterparts
+    )
+    _write_claims(findings, out / "tables")
     warnings = repeated_seeds(tables)
-    write_page(out / "index.html", tables, figures, found, warnings, runs)
+    write_page(out / "index.html", findings, tables, figures, found, warnings, runs)
     return warnings
 
 
@@ -74,6 +84,12 @@ def _write_table(grid: Grid, folder: Path) -> list[Path]:
         with atomic_path(written[-1]) as path:
             path.write_text(form(grid), encoding="utf-8")
     return written
+
+
+def _write_claims(findings: Sequence[Finding], folder: Path) -> None:
+    for suffix, form in CLAIM_WRITERS.items():
+        with atomic_path(folder / f"claims{suffix}") as path:
+            path.write_text(form(findings), encoding="utf-8")
 
 
 def _keep_only(folder: Path, written: Sequence[Path]) -> None:

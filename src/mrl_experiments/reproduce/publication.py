@@ -18,7 +18,7 @@ PACKAGES = ("torch", "timm", "pytorch-lightning", "faiss-cpu", "scikit-learn")
 
 
 def publish(plan: Sequence[Chain], root: Path, out: Path, command: str) -> list[str]:
-    """Write rows/, tables.md, figures/*.png and README.md to `out`; return what the report warns of.
+    """Write rows/, tables.md, claims.*, figures/*.png and README.md to `out`; return the report's warnings.
 
     The whole report, with its page, goes to `root`/report.
     """
@@ -33,7 +33,8 @@ def publish(plan: Sequence[Chain], root: Path, out: Path, command: str) -> list[
     warnings = write_report([f"{out}/rows/*.csv"], root / "report", root / "runs", counterparts)
     for picture in (root / "report" / "figures").glob("*.png"):
         shutil.copy(picture, out / "figures")
-    shutil.copy(root / "report" / "tables.md", out)
+    for part in ("tables.md", "tables/claims.md", "tables/claims.csv"):
+        shutil.copy(root / "report" / part, out)
     (out / "README.md").write_text(_described(command), encoding="utf-8")
     return warnings
 
@@ -43,7 +44,7 @@ def _described(command: str) -> str:
     return (
         f"Made by `{command}`, finished on {datetime.now(UTC).date()}: Python {platform.python_version()},"
         f" {versions}; {os.cpu_count()} cores ({platform.machine()}).\n\n"
-        "[tables.md](tables.md) shows our values beside the paper's, `figures/` the same as curves;"
-        " `rows/` holds the result rows of each run."
+        "[claims.md](claims.md) tells which of the paper's claims hold here, [tables.md](tables.md) shows our"
+        " values beside the paper's, `figures/` the same as curves; `rows/` holds the rows of each run."
         ' `python report.py rows=["<this folder>/rows/*.csv"]` makes the page from them.\n'
     )

@@ -1,0 +1,122 @@
+"""Findings as Markdown, CSV and LaTeX, and as what the page shows."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from mrl_experiments.report.claims.claim import HELD, NOT_HELD, UNTESTABLE, Claim, Finding
+from mrl_experiments.report.claims.estimates import Estimate
+from mrl_experiments.report.formats import escaped
+from mrl_experiments.report.metrics import MISSING
+
+HEADINGS = ("Claim of the paper", "Source", "Test", "On", "Ours", "95 % interval", "Paper", "Verdict")
+WIDTHS = (4.2, 2.2, 3.6, 2.4, 2.4, 2.4, 2.4, 2)  # in LaTeX, cm
+NOTE = (
+    "Verdicts go by the figure. The interval is that of the size found, over seeds (Student's t), or for one"
+    " seed over samples (binomial) or random splits; – where neither is known. Paper: the same test of its"
+    " printed values."
+)
+UNITS = {"points": "points", "x": "times"}
+
+
+def record(finding: Finding) -> tuple[str, ...]:
+    """Return a finding as text, one part a heading."""
+    claim = finding.claim
+    if claim.test is None:
+        parts = [MISSING, MISSING, finding.reason, MISSING, MISSING]
+    elif finding.block is None or finding.ours is None:
+        parts = [test(claim), MISSING, finding.reason, MISSING, MISSING]
+    else:
+        parts = [
+            test(claim),
+            finding.block.title,
+            estimate(claim, finding.ours),
+            interval(claim, finding.ours),
+            estimate(claim, finding.paper),
+        ]
+    return (claim.title, claim.source, *parts, verdict(finding))
+
+
+def test(claim: Claim) -> str:
+    """Say what is compared with what."""
+    return f"{claim.figure}: {'at most' if claim.at_most else 'at least'} {claim.bound:g} {UNITS[claim.unit]}"
+
+
+def estimate(claim: Claim, found: Estimate | None) -> str:
+    """Write a figure and where it was found."""
+    return MISSING if found is None else f"{_number(claim, found.value)} ({found.where})"
+
+
+def interval(claim: Claim, found: Estimate) -> str:
+    """Write an interval and what it is over."""
+    if found.interval is None:
+        return MISSING
+    low, high = (_number(claim, end) for end in (found.interval.low, found.interval.high))
+    return f"{low} to {high} ({found.interval.over})"
+
+
+def verdict(finding: Finding) -> str:
+    """Write the verdict, and whether the interval leaves it open."""
+    return f"{finding.verdict}, but the interval has the bound" if finding.clear is False else finding.verdict
+
+
+def counted(findings: Sequence[Finding]) -> str:
+    """Count the verdicts in a sentence."""
+    verdicts = [finding.verdict for finding in findings]
+    return ", ".join(f"{verdicts.count(name)} {name}" for name in (HELD, NOT_HELD, UNTESTABLE))
+
+
+def markdown(findings: Sequence[Finding]) -> str:
+    """Return the findings as a Markdown table."""
+    rows = [HEADINGS, ["---"] * len(HEADINGS), *map(record, findings)]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"**The paper's claims: {counted(findings)}**\n\n{lines}\n\n{NOTE}\n"
+
+
+def comma_separated(findings: Sequence[Finding]) -> str:
+    """Return the findings as CSV: numbers in the claim's unit, nothing where missing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["name", "claim", "source", "test", "unit", "bound", "dataset", "split", "model", "setting", "ours",
+         "where", "low", "high", "over", "paper", "verdict", "clear", "reason"]
+    )  # fmt: skip
+    for finding in findings:
+        claim, block, ours = finding.claim, finding.block, finding.ours
+        place = [block.dataset, block.split, block.model, block.setting] if block else [""] * 4
+        found = [_exact(claim, ours.value), ours.where] if ours else [""] * 2
+        ends = ours.interval if ours else None
+        bounds = [_exact(claim, ends.low), _exact(claim, ends.high), ends.over] if ends else [""] * 3
+        paper = _exact(claim, finding.paper.value) if finding.paper else ""
+        clear = "" if finding.clear is None else str(finding.clear).lower()
+        described = [claim.name, claim.title, claim.source, claim.figure, claim.unit, f"{claim.bound:g}"]
+        writer.writerow([*described, *place, *found, *bounds, paper, finding.verdict, clear, finding.reason])
+    return text.getvalue()
+
+
+def latex(findings: Sequence[Finding]) -> str:
+    """Return the findings as a LaTeX table for the packages booktabs and longtable."""
+    columns = "".join(rf">{{\raggedright\arraybackslash}}p{{{width}cm}}" for width in WIDTHS)
+    body = [" & ".join(map(escaped, row)) + r" \\" for row in (HEADINGS, *map(record, findings))]
+    return "\n".join(
+        [
+            rf"\begin{{longtable}}{{{columns}}}",
+            rf"\caption{{The paper's claims. {escaped(NOTE)}}} \\",
+            r"\toprule",
+            body[0],
+            r"\midrule",
+            *body[1:],
+            r"\bottomrule",
+            r"\end{longtable}",
+            "",
+        ]
+    )
+
+
+def _number(claim: Claim, value: float) -> str:
+    scaled = value * claim.scale
+    return f"{scaled:+.2f}" if claim.unit == "points" else f"{scaled:.3g}"
+
+
+def _exact(claim: Claim, value: float) -> str:
+    return f"{value * claim.scale:.6g}"

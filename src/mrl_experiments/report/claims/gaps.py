@@ -1,0 +1,97 @@
+"""Tests that compare accuracies: the difference of two lines, at the size where it is least or most."""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import log2
+from statistics import fmean
+
+from mrl_experiments.report.claims.case import Case, Values
+from mrl_experiments.report.claims.estimates import Estimate
+from mrl_experiments.report.entries import Value
+
+Test = Callable[[Case], Estimate | None]
+Sizes = Callable[[int, int], bool]  # whether a size counts, given the largest
+
+
+def every(dim: int, largest: int) -> bool:
+    """Take all sizes."""
+    return True
+
+
+def small(dim: int, largest: int) -> bool:
+    """Take the sizes up to a sixteenth of the largest: 8 to 128 of 2,048, 8 to 32 of 512."""
+    return 16 * dim <= largest
+
+
+def from_32(dim: int, largest: int) -> bool:
+    """Take the sizes from 32 on."""
+    return dim >= 32
+
+
+def worst(ours: str, theirs: Sequence[str], metric: str = "top1", sizes: Sizes = every) -> Test:
+    """Test a line against the best of others, at the size where it does worst."""
+    return lambda case: _least(_gaps(case, ours, theirs, metric, sizes))
+
+
+def best(ours: str, theirs: Sequence[str], metric: str = "top1", sizes: Sizes = every) -> Test:
+    """Test a line against the best of others, at the size where it does best."""
+    return lambda case: _most(_gaps(case, ours, theirs, metric, sizes))
+
+
+def smooth(case: Case) -> Estimate | None:
+    """Test each untrained size against the line between its trained neighbours over log size."""
+    values = case.by_dim("mrl", "top1")
+    between = {entry.row.dim for entry in case.select("mrl", "top1") if entry.interpolated}
+    trained = [dim for dim in values if dim not in between]
+    gaps = []
+    for dim in between:
+        below, above = [d for d in trained if d < dim], [d for d in trained if d > dim]
+        if below and above:
+            low, high = below[-1], above[0]
+            share = log2(dim / low) / log2(high / low)
+            expected = {
+                place: (1 - share) * value + share * values[high][place]
+                for place, value in values[low].items()
+                if place in values[high]
+            }
+            gaps.append(case.difference(values[dim], expected, f"{dim} dims"))
+    return _least(gaps)
+
+
+def funnel(case: Case) -> Estimate | None:
+    """Test funnels against one re-rank at full width from the same size, where they cost less."""
+    staged: dict[str, Value] = {"index": "flat", "shortlist": 200, "evaluation": "funnel"}
+    single: dict[str, Value] = {**staged, "evaluation": "adaptive_retrieval"}
+    reranks = [int(entry.settings["rerank"]) for entry in case.select("mrl", "mAP@10", **single)]
+    single["rerank"] = max(reranks, default=0)
+    ours, theirs = (case.by_dim("mrl", "mAP@10", **of) for of in (staged, single))
+    our_cost, their_cost = (case.by_dim("mrl", "MFLOPs", **of) for of in (staged, single))
+    cheaper = [
+        dim
+        for dim in ours
+        if dim in theirs and _mean(our_cost.get(dim)) <= _mean(their_cost.get(dim)) < float("inf")
+    ]
+    return _least(case.difference(ours[dim], theirs[dim], f"from {dim} dims") for dim in cheaper)
+
+
+def _gaps(case: Case, ours: str, theirs: Sequence[str], metric: str, sizes: Sizes) -> list[Estimate | None]:
+    mine = case.by_dim(ours, metric)
+    others = [case.by_dim(line, metric) for line in theirs]
+    largest = max(mine, default=0)
+    gaps = []
+    for dim in (dim for dim in mine if sizes(dim, largest)):
+        there = [values[dim] for values in others if dim in values]
+        if there:
+            gaps.append(case.difference(mine[dim], max(there, key=_mean), f"{dim} dims"))
+    return gaps
+
+
+def _mean(values: Values | None) -> float:
+    return fmean(values.values()) if values else float("inf")
+
+
+def _least(found: Iterable[Estimate | None]) -> Estimate | None:
+    return min((e for e in found if e), key=lambda estimate: estimate.value, default=None)
+
+
+def _most(found: Iterable[Estimate | None]) -> Estimate | None:
+    return max((e for e in found if e), key=lambda estimate: estimate.value, default=None)
