@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mrl_experiments.build import construct, load_method
+from mrl_experiments.build import check_data, construct, load_method
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
@@ -70,7 +70,10 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
             f"splits={splits}: {data.name} has no {', '.join(unknown)}",
             expected=f"some of {', '.join(data.splits)}",
         )
+    if cfg.tta not in data.views:
+        raise UserError(f"tta={cfg.tta}: {data.name} has no such views", expected=", ".join(data.views))
     method = load_method(run).to(fabric.device)
+    check_data(run, data)
     meta = {
         "run": run.name,
         "method": method_name(config),

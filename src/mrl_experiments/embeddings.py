@@ -17,6 +17,7 @@ from mrl_experiments.nesting import prefix
 
 FEATURES, LABELS, HEADS, META = "features.npy", "labels.npy", "heads.safetensors", "meta.json"
 CLASSES = "classes.json"
+TEXT = "_text"  # ends the name of a split that holds the texts of another's images
 VERSION = 1
 
 

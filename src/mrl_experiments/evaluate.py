@@ -11,7 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from mrl_experiments.build import construct
-from mrl_experiments.embeddings import META, Embeddings, load
+from mrl_experiments.embeddings import META, TEXT, Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.files import read_json
@@ -20,6 +20,7 @@ from mrl_experiments.results import Measurement, ResultRow, read_rows, write_row
 from mrl_experiments.runs import Run, find_runs
 
 DATABASES = ("database", "train")  # splits to search in, the first that is there
+EACH = "*"  # in the name of a database: the queries' split
 Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
 
 
@@ -44,14 +45,15 @@ class Reduction(Protocol):
 class Job:
     """The embeddings that one run's evaluation reads, as folders.
 
-    splits: what rows call the queries. narrow: the same of each narrower network inside the run.
+    splits: what rows call the queries. databases: what each of them is searched in, or None.
+    narrow: the same of each narrower network inside the run.
     """
 
     run: Run
     dataset: str
     splits: tuple[str, ...]
     queries: tuple[Path, ...]
-    database: Path | None
+    databases: tuple[Path | None, ...]
     train: Path | None
     narrow: tuple["Job", ...] = ()
 
@@ -107,9 +109,9 @@ def _rows(
     evaluation: str,
     reduction: str,
 ) -> Iterator[ResultRow]:
-    train = load(job.train) if job.train else None
-    database = train if job.database == job.train else load(job.database) if job.database else None
-    queries = [load(folder) for folder in job.queries]
+    loaded = {folder: load(folder) for folder in {*job.queries, *job.databases, job.train} if folder}
+    train = loaded[job.train] if job.train else None
+    queries = [loaded[folder] for folder in job.queries]
     sizes = [evaluation_dims(split, dims) for split in queries]
     for number, split in enumerate(queries):
         if sizes[number]:  # what makes an interval of a share
@@ -118,12 +120,13 @@ def _rows(
     drawn: dict[int, list[ResultRow]] = defaultdict(list)
     for draw in range(reduce.draws):
         fitted = reduce.fit(train, draw)
-        reduced_database = fitted.apply(database) if database else None
+        databases = {folder: fitted.apply(loaded[folder]) for folder in {*job.databases} if folder}
         for number, split in enumerate(queries):
             if not sizes[number]:
                 continue
-            name = job.splits[number]
-            for measurement in measure(fitted.apply(split), reduced_database, sizes[number]):
+            name, folder = job.splits[number], job.databases[number]
+            database = databases[folder] if folder else None
+            for measurement in measure(fitted.apply(split), database, sizes[number]):
                 row = _row(split, name, measurement, evaluation, reduction)
                 drawn[number].append(row if reduce.draws == 1 else _of_draw(row, draw))
                 yield drawn[number][-1]
@@ -196,7 +199,7 @@ def _jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
         files = import_run(cfg)
         train = files.train if needs_train else None
         split = files.queries.name
-        yield Job(files.run, files.dataset, (split,), (files.queries,), files.database, train)
+        yield Job(files.run, files.dataset, (split,), (files.queries,), (files.database,), train)
     else:
         yield from (_job(cfg, run, needs_train) for run in find_runs(Path(cfg.root), cfg.run))
 
@@ -206,7 +209,7 @@ def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
     home = str(run.config.data.name)
     dataset = str(cfg.data.name) if cfg.get("data") else home
     splits = _splits(run, dataset, cfg.variant)
-    wanted = cfg.queries or [split for split in splits if split not in DATABASES]
+    wanted = cfg.queries or [split for split in splits if split not in DATABASES and not split.endswith(TEXT)]
     if not wanted:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset} besides {splits}",
@@ -214,6 +217,7 @@ def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
             remedy=f"python embed.py run={run.name} data={dataset}, or queries=[{splits[0]}]",
         )
     other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
+    databases = [database.replace(EACH, split) for split in wanted]
 
     def part(variant: str, narrow: tuple[Job, ...] = ()) -> Job:
         return Job(
@@ -221,7 +225,7 @@ def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
             dataset,
             tuple(run.embeddings(dataset, split, cfg.variant).name for split in wanted),
             tuple(_folder(run, dataset, split, variant) for split in wanted),
-            _folder(run, other or dataset, database, variant) if database else None,
+            tuple(_folder(run, other or dataset, name, variant) if name else None for name in databases),
             _folder(run, home, "train", variant) if needs_train else None,
             narrow,
         )

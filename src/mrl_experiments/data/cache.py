@@ -123,7 +123,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     if not console.is_terminal:
-        print(f"{title}: {total:,} images", flush=True)
+        print(f"{title}: {total:,}", flush=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.update(task, advance=count)

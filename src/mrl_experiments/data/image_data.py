@@ -32,6 +32,8 @@ class ImageData(pl.LightningDataModule):
     betons: {split: path} of ready .beton files instead of the cache.
     """
 
+    views: tuple[str, ...] = ("none", "flip")  # ways to look at a sample: embed.py's tta
+
     def __init__(
         self,
         *,

@@ -9,9 +9,8 @@ from mrl_experiments.data.image_data import ImageData
 from mrl_experiments.data.loaders import Batch, EvalLoader, Run
 from mrl_experiments.data.order import Batches
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.embeddings import TEXT
 from mrl_experiments.errors import UserError
-
-TEXT = "_text"  # ends the name of the split that holds the texts of another
 
 
 class ImageTextData(ImageData):
@@ -88,6 +87,10 @@ class ImageTextData(ImageData):
                 expected=f"{theirs.identity}, not {self.tokenizer.identity}",
                 remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
             )
+
+    def class_facts(self, split: str) -> dict[str, list[Any]]:
+        """Return what is known of the classes; of texts, what is known of their images' classes."""
+        return super().class_facts(split.removesuffix(TEXT))
 
     def prepare(self, split: str) -> None:
         """Write the images of a split into the cache unless they are there."""

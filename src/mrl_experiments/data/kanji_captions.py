@@ -60,9 +60,5 @@ class KanjiCaptions(Kanji):
         return Glyphs(text, tuple(self.faces[split]), self.perturbation[split], split, self.seed, shown.start)
 
     def manifest(self, split: str) -> dict[str, Any]:
-        """Return characters, captions and faces; sample i shows character i % C of those in face i // C."""
-        shown = self.labels(split)
-        whole = super().manifest(split)
-        own = {name: [whole[name][label] for label in shown] for name in ("classes", "characters")}
-        captions = [self.captions[label] for label in shown]
-        return {**whole, **own, "first_label": shown.start, "captions": captions}
+        """Return characters, captions and faces; sample i shows character i % C of `shown` in face i // C."""
+        return {**super().manifest(split), "shown": [*self.labels(split)], "captions": self.captions}

@@ -72,6 +72,12 @@ def inverse_norms(vectors: Tensor, dims: Sequence[int]) -> dict[int, Tensor]:
     return norms
 
 
+def unit_prefixes(vectors: Array, dim: int) -> Array:
+    """Return the first `dim` features of vectors (N, D), each row of norm 1; zeros stay zeros."""
+    short = torch.from_numpy(np.array(prefix(vectors, dim)))
+    return (short * inverse_norms(short, [dim])[dim][:, None]).numpy()
+
+
 class _Search:
     """The running result of a search: for each size a heap of the nearest found so far, for every query.
 
@@ -152,11 +158,6 @@ def _use_one_thread() -> None:
 def _nearest_on_gpu(queries: Array, database: Array, dim: int, k: int) -> Neighbours:
     resources, metric = faiss.StandardGpuResources(), faiss.METRIC_INNER_PRODUCT
     similarities, positions = faiss.knn_gpu(
-        resources, _units(queries, dim), _units(database, dim), k, metric=metric
+        resources, unit_prefixes(queries, dim), unit_prefixes(database, dim), k, metric=metric
     )
     return _order_equals(-similarities, similarities, positions)
-
-
-def _units(vectors: Array, dim: int) -> Array:
-    short = torch.from_numpy(np.array(prefix(vectors, dim)))
-    return (short * inverse_norms(short, [dim])[dim][:, None]).numpy()

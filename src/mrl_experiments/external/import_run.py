@@ -39,7 +39,8 @@ def import_run(cfg: DictConfig) -> Imported:
     Raises UserError for files that do not fit each other, values that are no embeddings, or names in use.
     """
     files = {cfg.names.split: Path(cfg.embeddings)}
-    files |= {option: Path(cfg[option]) for option in OTHERS if cfg[option]}
+    # What an evaluation itself names as its database, such as *_text, is a split of a run and no file.
+    files |= {option: Path(cfg[option]) for option in OTHERS if cfg[option] and "*" not in str(cfg[option])}
     if "database" not in files:
         raise UserError(
             f"embeddings={cfg.embeddings} needs something to search in, and database= is not given",

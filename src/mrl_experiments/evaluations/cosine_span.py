@@ -1,0 +1,68 @@
+"""How far apart a space holds what belongs together and what does not: mean cosines of pairs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.class_means import class_sums
+from mrl_experiments.evaluations.kept_neighbours import labelled
+from mrl_experiments.evaluations.neighbours import unit_prefixes
+from mrl_experiments.results import Measurement
+
+POSITIVE = "positive_text_to_image"
+TEXT_IMAGE, IMAGES, TEXTS = "random_text_to_image", "random_image_to_image", "random_text_to_text"
+
+
+def cosine_span(
+    queries: Embeddings, database: Embeddings | None, dims: Sequence[int]
+) -> Iterator[Measurement]:
+    """Yield mean cosines of pairs at each size, on unit-norm prefixes (Table 6).
+
+    queries: images. database: texts. cosine: the mean over all such pairs, none is drawn. Pairs are positive
+    where a text and an image have one label. The others, of a text and an image, two images, or two texts,
+    have different labels. Raises UserError without texts, when an image has none, or with a single label.
+    """
+    texts = labelled(queries, database)
+    shared_width([queries, texts])
+    classes, places = np.unique(texts.labels, return_inverse=True)
+    if len(classes) < 2:
+        raise UserError("all images and texts have one label", expected="at least two, to compare them")
+    own = np.searchsorted(classes, queries.labels)
+    for dim in dims:
+        image = _Side.of(queries, own, len(classes), dim)
+        text = _Side.of(texts, places, len(classes), dim)
+        means = {
+            POSITIVE: image.mean_cosine_within(text),
+            TEXT_IMAGE: image.mean_cosine_between(text),
+            IMAGES: image.mean_cosine_between(image),
+            TEXTS: text.mean_cosine_between(text),
+        }
+        for pairs, value in means.items():
+            yield Measurement(dim, "cosine", value, f"pairs={pairs}")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Sums of unit vectors (C, d) by label and their counts (C,): the mean of products is that of sums."""
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, places: NDArray[np.int64], classes: int, dim: int) -> "_Side":
+        counts = np.bincount(places, minlength=classes).astype(np.float64)
+        return cls(class_sums(unit_prefixes(embeddings.features, dim), places, classes), counts)
+
+    def mean_cosine_within(self, other: "_Side") -> float:
+        """Return the mean over pairs of one label."""
+        return float((self.sums * other.sums).sum() / (self.counts @ other.counts))
+
+    def mean_cosine_between(self, other: "_Side") -> float:
+        """Return the mean over pairs of different labels."""
+        everywhere = self.sums.sum(axis=0) @ other.sums.sum(axis=0) - (self.sums * other.sums).sum()
+        pairs = self.counts.sum() * other.counts.sum() - self.counts @ other.counts
+        return float(everywhere / pairs)

@@ -1,0 +1,36 @@
+"""Retrieval between images and texts, both ways."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.evaluations import ranking
+from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.results import Measurement
+
+
+def cross_modal(
+    queries: Embeddings, database: Embeddings | None, dims: Sequence[int], *, k: Sequence[int]
+) -> Iterator[Measurement]:
+    """Yield recall@k of exact search on unit-norm prefixes, from images to texts and from texts to images.
+
+    queries: N images. database: T texts. An image and a text belong together when their labels are equal, be
+    there several texts of one label, several images, or both.
+
+    recall@k, direction=image_to_text: images with any of their texts among the first k of all texts / N.
+    recall@k, direction=text_to_image: texts with any of their images among the first k of all images / T',
+    the texts of which there is an image. Of equally near ones the earlier leads.
+    Raises UserError without texts, when an image has none, and when k exceeds the number of either.
+    """
+    texts = labelled(queries, database)
+    shown = np.isin(texts.labels, queries.labels)
+    for direction, asked, searched, counted in (
+        ("image_to_text", queries, texts, np.ones(len(queries), bool)),
+        ("text_to_image", texts, queries, shown),
+    ):
+        for dim, found in neighbours(asked, searched, dims, max(k)).items():
+            own = searched.labels[found.positions] == asked.labels[:, None]
+            for count in k:
+                recall = float(ranking.hit(own[counted], count).mean())
+                yield Measurement(dim, f"recall@{count}", recall, f"direction={direction}")

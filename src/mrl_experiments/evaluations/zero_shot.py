@@ -1,0 +1,48 @@
+"""Zero-shot classification: a class is what its texts have in common."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.evaluations.class_means import class_sums
+from mrl_experiments.evaluations.kept_neighbours import labelled
+from mrl_experiments.evaluations.linear import rank_of_own
+from mrl_experiments.evaluations.neighbours import unit_prefixes
+from mrl_experiments.results import Measurement
+
+BLOCK = 8192  # images compared with all classes at a time
+
+
+def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[int]) -> Iterator[Measurement]:
+    """Yield how often the nearest class of an image is its own (Table 18; Radford et al., 2021, Section 3.1).
+
+    queries: images. database: texts of the classes, one or several each. At each size a class is the mean of
+    the unit-norm prefixes of its texts, normalised again, and near is what has a large cosine. Classes are
+    all that have a text.
+
+    top1, top5: images whose class is among the 1, 5 nearest / N; of equally near classes the lower leads.
+    classes: how many there are. Raises UserError without texts, or when an image's class has none.
+    """
+    texts = labelled(queries, database)
+    shared_width([queries, texts])
+    classes, places = np.unique(texts.labels, return_inverse=True)
+    labels = np.searchsorted(classes, queries.labels)
+    for dim in dims:
+        means = _class_means(texts, places, len(classes), dim)
+        hits = np.zeros(2)
+        for start in range(0, len(queries), BLOCK):
+            rows = slice(start, start + BLOCK)
+            images = unit_prefixes(queries.features[rows], dim)
+            rank = rank_of_own(images @ means.T, labels[rows])
+            hits += ((rank < 1).sum(), (rank < 5).sum())
+        for metric, value in zip(("top1", "top5"), hits / len(queries), strict=True):
+            yield Measurement(dim, metric, float(value))
+        yield Measurement(dim, "classes", len(classes))
+
+
+def _class_means(texts: Embeddings, places: NDArray[np.int64], count: int, dim: int) -> NDArray[np.float32]:
+    """Return (C, dim): of each class the mean of its texts' unit-norm prefixes, normalised."""
+    sums = class_sums(unit_prefixes(texts.features, dim), places, count)
+    return unit_prefixes(sums.astype(np.float32), dim)
