@@ -18,6 +18,7 @@ PROGRAM = {
     "command",
     "embed",
     "evaluate",
+    "evaluation_jobs",
     "export",
     "external",
     "reproduce",

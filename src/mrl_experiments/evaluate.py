@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,16 +11,12 @@ import numpy as np
 from omegaconf import DictConfig
 
 from mrl_experiments.build import construct
-from mrl_experiments.embeddings import META, TEXT, Embeddings, load
+from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
-from mrl_experiments.external.import_run import import_run
-from mrl_experiments.files import read_json
+from mrl_experiments.evaluation_jobs import Job, find_jobs
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
-from mrl_experiments.runs import Run, find_runs
 
-DATABASES = ("database", "train")  # splits to search in, the first that is there
-EACH = "*"  # in the name of a database: the queries' split
 Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
 
 
@@ -41,23 +37,6 @@ class Reduction(Protocol):
         """Return the fitted map; `train` is None only where `needs_train` is false."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """The embeddings that one run's evaluation reads, as folders.
-
-    splits: what rows call the queries. databases: what each of them is searched in, or None.
-    narrow: the same of each narrower network inside the run.
-    """
-
-    run: Run
-    dataset: str
-    splits: tuple[str, ...]
-    queries: tuple[Path, ...]
-    databases: tuple[Path | None, ...]
-    train: Path | None
-    narrow: tuple["Job", ...] = ()
-
-
 def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     """Evaluate each run that matches, or files, and replace result rows; all folders are looked up first.
 
@@ -65,7 +44,7 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
-    jobs = list(_jobs(cfg, reduce.needs_train))
+    jobs = list(find_jobs(cfg, reduce.needs_train))
     for job in jobs:
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
         narrow = [
@@ -183,89 +162,3 @@ def _rows_of_other_splits(path: Path, new: Sequence[ResultRow]) -> list[ResultRo
         return []
     replaced = {row.split for row in new}
     return [row for row in read_rows(path) if row.split not in replaced]
-
-
-def _jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
-    if bool(cfg.run) == bool(cfg.embeddings):
-        raise UserError(
-            "both run= and embeddings= are given" if cfg.run else "there is nothing to evaluate",
-            expected="either run=<name or glob of runs>, or embeddings=<file> database=<file>",
-        )
-    unused = ("data", "queries", "variant") if cfg.embeddings else ("train",)
-    if given := [f"{option}={cfg[option]}" for option in unused if cfg.get(option)]:
-        way = "embeddings=" if cfg.embeddings else "run="
-        raise UserError(f"{given[0]} has no meaning with {way}")
-    if cfg.embeddings:
-        files = import_run(cfg)
-        train = files.train if needs_train else None
-        split = files.queries.name
-        yield Job(files.run, files.dataset, (split,), (files.queries,), (files.database,), train)
-    else:
-        yield from (_job(cfg, run, needs_train) for run in find_runs(Path(cfg.root), cfg.run))
-
-
-def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
-    """Find the folders of one run. Raises UserError that lists what there is."""
-    home = str(run.config.data.name)
-    dataset = str(cfg.data.name) if cfg.get("data") else home
-    splits = _splits(run, dataset, cfg.variant)
-    wanted = cfg.queries or [split for split in splits if split not in DATABASES and not split.endswith(TEXT)]
-    if not wanted:
-        raise UserError(
-            f"run {run.name} has no embeddings of {dataset} besides {splits}",
-            expected="a split of queries",
-            remedy=f"python embed.py run={run.name} data={dataset}, or queries=[{splits[0]}]",
-        )
-    other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
-    databases = [database.replace(EACH, split) for split in wanted]
-
-    def part(variant: str, narrow: tuple[Job, ...] = ()) -> Job:
-        return Job(
-            run,
-            dataset,
-            tuple(run.embeddings(dataset, split, cfg.variant).name for split in wanted),
-            tuple(_folder(run, dataset, split, variant) for split in wanted),
-            tuple(_folder(run, other or dataset, name, variant) if name else None for name in databases),
-            _folder(run, home, "train", variant) if needs_train else None,
-            narrow,
-        )
-
-    return part(cfg.variant, tuple(map(part, _narrow_variants(run, dataset, cfg.variant))))
-
-
-def _narrow_variants(run: Run, dataset: str, variant: str) -> list[str]:
-    """Return the variants that are narrower networks inside the run, seen from the same views."""
-    found = set()
-    for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}"):
-        meta = read_json(path)
-        if meta.get("variant") and meta["tta"] == (variant or "none"):
-            found.add(path.parent.name.partition("@")[2])
-    return sorted(found)
-
-
-def _default_database(splits: Sequence[str]) -> str:
-    return next((split for split in DATABASES if split in splits), "")
-
-
-def _splits(run: Run, dataset: str, variant: str) -> list[str]:
-    folders = [path.parent for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}")]
-    found = [folder.name.partition("@")[0] for folder in folders if folder.name.partition("@")[2] == variant]
-    if not found:
-        datasets = sorted({path.parts[-3] for path in (run.folder / "embeddings").glob(f"*/*/{META}")})
-        raise UserError(
-            f"run {run.name} has no embeddings of {dataset}{f' of the variant {variant}' if variant else ''}",
-            expected=f"one of {datasets}" if datasets else "embeddings written by embed.py",
-            remedy=f"python embed.py run={run.name} data={dataset}",
-        )
-    return sorted(found)
-
-
-def _folder(run: Run, dataset: str, split: str, variant: str) -> Path:
-    folder = run.embeddings(dataset, split, variant)
-    if not (folder / META).exists():
-        raise UserError(
-            f"run {run.name} has no embeddings of {dataset}/{folder.name}",
-            expected=f"one of {_splits(run, dataset, variant)}",
-            remedy=f"python embed.py run={run.name} data={dataset} splits=[{split}]",
-        )
-    return folder
