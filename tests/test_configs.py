@@ -119,7 +119,7 @@ def test_experiments_compose_and_name_their_run(option, photographs):
     assert not OmegaConf.missing_keys(cfg)
 
 
-@pytest.mark.parametrize("option", [name for name in options("experiment") if name.startswith("paper/table")])
+@pytest.mark.parametrize("option", [f"paper/table{number}" for number in ("01", "02", "08", "10")])
 def test_a_tables_recipe_is_the_papers_training_and_builds(option, photographs):
     small = [f"data.root={photographs}", "model.arch=resnet10t", "data.size=32"]
     cfg, base = (composed(f"experiment={name}", *small) for name in (option, "paper/resnet50_imagenet"))
@@ -128,6 +128,22 @@ def test_a_tables_recipe_is_the_papers_training_and_builds(option, photographs):
     method = build_method(cfg, channels=data.channels, size=data.size, num_classes=data.num_classes)
     assert method.spec.dims == (8, 16, 32, 64, 128, 256, 512)
     construct(cfg.optim)(method, Length(10, cfg.epochs, 64))
+
+
+@pytest.mark.parametrize(
+    ("option", "arch", "size", "dims"),
+    [
+        ("paper/table04", "vit_base_patch16_224", 224, (12, 24, 48, 96, 192, 384, 768)),
+        ("vit_tiny_kanji", "vit_tiny_patch16_224", 32, (12, 24, 48, 96, 192)),
+    ],
+)
+def test_a_vision_transformers_sizes_begin_at_12(option, arch, size, dims, photographs):
+    cfg = composed(f"experiment={option}", f"data.root={photographs}", "++model.options.depth=1")
+    assert (cfg.model.arch, cfg.data.size or size, cfg.data.resolution) == (arch, size, None)
+    method = method_of(cfg, size)
+    assert method.spec.dims == dims
+    optimizer, _ = construct(cfg.optim)(method, Length(10, cfg.epochs, cfg.optim.lr_images))
+    assert optimizer.defaults["lr"] == 1e-3
 
 
 @pytest.mark.slow

@@ -15,7 +15,14 @@ EXPERIMENTS = sorted(
     for path in (ROOT / "conf/experiment").rglob("*.yaml")
 )
 STAND_IN = [
-    *("data=digits", "data.batch_size=8", "data.loader=torch", "data.workers=1", "data.resolution=null"),
+    *(
+        "data=digits",
+        "data.batch_size=8",
+        "data.loader=torch",
+        "data.workers=1",
+        "data.size=null",
+        "data.resolution=null",
+    ),
     *(
         "trainer=cpu",
         "trainer.limit_train_batches=2",
