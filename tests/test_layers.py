@@ -22,6 +22,7 @@ PROGRAM = {
     "export",
     "external",
     "reproduce",
+    "gradcam",
 }
 
 

@@ -41,7 +41,7 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
             _line(axes, series, metric(chart.figure.y).scale)
         _label(axes, chart)
         return [
-            _save(canvas, folder / f"{chart.figure.name}-{chart.block.slug}{suffix}")
+            save(canvas, folder / f"{chart.figure.name}-{chart.block.slug}{suffix}")
             for suffix in (".png", ".svg")
         ]
 
@@ -102,7 +102,8 @@ def _handle(colour: str, marker: str, *, joined: bool, hollow: bool) -> Line2D:
     return Line2D([], [], color=colour, marker=marker, linestyle=style, markersize=5, markerfacecolor=face)
 
 
-def _save(canvas: Canvas, path: Path) -> Path:
+def save(canvas: Canvas, path: Path) -> Path:
+    """Write a canvas as its suffix says, whole or not at all."""
     with atomic_path(path) as temporary:
         metadata = {"Date": None} if path.suffix == ".svg" else None
         canvas.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=metadata)

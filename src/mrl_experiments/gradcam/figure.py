@@ -1,0 +1,69 @@
+"""From a run to its Grad-CAM figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+
+from mrl_experiments.build import construct, load_method
+from mrl_experiments.errors import UserError
+from mrl_experiments.gradcam.examples import named, read_examples, telling
+from mrl_experiments.gradcam.grid import draw_grid
+from mrl_experiments.gradcam.layers import choose_layer
+from mrl_experiments.gradcam.maps import class_maps
+from mrl_experiments.runs import Run
+
+AMONG = 1000  # images of a split that are looked at to choose some
+DEFAULT_SIZES = 3  # the smallest, and the full width: 8, 16, 32 and 2048 in the paper
+
+
+def gradcam_figure(
+    run: Run,
+    *,
+    split: str = "val",
+    dims: Sequence[int] | None = None,
+    images: Sequence[int] | None = None,
+    count: int = 6,
+    layer: str | None = None,
+    stem: Path | None = None,
+) -> list[Path]:
+    """Write the Grad-CAM of images x dims as PNG and SVG (Figure 9) and return both paths.
+
+    dims: None: the three smallest sizes and the full width. images: numbers within the split; None: `count`
+    that tell sizes apart. layer: None: the last whose maps show places. stem: where to, without the suffix.
+    Raises UserError for an unfinished run, a network without feature maps, and sizes or images there are not.
+    """
+    cfg = run.config
+    method = load_method(run)
+    trained = method.spec.dims
+    sizes = tuple(dims or (*trained[:-1][:DEFAULT_SIZES], trained[-1]))
+    if unknown := [dim for dim in sizes if dim not in trained]:
+        raise UserError(f"--dims: {run.name} has no size {unknown[0]}", expected=f"some of {list(trained)}")
+    if not images and count < 1:
+        raise UserError(f"--count {count}", expected="at least one image")
+    data = construct(cfg.data)
+    if split not in data.splits:
+        raise UserError(f"--split {split}: {data.name} has none", expected=f"one of {', '.join(data.splits)}")
+    examples = read_examples(data, split, max(images) + 1 if images else AMONG)
+    where = choose_layer(method, examples.images, layer)
+    chosen = named(examples, images, split) if images else telling(method, examples, sizes, count)
+    maps = class_maps(method, where, chosen.images, sizes)
+    names = data.class_facts(split).get("name") or [str(label) for label in range(data.num_classes)]
+    return draw_grid(
+        f"Grad-CAM of {run.name} at {where.name}: {data.name} {split}",
+        chosen,
+        pixels(chosen.images, cfg.data.augment),
+        maps,
+        list(map(str, names)),
+        stem or run.folder / "figures" / f"gradcam-{split}",
+    )
+
+
+def pixels(images: Tensor, augment: DictConfig) -> NDArray[np.float32]:
+    """Undo the normalisation of images (B, C, H, W): (B, H, W, C) from 0 to 1."""
+    mean, std = (np.asarray(list(augment[key]), dtype=np.float32) for key in ("mean", "std"))
+    shown: NDArray[np.float32] = images.permute(0, 2, 3, 1).numpy() * std + mean
+    return shown.clip(0, 1)

@@ -1,0 +1,50 @@
+"""Grad-CAM (Selvaraju et al., ICCV 2017) of the class that a nested classifier predicts, at each size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.gradcam.layers import Layer
+from mrl_experiments.losses.method import Method
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """What one size predicts, and where it looks for that.
+
+    predicted: (B,) int64. heat: (B, h, w), from 0 to 1 at the place that matters most; all 0 where none does.
+    """
+
+    predicted: Tensor
+    heat: Tensor
+
+
+def class_maps(method: Method, layer: Layer, images: Tensor, dims: Sequence[int]) -> dict[int, ClassMaps]:
+    """Return {dim: maps} of images (B, C, H, W), from one forward pass and a backward pass a size.
+
+    A feature map weighs as much as the mean gradient of the predicted class's logit on it; the heat is the
+    positive part of their weighted sum (Figure 9). Raises UserError for a size without a classifier.
+    """
+    maps: list[Tensor] = []
+    hook = layer.module.register_forward_hook(lambda *call: maps.append(call[-1]))
+    try:
+        with torch.enable_grad():
+            logits = method.logits(method.embed(images.clone().requires_grad_()))
+    finally:
+        hook.remove()
+    if unknown := [dim for dim in dims if dim not in logits]:
+        raise UserError(f"--dims: no classifier at {unknown[0]} dims", expected=f"some of {list(logits)}")
+    return {dim: _maps(logits[dim], maps[0]) for dim in dims}
+
+
+def _maps(logits: Tensor, maps: Tensor) -> ClassMaps:
+    predicted = logits.argmax(dim=1)
+    score = logits.gather(1, predicted[:, None]).sum()  # images do not mix: BatchNorm is in evaluation mode
+    (gradient,) = torch.autograd.grad(score, maps, retain_graph=True)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    heat = (weights * maps).sum(dim=1).relu().detach()
+    peak = heat.amax(dim=(1, 2), keepdim=True)
+    return ClassMaps(predicted, heat / torch.where(peak > 0, peak, 1))

@@ -1,0 +1,58 @@
+"""scripts/gradcam.py: a trained run in, a PNG and an SVG out."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import ROOT, TINY
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from mrl_experiments.training.train import train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with one short run."""
+    root = tmp_path_factory.mktemp("gradcam")
+    quick = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4", "trainer.progress=false"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        train(compose("train", [*TINY, f"root={root}", *quick, "epochs=1", "loss=mrl"]))
+    return root
+
+
+def gradcam(root, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts/gradcam.py"), *arguments, "--root", str(root)],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_it_draws_a_row_for_each_image_and_a_column_for_each_size(root):
+    done = gradcam(root, "mrl_tiny_digits_s0", "--dims", "12,96", "--images", "4,0,7")
+    assert done.returncode == 0, done.stderr
+    png, svg = (root / f"runs/mrl_tiny_digits_s0/figures/gradcam-val.{kind}" for kind in ("png", "svg"))
+    assert done.stdout.split() == [str(png), str(svg)]
+    text = svg.read_text()
+    assert text.count("<image") == 3 * (1 + 2 * 2)  # each image alone, and under a map at each size
+    assert "12 dims" in text and "96 dims" in text and "layer" in text
+    with Image.open(png) as picture:
+        assert np.asarray(picture.convert("HSV"))[..., 1].max() > 200  # heat is coloured
+        wide, high = picture.size
+    assert high > wide * 0.8  # three rows, three columns
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["other"], "matches no run"),
+        (["mrl_tiny_digits_s0", "--dims", "12,13"], "has no size 13"),
+        (["mrl_tiny_digits_s0", "--split", "test"], "--split test"),
+    ],
+)
+def test_bad_input_is_one_clear_error(root, arguments, problem):
+    done = gradcam(root, *arguments)
+    assert done.returncode == 2 and problem in done.stderr and "Traceback" not in done.stderr
+    assert not (root / "runs/mrl_tiny_digits_s0/figures/gradcam-test.png").exists()
