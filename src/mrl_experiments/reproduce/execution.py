@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from rich.console import Console
 from rich.table import Table
@@ -48,6 +48,7 @@ class Reproduction:
         self._waiting = [step for chain in plan for step in chain.steps if not step.finished]
         self._total, self._lock = len(self._waiting), Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._trained = {chain.run.name: Event() for chain in plan}
         self._stopped = False
 
     def describe(self, console: Console) -> None:
@@ -75,17 +76,29 @@ class Reproduction:
                 raise
 
     def _run_chain(self, chain: Chain) -> str | None:
-        log = self._logs / f"{chain.run.name}.log"
-        for step in chain.steps:
-            if step.finished:
-                continue
-            start = time.monotonic()
-            status = self._execute(step, log)
-            if self._stopped:
-                return None
-            if status:
-                return f"{_shown(step)}: status {status}, see {log}"
-            self._report(step, (time.monotonic() - start) / 60)
+        if chain.source in self._trained:
+            self._trained[chain.source].wait()  # it is earlier in the plan, so it has begun
+        try:
+            for step in chain.steps:
+                if problem := self._run_step(step, self._logs / f"{chain.run.name}.log"):
+                    return problem
+                if self._stopped:
+                    break
+                self._trained[chain.run.name].set()  # a chain begins with its training
+            return None
+        finally:
+            self._trained[chain.run.name].set()  # also if it failed: then those that wait fail too
+
+    def _run_step(self, step: Step, log: Path) -> str | None:
+        if step.finished:
+            return None
+        start = time.monotonic()
+        status = self._execute(step, log)
+        if self._stopped:
+            return None
+        if status:
+            return f"{_shown(step)}: status {status}, see {log}"
+        self._report(step, (time.monotonic() - start) / 60)
         return None
 
     def _execute(self, step: Step, log: Path) -> int:

@@ -33,15 +33,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of one run, in order: each reads what an earlier one wrote."""
+    """The steps of one run, in order: each reads what an earlier one wrote.
+
+    source: the name of the run whose backbone this one starts from, or "".
+    """
 
     run: Run
     data: str
     steps: list[Step]
+    source: str = ""
 
 
 def chains(profile: DictConfig, root: Path) -> list[Chain]:
-    """Return the chain of each run, seed after seed, so that an early stop leaves whole tables."""
+    """Return the chain of each run, seed after seed, so that an early stop leaves whole tables.
+
+    Those that start from another run come last.
+    """
     found: dict[str, Chain] = {}
     for seed in sorted({seed for group in profile.groups for seed in group.get("seeds", profile.seeds)}):
         for group in profile.groups:
@@ -50,13 +57,14 @@ def chains(profile: DictConfig, root: Path) -> list[Chain]:
                     train = [*profile.train, *group.get("train", ()), *overrides.split()]
                     chain = _chain([*train, f"seed={seed}", f"root={root}"])
                     _extend(found.setdefault(chain.run.name, chain), group, root)
-    return list(found.values())
+    return sorted(found.values(), key=lambda chain: bool(chain.source))
 
 
 def _chain(overrides: list[str]) -> Chain:
     cfg = compose("train", overrides)
     run = run_of(cfg)
-    return Chain(run, cfg.data.name, [Step("train.py", tuple(overrides), (run.finished,), ())])
+    training = Step("train.py", tuple(overrides), (run.finished,), ())
+    return Chain(run, cfg.data.name, [training], cfg.init_from or "")
 
 
 def _extend(chain: Chain, group: DictConfig, root: Path) -> None:
