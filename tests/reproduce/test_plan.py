@@ -33,3 +33,45 @@ def test_slimmable_networks_are_trained_embedded_and_evaluated_as_mrl_is(plan, m
     assert evaluated <= products
     folders = {Path(product).parent.name for product in ours.steps[1].products}
     assert folders == {"train", "val"}
+
+
+def products(plan):
+    """What the runs of a plan leave: {run's name without its tag: names of result files}."""
+    return {
+        chain.run.name.removesuffix("_medium"): {path.name for step in chain.steps for path in step.products}
+        for chain in plan
+    }
+
+
+@pytest.mark.parametrize("method", ["mrl", "mrl_e", "ff"])
+def test_few_shots_streams_superclasses_and_trends_are_evaluated(plan, method):
+    ours = products(plan)[f"{method}_resnet10t_kanji1k_s0"]
+    assert {f"{name}-kanji1k-prefix.csv" for name in ("few_shot", "superclass", "trends")} <= ours
+    assert "stream-kanji_stream-prefix.csv" in ours
+
+
+@pytest.mark.slow
+def test_full_holds_every_ablation_and_the_vision_transformer():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        profile = OmegaConf.load(CONF / "reproduce" / "full.yaml")
+        profile.seeds = [0]
+        plan = chains(profile, Path("nowhere"))
+    found = products(plan)
+    recipes = {path.stem for path in (CONF / "experiment" / "ablation").glob("*.yaml")}
+    trained = {
+        part.partition("ablation/")[2]
+        for chain in plan
+        for part in chain.steps[0].arguments
+        if part.startswith("experiment=ablation/")
+    }
+    assert recipes - trained == {
+        "finetune_resnet50",
+        "shortlist_length",
+    }  # ImageNet's; no training of its own
+    for choice in ("head", "last_conv", "last_2_convs", "last_block"):
+        assert "linear-kanji1k-prefix.csv" in found[f"mrl_resnet10t_kanji1k_unfrozen-{choice}_s0"]
+    assert "knn-kanji200-random.csv" in found["ff_vit_tiny_kanji200_s0"]
+    names = [chain.run.name for chain in plan]
+    waiting = [chain for chain in plan if chain.source]
+    assert len(waiting) == 4
+    assert all(names.index(chain.source) < names.index(chain.run.name) for chain in waiting)

@@ -66,7 +66,10 @@ def read_sequence(sequence: str | None) -> list[str]:
             remedy="give it: data.source.sequence=/path/to/sequence5.npy",
         )
     if path.suffix != ".npy":
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        if not any(lines):
+            raise UserError(f"{path} names no image", expected=expected)
+        return [line for line in lines if line]
     try:
         names = np.load(path, allow_pickle=False)
         if names.ndim != 1 or names.dtype.kind != "U":

@@ -39,14 +39,12 @@ def draw_grid(
     the class that this size predicts, with a cross where that is wrong.
     """
     known = {font.name for font in fontManager.ttflist}
-    style: dict[Any, Any] = {
-        **STYLE,
-        "font.family": [STYLE["font.family"], *(font for font in CJK if font in known)],
-    }
+    families = [STYLE["font.family"], *[font for font in CJK if font in known][:1]]
+    style: dict[Any, Any] = {**STYLE, "font.family": families}
     rows, columns = len(pixels), len(maps) + 1
     with matplotlib.rc_context(style):
         canvas = Canvas(figsize=(CELL * columns, (CELL + 0.25) * rows + 0.6), layout="constrained")
-        canvas.suptitle(title, fontweight="bold", fontsize=10, x=0.01, ha="left")
+        canvas.suptitle(title, fontsize=10, x=0.01, ha="left")
         grid = canvas.subplots(rows, columns, squeeze=False)
         for row in range(rows):
             label = int(examples.labels[row])

@@ -1,0 +1,41 @@
+"""Table 26 from nothing: an FF run, MRL from it with each choice of layers, their evaluation, the table."""
+
+import pytest
+from commands import ROOT
+from hydra import compose, initialize_config_dir
+
+from mrl_experiments.embed import embed
+from mrl_experiments.evaluate import evaluate
+from mrl_experiments.report.all_tables import TABLES
+from mrl_experiments.report.entries import entries
+from mrl_experiments.report.pivot import Column, grids
+from mrl_experiments.results import read_rows
+from mrl_experiments.training.train import train
+
+CHOICES = ("head", "last_conv", "last_2_convs", "last_block")
+QUICK = [
+    *("data=digits", "data.loader=torch", "data.workers=1", "+model.options.channels=[8,8,8,32]"),
+    *("trainer.progress=false", "logger=csv"),
+]
+
+
+@pytest.mark.slow
+def test_each_choice_of_layers_is_a_line(tmp_path):
+    root = f"root={tmp_path}"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        train(compose("train", [root, *QUICK, "loss=ff", "epochs=3"]))
+        for choice in CHOICES:
+            recipe = ["experiment=ablation/finetune", f"unfreeze={choice}", "epochs=1"]
+            train(compose("train", [root, *QUICK, *recipe]))
+        embed(compose("embed", [root, "run=*_unfrozen-*", "splits=[val]"]))
+        evaluate(compose("evaluate", [root, "run=*_unfrozen-*"]), "linear", "prefix")
+    rows = [row for path in sorted(tmp_path.glob("runs/*/results/*.csv")) for row in read_rows(path)]
+    (view,) = (table for table in TABLES if table.name == "table26")
+    (grid,) = grids(view, entries(rows), [], {})
+    assert [dim for (dim,) in grid.index] == [8, 16, 32]
+    found = {
+        choice: [grid.cell(key, Column((f"mrl:unfrozen/{choice}",), "top1")).mean for key in grid.index]
+        for choice in CHOICES
+    }
+    assert all(0.15 < accuracies[-1] <= 1 for accuracies in found.values())  # chance is 0.1
+    assert len({tuple(accuracies) for accuracies in found.values()}) == 4
