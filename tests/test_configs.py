@@ -131,19 +131,19 @@ def test_a_tables_recipe_is_the_papers_training_and_builds(option, photographs):
 
 
 @pytest.mark.parametrize(
-    ("option", "arch", "size", "dims"),
+    ("option", "arch", "size", "dims", "lr"),
     [
-        ("paper/table04", "vit_base_patch16_224", 224, (12, 24, 48, 96, 192, 384, 768)),
-        ("vit_tiny_kanji", "vit_tiny_patch16_224", 32, (12, 24, 48, 96, 192)),
+        ("paper/table04", "vit_base_patch16_224", 224, (12, 24, 48, 96, 192, 384, 768), 1e-3),
+        ("vit_tiny_kanji", "vit_tiny_patch16_224", 32, (12, 24, 48, 96, 192), 5e-4),
     ],
 )
-def test_a_vision_transformers_sizes_begin_at_12(option, arch, size, dims, photographs):
+def test_a_vision_transformers_sizes_begin_at_12(option, arch, size, dims, lr, photographs):
     cfg = composed(f"experiment={option}", f"data.root={photographs}", "++model.options.depth=1")
     assert (cfg.model.arch, cfg.data.size or size, cfg.data.resolution) == (arch, size, None)
     method = method_of(cfg, size)
     assert method.spec.dims == dims
     optimizer, _ = construct(cfg.optim)(method, Length(10, cfg.epochs, cfg.optim.lr_images))
-    assert optimizer.defaults["lr"] == 1e-3
+    assert optimizer.defaults["lr"] == lr
 
 
 @pytest.mark.slow
