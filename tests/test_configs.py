@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from captioned import write_table
 from commands import ROOT, run
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from mrl_experiments.build import build_method, construct
+from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run, run_name
 from mrl_experiments.training.optim import Length
 from mrl_experiments.training.trainer import build_loggers
@@ -30,7 +32,15 @@ def composed(*overrides: str):
 
 
 def method_of(cfg, size=32):
-    return build_method(cfg, channels=1, size=size, num_classes=7)
+    return build_method(cfg, **inputs(cfg.model, size), num_classes=7)
+
+
+def inputs(model, size):
+    """Return what a model must know of its data: of images, of text, or of both."""
+    if "layers" in model:
+        return {"vocabulary": 300, "length": 8, "causal": int(model.name.startswith("gpt"))}
+    text = {"vocabulary": 300, "length": 8, "pad": 2} if "text" in model else {}
+    return {"channels": 1, "size": size, **text}
 
 
 @pytest.mark.parametrize("option", options("model"))
@@ -91,9 +101,41 @@ def photographs(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("option", options("data"))
-def test_data(option, photographs):
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A folder of text files that repeat enough words for a vocabulary."""
+    root = tmp_path_factory.mktemp("texts")
+    for number in range(20):
+        words = [f"word{number * k % 97}" for k in range(400)]
+        (root / f"{number}.txt").write_text(" ".join(words))
+    return root
+
+
+NEED_FILES = {  # and what else cannot be left open
+    "fluid": ["data.source.sequence=sequence5.npy"],
+    "objectnet": ["data.source.mapping=mapping.json"],
+    **{name: [] for name in ("imagenet4k", "imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet_v2")},
+}
+
+
+@pytest.mark.parametrize("option", sorted(NEED_FILES))
+def test_data_that_lies_elsewhere_asks_for_it(option):
+    cfg = composed(f"data={option}", *NEED_FILES[option])
+    with pytest.raises(UserError, match=r"data\.(root|source)"):
+        construct(cfg.data)
+    assert set(cfg.data) == set(composed("data=digits").data)
+
+
+@pytest.mark.parametrize("option", sorted({*options("data")} - {*NEED_FILES}))
+def test_data(option, photographs, texts, tmp_path):
     overrides = [f"data.root={photographs}"] if option in ("image_folder", "imagenet") else []
+    if option == "image_text_folder":
+        overrides = [f"data.root={write_table(tmp_path, images=2)}", "data.vocabulary=280"]
+    if option in ("text_folder", "python_stdlib"):
+        overrides = [f"data.root={texts}", "data.vocabulary=280"] if option == "text_folder" else []
+        data = construct(composed(f"data={option}", *overrides).data)
+        assert {"vocabulary", "length", "causal"} == set(data.inputs)
+        return
     if option == "imagenet_betons":
         pytest.importorskip("ffcv", reason="FFCV is not installed")
         beton = composed_beton(photographs)
@@ -103,7 +145,8 @@ def test_data(option, photographs):
     cfg = composed(f"data={option}", *overrides)
     data = construct(cfg.data)
     assert data.num_classes >= 2 and data.channels in (1, 3) and data.size > 0
-    assert set(cfg.data) == set(composed("data=digits").data)
+    own = {"tokenizer", "vocabulary", "length"} if "tokenizer" in cfg.data else set()
+    assert set(cfg.data) == set(composed("data=digits").data) | own
 
 
 def composed_beton(photographs):

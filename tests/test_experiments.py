@@ -1,7 +1,8 @@
-"""Every recipe of conf/experiment trains two steps and is validated, on digits in the place of its data."""
+"""Every recipe of conf/experiment trains two steps and is validated, on small data in place of its own."""
 
 import json
 
+import captioned
 import pytest
 from commands import ROOT
 from hydra import compose, initialize_config_dir
@@ -15,15 +16,7 @@ EXPERIMENTS = sorted(
     str(path.relative_to(ROOT / "conf/experiment").with_suffix(""))
     for path in (ROOT / "conf/experiment").rglob("*.yaml")
 )
-STAND_IN = [
-    *(
-        "data=digits",
-        "data.batch_size=8",
-        "data.loader=torch",
-        "data.workers=1",
-        "data.size=null",
-        "data.resolution=null",
-    ),
+STEPS = [
     *(
         "trainer=cpu",
         "trainer.limit_train_batches=2",
@@ -32,23 +25,31 @@ STAND_IN = [
     ),
     *("logger=csv", "epochs=1"),
 ]
+DIGITS = [
+    *("data=digits", "data.batch_size=8", "data.loader=torch", "data.workers=1"),
+    *("data.size=null", "data.resolution=null"),
+]
 NARROW = ["+model.options.channels=[8,8,8,32]"]  # the same layers, of few channels
 
 
 def composed(*overrides: str):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", [*STAND_IN, *overrides])
+        return compose("train", [*STEPS, *overrides])
 
 
-def small(experiment: str) -> list[str]:
-    """Return what makes a recipe's model quick, with the names of its layers."""
-    arch = composed(f"experiment={experiment}").model.arch
-    return NARROW if arch.startswith("resnet") else ["model.arch=test_vit", "model.options={}"]
+def small(experiment: str, folder) -> list[str]:
+    """Return what makes a recipe quick: other data, and its model with few channels but its layers' names."""
+    model = composed(f"experiment={experiment}").model
+    if model.name == "dual_encoder":
+        return captioned.options(captioned.write_table(folder, images=4))
+    if model.arch.startswith("resnet"):
+        return [*DIGITS, *NARROW]
+    return [*DIGITS, "model.arch=test_vit", "model.options={}"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_it_trains_two_steps(experiment, tmp_path):
-    wanted = [f"root={tmp_path}", *small(experiment)]
+    wanted = [f"root={tmp_path}", *small(experiment, tmp_path)]
     cfg = composed(f"experiment={experiment}", *wanted)
     if cfg.init_from:
         source = composed(
@@ -93,7 +94,7 @@ def test_fine_tuning_trains_the_head_and_what_its_choice_says(recipe, choice, pa
     ],
 )
 def test_an_ablation_combines_with_any_other_recipe(ablation, dims, weights):
-    cfg = composed(f"experiment=[paper/resnet50_imagenet,ablation/{ablation}]", *NARROW)
+    cfg = composed(f"experiment=[paper/resnet50_imagenet,ablation/{ablation}]", *DIGITS, *NARROW)
     method = build_method(cfg, channels=1, size=32, num_classes=3)
     assert (method.spec.dims, method.spec.weights) == (dims, weights)
     assert cfg.optim.lr == 0.425 and cfg.model.blurpool

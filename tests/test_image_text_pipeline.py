@@ -1,5 +1,6 @@
 """From captions to result rows: two towers trained, both sides embedded, evaluated together."""
 
+import csv
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import evaluate
+from mrl_experiments.report.write import write_report
 from mrl_experiments.results import read_rows
 from mrl_experiments.runs import find_runs
 from mrl_experiments.training.train import train
@@ -83,6 +85,29 @@ def test_images_are_compared_with_the_texts_of_their_own_split(root, evaluation)
     assert {(row.dim, row.trained) for row in rows} == {(8, True), (12, False), (16, True)}
     rows = evaluated(root, evaluation, "queries=[train,val]")
     assert {row.split for row in rows} == {"train", "val"}
+
+
+def test_the_report_shows_each_size_beside_the_papers(root):
+    for evaluation in ("zero_shot", "cross_modal", "cosine_span"):
+        evaluated(root, evaluation)
+    counterparts = {DATASET: {"dataset": ["imagenet1k", "align"], "splits": {"val": "pairs"}}}
+    out = root / "report"
+    assert write_report([f"{root}/runs/*/results/*.csv"], out, root / "runs", counterparts) == []
+    name = f"{DATASET}-val-dual_encoder"
+    sizes = {}
+    for table in ("table06", "table18", "table-recall"):
+        with (out / "tables" / f"{table}-{name}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        sizes[table] = [row["Size"] for row in rows]
+        theirs = [row for row in rows if row.get("MRL (paper)")]
+        assert len(theirs) == {"table06": 4, "table18": 7, "table-recall": 0}[table]
+    assert sizes["table06"] == ["8", "16", "768"] * 4
+    assert sizes["table18"][:4] == ["8", "12", "16", "24"]  # the paper's smallest size is 12
+    assert sizes["table-recall"] == ["8", "16"] * 2
+    drawn = {path.stem for path in (out / "figures").glob("*.png")}
+    assert {f"figure-zero-shot-{name}", f"figure-cosine-{name}"} <= drawn
+    for direction in ("image_to_text", "text_to_image"):
+        assert f"figure-recall-{name}-direction_{direction}" in drawn
 
 
 def test_other_evaluations_search_images_unless_told_otherwise(root):

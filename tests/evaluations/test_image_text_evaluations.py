@@ -4,8 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torchmetrics.functional import pairwise_cosine_similarity
+from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics.retrieval import RetrievalHitRate
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
@@ -133,6 +137,66 @@ def test_cosine_span_is_the_mean_over_all_pairs(sides):
             ]
             assert found[dim, "cosine", f"pairs={pairs}"] == pytest.approx(np.mean(cosines), abs=1e-6)
     assert len(found) == 4 * len(DIMS)
+
+
+def cosines(images, texts, dim):
+    sides = [torch.from_numpy(side.features[:, :dim]).double() for side in (images, texts)]
+    return pairwise_cosine_similarity(*sides)
+
+
+def test_libraries_agree(sides):
+    """torchmetrics: the hit rate of retrieval, cosines of all pairs, accuracy of the nearest class."""
+    images, texts = sides
+    own = torch.from_numpy(images.labels[:, None] == texts.labels)
+    recall = values(evaluation("cross_modal", k=[1, 4])(images, texts, DIMS))
+    span = values(evaluation("cosine_span")(images, texts, DIMS))
+    for dim, k in itertools.product(DIMS, (1, 4)):
+        scores = cosines(images, texts, dim)
+        for direction, flip in (("image_to_text", False), ("text_to_image", True)):
+            score, right = (scores.T, own.T) if flip else (scores, own)
+            index = torch.arange(len(score))[:, None].expand_as(score)
+            rate = RetrievalHitRate(top_k=k, empty_target_action="skip")
+            expected = rate(score.flatten(), right.flatten(), index.flatten()).item()
+            assert recall[dim, f"recall@{k}", f"direction={direction}"] == pytest.approx(expected)
+        positive, random = scores[own].mean().item(), scores[~own].mean().item()
+        assert span[dim, "cosine", "pairs=positive_text_to_image"] == pytest.approx(positive, abs=1e-6)
+        assert span[dim, "cosine", "pairs=random_text_to_image"] == pytest.approx(random, abs=1e-6)
+    one_each = embedded(texts.features[:9], texts.labels[:9])  # a single text of each class
+    classes = np.sort(one_each.labels)
+    order = np.argsort(one_each.labels)
+    found = values(evaluation("zero_shot")(images, one_each, DIMS))
+    target = torch.from_numpy(np.searchsorted(classes, images.labels))
+    for dim, k in itertools.product(DIMS, (1, 5)):
+        scores = cosines(images, one_each, dim)[:, order]
+        accuracy = multiclass_accuracy(scores, target, len(classes), top_k=k, average="micro").item()
+        assert found[dim, f"top{k}", ""] == pytest.approx(accuracy)
+
+
+def corners(random, count, labels):
+    """Vectors of signs, of which many are equal: their cosines are exact, and tie."""
+    return embedded(random.choice([-1.0, 1.0], (count, 4)), random.integers(0, labels, count))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_equally_near_ones_the_earlier_leads(seed):
+    random = np.random.default_rng(seed)
+    images, texts = corners(random, 40, 6), corners(random, 30, 6)
+    texts = embedded(texts.features, np.r_[np.arange(6), texts.labels[6:]])
+    found = values(evaluation("cross_modal", k=[1, 3])(images, texts, [2, 4]))
+    ties = 0
+    for dim, k in itertools.product((2, 4), (1, 3)):
+        for direction, asked, searched in (
+            ("image_to_text", images, texts),
+            ("text_to_image", texts, images),
+        ):
+            products = asked.features[:, :dim] @ searched.features[:, :dim].T
+            first = np.argsort(-products, axis=1, kind="stable")
+            ties += (np.diff(np.sort(products, axis=1)[:, -k - 1 :][:, :2]) == 0).sum()
+            hits = (searched.labels[first[:, :k]] == asked.labels[:, None]).any(axis=1)
+            counted = np.isin(asked.labels, searched.labels)
+            value = found[dim, f"recall@{k}", f"direction={direction}"]
+            assert value == pytest.approx(hits[counted].mean())
+    assert ties > 100  # the last that counts and the first that does not are often equally near
 
 
 @pytest.mark.parametrize("name", ["zero_shot", "cross_modal", "cosine_span"])

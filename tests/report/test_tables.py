@@ -13,6 +13,7 @@ from conftest import COUNTERPARTS
 from mrl_experiments.paper import published
 from mrl_experiments.report.all_figures import FIGURES
 from mrl_experiments.report.all_tables import TABLES
+from mrl_experiments.report.cells import ROLES
 from mrl_experiments.report.entries import entries
 from mrl_experiments.report.formats import comma_separated, latex, markdown
 from mrl_experiments.report.pivot import Column, grids
@@ -117,8 +118,11 @@ def test_every_published_value_of_a_table_finds_its_place(table):
     """Put the paper's rows in the place of ours: each appears once, but those the table does not show."""
     rows = [row for name in table.paper for row in published(name) if row.source.startswith("arXiv")]
     shown = [row for row in rows if row.metric in table.metrics]
-    if table.role == "shift":  # val's values of tables 17 and 23, and linear ones of 23, stand elsewhere
-        shown = [row for row in shown if row.split != "val" and row.evaluation in table.evaluations]
+    shown = [
+        row for row in shown if ROLES.get(row.split, "shift") == table.role
+    ]  # the others stand elsewhere
+    if table.role == "shift":  # so do linear values of table 23
+        shown = [row for row in shown if row.evaluation in table.evaluations]
     if table.theirs is not None:
         table = dataclasses.replace(table, settings=table.theirs)
         shown = [row for row in shown if row.model == table.theirs["model"]]

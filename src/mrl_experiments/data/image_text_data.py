@@ -79,13 +79,18 @@ class ImageTextData(ImageData):
         return {"tokenizer": self.tokenizer.content, "length": self.length}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that text becomes the tokens that a run was trained with. Raises UserError otherwise."""
+        """Check that text becomes tokens that a run can read. Raises UserError otherwise."""
         theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
         if theirs.identity != self.tokenizer.identity:
             raise UserError(
                 f"the tokenizer of {self.name} is not the one that the run was trained with",
                 expected=f"{theirs.identity}, not {self.tokenizer.identity}",
                 remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
+            )
+        if self.length > (longest := state_dict["length"]):
+            raise UserError(
+                f"data.length={self.length}",
+                expected=f"at most {longest} tokens, as the run was trained with",
             )
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:

@@ -76,6 +76,31 @@ FIGURES = (
         y="top1", settings={"k": 20, "model": "*vit*"}, theirs={"model": "jft_vit_b16"}, joined=("knn",),
     ),
     Figure(
+        name="figure-zero-shot", title="Zero-shot classification", paper=("table18",),
+        evaluations=("zero_shot",), y="top1", joined=("zero_shot",),
+    ),
+    Figure(
+        name="figure-zero-shot-shift", title="Zero-shot classification under shift", paper=("table18",),
+        role="shift", evaluations=("zero_shot",), y="top1", joined=("zero_shot",),
+    ),
+    Figure(
+        name="figure-zero-shot-unseen", title="Zero-shot classification of unseen classes", paper=(),
+        role="unseen", evaluations=("zero_shot",), y="top1", joined=("zero_shot",),
+    ),
+    Figure(
+        name="figure-recall", title="Retrieval between images and texts", paper=(),
+        evaluations=("cross_modal",), y="recall@1", joined=("cross_modal",),
+    ),
+    Figure(
+        name="figure-recall-unseen", title="Retrieval between images and texts of unseen classes", paper=(),
+        role="unseen", evaluations=("cross_modal",), y="recall@1", joined=("cross_modal",),
+    ),
+    Figure(
+        name="figure-cosine", title="Mean cosine of images and texts, MRL", paper=(),
+        evaluations=("cosine_span",), y="cosine", settings={"line": "mrl"}, series=("pairs",),
+        joined=("cosine_span",),
+    ),
+    Figure(
         name="figure-unfrozen", title="Fine-tuning of a fixed-feature model", paper=("table26",),
         evaluations=("linear",), y="top1", settings=MRL, ablation="unfrozen", joined=("linear",),
     ),

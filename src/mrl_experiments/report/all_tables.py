@@ -4,6 +4,7 @@ from mrl_experiments.report.views import LINEAR, MRL, Table
 
 CURVE = ("mAP@10", "mAP@25", "mAP@50", "mAP@100", "P@10", "P@25", "P@50", "P@100")
 RETRIEVAL = ("MFLOPs", "top1", "top5", "top10", *CURVE)
+RECALL = ("recall@1", "recall@5", "recall@10")
 TABLES = (
     Table(
         name="table01", title="Linear classification: top-1", paper=("table01",), evaluations=LINEAR,
@@ -35,6 +36,14 @@ TABLES = (
     Table(
         name="table05", title="1-NN at sizes never trained: top-1", paper=(), evaluations=("knn",),
         metrics=("top1",), settings={"k": 1}, interpolated="only",
+    ),
+    Table(
+        name="table06", title="Mean cosine of images and texts", paper=("table06",),
+        evaluations=("cosine_span",), metrics=("cosine",), index=("pairs", "dim"),
+    ),
+    Table(
+        name="table06-unseen", title="Mean cosine of images and texts of unseen classes", paper=(),
+        role="unseen", evaluations=("cosine_span",), metrics=("cosine",), index=("pairs", "dim"),
     ),
     Table(
         name="table08", title="Retrieval", paper=("table08",), evaluations=("retrieval",), metrics=RETRIEVAL,
@@ -81,6 +90,27 @@ TABLES = (
     Table(
         name="table17", title="Linear classification under shift: top-1", paper=("table17",), role="shift",
         evaluations=("linear",), metrics=("top1",), columns=("split", "line"),
+    ),
+    Table(
+        name="table18", title="Zero-shot classification: top-1", paper=("table18",),
+        evaluations=("zero_shot",), metrics=("top1",),
+    ),
+    Table(
+        name="table18-shift", title="Zero-shot classification under shift: top-1", paper=("table18",),
+        role="shift", evaluations=("zero_shot",), metrics=("top1",), columns=("split", "line"),
+    ),
+    Table(
+        name="table18-unseen", title="Zero-shot classification of unseen classes", paper=(), role="unseen",
+        evaluations=("zero_shot",), metrics=("top1", "top5"), columns=("line", "metric"),
+    ),
+    Table(
+        name="table-recall", title="Retrieval between images and texts", paper=(),
+        evaluations=("cross_modal",), metrics=RECALL, index=("direction", "dim"), columns=("line", "metric"),
+    ),
+    Table(
+        name="table-recall-unseen", title="Retrieval between images and texts of unseen classes", paper=(),
+        role="unseen", evaluations=("cross_modal",), metrics=RECALL, index=("direction", "dim"),
+        columns=("line", "metric"),
     ),
     Table(
         name="table22", title="Share first correct at each size, and right at any", paper=("table22",),

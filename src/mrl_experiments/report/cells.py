@@ -12,7 +12,9 @@ from mrl_experiments.report.metrics import DEVIATION
 from mrl_experiments.report.views import View
 from mrl_experiments.results import ResultRow
 
-ROLES = {"val": "main", "test": "main", "query": "unseen", "stream": "stream"}
+ROLES = {
+    "val": "main", "test": "main", "pairs": "main", "query": "unseen", "unseen": "unseen", "stream": "stream",
+}  # fmt: skip
 Key = tuple[Value, ...]
 
 

@@ -13,6 +13,7 @@ from mrl_experiments.report.pivot import Column, Grid
 
 AXES = {
     "dim": "Size", "line": "Method", "rerank": "Re-rank size", "shortlist": "Shortlist", "shots": "Shots",
+    "direction": "Direction", "pairs": "Pairs",
 }  # fmt: skip
 
 
@@ -32,7 +33,9 @@ def axis(name: str) -> str:
 
 def shown(name: str, value: object) -> str:
     """Return a key's value as tables print it."""
-    return line(str(value)).label if name == "line" else str(value)
+    if name == "line":
+        return line(str(value)).label
+    return str(value).replace("_", " ") if name in ("direction", "pairs") else str(value)
 
 
 def heading(grid: Grid, column: Column) -> str:
@@ -132,15 +135,20 @@ def _number(cell: Cell | None, column: Column) -> str:
 def _footnote(grid: Grid) -> str:
     counts = sorted({cell.count for by_metric in grid.ours.values() for cell in by_metric.values()})
     runs = f"{counts[0]} run" if counts == [1] else f"{'-'.join(map(str, counts))} runs, mean ± deviation"
-    paper = " Paper: ImageNet, its own models." if any(map(grid.in_paper, grid.columns)) else ""
+    measured = {row.dataset for row in _paper_rows(grid)}
+    named = "pairs of ALIGN" if measured == {"align"} else "ImageNet"
+    paper = f" Paper: {named}, its own models." if measured else ""
     beware = "".join(f" Beware of the paper's values: {anomaly}." for anomaly in _anomalies(grid))
     return f"{runs}. {MISSING}: not measured.{paper}{beware}"
 
 
 def _anomalies(grid: Grid) -> list[str]:
+    return sorted({row.anomaly for row in _paper_rows(grid) if row.anomaly})
+
+
+def _paper_rows(grid: Grid) -> list[PaperRow]:
     cells = [grid.cell(row, column, paper=True) for row in grid.index for column in grid.columns]
-    rows = [row for cell in cells if cell for row in cell.rows]
-    return sorted({row.anomaly for row in rows if isinstance(row, PaperRow) and row.anomaly})
+    return [row for cell in cells if cell for row in cell.rows if isinstance(row, PaperRow)]
 
 
 def _latex_rows(rows: list[list[str]]) -> Iterator[str]:

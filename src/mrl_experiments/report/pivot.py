@@ -97,6 +97,7 @@ def beside(
 ) -> list[Entry]:
     """Return the paper's entries that stand beside a block, under our names of its data set and splits."""
     counterpart = counterparts.get(block.dataset, {})
+    datasets = counterpart.get("dataset", block.dataset)  # a name, or several
     theirs = view if view.theirs is None else replace(view, settings=view.theirs)
     names = {theirs: ours for ours, theirs in counterpart.get("splits", {}).items()}
     renamed = [
@@ -106,7 +107,7 @@ def beside(
             home=block.dataset,
         )
         for entry in select(paper, theirs)
-        if entry.row.dataset == counterpart.get("dataset", block.dataset)
+        if entry.row.dataset in ([datasets] if isinstance(datasets, str) else datasets)
     ]
     return [
         entry
