@@ -50,14 +50,26 @@ def load_method(run: Run) -> Method:
 
     Raises UserError when the run has no checkpoint yet.
     """
-    if not run.checkpoint.exists():
-        raise UserError(
-            f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
-        )
-    checkpoint: dict[str, Any] = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+    checkpoint = _checkpoint(run)
     cfg = run.config
     cfg.model.pretrained = None  # the checkpoint brings the weights
     method = build_method(cfg, **checkpoint["inputs"])
     state = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
     method.load_state_dict(state)
     return method.eval()
+
+
+def check_data(run: Run, data: Any) -> None:
+    """Raise UserError when data is not as a run needs it, such as text of another vocabulary."""
+    kept = _checkpoint(run).get(type(data).__qualname__)  # where Lightning puts the data's state
+    if kept is not None:
+        data.load_state_dict(kept)
+
+
+def _checkpoint(run: Run) -> dict[str, Any]:
+    if not run.checkpoint.exists():
+        raise UserError(
+            f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
+        )
+    loaded: dict[str, Any] = torch.load(run.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return loaded

@@ -32,6 +32,8 @@ class ImageData(pl.LightningDataModule):
     betons: {split: path} of ready .beton files instead of the cache.
     """
 
+    views: tuple[str, ...] = ("none", "flip")  # ways to look at a sample: embed.py's tta
+
     def __init__(
         self,
         *,
@@ -74,6 +76,10 @@ class ImageData(pl.LightningDataModule):
         manifest = self.source.manifest(split)
         names = {"name": manifest["classes"]} if "classes" in manifest else {}
         return {**names, **manifest.get("facts", {})}
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """Return what evaluations need to know of a split besides features, labels and classes: nothing."""
+        return {}
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
