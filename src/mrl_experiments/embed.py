@@ -20,6 +20,7 @@ from mrl_experiments.embeddings import create, is_complete, keep_classes, open_a
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
+from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, find_runs, identity, method_name
 from mrl_experiments.training.trainer import best_precision
@@ -101,20 +102,21 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         loader = data.dataloader(split)
         macs = _embed_split(fabric, part, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
-            seal(folder, part.heads(), {**meta, **own, "macs": macs})
+            seal(folder, part.heads(), {**meta, **own, **data.facts(split), "macs": macs})
             keep_classes(folder, data.class_facts(split))
         fabric.barrier()
-        fabric.print(f"{folder}: {loader.count:,} embeddings")
+        fabric.print(f"{folder}: {loader.rows:,} embeddings")
 
 
 @torch.inference_mode()
 def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, views: Views) -> int:
     """Write features and labels by sample index; each process writes those whose index is its own.
 
-    Returns the multiply-adds of one embedding.
+    A sequence has one embedding for each token with a label that counts. Returns the multiply-adds of one
+    embedding.
     """
     if fabric.is_global_zero:
-        create(folder, loader.count, width_of(method.backbone))
+        create(folder, loader.rows, width_of(method.backbone))
     fabric.barrier()
     features, labels = open_arrays(folder)
     title = f"embedding {folder.parent.name} {folder.name}"
@@ -125,10 +127,10 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
             call = partial(mean_embedding, method, images.to(fabric.device), views)
             with fabric.autocast():
                 z = call()
-                macs = macs or network_macs(call) // len(images)
+                macs = macs or network_macs(call) // z[..., 0].numel()
             own = index % fabric.world_size == fabric.global_rank
-            features[index[own]] = z.float().cpu()[own]
-            labels[index[own]] = targets[own]
+            rows = loader.rows_of(index[own].numpy())
+            features[rows], labels[rows] = counted(z.float().cpu()[own], targets[own])
             advance(len(index) * fabric.world_size)
     features.flush()
     labels.flush()

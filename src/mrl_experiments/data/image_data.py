@@ -77,6 +77,10 @@ class ImageData(pl.LightningDataModule):
         names = {"name": manifest["classes"]} if "classes" in manifest else {}
         return {**names, **manifest.get("facts", {})}
 
+    def facts(self, split: str) -> dict[str, Any]:
+        """Return what evaluations need to know of a split besides features, labels and classes: nothing."""
+        return {}
+
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
         for split in ("train", "val"):

@@ -170,6 +170,10 @@ class TextData(pl.LightningDataModule):
         labels = (sequences.batch(shown, 0)[1] != IGNORED).sum(axis=1)
         return EvalLoader(len(shown), self.batch_size, run, labels)
 
+    def class_facts(self, split: str) -> dict[str, list[Any]]:
+        """Return what is known of the classes, which are tokens: nothing."""
+        return {}
+
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features and labels.
 
