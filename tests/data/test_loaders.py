@@ -76,6 +76,15 @@ def test_training_batches_are_the_reference_and_go_on_where_they_stopped(loader,
         assert all(torch.equal(a, b) for a, b in zip(resumed, expected, strict=True))
 
 
+def test_reading_leaves_the_random_numbers_of_training_alone(loader, pictures, image_data):
+    """Else a run that resumes inside an epoch, and so starts reading anew, trains with others."""
+    data = image_data(pictures(), loader, augment=VARIED)
+    before = torch.get_rng_state()
+    copied(data.train_dataloader())
+    copied(data.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_evaluation_shows_every_sample_once_in_order_unvaried(loader, pictures, image_data, monkeypatch):
     source = pictures(channels=1)
     data = image_data(source, loader, augment={"shift": 3, "flip": True, "mean": [0.5], "std": [0.25]})

@@ -101,6 +101,7 @@ class TorchLoader:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=self.workers,
             multiprocessing_context="fork" if self.workers else None,
+            generator=torch.Generator(),  # else it draws from the training's, and a resumed run differs
         )
         for images, labels, index in loader:
             yield images.permute(0, 3, 1, 2), labels, index
