@@ -86,6 +86,39 @@ def test_every_evaluation_that_needs_no_classifier_runs(tmp_path, files, evaluat
     assert {row.dataset for row in rows} == {"digits"} and len(rows) > 2
 
 
+def test_images_and_texts_of_any_model_are_compared(tmp_path):
+    """Two files of, say, CLIP: images, and three prompts of each class."""
+    random = np.random.default_rng(0)
+    classes = random.normal(size=(20, 32))
+    texts, images = np.repeat(np.arange(20), 3), random.integers(0, 20, 300)
+    names = np.array([f"class {number:02}" for number in range(20)])
+    np.save(tmp_path / "clip.npy", classes[images] + random.normal(size=(300, 32)))
+    np.save(tmp_path / "clip.labels.npy", names[images])
+    features = classes[texts] * 2 + random.normal(size=(60, 32)) * 0.5
+    np.savez(tmp_path / "prompts.npz", embeddings=features, labels=names[texts])
+    files = [f"embeddings={tmp_path}/clip.npy", f"database={tmp_path}/prompts.npz", "names.dims=[8,32]"]
+    zero_shot = {
+        (r.dim, r.metric): r.value for r in evaluated(tmp_path / "out", *files, evaluation="zero_shot")
+    }
+    cross = {
+        (r.dim, r.metric, r.setting): r.value
+        for r in evaluated(tmp_path / "out", *files, evaluation="cross_modal")
+    }
+    assert len(evaluated(tmp_path / "out", *files, evaluation="cosine_span")) == 4 * 3  # also between sizes
+    own = texts == images[:, None]
+    for dim in (8, 32):
+        stored = np.load(tmp_path / "clip.npy")[:, :dim], features[:, :dim]
+        image, text = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in stored)
+        means = text.reshape(20, 3, dim).mean(axis=1)
+        nearest = (image @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(axis=1)
+        assert zero_shot[dim, "top1"] == pytest.approx((nearest == images).mean())
+        hits = np.take_along_axis(own, (image @ text.T).argmax(axis=1)[:, None], axis=1).mean()
+        assert cross[dim, "recall@1", "direction=image_to_text"] == pytest.approx(hits)
+    assert 0.3 < zero_shot[8, "top1"] < zero_shot[32, "top1"]
+    with pytest.raises(UserError, match="needs something to search in"):
+        evaluated(tmp_path / "other", files[0], evaluation="zero_shot")
+
+
 def test_classifiers_are_asked_for_where_there_are_none(tmp_path, files):
     with pytest.raises(UserError, match="no classifiers"):
         evaluated(tmp_path, *files, evaluation="linear")

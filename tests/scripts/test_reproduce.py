@@ -55,7 +55,7 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
         arguments(tmp_path, profile="other.yaml"), capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "full, medium, quick" in done.stderr
+    assert "captions, full, medium, quick" in done.stderr
 
 
 @pytest.mark.slow
