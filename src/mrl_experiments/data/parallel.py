@@ -14,12 +14,13 @@ Work = Callable[[Iterator[range]], Any]
 
 
 def share(count: int, workers: int, work: Work, advance: Callable[[int], None]) -> list[Any]:
-    """Return what `work` returns in each of `workers` processes.
+    """Return what `work` returns in each of `workers` processes, or of as many as there are chunks.
 
     `work` is called once in each, with an iterator over chunks of indices below `count`; no chunk is given
     twice. `advance(n)` is called here as n more are done. An error of `work` is raised here, and the other
     processes are ended; a process that dies raises UserError; if this process dies, the others stop.
     """
+    workers = max(1, min(workers, -(-count // CHUNK)))
     context = mp.get_context("fork")
     messages = context.Queue()
     arguments = (count, workers, work, messages, os.getpid())
