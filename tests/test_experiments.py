@@ -39,12 +39,25 @@ def composed(*overrides: str):
 
 def small(experiment: str, folder) -> list[str]:
     """Return what makes a recipe quick: other data, and its model with few channels but its layers' names."""
-    model = composed(f"experiment={experiment}").model
+    cfg = composed(f"experiment={experiment}")
+    model = cfg.model
+    if "masked" in cfg.data:
+        return text_options(folder)
     if model.name == "dual_encoder":
         return captioned.options(captioned.write_table(folder, images=4))
     if model.arch.startswith("resnet"):
         return [*DIGITS, *NARROW]
     return [*DIGITS, "model.arch=test_vit", "model.options={}"]
+
+
+def text_options(folder) -> list[str]:
+    """Write files that fill a few sequences in each split, and return the options that read them."""
+    (folder / "text").mkdir()
+    for number in range(20):
+        text = f"The {number}th of twenty files. " * 40
+        (folder / "text" / f"{number}.txt").write_text(text, encoding="utf-8")
+    data = [f"data.root={folder / 'text'}", f"data.cache={folder / 'cache'}", "data.batch_size=4"]
+    return ["data=text_folder", *data, "data.vocabulary=280", "data.length=16", "model.width=16"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
