@@ -17,6 +17,7 @@ PROGRAM = {
     "build",
     "command",
     "embed",
+    "generate",
     "evaluate",
     "evaluation_jobs",
     "export",
