@@ -34,7 +34,7 @@ def arguments(folder, *more, profile="tiny.yaml"):
 
 def reproduce(folder, *more):
     return subprocess.run(
-        arguments(folder, *more), cwd=folder, capture_output=True, text=True, check=False, timeout=300
+        arguments(folder, *more), cwd=folder, capture_output=True, text=True, check=False, timeout=900
     )
 
 
