@@ -19,6 +19,7 @@ from mrl_experiments.report.formats import comma_separated, latex, markdown
 from mrl_experiments.report.pivot import Column, grids
 from mrl_experiments.report.series import charts
 from mrl_experiments.report.write import repeated_seeds
+from mrl_experiments.results import ResultRow
 
 BY_NAME = {table.name: table for table in TABLES}
 
@@ -94,6 +95,33 @@ def test_the_three_forms_of_a_table_hold_the_same_numbers(rows):
     for row, record in zip(markdown_rows, csv.DictReader(io.StringIO(comma_separated(grid))), strict=True):
         mean, deviation = record["MRL"], record["MRL deviation"]
         assert row[1] == (f"{float(mean) * 100:.2f} ± {float(deviation) * 100:.2f}" if mean else "–")
+
+
+def test_language_models_have_tables_of_their_own():
+    def row(run, method, model, dim, metric, value):
+        place = {"dataset": "python_stdlib", "split": "val", "evaluation": "language", "reduction": "prefix"}
+        return ResultRow(
+            run=run, method=method, model=model, dim=dim, metric=metric, value=value, trained=True,
+            setting="", seed=0, **place,
+        )  # fmt: skip
+
+    causal = [row("a", "mrl_e", "gpt_tiny", dim, "bits_per_byte", 20 / dim) for dim in (8, 16)]
+    causal += [row(f"b{dim}", "ff", "gpt_tiny", dim, "bits_per_byte", 16 / dim) for dim in (8, 16)]
+    masked = [row("c", "mrl_e", "bert_tiny", dim, "top1", dim / 20) for dim in (8, 16)]
+    for name, wanted in (("table-language", {"gpt_tiny"}), ("table07", {"bert_tiny"})):
+        found = grids(BY_NAME[name], entries([*causal, *masked]), [], {})
+        assert {grid.block.model for grid in found} == wanted
+    (grid,) = grids(BY_NAME["table-language"], entries(causal), [], {})
+    assert {column.key for column in grid.columns} == {("mrl_e",), ("ff",)}
+    assert grid.cell((8,), Column(("ff",), "bits_per_byte")).mean == 2
+
+
+def test_the_papers_data_are_named_under_the_table(rows):
+    assert "Paper: ImageNet, its own models." in markdown(grid_of("table01", rows))
+    masked = [dataclasses.replace(row, dataset="own") for row in published("table07")]
+    counterparts = {"own": {"dataset": "wikipedia_books"}}
+    (grid,) = grids(BY_NAME["table07"], entries(masked), paper("table07"), counterparts)
+    assert "Paper: Wikipedia and BooksCorpus, its own models." in markdown(grid)
 
 
 def test_oddities_of_the_paper_are_said_under_the_table(rows):

@@ -76,6 +76,14 @@ FIGURES = (
         y="top1", settings={"k": 20, "model": "*vit*"}, theirs={"model": "jft_vit_b16"}, joined=("knn",),
     ),
     Figure(
+        name="figure-masked", title="Masked language model: tokens found", paper=("table07",),
+        evaluations=("language",), y="top1", settings={"model": "*bert*"}, joined=("language",),
+    ),
+    Figure(
+        name="figure-language", title="Causal language model", paper=(), evaluations=("language",),
+        y="bits_per_byte", joined=("language",),
+    ),
+    Figure(
         name="figure-zero-shot", title="Zero-shot classification", paper=("table18",),
         evaluations=("zero_shot",), y="top1", joined=("zero_shot",),
     ),

@@ -46,6 +46,14 @@ TABLES = (
         role="unseen", evaluations=("cosine_span",), metrics=("cosine",), index=("pairs", "dim"),
     ),
     Table(
+        name="table07", title="Masked language model: tokens found", paper=("table07",),
+        evaluations=("language",), metrics=("top1",), settings={"model": "*bert*"},
+    ),
+    Table(
+        name="table-language", title="Causal language model", paper=(), evaluations=("language",),
+        metrics=("perplexity", "bits_per_byte"), columns=("line", "metric"),
+    ),
+    Table(
         name="table08", title="Retrieval", paper=("table08",), evaluations=("retrieval",), metrics=RETRIEVAL,
         index=("line", "dim"), columns=("metric",), interpolated="with",
     ),

@@ -15,7 +15,7 @@ Value = str | int | bool | float | None
 IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs"}
 DRAW = "draw"  # names one random draw; evaluate.py also writes the mean over draws, which is what counts
 
-OF_OWN_CLASSIFIER = ("linear", "superclass", "trends", "adaptive_classification")  # evaluations
+OF_OWN_CLASSIFIER = ("linear", "language", "superclass", "trends", "adaptive_classification")  # evaluations
 
 
 @dataclass(frozen=True)

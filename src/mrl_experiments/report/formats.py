@@ -15,6 +15,7 @@ AXES = {
     "dim": "Size", "line": "Method", "rerank": "Re-rank size", "shortlist": "Shortlist", "shots": "Shots",
     "direction": "Direction", "pairs": "Pairs",
 }  # fmt: skip
+PAPER_DATA = {"align": "pairs of ALIGN", "wikipedia_books": "Wikipedia and BooksCorpus"}  # others: ImageNet's
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _footnote(grid: Grid) -> str:
     counts = sorted({cell.count for by_metric in grid.ours.values() for cell in by_metric.values()})
     runs = f"{counts[0]} run" if counts == [1] else f"{'-'.join(map(str, counts))} runs, mean ± deviation"
     measured = {row.dataset for row in _paper_rows(grid)}
-    named = "pairs of ALIGN" if measured == {"align"} else "ImageNet"
+    named = " and ".join(sorted({PAPER_DATA.get(dataset, "ImageNet") for dataset in measured}))
     paper = f" Paper: {named}, its own models." if measured else ""
     beware = "".join(f" Beware of the paper's values: {anomaly}." for anomaly in _anomalies(grid))
     return f"{runs}. {MISSING}: not measured.{paper}{beware}"

@@ -24,6 +24,8 @@ NAMED = {
     "top5": Metric("top-5", "%", 100),
     "top10": Metric("top-10", "%", 100),
     "cosine": Metric("mean cosine", digits=3),
+    "perplexity": Metric("perplexity"),
+    "bits_per_byte": Metric("bits per byte", digits=3),
     "nll": Metric("NLL", "nats", digits=3),
     "MFLOPs": Metric("MFLOPs/query", digits=None),
     "network_MFLOPs": Metric("MFLOPs/prediction, whole network", digits=None),
