@@ -1,6 +1,6 @@
 """A figure with its interval."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
@@ -27,6 +27,16 @@ class Estimate:
     value: float
     interval: Interval | None
     where: str
+
+
+def least(found: Iterable[Estimate | None]) -> Estimate | None:
+    """Return the smallest of those there are, or None."""
+    return min((one for one in found if one), key=lambda estimate: estimate.value, default=None)
+
+
+def most(found: Iterable[Estimate | None]) -> Estimate | None:
+    """Return the largest of those there are, or None."""
+    return max((one for one in found if one), key=lambda estimate: estimate.value, default=None)
 
 
 def over_seeds(values: Sequence[float]) -> Interval | None:

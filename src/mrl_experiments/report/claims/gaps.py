@@ -1,11 +1,11 @@
 """Tests that compare accuracies: the difference of two lines, at the size where it is least or most."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import log2
 from statistics import fmean
 
 from mrl_experiments.report.claims.case import Case, Values
-from mrl_experiments.report.claims.estimates import Estimate
+from mrl_experiments.report.claims.estimates import Estimate, least, most
 from mrl_experiments.report.entries import Value
 
 Test = Callable[[Case], Estimate | None]
@@ -29,12 +29,12 @@ def from_32(dim: int, largest: int) -> bool:
 
 def worst(ours: str, theirs: Sequence[str], metric: str = "top1", sizes: Sizes = every) -> Test:
     """Test a line against the best of others, at the size where it does worst."""
-    return lambda case: _least(_gaps(case, ours, theirs, metric, sizes))
+    return lambda case: least(_gaps(case, ours, theirs, metric, sizes))
 
 
 def best(ours: str, theirs: Sequence[str], metric: str = "top1", sizes: Sizes = every) -> Test:
     """Test a line against the best of others, at the size where it does best."""
-    return lambda case: _most(_gaps(case, ours, theirs, metric, sizes))
+    return lambda case: most(_gaps(case, ours, theirs, metric, sizes))
 
 
 def smooth(case: Case) -> Estimate | None:
@@ -54,7 +54,7 @@ def smooth(case: Case) -> Estimate | None:
                 if place in values[high]
             }
             gaps.append(case.difference(values[dim], expected, f"{dim} dims"))
-    return _least(gaps)
+    return least(gaps)
 
 
 def funnel(case: Case) -> Estimate | None:
@@ -70,7 +70,7 @@ def funnel(case: Case) -> Estimate | None:
         for dim in ours
         if dim in theirs and _mean(our_cost.get(dim)) <= _mean(their_cost.get(dim)) < float("inf")
     ]
-    return _least(case.difference(ours[dim], theirs[dim], f"from {dim} dims") for dim in cheaper)
+    return least(case.difference(ours[dim], theirs[dim], f"from {dim} dims") for dim in cheaper)
 
 
 def _gaps(case: Case, ours: str, theirs: Sequence[str], metric: str, sizes: Sizes) -> list[Estimate | None]:
@@ -87,11 +87,3 @@ def _gaps(case: Case, ours: str, theirs: Sequence[str], metric: str, sizes: Size
 
 def _mean(values: Values | None) -> float:
     return fmean(values.values()) if values else float("inf")
-
-
-def _least(found: Iterable[Estimate | None]) -> Estimate | None:
-    return min((e for e in found if e), key=lambda estimate: estimate.value, default=None)
-
-
-def _most(found: Iterable[Estimate | None]) -> Estimate | None:
-    return max((e for e in found if e), key=lambda estimate: estimate.value, default=None)

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from mrl_experiments.report.cells import DEVIATION
 from mrl_experiments.report.claims.case import Case, Values
-from mrl_experiments.report.claims.estimates import Estimate, over_seeds, over_splits
+from mrl_experiments.report.claims.estimates import Estimate, most, over_seeds, over_splits
 from mrl_experiments.report.entries import Entry, Value
 
 SAME = 0.001  # what counts as the same accuracy or mAP: at most 0.1 points less
@@ -25,7 +25,7 @@ def smaller(case: Case) -> Estimate | None:
         matched = [size for size, theirs in ff.items() if _mean(values) >= _mean(theirs) - SAME]
         if matched:
             found.append(_size_ratio(case, max(matched), dim, tta))
-    return max(found, key=lambda estimate: estimate.value)
+    return most(found)
 
 
 def _size_ratio(case: Case, size: int, cap: int, tta: str) -> Estimate:
@@ -65,7 +65,7 @@ def _best_saving(case: Case, indexes: Sequence[str], cost: str) -> Estimate | No
             if dim < rerank and key in costs and same:
                 how = f"{dim} to {rerank} dims, {length} kept" + f", {index}" * (index != "flat")
                 found.append(_ratio(costs[plain], costs[key], how))
-    return max(found, key=lambda estimate: estimate.value, default=None)
+    return most(found)
 
 
 def _searches(case: Case, index: str, metric: str) -> Mapping[tuple[int, int, int], Values]:
@@ -91,7 +91,7 @@ def dearer(case: Case) -> Estimate | None:
     """Test a prediction's multiply-adds: those of MRL to those of FF, at the size where they differ most."""
     mrl, ff = (case.by_dim(line, "network_MFLOPs", evaluation="linear") for line in ("mrl", "ff"))
     found = [_ratio(mrl[dim], ff[dim], f"{dim} dims") for dim in mrl if dim in ff]
-    return max(found, key=lambda estimate: estimate.value, default=None)
+    return most(found)
 
 
 def _mean(values: Values) -> float:
