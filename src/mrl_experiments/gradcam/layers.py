@@ -1,5 +1,6 @@
 """The layers of a CNN whose output is a picture still: feature maps (B, c, h, w)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +26,8 @@ def stages(method: Method, images: Tensor) -> list[Layer]:
 
     Raises UserError for a network without feature maps, such as a vision transformer.
     """
-    net = _network(method)
-    names = [stage["module"] for stage in getattr(net, "feature_info", [])]
-    return [Layer(name, net.get_submodule(name), _side(method, name, images)) for name in names]
+    names = [stage["module"] for stage in getattr(_network(method), "feature_info", [])]
+    return _layers(method, names, images)
 
 
 def choose_layer(method: Method, images: Tensor, name: str | None) -> Layer:
@@ -37,7 +37,7 @@ def choose_layer(method: Method, images: Tensor, name: str | None) -> Layer:
     """
     if name is not None:
         try:
-            return Layer(name, _network(method).get_submodule(name), _side(method, name, images))
+            return _layers(method, [name], images)[0]
         except AttributeError as error:
             known = ", ".join(layer.name for layer in stages(method, images))
             raise UserError(f"--layer {name}: the network has none of that name", expected=known) from error
@@ -61,13 +61,30 @@ def _network(method: Method) -> nn.Module:
 
 
 @torch.no_grad()
-def _side(method: Method, name: str, images: Tensor) -> tuple[int, int]:
-    seen: list[Tensor] = []
-    hook = _network(method).get_submodule(name).register_forward_hook(lambda *call: seen.append(call[-1]))
+def _layers(method: Method, names: Sequence[str], images: Tensor) -> list[Layer]:
+    modules = [_network(method).get_submodule(name) for name in names]
+    _, seen = embed_and_watch(method, modules, images[:1])
+    found = []
+    for name, module, maps in zip(names, modules, seen, strict=True):
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            raise UserError(f"layer {name} has no feature maps (B, c, h, w)", expected="a layer of a CNN")
+        found.append(Layer(name, module, (int(maps.shape[2]), int(maps.shape[3]))))
+    return found
+
+
+def embed_and_watch(
+    method: Method, modules: Sequence[nn.Module], images: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Return embeddings of images and what each module first gave in that pass, None if it had no part."""
+    seen: dict[nn.Module, Tensor] = {}
+
+    def watch(module: nn.Module, _: object, output: Tensor) -> None:
+        seen.setdefault(module, output)
+
+    hooks = [module.register_forward_hook(watch) for module in modules]
     try:
-        method.embed(images[:1])
+        z = method.embed(images)
     finally:
-        hook.remove()
-    if not seen or not isinstance(seen[0], Tensor) or seen[0].ndim != 4:
-        raise UserError(f"layer {name} has no feature maps (B, c, h, w)", expected="a layer of a CNN")
-    return int(seen[0].shape[2]), int(seen[0].shape[3])
+        for hook in hooks:
+            hook.remove()
+    return z, [seen.get(module) for module in modules]
