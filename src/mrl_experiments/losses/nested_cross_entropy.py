@@ -195,7 +195,7 @@ class _Head:
         logits = self._logits(levels, chunks[0], room)
         outcome = errors_of(logits, label, self.options.label_smoothing, errors, exact)
         if to is not None:
-            self.products.gradients(levels, list(errors), scale, self.z, self.weights, to)
+            self.products.gradients(levels, errors, scale, self.z, self.weights, to)
         return outcome
 
     def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
@@ -221,7 +221,7 @@ class _Head:
             for logits, row, out in zip(self._logits(levels, chunk, room), rows, errors, strict=True):
                 chunk_errors(logits, target, row.log_sum, smoothing, self.classes, out)
             weights, buffers = self._part(self.weights, chunk), to.of(chunk, self.classes)
-            self.products.gradients(levels, list(errors), scale, self.z, weights, buffers)
+            self.products.gradients(levels, errors, scale, self.z, weights, buffers)
 
     def _logits(self, levels: range, chunk: slice, room: Tensor) -> Iterator[Tensor]:
         """Yield the logits of size after size, all in `room`."""

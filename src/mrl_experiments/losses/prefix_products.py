@@ -77,13 +77,13 @@ class Separate:
     @staticmethod
     def gradients(
         levels: range,
-        errors: Sequence[Tensor],
+        errors: Tensor,
         scale: Scale,
         z: Tensor,
         weights: Sequence[Tensor],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (B, C) by some levels' logits, times `scale`.
+        """Fill `to` from the derivatives `errors` (l, B, C) by some levels' logits, times `scale`.
 
         The errors are overwritten.
         """
@@ -133,13 +133,13 @@ class Tied:
     @staticmethod
     def gradients(
         levels: range,
-        errors: Sequence[Tensor],
+        errors: Tensor,
         scale: Scale,
         z: Tensor,
         weights: Sequence[Tensor],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (B, C) by all levels' logits, times `scale`.
+        """Fill `to` from the derivatives `errors` (L, B, C) by all levels' logits, times `scale`.
 
         The errors are overwritten.
         """
