@@ -15,7 +15,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -93,13 +93,16 @@ class Case:
     def peak(self, loss: Callable[[], Tensor]) -> int:
         """Bytes at the peak of one pass, without the gradients of the parameters."""
         self.clear()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-            loss().backward()
-        events = trace.profiler.kineto_results.events()
-        changes = [event.nbytes() for event in events if event.name() == "[memory]"]
-        parameters = [*self.tied.parameters(), *self.separate.parameters()]
-        gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
-        return max(itertools.accumulate(changes)) - gradients
+        return peak_bytes(loss, [*self.tied.parameters(), *self.separate.parameters()])
+
+
+def peak_bytes(loss: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
+    """Return the bytes at the peak of forward and backward pass, without the gradients of the parameters."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        loss().backward()
+    events = trace.profiler.kineto_results.events()
+    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+    return max(itertools.accumulate(changes)) - sum(p.grad.nbytes for p in parameters if p.grad is not None)
 
 
 def keep_freed_memory() -> None:

@@ -7,18 +7,16 @@ allocate at their peak, beside the parameters' gradients. Prints a table and, as
 """
 
 import argparse
-import itertools
 import json
 import statistics
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from bench_heads import interleaved, ratio
+from bench_heads import interleaved, peak_bytes, ratio
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
 from mrl_experiments.models.text_backbone import TextBackbone
@@ -66,13 +64,7 @@ class Model:
         """Return the bytes at the peak of head and loss, without the gradient of the matrix."""
         z = torch.randn(SEQUENCES, LENGTH, WIDTH, requires_grad=True)
         self.optimizer.zero_grad()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-            self.loss(z).backward()
-        events = trace.profiler.kineto_results.events()
-        changes = [event.nbytes() for event in events if event.name() == "[memory]"]
-        weight = self.backbone.shared_embedding
-        assert weight is not None
-        return max(itertools.accumulate(changes)) - weight.nbytes
+        return peak_bytes(lambda: self.loss(z), self.backbone.parameters())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The paper's core on Kanji, from nothing to the report: python scripts/reproduce.py [quick | full]
+"""The paper's core on Kanji, from nothing to the report: python scripts/reproduce.py [profile]
 
 Reads a profile (conf/reproduce/), prints the plan, then trains, embeds and evaluates run after run, several
 side by side with one thread each. What is finished is skipped: interrupted, the same command goes on.
