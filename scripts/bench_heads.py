@@ -98,11 +98,23 @@ class Case:
 
 def peak_bytes(loss: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     """Return the bytes at the peak of forward and backward pass, without the gradients of the parameters."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         loss().backward()
-    events = trace.profiler.kineto_results.events()
-    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
-    return max(itertools.accumulate(changes)) - sum(p.grad.nbytes for p in parameters if p.grad is not None)
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+            loss().backward()
+        events = trace.profiler.kineto_results.events()
+        peak = max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
+    return peak - sum(p.grad.nbytes for p in parameters if p.grad is not None)
+
+
+def synchronise() -> None:
+    """Wait until the device has done what it was given."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 def keep_freed_memory() -> None:
@@ -123,6 +135,7 @@ def interleaved(
         for name, run in runs.items():
             start = time.perf_counter()
             run()
+            synchronise()
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -210,18 +223,10 @@ def bench_metrics(rounds: int, console: Console) -> float:
     return share
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds")
-    factor = parser.parse_args().rounds
-
-    def scaled(rounds: int) -> int:
-        return max(1, round(rounds * factor))
-
-    console = Console()
-    console.print(f"threads: {torch.get_num_threads()}")
+def bench_all(scaled: Callable[[int], int], console: Console) -> dict[str, float]:
+    """Measure everything; `scaled` turns a usual number of rounds into the one wanted."""
+    on_gpu = torch.get_default_device().type == "cuda"
+    console.print(torch.cuda.get_device_name() if on_gpu else f"threads: {torch.get_num_threads()}")
     figures = bench_step(scaled(STEP_ROUNDS), console)  # with the C library as train.py has it
     keep_freed_memory()
     for title, (batch, width, classes, rounds) in (CASES | VOCABULARY).items():
@@ -229,7 +234,27 @@ def main() -> None:
         suffix = "" if width == 2048 else f"_{width}"
         figures |= {f"{name}{suffix}": value for name, value in ratios.items() if name != "plain"}
     figures["metrics_share"] = bench_metrics(scaled(40), console)
-    figures["evaluator_ms"] = bench_evaluator(scaled(100), console)
+    if not on_gpu:
+        figures["evaluator_ms"] = bench_evaluator(scaled(100), console)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--bf16", action="store_true", help="under autocast to bfloat16")
+    arguments = parser.parse_args()
+    factor = arguments.rounds
+
+    def scaled(rounds: int) -> int:
+        return max(1, round(rounds * factor))
+
+    torch.set_default_device(arguments.device)
+    with torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.bf16):
+        figures = bench_all(scaled, Console())
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
@@ -47,12 +47,15 @@ def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np
     """Return (B, 3) for logits (B, C) and labels (B,): top-1 and top-5 hit, negative log-likelihood."""
     rank = rank_of_own(logits, labels)
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    nll = logsumexp(logits.astype(np.float64), axis=1) - own[:, 0]
+    nll = torch.from_numpy(logits).logsumexp(dim=1).double().numpy() - own[:, 0]
     return np.stack([rank < 1, rank < 5, nll], axis=1)
 
 
 def rank_of_own(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (B,): how many classes lead that of the label, for logits (B, C); of equals the lower leads."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    ahead = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None]))
-    return np.asarray(ahead.sum(axis=1))
+    ahead = np.count_nonzero(logits > own, axis=1)
+    tied = np.flatnonzero(np.count_nonzero(logits == own, axis=1) > 1)  # few, if any
+    lower = np.arange(logits.shape[1]) < labels[tied, None]
+    ahead[tied] += np.count_nonzero((logits[tied] == own[tied]) & lower, axis=1)
+    return ahead
