@@ -69,7 +69,7 @@ def assert_same(problem, atol, **options):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Limits so low that even tiny problems are worked through in chunks of a few classes."""
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (0, 0), "cuda": (0, 0)})
     monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 3 * 2 * 7 * 8, "cuda": 3 * 2 * 7 * 8})
 
 
@@ -92,6 +92,37 @@ def test_equals_the_loop_in_float64(case, smoothing):
 
 
 @settings(max_examples=60, deadline=None)
+@given(case=cases, smoothing=st.sampled_from([0.0, 0.1]), ignored=st.booleans())
+def test_all_sizes_at_once_as_on_a_gpu_give_the_same(case, smoothing, ignored):
+    problem = Problem(**case)
+    options = {"label_smoothing": smoothing, "ignore_index": int(problem.y[0]) if ignored else -100}
+    usual = problem.fused(**options)
+    devices = module.AT_ONCE
+    module.AT_ONCE = {"cpu"}
+    try:
+        at_once = problem.fused(**options)
+        if (problem.y != options["ignore_index"]).any():
+            assert_same(problem, 1e-12, **options)
+    finally:
+        module.AT_ONCE = devices
+    for ours, theirs in zip(at_once, usual, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+    for ours, theirs in zip(problem.gradients(at_once), problem.gradients(usual), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_all_sizes_at_once_in_half_precision(tied, monkeypatch):
+    problem = Problem((8, 64, 256), tied=tied, batch=64, classes=100, width=300, dtype=torch.float32)
+    wanted = problem.gradients(problem.loop())
+    monkeypatch.setattr(module, "AT_ONCE", {"cpu"})
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = problem.gradients(problem.fused())
+    assert all(gradient.dtype == torch.float32 for gradient in ours)
+    assert all((a - b).norm() < 0.03 * b.norm() for a, b in zip(ours, wanted, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
 @given(case=cases, smoothing=st.sampled_from([0.0, 0.1]))
 def test_float32_is_within_1e_6_of_the_exact_loop(case, smoothing):
     exact = Problem(**case, dtype=torch.float64)
@@ -105,16 +136,26 @@ def test_float32_is_within_1e_6_of_the_exact_loop(case, smoothing):
 
 
 @settings(max_examples=40, deadline=None)
-@given(case=cases, budget=st.integers(1, 4000), smoothing=st.sampled_from([0.0, 0.1]))
-def test_chunks_change_nothing(case, budget, smoothing):
+@given(
+    case=cases,
+    budget=st.integers(1, 4000),
+    least_rows=st.sampled_from([1, 64]),  # chunks of the samples where one fits, or of the classes
+    smoothing=st.sampled_from([0.0, 0.1]),
+    ignored=st.booleans(),
+)
+def test_chunks_change_nothing(case, budget, least_rows, smoothing, ignored):
     problem = Problem(**case)
-    kept, chunk = module.KEPT_BYTES, module.CHUNK_BYTES
-    module.KEPT_BYTES, module.CHUNK_BYTES = 0, {"cpu": budget}
+    if ignored and len(problem.y) > 1:
+        problem.y[0] = -100
+    limits = module.ROOM_BYTES, module.CHUNK_BYTES, module.LEAST_ROWS
+    room = budget if least_rows == 1 else 0
+    module.ROOM_BYTES, module.CHUNK_BYTES = {"cpu": (room, room)}, {"cpu": budget}
+    module.LEAST_ROWS = least_rows
     try:
         assert_same(problem, 1e-12, label_smoothing=smoothing)
         chunked = problem.fused()
     finally:
-        module.KEPT_BYTES, module.CHUNK_BYTES = kept, chunk
+        module.ROOM_BYTES, module.CHUNK_BYTES, module.LEAST_ROWS = limits
     assert torch.equal(chunked.correct, problem.fused().correct)
 
 
@@ -288,7 +329,7 @@ def test_activation_checkpointing(tied):
 @pytest.mark.parametrize("budget", [None, 4096])
 def test_compile(tied, budget, monkeypatch):
     if budget:
-        monkeypatch.setattr(module, "KEPT_BYTES", 0)
+        monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (0, 0)})
         monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": budget})
     torch.compiler.reset()
     problem = Problem((4, 16, 32), tied=tied, classes=50, dtype=torch.float32)

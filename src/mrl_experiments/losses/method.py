@@ -36,10 +36,12 @@ class Method(nn.Module):
 
     `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
     `metrics` names what `validate` sums up; "loss" and "top1" are among them.
+    `steady` tells whether layers meet the same shapes step after step, which a GPU's kernels may be tuned to.
     """
 
     spec: NestingSpec
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
+    steady: bool = True
 
     def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
         super().__init__()

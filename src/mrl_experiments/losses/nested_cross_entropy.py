@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mrl_experiments.losses import levels_at_once
 from mrl_experiments.losses.prefix_products import Gradients, Scale, Separate, Tied
 from mrl_experiments.losses.softmax_rows import Outcome, Rows, Target, chunk_errors, errors_of, rows_of
 
-# Logits that are larger than this in float32 exist a chunk of the classes at a time, as large as fits a CPU's
-# cache or as keeps a GPU busy.
-KEPT_BYTES = 1 << 28
-CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}
+# Logits and errors exist for as many samples at a time as fit twice the logits of one plain head, within these
+# bounds; where these are fewer than LEAST_ROWS, they exist for some of the classes at a time.
+ROOM_BYTES = {"cpu": (1 << 24, 1 << 26), "cuda": (1 << 27, 1 << 28)}  # at least, at most
+LEAST_ROWS = 64  # fewer make slow products, and with each chunk all gradients of weights are read and written
+CHUNK_BYTES = {
+    "cpu": 1 << 24,
+    "cuda": 1 << 27,
+}  # of some of the classes: fits a CPU's cache, keeps a GPU busy
+AT_ONCE = {"cuda"}  # devices on which the number of kernels, not the cache, decides what all sizes cost
 _own = threading.local()  # a thread's room for logits on the CPU: fresh memory costs a page fault every 4 KiB
 
 
@@ -106,9 +112,7 @@ class _NestedCrossEntropy(torch.autograd.Function):
             z, y, loss_weights, *parameters = ctx.saved_tensors
             _, gradients = _compute(z, y, loss_weights, ctx.options, *parameters, wanted=ctx.wanted)
         if grad.device.type != "cpu" or grad.item() != 1:
-            for gradient in gradients:
-                if gradient is not None:
-                    gradient.mul_(grad)
+            torch._foreach_mul_([gradient for gradient in gradients if gradient is not None], grad)
         return gradients[0], None, None, None, *gradients[1:]
 
 
@@ -127,7 +131,9 @@ def _compute(
     share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
     to = head.gradients_to(wanted) if any(wanted) else None
     scale = _scale(loss_weights.to(head.sums), share, kept)
-    exact = bool(options.label_smoothing) or z.is_cuda  # a GPU would have to wait to learn of an underflow
+    exact = (
+        bool(options.label_smoothing) or z.device.type in AT_ONCE
+    )  # a GPU would have to wait to learn of an underflow
     outcome = head.outcome_and_gradients(label, scale, to, exact)
     if not exact and len(y) and outcome.log_own.amin() < math.log(torch.finfo(head.sums).tiny):
         outcome = head.outcome_and_gradients(label, scale, None, exact=True)
@@ -141,7 +147,7 @@ def _compute(
 
 def _scale(loss_weights: Tensor, share: Tensor, kept: Tensor) -> Scale:
     """Return c_m times each sample's share: one number a size where all samples count (a GPU cannot tell)."""
-    if share.is_cuda or not kept.all() or not loss_weights.all():
+    if share.device.type in AT_ONCE or not kept.all() or not loss_weights.all():
         return Scale([1.0] * len(loss_weights), loss_weights[:, None] * share)
     return Scale((loss_weights / max(1, len(share))).tolist(), None)
 
@@ -178,30 +184,63 @@ class _Head:
 
         exact: whether log-probabilities below the smallest normal number are to be right, too.
         """
+        if scale.rows is not None and self._fits_at_once():
+            return levels_at_once.outcome_and_gradients(
+                self.z,
+                self.weights,
+                self.biases,
+                self.options.dims,
+                label,
+                self.options.label_smoothing,
+                scale.rows,
+                to,
+                tied=self.options.tied,
+            )
         outcomes = [self._group(levels, label, scale, to, exact) for levels in self.groups]
         return Outcome.joined(outcomes[::-1])
+
+    def _fits_at_once(self) -> bool:
+        """Whether all sizes' logits may exist together, and their number of kernels is what counts."""
+        size = len(self.options.dims) * len(self.z) * self.classes * self.sums.itemsize
+        return self.z.device.type in AT_ONCE and size <= ROOM_BYTES["cuda"][1]
 
     def _group(
         self, levels: range, label: Tensor, scale: Scale, to: Gradients | None, exact: bool
     ) -> Outcome:
         """Do so for sizes that share their products."""
-        chunks = self._chunks(len(levels))
-        if len(chunks) > 1:
-            rows = self._rows(levels, label, chunks)
-            if to is not None:
-                self._chunk_gradients(levels, label, scale, rows, chunks, to)
-            return Outcome.joined([row.outcome(self.classes) for row in rows])
-        room, errors = self._room(len(levels), chunks[0])
-        logits = self._logits(levels, chunks[0], room)
+        step, count = self._rows_at_once(len(levels)), len(self.z)
+        if step < min(count, LEAST_ROWS):
+            return self._class_by_class(levels, label, scale, to)
+        chunks = [slice(low, min(low + step, count)) for low in range(0, max(count, 1), max(step, 1))]
+        parts = []
+        for rows in chunks:
+            some = self.z[rows], label[rows], scale.of_rows(rows), None if to is None else to.of_rows(rows)
+            parts.append(self._all_classes(levels, *some, exact))
+        return Outcome(*(torch.cat(column, dim=1) for column in zip(*parts, strict=True)))
+
+    def _all_classes(
+        self, levels: range, z: Tensor, label: Tensor, scale: Scale, to: Gradients | None, exact: bool
+    ) -> Outcome:
+        """Do so for some of the samples, whose logits exist as a whole."""
+        room, errors = self._room(len(levels), len(z), self.classes)
+        logits = self.products.logits(levels, z, self.weights, self.biases, self.options.dims, room)
         outcome = errors_of(logits, label, self.options.label_smoothing, errors, exact)
         if to is not None:
-            self.products.gradients(levels, errors, scale, self.z, self.weights, to)
+            self.products.gradients(levels, errors, scale, z, self.weights, to)
         return outcome
+
+    def _class_by_class(self, levels: range, label: Tensor, scale: Scale, to: Gradients | None) -> Outcome:
+        """Do so for all samples, a chunk of the classes at a time, whose logits are made twice."""
+        chunks = self._chunks(len(levels))
+        rows = self._rows(levels, label, chunks)
+        if to is not None:
+            self._chunk_gradients(levels, label, scale, rows, chunks, to)
+        return Outcome.joined([row.outcome(self.classes) for row in rows])
 
     def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
         rows: list[Rows] = []
         for chunk in chunks:
-            target, (room, spare) = Target.of(label, chunk), self._room(1, chunk)
+            target, (room, spare) = Target.of(label, chunk), self._chunk_room(1, chunk)
             part = [rows_of(logits, target, spare[0]) for logits in self._logits(levels, chunk, room)]
             rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
         return rows
@@ -217,10 +256,10 @@ class _Head:
     ) -> None:
         smoothing = self.options.label_smoothing
         for chunk in chunks:
-            target, (room, errors) = Target.of(label, chunk), self._room(len(levels), chunk)
+            target, (room, errors) = Target.of(label, chunk), self._chunk_room(len(levels), chunk)
             for logits, row, out in zip(self._logits(levels, chunk, room), rows, errors, strict=True):
                 chunk_errors(logits, target, row.log_sum, smoothing, self.classes, out)
-            weights, buffers = self._part(self.weights, chunk), to.of(chunk, self.classes)
+            weights, buffers = self._part(self.weights, chunk), to.of_classes(chunk, self.classes)
             self.products.gradients(levels, errors, scale, self.z, weights, buffers)
 
     def _logits(self, levels: range, chunk: slice, room: Tensor) -> Iterator[Tensor]:
@@ -232,25 +271,39 @@ class _Head:
         whole = chunk.stop - chunk.start == self.classes
         return tensors if whole else [tensor[chunk] for tensor in tensors]
 
-    def _room(self, levels: int, chunk: slice) -> tuple[Tensor, Tensor]:
-        """Return room for a chunk's logits of one size (B, c) and for the errors of all (levels, B, c).
+    def _chunk_room(self, levels: int, chunk: slice) -> tuple[Tensor, Tensor]:
+        return self._room(levels, len(self.z), chunk.stop - chunk.start)
+
+    def _room(self, levels: int, samples: int, classes: int) -> tuple[Tensor, Tensor]:
+        """Return room for the logits of one size (B, c) and for the errors of all (levels, B, c).
 
         On a CPU it is the thread's own and only valid until the next call.
         """
-        shape = (levels + 1, len(self.z), chunk.stop - chunk.start)
-        size, limit = math.prod(shape), CHUNK_BYTES["cpu"] // self.sums.itemsize
-        if self.z.device.type != "cpu" or size > limit:
+        shape = (levels + 1, samples, classes)
+        if self.z.device.type != "cpu":
             whole = torch.empty(shape, dtype=self.sums, device=self.z.device)
             return whole[0], whole[1:]
-        room: Tensor | None = getattr(_own, str(self.sums), None)
+        size, name = math.prod(shape), str(self.sums)
+        room: Tensor | None = getattr(_own, name, None)
         if room is None or len(room) < size:
-            room = torch.empty(limit, dtype=self.sums)
-            setattr(_own, str(self.sums), room)
+            setattr(_own, name, None)  # freed before the new one is there
+            room = torch.empty(size, dtype=self.sums)
+            setattr(_own, name, room)
         whole = room[:size].view(shape)
         return whole[0], whole[1:]
 
+    def _rows_at_once(self, levels: int) -> int:
+        """Return how many samples' logits and errors may exist as a whole."""
+        least, most = ROOM_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
+        row = self.classes * self.sums.itemsize
+        return min(most, max(least, 2 * len(self.z) * row)) // ((levels + 1) * row)
+
     def _chunks(self, levels: int) -> list[slice]:
-        row = (levels + 1) * len(self.z) * self.sums.itemsize  # bytes of what is kept of one class
         budget = CHUNK_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
-        step = self.classes if row * self.classes <= KEPT_BYTES else max(1, budget // row)
+        step = max(1, budget // ((levels + 1) * len(self.z) * self.sums.itemsize))
         return [slice(low, min(low + step, self.classes)) for low in range(0, self.classes, step)]
+
+
+def release_room() -> None:
+    """Give back the memory that this thread keeps for its next pass on the CPU."""
+    vars(_own).clear()

@@ -21,17 +21,24 @@ NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than the
 class Gradients:
     """Buffers for the gradients of z (B, D), weights and biases; None where not wanted.
 
-    Those of weights and biases are overwritten; that of z is by the largest size of the first classes, then
-    added to. fresh: whether these are the first classes. Nothing is written beyond the largest size.
+    Those of weights and biases are overwritten by the first samples, then added to; that of z is overwritten by
+    the largest size of the first classes, then added to. Nothing is written beyond the largest size.
+    first_rows, first_classes: whether these are the first samples, or classes.
     """
 
     z: Tensor | None
     weights: Sequence[Tensor | None]
     biases: Sequence[Tensor | None]
     dims: tuple[int, ...]
-    fresh: bool = True
+    first_rows: bool = True
+    first_classes: bool = True
 
-    def of(self, chunk: slice, classes: int) -> "Gradients":
+    def of_rows(self, rows: slice) -> "Gradients":
+        """Return the buffers for some of the samples."""
+        z = None if self.z is None else self.z[rows]
+        return replace(self, z=z, first_rows=rows.start == 0)
+
+    def of_classes(self, chunk: slice, classes: int) -> "Gradients":
         """Return the buffers for a chunk of the classes."""
         if chunk.stop - chunk.start == classes:
             return self
@@ -39,7 +46,7 @@ class Gradients:
             [buffer if buffer is None else buffer[chunk] for buffer in buffers]
             for buffers in (self.weights, self.biases)
         )
-        return replace(self, weights=weights, biases=biases, fresh=chunk.start == 0)
+        return replace(self, weights=weights, biases=biases, first_classes=chunk.start == 0)
 
 
 class Scale(NamedTuple):
@@ -50,6 +57,10 @@ class Scale(NamedTuple):
 
     levels: Sequence[float]
     rows: Tensor | None
+
+    def of_rows(self, rows: slice) -> "Scale":
+        """Return the factors of some of the samples."""
+        return self if self.rows is None else Scale(self.levels, self.rows[:, rows])
 
 
 class Separate:
@@ -92,14 +103,14 @@ class Separate:
             if scale.rows is not None:
                 error.mul_(scale.rows[level][:, None])
             if to.biases and (bias := to.biases[level]) is not None:
-                torch.sum(error, 0, out=bias).mul_(factor)
+                _sum(error, bias, factor, to.first_rows)
             rounded, dim = error.to(z.dtype), to.dims[level]
             if to.z is not None:
                 part = prefix(to.z, dim)
-                first = to.fresh and dim == to.dims[-1]
+                first = to.first_classes and dim == to.dims[-1]
                 _product(rounded, weights[level], part, None if first else part, factor)
             if (weight := to.weights[level]) is not None:
-                _product(rounded.t(), prefix(z, dim), weight, factor=factor)
+                _product(rounded.t(), prefix(z, dim), weight, None if to.first_rows else weight, factor)
 
 
 class Tied:
@@ -153,12 +164,13 @@ class Tied:
                 total.add_(errors[level], alpha=scale.levels[level] / factor)
             summed = total.to(z.dtype)
             if (weight := to.weights[0]) is not None:
-                _product(summed.t(), z[:, block], weight[:, block], factor=factor)
+                part = weight[:, block]
+                _product(summed.t(), z[:, block], part, None if to.first_rows else part, factor)
             if to.z is not None:
                 part = to.z[:, block]
-                _product(summed, weights[0][:, block], part, None if to.fresh else part, factor)
+                _product(summed, weights[0][:, block], part, None if to.first_classes else part, factor)
         if to.biases and (bias := to.biases[0]) is not None:
-            torch.sum(total, 0, out=bias).mul_(factor)
+            _sum(total, bias, factor, to.first_rows)
 
 
 def _blocks(dims: Sequence[int]) -> list[slice]:
@@ -176,3 +188,11 @@ def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None, fac
         torch.mul(product, factor, out=out)
     else:
         torch.add(start, product, alpha=factor, out=out)
+
+
+def _sum(errors: Tensor, out: Tensor, factor: float, first: bool) -> None:
+    """Set out (C,) to the sum of errors (B, C) over the samples times `factor`, or add that to it."""
+    if first:
+        torch.sum(errors, 0, out=out).mul_(factor)
+    else:
+        out.add_(errors.sum(0), alpha=factor)

@@ -78,6 +78,7 @@ class Slim(NestedClassifier):
                 f"loss={name} narrows CNNs, not a {type(backbone).__name__}", remedy="model=resnet18"
             )
         self.widths, self.universal = tuple(float(width) for width in widths), mode == "universal"
+        self.steady = not self.universal
         sizes = cast(Slimmable, backbone).slim(self.widths, universal=self.universal)
         if len(set(sizes)) < len(sizes):
             raise UserError(

@@ -48,7 +48,9 @@ def train(cfg: DictConfig) -> None:
     module = NestedModule(method, construct(cfg.optim), inputs, data)
     module = module.to(memory_format=torch.channels_last)
     loggers = build_loggers(cfg, run)
-    trainer = construct(cfg.trainer, max_epochs=cfg.epochs)(run=run, loggers=loggers)
+    # Tuning costs a second a shape, which a network of random widths would pay at every step.
+    options = {"max_epochs": cfg.epochs, "benchmark": method.steady}
+    trainer = construct(cfg.trainer, **options)(run=run, loggers=loggers)
     _fit(trainer, module, data, run)
     _finish(trainer, module, data, run)
     if not module.validation:  # stopped after the last checkpoint, before the end was noted

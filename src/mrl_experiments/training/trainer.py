@@ -57,7 +57,6 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,  # the loaders shard by themselves
         num_sanity_val_steps=0,
-        benchmark=True,
         default_root_dir=run.folder,
         **options,
     )
