@@ -13,14 +13,11 @@ from mrl_experiments.losses import levels_at_once
 from mrl_experiments.losses.prefix_products import Gradients, Scale, Separate, Tied
 from mrl_experiments.losses.softmax_rows import Outcome, Rows, Target, chunk_errors, errors_of, rows_of
 
-# Logits and errors exist for as many samples at a time as fit twice the logits of one plain head, within these
-# bounds; where these are fewer than LEAST_ROWS, they exist for some of the classes at a time.
+# Logits and errors exist for as many samples at a time as fit twice the logits of one plain head, within
+# these bounds; where these are fewer than LEAST_ROWS, they exist for some of the classes at a time.
 ROOM_BYTES = {"cpu": (1 << 24, 1 << 26), "cuda": (1 << 27, 1 << 28)}  # at least, at most
-LEAST_ROWS = 64  # fewer make slow products, and with each chunk all gradients of weights are read and written
-CHUNK_BYTES = {
-    "cpu": 1 << 24,
-    "cuda": 1 << 27,
-}  # of some of the classes: fits a CPU's cache, keeps a GPU busy
+LEAST_ROWS = 64  # with each chunk of samples all gradients of weights are read and written
+CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}  # of classes: fits a CPU's cache, keeps a GPU busy
 AT_ONCE = {"cuda"}  # devices on which the number of kernels, not the cache, decides what all sizes cost
 _own = threading.local()  # a thread's room for logits on the CPU: fresh memory costs a page fault every 4 KiB
 

@@ -21,8 +21,8 @@ NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than the
 class Gradients:
     """Buffers for the gradients of z (B, D), weights and biases; None where not wanted.
 
-    Those of weights and biases are overwritten by the first samples, then added to; that of z is overwritten by
-    the largest size of the first classes, then added to. Nothing is written beyond the largest size.
+    Those of weights and biases are overwritten by the first samples, then added to; that of z is overwritten
+    by the largest size of the first classes, then added to. Nothing is written beyond the largest size.
     first_rows, first_classes: whether these are the first samples, or classes.
     """
 
