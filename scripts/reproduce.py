@@ -39,8 +39,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
     path = profile_path(arguments.profile)
     profile, root = OmegaConf.load(path), arguments.root
     assert isinstance(profile, DictConfig)
-    plan = chains(profile, root)
-    jobs = arguments.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    on_gpu = torch.cuda.is_available()
+    plan = chains(profile, root, trainer="gpu" if on_gpu else "cpu")
+    jobs = arguments.jobs or (1 if on_gpu else os.cpu_count() or 1)
     work = root / "reproduce" / path.stem
     reproduction = Reproduction(plan, profile.minutes, jobs, work / "logs")
     reproduction.describe(Console(width=110))

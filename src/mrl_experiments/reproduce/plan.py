@@ -1,6 +1,7 @@
 """What a profile asks for: for each run, the commands that make it and what they leave on disk."""
 
 from dataclasses import dataclass
+from functools import cache
 from glob import glob
 from pathlib import Path
 
@@ -44,10 +45,10 @@ class Chain:
     source: str = ""
 
 
-def chains(profile: DictConfig, root: Path) -> list[Chain]:
+def chains(profile: DictConfig, root: Path, trainer: str = "cpu") -> list[Chain]:
     """Return the chain of each run, seed after seed, so that an early stop leaves whole tables.
 
-    Those that start from another run come last.
+    Those that start from another run come last. trainer: the option for training and embedding.
     """
     found: dict[str, Chain] = {}
     for seed in sorted({seed for group in profile.groups for seed in group.get("seeds", profile.seeds)}):
@@ -55,8 +56,8 @@ def chains(profile: DictConfig, root: Path) -> list[Chain]:
             if seed in group.get("seeds", profile.seeds):
                 for overrides in group.runs:
                     train = [*profile.train, *group.get("train", ()), *overrides.split()]
-                    chain = _chain([*train, f"seed={seed}", f"root={root}"])
-                    _extend(found.setdefault(chain.run.name, chain), group, root)
+                    chain = _chain([*train, f"seed={seed}", f"root={root}", f"trainer={trainer}"])
+                    _extend(found.setdefault(chain.run.name, chain), group, root, trainer)
     return sorted(found.values(), key=lambda chain: bool(chain.source))
 
 
@@ -67,20 +68,30 @@ def _chain(overrides: list[str]) -> Chain:
     return Chain(run, cfg.data.name, [training], cfg.init_from or "")
 
 
-def _extend(chain: Chain, group: DictConfig, root: Path) -> None:
+def _extend(chain: Chain, group: DictConfig, root: Path, trainer: str) -> None:
     run, shared = chain.run, [f"run={chain.run.name}", f"root={root}"]
     for command in group.get("embed", ()):
-        arguments = [*shared, *command.split()]
-        cfg = compose("embed", arguments)
-        folders = [
-            run.embeddings(cfg.data.name if cfg.get("data") else chain.data, split) for split in cfg.splits
-        ]
-        metas = tuple(folder / META for folder in folders)
-        chain.steps.append(Step("embed.py", tuple(arguments), metas, (run.finished,)))
+        arguments = (*shared, f"trainer={trainer}", *command.split())
+        data, splits = _embedded(command)
+        metas = tuple(run.embeddings(data or chain.data, split) / META for split in splits)
+        chain.steps.append(Step("embed.py", arguments, metas, (run.finished,)))
     for command in group.evaluate:
-        arguments = [*shared, *command.split()]
-        cfg = compose("evaluate", arguments, return_hydra_config=True)
-        data, chosen = cfg.data.name if cfg.get("data") else chain.data, cfg.hydra.runtime.choices
-        product = run.results(chosen.evaluation, data, chosen.reduction)
-        metas = (run.embeddings(data, "*") / META,)
-        chain.steps.append(Step("evaluate.py", tuple(arguments), (product,), metas))
+        data, evaluation, reduction = _evaluated(command)
+        product = run.results(evaluation, data or chain.data, reduction)
+        metas = (run.embeddings(data or chain.data, "*") / META,)
+        chain.steps.append(Step("evaluate.py", (*shared, *command.split()), (product,), metas))
+
+
+@cache  # the same few commands for each of many runs
+def _embedded(command: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the data set that a command names, if any, and its splits."""
+    cfg = compose("embed", ["run=any", *command.split()])
+    return cfg.data.name if cfg.get("data") else None, tuple(cfg.splits)
+
+
+@cache
+def _evaluated(command: str) -> tuple[str | None, str, str]:
+    """Return the data set that a command names, if any, its evaluation and its reduction."""
+    cfg = compose("evaluate", ["run=any", *command.split()], return_hydra_config=True)
+    chosen = cfg.hydra.runtime.choices
+    return cfg.data.name if cfg.get("data") else None, chosen.evaluation, chosen.reduction
