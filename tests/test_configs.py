@@ -195,7 +195,7 @@ def test_a_tables_recipe_sweeps_its_methods(photographs, tmp_path):
     where = [
         f"data.root={photographs}",
         f"root={tmp_path}",
-        "data.batch_size=4",
+        *("data.batch_size=4", "data.loader=torch", "data.workers=1", "trainer.limit_train_batches=2"),
         "logger=csv",
         "model.name=tiny",
     ]

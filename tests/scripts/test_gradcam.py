@@ -1,7 +1,6 @@
 """scripts/gradcam.py: a trained run in, a PNG and an SVG out."""
 
-import os
-import subprocess
+import runpy
 import sys
 
 import numpy as np
@@ -23,18 +22,24 @@ def root(tmp_path_factory):
     return root
 
 
-def gradcam(root, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts/gradcam.py"), *arguments, "--root", str(root)],
-        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+@pytest.fixture
+def gradcam(root, monkeypatch, capsys):
+    """The script in this process: returns exit status, output, errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gradcam.py", *arguments, "--root", str(root)])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(ROOT / "scripts/gradcam.py"), run_name="__main__")
+        return left.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
-def test_it_draws_a_row_for_each_image_and_a_column_for_each_size(root):
-    done = gradcam(root, "mrl_tiny_digits_s0", "--dims", "12,96", "--images", "4,0,7")
-    assert done.returncode == 0, done.stderr
+def test_it_draws_a_row_for_each_image_and_a_column_for_each_size(root, gradcam):
+    status, out, err = gradcam("mrl_tiny_digits_s0", "--dims", "12,96", "--images", "4,0,7")
+    assert status == 0, err
     png, svg = (root / f"runs/mrl_tiny_digits_s0/figures/gradcam-val.{kind}" for kind in ("png", "svg"))
-    assert done.stdout.split() == [str(png), str(svg)]
+    assert out.split()[-2:] == [str(png), str(svg)]
     text = svg.read_text()
     assert text.count("<image") == 3 * 3  # each image alone, and under its map at each of two sizes
     assert "12 dims" in text and "96 dims" in text and "layer" in text
@@ -52,7 +57,7 @@ def test_it_draws_a_row_for_each_image_and_a_column_for_each_size(root):
         (["mrl_tiny_digits_s0", "--split", "test"], "--split test"),
     ],
 )
-def test_bad_input_is_one_clear_error(root, arguments, problem):
-    done = gradcam(root, *arguments)
-    assert done.returncode == 2 and problem in done.stderr and "Traceback" not in done.stderr
+def test_bad_input_is_one_clear_error(root, gradcam, arguments, problem):
+    status, _, err = gradcam(*arguments)
+    assert status == 2 and problem in err and "Traceback" not in err
     assert not (root / "runs/mrl_tiny_digits_s0/figures/gradcam-test.png").exists()
