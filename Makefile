@@ -4,6 +4,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 ARGS    ?=
 PROFILE ?= full
+# One worker a core, of one thread each; the tests of a file share what is dear to make.
+PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train reproduce test test-slow test-all lint format freeze clean
@@ -32,13 +34,13 @@ reproduce: setup ## the paper's core on Kanji; PROFILE=quick: in 20 minutes; ARG
 	$(BIN)/python scripts/reproduce.py $(PROFILE) $(ARGS)
 
 test: setup ## fast tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: setup ## processes that are killed, DDP ranks, whole pipelines
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-all: setup ## all tests
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(PYTEST) -m 'slow or not slow'
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
