@@ -134,6 +134,10 @@ def test_universal_reports_only_sizes_that_a_step_trains():
     assert out.losses.isnan().tolist() == out.correct.isnan().tolist() == [False, True, True, False]
 
 
+def test_only_the_shapes_of_a_universal_network_change_from_step_to_step():
+    assert (build().steady, universal().steady) == (True, False)
+
+
 def test_universal_narrows_to_8_channels_at_least():
     method = universal(widths=[0.01, 1.0])
     assert method.spec.dims == (8, 96)
