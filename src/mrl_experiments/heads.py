@@ -60,6 +60,13 @@ class Heads:
         weight, bias = self.at(dim)
         return prefix(z, dim) @ weight.T + bias
 
+    def logits_of(self, z: Array, dim: int, classes: NDArray[np.int64], block: int = 8192) -> Array:
+        """Return (B,): the logit of one class for each of the features z (B, >= dim), `classes` (B,)."""
+        weight, bias = self.at(dim)
+        parts = [slice(start, start + block) for start in range(0, len(classes), block)]
+        products = [np.einsum("bd,bd->b", prefix(z[part], dim), weight[classes[part]]) for part in parts]
+        return np.concatenate(products) + bias[classes]
+
     def save(self, path: Path) -> None:
         """Write as safetensors, atomically."""
         tensors = {f"weight.{d}": np.ascontiguousarray(w, dtype=np.float32) for d, w in self.weights.items()}

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,41 +73,36 @@ def _scores(
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(exits))
         fitted, measured = np.split(order, [round(fit_share * len(order))])
-        held_out, right = exits.take(measured), correct[:, measured]
-        for i, dim in enumerate(exits.dims):
-            size = np.full(len(measured), dim)
-            scores["policy=single", dim].append(_score(right[i], size, size, heads))
+        held_out, values = exits.take(measured), {"top1": correct[:, measured]}
+        for dim in exits.dims:
+            scores["policy=single", dim].append(outcome(Cascade((dim,), ()), held_out, heads, values))
         if len(exits.dims) > 1:
-            for setting, cascade in _all_cascades(policies, exits.take(fitted), labels[fitted]):
-                score = _cascade_score(cascade, held_out, right, heads)
-                scores[setting, cascade.dims[-1]].append(score)
+            for setting, cascade in all_cascades(policies, exits.take(fitted), labels[fitted]):
+                scores[setting, cascade.dims[-1]].append(outcome(cascade, held_out, heads, values))
     return scores
 
 
-def _all_cascades(
+def all_cascades(
     policies: Sequence[Sweep], exits: Exits, labels: NDArray[np.int64]
 ) -> Iterator[tuple[str, Cascade]]:
+    """Yield what all policies choose on some samples, by setting."""
     for sweep in policies:
         yield from sweep(exits, labels).items()
 
 
-def _cascade_score(
-    cascade: Cascade, exits: Exits, right: NDArray[np.bool_], heads: Heads
+def outcome(
+    cascade: Cascade, exits: Exits, heads: Heads, values: Mapping[str, NDArray[Any]]
 ) -> dict[str, float]:
+    """Return means over N samples: of `values` (L, N) where each is answered, of sizes and of their cost."""
     stop = cascade.stop(exits)
-    hits = right[stop, np.arange(len(stop))]
+    size = np.asarray(exits.dims)[stop]
     computed = [dim if dim in cascade.pruned().dims else 0 for dim in exits.dims]
-    return _score(hits, np.asarray(exits.dims)[stop], np.cumsum(computed)[stop], heads)
-
-
-def _score(
-    hits: NDArray[np.bool_], size: NDArray[np.int64], climbed: NDArray[np.int64], heads: Heads
-) -> dict[str, float]:
-    """Average over samples: hits (N,), the size (N,) that answers, the sum of sizes (N,) on the way."""
-    # Tied classifiers share their columns: climbing need only add the new ones.
+    climbed = np.cumsum(computed)[stop]
+    # Tied classifiers share their columns: climbing adds the new ones alone.
     macs = heads.classes * (size if heads.tied else climbed)
-    means = {"top1": hits, "expected_dim": size, "expected_dim_cumulative": climbed, "head_macs": macs}
-    return {name: float(values.mean()) for name, values in means.items()}
+    costs = {"expected_dim": size, "expected_dim_cumulative": climbed, "head_macs": macs}
+    answered = {name: value[stop, np.arange(len(stop))] for name, value in values.items()}
+    return {name: float(value.mean()) for name, value in (answered | costs).items()}
 
 
 def _summaries(scores: Scores, suffix: str) -> Iterator[Measurement]:

@@ -1,7 +1,7 @@
 """A classifier that uses as few dimensions as each sample needs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.cascade import Cascade, Policy
-from mrl_experiments.adaptive.classification.exits import (
-    BLOCK,
-    Inputs,
-    check_nested,
-    logits_source,
-    read_exits,
-    sample_count,
-    top1,
-)
+from mrl_experiments.adaptive.classification.climbing import Climbing, Inputs
+from mrl_experiments.adaptive.classification.exits import BLOCK, check_nested, read_exits, sample_count, top1
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_json, write_json
 from mrl_experiments.heads import Heads
@@ -37,6 +30,34 @@ class Answers:
     labels: NDArray[np.int64]
     dims: NDArray[np.int64]
     confidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is known of the samples `rows` (R,) that came as far as size `dim`.
+
+    logits: (R, C), only until the next stage. predicted, confidence: (R,). sure: (R,) who is answered here.
+    """
+
+    dim: int
+    rows: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    sure: NDArray[np.bool_]
+
+
+def climb(cascade: Cascade, inputs: Inputs, heads: Heads | None, rows: NDArray[np.int64]) -> Iterator[Stage]:
+    """Yield the sizes of a cascade with the samples that reach each, until all of `rows` are answered."""
+    climbing = Climbing(inputs, heads, rows)
+    for dim, threshold in zip(cascade.dims, (*cascade.thresholds, -1.0), strict=True):
+        logits = climbing.to(dim)
+        predicted, confidence = top1(logits, climbing.rows, dim)
+        sure = confidence > threshold
+        yield Stage(dim, climbing.rows, logits, predicted, confidence, sure)
+        if sure.all():
+            return
+        climbing.keep(~sure)
 
 
 class AdaptiveClassifier:
@@ -78,21 +99,14 @@ class AdaptiveClassifier:
         Raises UserError when there are no thresholds yet, or when they were fitted on this very split.
         """
         cascade = self._fitted(split)
-        logits = logits_source(inputs, self.heads)
         count = sample_count(inputs)
         answers = Answers(np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.float32))
-        stages = list(zip(cascade.dims, (*cascade.thresholds, -1.0), strict=True))
         for start in range(0, count, BLOCK):
             rows = np.arange(start, min(start + BLOCK, count))
-            for dim, threshold in stages:
-                predicted, confidence = top1(logits(rows, dim), rows, dim)
-                sure = confidence > threshold
-                done = rows[sure]
-                answers.labels[done], answers.dims[done] = predicted[sure], dim
-                answers.confidence[done] = confidence[sure]
-                rows = rows[~sure]
-                if not len(rows):
-                    break
+            for stage in climb(cascade, inputs, self.heads, rows):
+                done = stage.rows[stage.sure]
+                answers.labels[done], answers.dims[done] = stage.predicted[stage.sure], stage.dim
+                answers.confidence[done] = stage.confidence[stage.sure]
         return answers
 
     def save(self, folder: Path) -> None:

@@ -1,20 +1,18 @@
 """What a classifier says at each nested size: all that a cascade needs, a thousandth of the logits."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.classification.climbing import Climbing, Inputs
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
-from mrl_experiments.nesting import prefix
 
-BLOCK = 2048  # samples; a block of 1,000-class logits then stays near the processor (8 MB)
-
-LogitsAt = Callable[[NDArray[np.int64], int], NDArray[np.float32]]  # (rows, dim) -> (len(rows), C)
-Inputs = Mapping[int, NDArray[np.float32]] | NDArray[np.float32]
+BLOCK = 512  # samples; a block of 2,048-class logits then stays near the processor (4 MB)
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,14 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
     """
     sizes = available_dims(inputs, heads) if dims is None else tuple(dims)
     check_nested(sizes, least=1)
-    logits = logits_source(inputs, heads)
     count = sample_count(inputs)
     predicted = np.empty((len(sizes), count), np.int64)
     confidence = np.empty((len(sizes), count), np.float32)
     for start in range(0, count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, count))
+        climbing = Climbing(inputs, heads, rows)
         for i, dim in enumerate(sizes):
-            predicted[i, rows], confidence[i, rows] = top1(logits(rows, dim), rows, dim)
+            predicted[i, rows], confidence[i, rows] = top1(climbing.to(dim), rows, dim)
     return Exits(sizes, predicted, confidence)
 
 
@@ -79,19 +77,6 @@ def sample_count(inputs: Inputs) -> int:
     return next(iter(counts.values()))
 
 
-def logits_source(inputs: Inputs, heads: Heads | None) -> LogitsAt:
-    """Return a function that gives the logits of some rows at one size."""
-    if isinstance(inputs, Mapping):
-        return lambda rows, dim: inputs[dim][rows]
-    if heads is None:
-        raise UserError(
-            "features without classifiers",
-            expected="the heads beside the features, or logits {dim: (N, C)}",
-            remedy="pass heads=embeddings.heads",
-        )
-    return lambda rows, dim: heads.logits(prefix(inputs, dim)[rows], dim)
-
-
 def top1(
     logits: NDArray[np.float32], rows: NDArray[np.int64], dim: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -108,8 +93,8 @@ def top1(
             expected="finite logits",
             remedy="check the training run and repeat embed.py",
         )
-    shifted = logits - peak
-    return predicted, 1 / np.exp(shifted, out=shifted).sum(axis=1)
+    probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+    return predicted, np.take_along_axis(probabilities, predicted[:, None], axis=1)[:, 0]
 
 
 def check_nested(dims: Sequence[int], least: int = 2) -> None:
