@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.errors import UserError
 from mrl_experiments.generate import continuation, generate
 from mrl_experiments.losses.mrl_e import MRLE
@@ -22,9 +23,12 @@ def method():
     return MRLE(backbone, 40, "mrl_e", None, [8, 16], None, 0.0).eval()
 
 
-def drawn(method, temperature, seed, dim=8, count=10):
+def drawn(method, temperature, seed, dims=(8,), thresholds=(), count=10):
     random = torch.Generator().manual_seed(seed)
-    return continuation(method, torch.tensor([3, 5, 7]), dim, count, temperature, random).tolist()
+    cascade = Cascade(dims, thresholds)
+    tokens, sizes = continuation(method, torch.tensor([3, 5, 7]), cascade, count, temperature, random)
+    assert len(sizes) == count
+    return tokens.tolist(), sizes
 
 
 @pytest.mark.parametrize("dim", [8, 16])
@@ -34,14 +38,37 @@ def test_without_temperature_each_token_is_the_likeliest_after_those_the_model_c
     for _ in range(10):
         z = method.backbone(torch.tensor([tokens[-6:]]))[0, -1, :dim]
         tokens.append(int((method.backbone.shared_embedding[:, :dim] @ z).argmax()))
-    assert drawn(method, 0, seed=0, dim=dim) == tokens[3:]
+    assert drawn(method, 0, seed=0, dims=(dim,)) == (tokens[3:], [dim] * 10)
+
+
+@torch.no_grad()
+def test_each_token_comes_from_the_first_size_that_is_confident_enough(method):
+    random = torch.Generator().manual_seed(0)
+    tokens, sizes = [3, 5, 7], []
+    for _ in range(30):
+        z = method.backbone(torch.tensor([tokens[-6:]]))[0, -1]
+        small, large = (method.backbone.shared_embedding[:, :dim] @ z[:dim] for dim in (8, 16))
+        sure = small.softmax(0).max() > 0.7
+        chances = ((small if sure else large) / 5).softmax(0)
+        tokens.append(int(torch.multinomial(chances, 1, generator=random)))
+        sizes.append(8 if sure else 16)
+    assert {*sizes} == {8, 16}
+    assert drawn(method, 5, seed=0, dims=(8, 16), thresholds=(0.7,), count=30) == (tokens[3:], sizes)
+
+
+@pytest.mark.parametrize(("threshold", "size"), [(0.0, 8), (1.0, 16)])
+def test_the_ends_of_the_threshold_are_single_sizes(method, threshold, size):
+    climbed = drawn(method, 1.0, seed=3, dims=(8, 16), thresholds=(threshold,))
+    assert climbed == drawn(method, 1.0, seed=3, dims=(size,))
 
 
 def test_draws_follow_the_seed(method):
     assert drawn(method, 5.0, seed=1) == drawn(method, 5.0, seed=1) != drawn(method, 5.0, seed=2)
 
 
-@pytest.mark.parametrize("wrong", ["tokens=0", "temperature=-1", "temperature=nan"])
+@pytest.mark.parametrize(
+    "wrong", ["tokens=0", "temperature=-1", "temperature=nan", "adaptive=1.1", "adaptive=no"]
+)
 def test_numbers_out_of_range_are_refused(tmp_path, wrong):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("generate", ["run=any", f"root={tmp_path}", wrong])

@@ -1,12 +1,19 @@
-"""From a language model and the beginning of a text to its continuation at one nested size."""
+"""From a language model and the beginning of a text to its continuation, at one nested size or adaptively."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from time import perf_counter
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from mrl_experiments.adaptive.classification.cascade import Cascade
+from mrl_experiments.adaptive.classification.classifier import climb
+from mrl_experiments.adaptive.classification.policies.uniform import Uniform
 from mrl_experiments.build import check_data, construct, load_method
 from mrl_experiments.data.text.text_data import TextData
 from mrl_experiments.errors import UserError
@@ -15,13 +22,27 @@ from mrl_experiments.models.text_backbone import TextBackbone
 from mrl_experiments.runs import find_runs
 
 
-def generate(cfg: DictConfig) -> str:
+@dataclass(frozen=True)
+class Generated:
+    """A prompt with its continuation, the mean size that chose its tokens, and tokens per second."""
+
+    text: str
+    mean_dim: float
+    tokens_per_s: float
+
+    @property
+    def summary(self) -> str:
+        """Size and speed in words."""
+        return f"mean size {self.mean_dim:.1f}, {self.tokens_per_s:.0f} tokens/s"
+
+
+def generate(cfg: DictConfig) -> Generated:
     """Return the prompt of a configuration and what a run's model makes of it.
 
     Raises UserError for several runs, a run that predicts no next tokens, a size that is not nested, an empty
     prompt, and numbers out of range.
     """
-    _check_numbers(cfg.tokens, cfg.temperature)
+    _check_numbers(cfg.tokens, cfg.temperature, cfg.adaptive)
     runs = find_runs(Path(cfg.root), cfg.run)
     if len(runs) > 1:
         raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
@@ -40,36 +61,55 @@ def generate(cfg: DictConfig) -> str:
     (prompt,) = data.tokenizer.encode([cfg.prompt])
     if not len(prompt):
         raise UserError(f"prompt={cfg.prompt!r} has no token", expected="a text that is not empty")
+    if cfg.adaptive is None:
+        cascade = Cascade((dim,), ())
+    else:
+        cascade = Uniform(cfg.adaptive).cascade([size for size in method.spec.dims if size <= dim])
     random = torch.Generator().manual_seed(cfg.seed)
-    new = continuation(method, torch.from_numpy(prompt), dim, cfg.tokens, cfg.temperature, random)
-    return str(cfg.prompt) + data.tokenizer.decode(new.tolist())
+    start = perf_counter()
+    new, sizes = continuation(
+        method, torch.from_numpy(prompt), cascade.pruned(), cfg.tokens, cfg.temperature, random
+    )
+    speed = len(sizes) / (perf_counter() - start)
+    return Generated(str(cfg.prompt) + data.tokenizer.decode(new.tolist()), fmean(sizes), speed)
 
 
 @torch.inference_mode()
 def continuation(
-    method: Method, prompt: Tensor, dim: int, count: int, temperature: float, random: torch.Generator
-) -> Tensor:
-    """Return the `count` tokens that follow a prompt (T,), drawn from the head of size `dim`.
+    method: Method,
+    prompt: Tensor,
+    cascade: Cascade,
+    count: int,
+    temperature: float,
+    random: torch.Generator,
+) -> tuple[Tensor, list[int]]:
+    """Return the `count` tokens that follow a prompt (T,), and the size whose head chose each.
 
-    temperature: divides the logits; 0 takes the largest. The model sees as many of the last tokens as it has
-    positions.
+    cascade: the sizes that a token's head climbs; of one size, it is always that. temperature: divides the
+    logits, not those that tell the confidence; 0 takes the largest. The model sees as many of the last tokens
+    as it has positions.
     """
-    backbone = method.backbone
-    assert isinstance(backbone, TextBackbone)
-    tokens = prompt
+    backbone, heads = method.backbone, method.heads()
+    assert isinstance(backbone, TextBackbone) and heads is not None
+    tokens, sizes = prompt, []
     for _ in range(count):
         seen = tokens[-backbone.positions :]
-        logits = method.logits(method.embed(seen[None])[:, -1])[dim][0]
+        z = method.embed(seen[None])[:, -1].float().numpy()
+        *_, last = climb(cascade, z, heads, np.arange(1))
+        logits = torch.from_numpy(last.logits[0])
         if temperature == 0:
             chosen = logits.argmax()[None]
         else:
             chosen = torch.multinomial((logits / temperature).softmax(0), 1, generator=random)
         tokens = torch.cat([tokens, chosen])
-    return tokens[len(prompt) :]
+        sizes.append(last.dim)
+    return tokens[len(prompt) :], sizes
 
 
-def _check_numbers(tokens: int, temperature: float) -> None:
+def _check_numbers(tokens: int, temperature: float, adaptive: float | None) -> None:
     if not isinstance(tokens, int) or tokens < 1:
         raise UserError(f"tokens={tokens}", expected="a whole number from 1")
     if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise UserError(f"temperature={temperature}", expected="a number from 0; 0 takes the likeliest token")
+    if adaptive is not None and not (isinstance(adaptive, int | float) and 0 <= adaptive <= 1):
+        raise UserError(f"adaptive={adaptive}", expected="a confidence from 0 to 1, or null for one size")

@@ -116,6 +116,60 @@ def test_language_models_have_tables_of_their_own():
     assert grid.cell((8,), Column(("ff",), "bits_per_byte")).mean == 2
 
 
+def test_adaptive_decoding_stands_beside_each_size_alone():
+    def rows(run, setting, dim, macs, bits):
+        place = {"dataset": "python_stdlib", "split": "val", "model": "gpt_tiny", "method": "mrl_e"}
+        values = {
+            "head_macs": macs,
+            "bits_per_byte": bits,
+            "tokens_per_s": 1000.0,
+            "expected_dim": float(dim),
+        }
+        return [
+            ResultRow(
+                run=run,
+                evaluation="adaptive_decoding",
+                reduction="prefix",
+                dim=dim,
+                metric=metric,
+                value=value,
+                trained=True,
+                setting=setting,
+                seed=int(run[-1]),
+                **place,
+            )
+            for metric, value in values.items()
+        ]
+
+    found = [
+        *(
+            row
+            for seed in "01"
+            for dim in (8, 16)
+            for row in rows(f"s{seed}", "policy=single", dim, dim * 1e4, 2)
+        ),
+        *(
+            row
+            for seed in "01"
+            for row in rows(f"s{seed}", "policy=uniform threshold=0.3", 16, 9e4, int(seed))
+        ),
+        *rows("s0", "policy=risk_control drop=0.01 delta=0.1", 16, 1e5, 1.5),
+    ]
+    (grid,) = grids(BY_NAME["table-decoding"], entries(found), [], {})
+    assert len(grid.index) == 4
+    cell = grid.cell(("mrl_e", "uniform", 16, "0.3", ""), Column((), "bits_per_byte"))
+    assert (cell.mean, cell.count) == (0.5, 2)
+    assert "| MRL-E | one threshold | 16 | 0.3 |  | 16.0 | 0.09 | 1000 | 0.500 ± 0.707 |" in markdown(grid)
+    figure = next(figure for figure in FIGURES if figure.name == "figure-decoding")
+    (chart,) = charts(figure, entries(found), [], {})
+    lines = {series.note: series for series in chart.series}
+    assert {note: series.joined for note, series in lines.items()} == {
+        "each size alone": True, "one threshold": False, "risk control": False,
+    }  # fmt: skip
+    assert len({series.marker for series in chart.series}) == 3
+    assert [point.x for point in lines["each size alone"].points] == pytest.approx([0.08, 0.16])
+
+
 def test_the_papers_data_are_named_under_the_table(rows):
     assert "Paper: ImageNet, its own models." in markdown(grid_of("table01", rows))
     masked = [dataclasses.replace(row, dataset="own") for row in published("table07")]

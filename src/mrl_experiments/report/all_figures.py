@@ -84,6 +84,11 @@ FIGURES = (
         y="bits_per_byte", joined=("language",),
     ),
     Figure(
+        name="figure-decoding", title="Adaptive decoding of a causal language model", paper=(),
+        evaluations=("adaptive_decoding",), x="head_MFLOPs", y="bits_per_byte", series=("line", "policy"),
+        joined=("single",), ignore=("cap", "drop", "delta", "threshold"),
+    ),
+    Figure(
         name="figure-zero-shot", title="Zero-shot classification", paper=("table18",),
         evaluations=("zero_shot",), y="top1", joined=("zero_shot",),
     ),

@@ -54,6 +54,12 @@ TABLES = (
         metrics=("perplexity", "bits_per_byte"), columns=("line", "metric"),
     ),
     Table(
+        name="table-decoding", title="Adaptive decoding of a causal language model", paper=(),
+        evaluations=("adaptive_decoding",), columns=("metric",), ignore=("cap", "delta"),
+        metrics=("expected_dim", "head_MFLOPs", "tokens_per_s", "top1", "perplexity", "bits_per_byte"),
+        index=("line", "policy", "dim", "threshold", "drop"),
+    ),
+    Table(
         name="table08", title="Retrieval", paper=("table08",), evaluations=("retrieval",), metrics=RETRIEVAL,
         index=("line", "dim"), columns=("metric",), interpolated="with",
     ),

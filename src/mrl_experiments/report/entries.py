@@ -12,10 +12,12 @@ from mrl_experiments.report.lines import key_of, labelled
 from mrl_experiments.results import ResultRow, read_rows
 
 Value = str | int | bool | float | None
-IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs"}
+IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs", "head_macs": "head_MFLOPs"}
 DRAW = "draw"  # names one random draw; evaluate.py also writes the mean over draws, which is what counts
 
-OF_OWN_CLASSIFIER = ("linear", "language", "superclass", "trends", "adaptive_classification")  # evaluations
+OF_OWN_CLASSIFIER = (  # evaluations
+    "linear", "language", "superclass", "trends", "adaptive_classification", "adaptive_decoding",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

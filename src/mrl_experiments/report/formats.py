@@ -10,10 +10,11 @@ from mrl_experiments.report.cells import Cell
 from mrl_experiments.report.lines import line
 from mrl_experiments.report.metrics import MISSING, metric, written
 from mrl_experiments.report.pivot import Column, Grid
+from mrl_experiments.report.series import note
 
 AXES = {
     "dim": "Size", "line": "Method", "rerank": "Re-rank size", "shortlist": "Shortlist", "shots": "Shots",
-    "direction": "Direction", "pairs": "Pairs",
+    "direction": "Direction", "pairs": "Pairs", "policy": "Policy", "threshold": "Threshold", "drop": "Drop",
 }  # fmt: skip
 PAPER_DATA = {"align": "pairs of ALIGN", "wikipedia_books": "Wikipedia and BooksCorpus"}  # others: ImageNet's
 
@@ -36,6 +37,8 @@ def shown(name: str, value: object) -> str:
     """Return a key's value as tables print it."""
     if name == "line":
         return line(str(value)).label
+    if name == "policy":
+        return note(str(value))
     return str(value).replace("_", " ") if name in ("direction", "pairs") else str(value)
 
 

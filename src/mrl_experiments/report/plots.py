@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from mrl_experiments.files import atomic_path
 from mrl_experiments.report.metrics import metric
@@ -51,6 +51,9 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.set_title(chart.figure.title, loc="left", fontweight="bold", fontsize=11, pad=18)
     axes.text(0, 1.02, chart.block.title, transform=axes.transAxes, color=MUTED, va="bottom")
     axes.set_xscale("log", base=chart.base)
+    costs = [point.x for series in chart.series for point in series.points]
+    if chart.base == 10 and max(costs) < 100 * min(costs):  # else less than two ticks
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.set_xlabel(x.label + (f" [{x.unit}]" if x.unit else ""))
     axes.set_ylabel(f"{y.label} [{y.unit}]" if y.unit else y.label)
     axes.grid(axis="y", color=GRID, linewidth=0.8)

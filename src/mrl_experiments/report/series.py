@@ -9,9 +9,15 @@ from mrl_experiments.report.lines import Line, line, numbered, order
 from mrl_experiments.report.pivot import Block, Counterparts, beside, blocks
 from mrl_experiments.report.views import Figure
 
-MARKERS = {"adaptive_retrieval": ".", "funnel": "*"}  # in place of the method's
+MARKERS = {  # of evaluations and policies, in place of the method's
+    "adaptive_retrieval": ".", "funnel": "*", "uniform": ".", "paper": "v", "joint": "D", "risk_control": "P",
+    "oracle": "*",
+}  # fmt: skip
 UNSAID = {"", "retrieval", "flat"}  # what a line is unless its name says otherwise
-NOTES = {"paper": "greedy thresholds", "joint": "joint thresholds", "single": "each size alone"}
+NOTES = {
+    "paper": "greedy thresholds", "joint": "joint thresholds", "uniform": "one threshold",
+    "single": "each size alone",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Chart:
     @property
     def base(self) -> int:
         """The base of the horizontal axis' logarithm: 2 for sizes, 10 for costs and times."""
-        return 10 if self.figure.x in ("MFLOPs", "network_MFLOPs", "latency_ms") else 2
+        return 10 if self.figure.x in ("MFLOPs", "network_MFLOPs", "head_MFLOPs", "latency_ms") else 2
 
 
 def charts(
@@ -83,18 +89,20 @@ def _series(figure: Figure, entries: Sequence[Entry], *, paper: bool) -> list[Se
         points = _points(figure, group)
         if len(points) > paper:  # a lone published point is where two lines meet, such as FF at full width
             first, evaluation = str(key[2]), str(key[1])
-            note = " ".join(_note(str(part)) for part in key[3:] if part not in UNSAID)
+            said = " ".join(note(str(part)) for part in key[3:] if part not in UNSAID)
             look = line(first) if figure.series[0] == "line" else numbered(first, len(found))
-            marker = MARKERS.get(evaluation, look.marker)
-            found.append(Series(look, note, paper, evaluation in figure.joined, marker, points))
+            kinds = [evaluation, *map(str, key[3:])]
+            marker = next((MARKERS[kind] for kind in kinds if kind in MARKERS), look.marker)
+            found.append(Series(look, said, paper, not {*kinds}.isdisjoint(figure.joined), marker, points))
     return found
 
 
 def _place(figure: Figure, key: Key) -> tuple[bool, tuple[int, str], str]:
-    return key[1] not in figure.joined, order(str(key[0])), str(key)
+    return {*key}.isdisjoint(figure.joined), order(str(key[0])), str(key)
 
 
-def _note(part: str) -> str:
+def note(part: str) -> str:
+    """Return how an evaluation, a policy or another part of a line is called."""
     return NOTES.get(part, part.replace("_", " "))
 
 

@@ -41,7 +41,7 @@ class Table(View):
 class Figure(View):
     """A figure of metric y against x, the size or another metric; `series` tells its lines apart.
 
-    joined: the evaluations whose points are joined by a line.
+    joined: the evaluations, or values of `series`, whose points are joined by a line.
     """
 
     y: str
