@@ -184,10 +184,22 @@ def test_oddities_of_the_paper_are_said_under_the_table(rows):
 
 
 def test_two_runs_with_one_seed_are_named(rows):
-    twin = [dataclasses.replace(row, run=row.run + "_second") for row in rows if row.method == "mrl"]
+    mrl = [row for row in rows if row.method == "mrl"]
+    twin = [dataclasses.replace(row, run=row.run + "_second", value=row.value / 2) for row in mrl]
     (warning, *_) = repeated_seeds([grid_of("table01", [*rows, *twin])])
     assert "mrl_resnet10t_kanji1k_s0_second" in warning
     assert repeated_seeds([grid_of("table01", rows)]) == []
+
+
+def test_metrics_that_a_table_does_not_show_are_no_runs_of_it(rows):
+    shown = next(row for row in rows if row.evaluation == "linear" and row.metric == "top1")
+    oracle = dataclasses.replace(
+        shown, split="v2", evaluation="adaptive_classification", setting="policy=oracle"
+    )
+    others = [dataclasses.replace(oracle, dim=dim, metric="first_correct", value=dim / 99) for dim in (8, 16)]
+    grid = grid_of("table23", [oracle, *others])
+    assert repeated_seeds([grid]) == []
+    assert "Mean" not in markdown(grid) and "2 runs" not in markdown(grid)
 
 
 def test_names_of_tables_and_figures_are_unique():

@@ -24,15 +24,14 @@ class Cell:
 
     deviation: over runs, n - 1 in the denominator; for a single run the one it states itself, over its own
     splits or draws; else None. rows: where the number comes from.
-    repeated: whether two of the runs have one seed: they differ in something that rows don't say.
+    repeated: whether two of the runs have one seed and different values: they differ in something that rows
+    don't say.
     """
 
     mean: float
     deviation: float | None
     rows: tuple[ResultRow, ...]
-    repeated: bool = (
-        False  # whether two runs claim the same seed: they differ in something the rows don't say
-    )
+    repeated: bool = False
 
     @property
     def count(self) -> int:
@@ -84,5 +83,6 @@ def _cell(group: list[Entry], stated: list[Entry] | None) -> Cell:
     deviation = stdev(row.value for row in rows) if len(rows) > 1 else None
     if len(rows) == 1 and stated:
         deviation = stated[0].row.value
-    seeds = [row.seed for row in rows]
-    return Cell(fmean(row.value for row in rows), deviation, tuple(rows), len(set(seeds)) < len(seeds))
+    distinct = {(row.seed, row.value) for row in rows}
+    repeated = len({seed for seed, _ in distinct}) < len(distinct)
+    return Cell(fmean(row.value for row in rows), deviation, tuple(rows), repeated)

@@ -8,6 +8,7 @@ from typing import Any
 from mrl_experiments.report.cells import Cell, Key, cells, leftover, select
 from mrl_experiments.report.entries import Entry
 from mrl_experiments.report.lines import order
+from mrl_experiments.report.metrics import DEVIATION
 from mrl_experiments.report.views import Table, View
 
 Counterparts = Mapping[str, Mapping[str, Any]]
@@ -122,11 +123,15 @@ def _grid(table: Table, block: Block, shown: Sequence[str], ours: list[Entry], p
     def key(names: Sequence[str]) -> Callable[[Entry], Key]:
         return lambda entry: tuple(entry.get(name) for name in names)
 
-    wanted = [entry for entry in (*ours, *paper) if entry.row.metric in table.metrics]
+    def of_metrics(found: list[Entry], deviation: str) -> list[Entry]:
+        return [entry for entry in found if entry.row.metric.removesuffix(deviation) in table.metrics]
+
+    wanted = of_metrics([*ours, *paper], deviation="")
     index = sorted({key(table.index)(entry) for entry in wanted}, key=lambda k: _sortable(table.index, k))
     found = {Column(key(columns)(entry), entry.row.metric): None for entry in wanted}
     ordered = sorted(found, key=lambda c: (_sortable(columns, c.key), table.metrics.index(c.metric)))
-    return Grid(table, block, index, ordered, cells(ours, key(shown)), cells(paper, key(shown)))
+    cells_of = [cells(of_metrics(entries, DEVIATION), key(shown)) for entries in (ours, paper)]
+    return Grid(table, block, index, ordered, *cells_of)
 
 
 def _sortable(names: Sequence[str], key: Key) -> list[tuple[Any, ...]]:
