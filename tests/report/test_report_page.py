@@ -35,7 +35,7 @@ const figure = q("#figure02-kanji1k-val-resnet10t");
 const table = q("#table01-kanji1k-val-resnet10t");
 const legend = (name) => [...figure.querySelectorAll(".legend button")].find((b) => b.textContent === name);
 seen.cards = shown(".card");
-seen.claims = all("#claims tbody tr").map((row) => row.lastChild.innerText);
+seen.claims = all("#claims tbody tr").map((row) => row.cells[1].innerText);
 seen.overflow = document.documentElement.scrollWidth - innerWidth;
 seen.lines = figure.querySelectorAll(".series path.line").length;
 seen.cell = table.querySelector("tbody td").innerText;

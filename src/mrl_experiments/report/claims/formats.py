@@ -9,8 +9,8 @@ from mrl_experiments.report.claims.estimates import Estimate
 from mrl_experiments.report.formats import escaped
 from mrl_experiments.report.metrics import MISSING
 
-HEADINGS = ("Claim of the paper", "Source", "Test", "On", "Ours", "95 % interval", "Paper", "Verdict")
-WIDTHS = (4.2, 2.2, 3.6, 2.4, 2.4, 2.4, 2.4, 2)  # in LaTeX, cm
+HEADINGS = ("Claim of the paper", "Verdict", "Ours", "95 % interval", "Paper", "Test", "On", "Source")
+WIDTHS = (4.2, 2, 2.4, 2.4, 2.4, 3.6, 2.4, 2.2)  # in LaTeX, cm
 NOTE = (
     "Verdicts go by the figure. The interval is that of the size found, over seeds (Student's t), or for one"
     " seed over samples (binomial) or random splits; – where neither is known. Paper: the same test of its"
@@ -23,18 +23,18 @@ def record(finding: Finding) -> tuple[str, ...]:
     """Return a finding as text, one part a heading."""
     claim = finding.claim
     if claim.test is None:
-        parts = [MISSING, MISSING, finding.reason, MISSING, MISSING]
+        parts = [finding.reason, MISSING, MISSING, MISSING, MISSING]
     elif finding.block is None or finding.ours is None:
-        parts = [test(claim), MISSING, finding.reason, MISSING, MISSING]
+        parts = [finding.reason, MISSING, MISSING, test(claim), MISSING]
     else:
         parts = [
-            test(claim),
-            finding.block.title,
             estimate(claim, finding.ours),
             interval(claim, finding.ours),
             estimate(claim, finding.paper),
+            test(claim),
+            finding.block.title,
         ]
-    return (claim.title, claim.source, *parts, verdict(finding))
+    return (claim.title, verdict(finding), *parts, claim.source)
 
 
 def test(claim: Claim) -> str:
@@ -57,7 +57,7 @@ def interval(claim: Claim, found: Estimate) -> str:
 
 def verdict(finding: Finding) -> str:
     """Write the verdict, and whether the interval leaves it open."""
-    return f"{finding.verdict}, but the interval has the bound" if finding.clear is False else finding.verdict
+    return f"{finding.verdict}, though the interval includes the bound" if finding.clear is False else finding.verdict
 
 
 def counted(findings: Sequence[Finding]) -> str:
