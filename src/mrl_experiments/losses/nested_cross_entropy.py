@@ -15,7 +15,7 @@ from mrl_experiments.losses.softmax_rows import Outcome, Rows, Target, chunk_err
 
 # Logits and errors exist for as many samples at a time as fit twice the logits of one plain head, within
 # these bounds; where these are fewer than LEAST_ROWS, they exist for some of the classes at a time.
-ROOM_BYTES = {"cpu": (1 << 24, 1 << 26), "cuda": (1 << 27, 1 << 28)}  # at least, at most
+ROOM_BYTES = {"cpu": (1 << 24, 1 << 28), "cuda": (1 << 27, 1 << 28)}  # at least, at most
 LEAST_ROWS = 64  # with each chunk of samples all gradients of weights are read and written
 CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}  # of classes: fits a CPU's cache, keeps a GPU busy
 AT_ONCE = {"cuda"}  # devices on which the number of kernels, not the cache, decides what all sizes cost
