@@ -57,7 +57,8 @@ def interval(claim: Claim, found: Estimate) -> str:
 
 def verdict(finding: Finding) -> str:
     """Write the verdict, and whether the interval leaves it open."""
-    return f"{finding.verdict}, though the interval includes the bound" if finding.clear is False else finding.verdict
+    doubt = ", though the interval includes the bound" if finding.clear is False else ""
+    return finding.verdict + doubt
 
 
 def counted(findings: Sequence[Finding]) -> str:
