@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy, release_room
 
-CLASSES, WIDTH, TOKENS = 65536, 64, 1200
+CLASSES, WIDTH, TOKENS = 65536, 64, 2400
 DIMS = (8, 16, 32, 64)
 FLOAT = 4
 
@@ -30,6 +30,6 @@ def peak(dims, *, tied):
 
 def test_nesting_a_vocabulary_takes_at_most_a_fifth_more_than_one_size():
     single = peak((WIDTH,), tied=True)
-    assert single < TOKENS * CLASSES * FLOAT / 4  # the logits of one size never exist as a whole
+    assert single < TOKENS * CLASSES * FLOAT / 2  # the logits of one size never exist as a whole
     assert peak(DIMS, tied=True) < 1.2 * single
     assert peak(DIMS, tied=False) < 1.2 * single
