@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mrl_experiments.errors import UserError
 
 # Special tokens are the data's business. An embedding that counts as padding would get no gradient.
-NO_SPECIAL = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+NO_SPECIAL = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad", "cls", "sep", "mask"))
 
 
 class TextBackbone(nn.Module):
@@ -18,7 +18,7 @@ class TextBackbone(nn.Module):
 
     Parameters
     ----------
-    arch: a model type of transformers, such as gpt2, llama or bert. name: how tables call it.
+    arch: a model type of transformers, such as gpt2, llama, bert or modernbert. name: how tables call it.
     width: D. layers, attention_heads: of the transformer. positions: the longest sequence; null: the data's.
     options: further arguments of the configuration (dropout, intermediate_size, ...).
     vocabulary, length, causal: what the data delivers; causal is 1 where features may not look ahead.
@@ -26,8 +26,9 @@ class TextBackbone(nn.Module):
 
     `shared_embedding` (V, D) is the matrix of the input embeddings, which classifiers of tokens share (MRL-E,
     as the paper has it for BERT).
-    Raises UserError for an architecture or options that transformers cannot build, for sequences longer than
-    its positions, and where it looks ahead although the data wants the next token, or the reverse.
+    Raises UserError for an architecture or options that transformers cannot build, for one that wants more
+    than tokens (RoBERTa counts positions from a padding token), for sequences longer than its positions, and
+    where it looks ahead although the data wants the next token, or the reverse.
     """
 
     def __init__(
@@ -115,7 +116,13 @@ def _check_direction(backbone: TextBackbone, causal: bool, vocabulary: int, leng
     other[0, -1] = vocabulary - 1
     training = backbone.training
     backbone.eval()
-    before, after = (backbone(x)[0, 0] for x in (tokens, other))
+    try:
+        before, after = (backbone(x)[0, 0] for x in (tokens, other))
+    except Exception as error:  # each architecture has its own needs
+        raise UserError(
+            f"{backbone.name} cannot read tokens without more: {type(error).__name__}: {error}",
+            expected="a model.arch that needs no padding token, such as gpt2, llama, bert or modernbert",
+        ) from error
     backbone.train(training)
     looks_ahead = not torch.equal(before, after)
     if looks_ahead and causal:
