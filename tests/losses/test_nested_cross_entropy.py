@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from mrl_experiments.losses import nested_cross_entropy as module
+from mrl_experiments.losses import nested_head as module
 from mrl_experiments.losses.nested_cross_entropy import NestedLosses, nested_cross_entropy
 
 

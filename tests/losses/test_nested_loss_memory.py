@@ -5,7 +5,8 @@ import itertools
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy, release_room
+from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
+from mrl_experiments.losses.nested_head import release_room
 
 CLASSES, WIDTH, TOKENS = 65536, 64, 2400
 DIMS = (8, 16, 32, 64)
