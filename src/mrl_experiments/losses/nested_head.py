@@ -80,9 +80,13 @@ class NestedHead:
                 to,
                 tied=self.tied,
             )
-        outcomes = [
-            self._group(levels, label, scale, to, exact) for levels in self.products.groups(len(self.dims))
-        ]
+        groups, count = self.products.groups(len(self.dims)), len(self.z)
+        step = self._rows_at_once(len(groups[0]))
+        if step < min(count, LEAST_ROWS):
+            outcomes = [self._class_by_class(levels, label, scale, to) for levels in groups]
+        else:
+            room = self._room(len(groups[0]), min(step, count), self.classes)
+            outcomes = [self._rows_by_rows(levels, label, scale, to, exact, room) for levels in groups]
         return Outcome.joined(outcomes[::-1])
 
     def _fits_at_once(self) -> bool:
@@ -90,27 +94,39 @@ class NestedHead:
         size = len(self.dims) * len(self.z) * self.classes * self.sums.itemsize
         return at_once(self.z.device) and size <= ROOM_BYTES["cuda"][1]
 
-    def _group(
-        self, levels: range, label: Tensor, scale: Scale, to: Gradients | None, exact: bool
+    def _rows_by_rows(
+        self,
+        levels: range,
+        label: Tensor,
+        scale: Scale,
+        to: Gradients | None,
+        exact: bool,
+        room: tuple[Tensor, Tensor],
     ) -> Outcome:
-        """Do so for sizes that share their products."""
-        step, count = self._rows_at_once(len(levels)), len(self.z)
-        if step >= count:
-            return self._all_classes(levels, self.z, label, scale, to, exact)
-        if step < LEAST_ROWS:
-            return self._class_by_class(levels, label, scale, to)
-        chunks = [slice(low, min(low + step, count)) for low in range(0, count, step)]
+        """Do so for sizes that share their products, as many samples at a time as fit into `room`."""
+        step, count = len(room[0]), len(self.z)
+        if step == count:
+            return self._all_classes(levels, self.z, label, scale, to, exact, *room)
         parts = []
-        for rows in chunks:
+        for low in range(0, count, step):
+            rows = slice(low, min(low + step, count))
             some = self.z[rows], label[rows], scale.of_rows(rows), None if to is None else to.of_rows(rows)
-            parts.append(self._all_classes(levels, *some, exact))
+            space = room[0][: rows.stop - low], room[1][:, : rows.stop - low]
+            parts.append(self._all_classes(levels, *some, exact, *space))
         return Outcome(*(torch.cat(column, dim=1) for column in zip(*parts, strict=True)))
 
     def _all_classes(
-        self, levels: range, z: Tensor, label: Tensor, scale: Scale, to: Gradients | None, exact: bool
+        self,
+        levels: range,
+        z: Tensor,
+        label: Tensor,
+        scale: Scale,
+        to: Gradients | None,
+        exact: bool,
+        room: Tensor,
+        errors: Tensor,
     ) -> Outcome:
         """Do so for some of the samples, whose logits exist as a whole."""
-        room, errors = self._room(len(levels), len(z), self.classes)
         logits = self.products.logits(levels, z, self.weights, self.biases, self.dims, room)
         outcome = errors_of(logits, label, self.smoothing, errors, exact)
         if to is not None:
@@ -118,7 +134,7 @@ class NestedHead:
         return outcome
 
     def _class_by_class(self, levels: range, label: Tensor, scale: Scale, to: Gradients | None) -> Outcome:
-        """Do so for all samples, a chunk of the classes at a time, whose logits are made twice."""
+        """Do so for all samples of such sizes, a chunk of the classes at a time: logits are made twice."""
         chunks = self._chunks(len(levels))
         rows = self._rows(levels, label, chunks)
         if to is not None:

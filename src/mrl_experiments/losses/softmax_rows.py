@@ -14,7 +14,7 @@ class Outcome(NamedTuple):
     """What became of each sample at some sizes, (L, B) each.
 
     log_own: log-probability of the label. correct: whether the label leads all others.
-    mean_log: mean log-probability of all classes, or 0 where it was not asked for.
+    mean_log: mean log-probability of all classes, or log_own again where it was not asked for.
     """
 
     log_own: Tensor
@@ -86,7 +86,8 @@ def errors_of(logits: Iterable[Tensor], label: Tensor, smoothing: float, out: Te
     if smoothing:
         out.scatter_(2, place, (own - (1 - smoothing))[..., None]).sub_(smoothing / out.shape[2])
     if not exact:
-        return Outcome(own.log(), own > rival, torch.zeros_like(own))
+        log_own = own.log()
+        return Outcome(log_own, own > rival, log_own)
     height, top, mean = (torch.stack(column) for column in zip(*heights, strict=True))
     log_sum = top - torch.maximum(own, rival).log()
     return Outcome(height - log_sum, own > rival, mean - log_sum)
