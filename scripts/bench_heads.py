@@ -41,13 +41,14 @@ STEP_ROUNDS = 45
 class Case:
     """Features, labels and classifiers of one case, and the ways to compute the nested loss."""
 
-    def __init__(self, batch: int, width: int, classes: int) -> None:
+    def __init__(self, batch: int, width: int, classes: int, device: torch.device) -> None:
         torch.manual_seed(0)
         self.dims = default_dims(width)
-        self.z = torch.randn(batch, width, requires_grad=True)
-        self.y = torch.randint(classes, (batch,))
-        self.tied = nn.Linear(width, classes)
-        self.separate = nn.ModuleList(nn.Linear(dim, classes) for dim in self.dims)
+        with device:  # only here: a default device slows each later call from Python down
+            self.z = torch.randn(batch, width, requires_grad=True)
+            self.y = torch.randint(classes, (batch,))
+            self.tied = nn.Linear(width, classes)
+            self.separate = nn.ModuleList(nn.Linear(dim, classes) for dim in self.dims)
 
     def plain(self) -> Tensor:
         """One `Linear(D, C)` and its cross-entropy."""
@@ -99,7 +100,8 @@ class Case:
 
 def peak_bytes(loss: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     """Return the bytes at the peak of forward and backward pass, without the gradients of the parameters."""
-    if torch.get_default_device().type == "cuda":
+    parameters = list(parameters)
+    if parameters[0].is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         loss().backward()
@@ -114,8 +116,8 @@ def peak_bytes(loss: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
 
 
 def synchronise() -> None:
-    """Wait until the device has done what it was given."""
-    if torch.get_default_device().type == "cuda":
+    """Wait until a GPU, if one is in use, has done what it was given."""
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
@@ -167,14 +169,15 @@ def bench_case(title: str, case: Case, rounds: int, console: Console) -> dict[st
     return ratios
 
 
-def bench_step(rounds: int, console: Console) -> dict[str, float]:
+def bench_step(rounds: int, console: Console, device: torch.device) -> dict[str, float]:
     """Compare whole training steps of resnet18 on 256 images of 32 px with 1,000 classes."""
-    images, labels = torch.randn(256, 3, 32, 32), torch.randint(1000, (256,))
+    images = torch.randn(256, 3, 32, 32, device=device)
+    labels = torch.randint(1000, (256,), device=device)
 
     def step(loss: type[FF] | type[MRL] | type[MRLE]) -> Callable[[], None]:
         torch.manual_seed(0)
         backbone = TimmBackbone(arch="resnet18", name="resnet18", channels=3, size=32)
-        method = loss(backbone, 1000, loss.__name__, None, None, None, 0.1)
+        method = loss(backbone, 1000, loss.__name__, None, None, None, 0.1).to(device)
         optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9)
 
         def once() -> None:
@@ -205,13 +208,13 @@ def bench_evaluator(rounds: int, console: Console) -> float:
     return milliseconds
 
 
-def bench_metrics(rounds: int, console: Console) -> float:
+def bench_metrics(rounds: int, console: Console, device: torch.device) -> float:
     """Compare what only the per-size top-1 needs, at D=2048, with the MRL-E pass that yields it."""
-    case = Case(*CASES["images, D=2048, C=1000"][:3])
-    levels = [torch.randn(len(case.z), case.tied.out_features) for _ in case.dims]
+    case = Case(*CASES["images, D=2048, C=1000"][:3], device)
+    levels = [torch.randn(len(case.z), case.tied.out_features, device=device) for _ in case.dims]
     index = case.y[:, None]
     own = [level.gather(1, index) for level in levels]
-    rival = torch.randn(len(case.dims), len(case.z))  # the maximum is taken in any case
+    rival = torch.randn(len(case.dims), len(case.z), device=device)  # the maximum is taken in any case
 
     def metrics() -> Tensor:
         for level, value in zip(levels, own, strict=True):
@@ -225,17 +228,17 @@ def bench_metrics(rounds: int, console: Console) -> float:
     return share
 
 
-def bench_all(scaled: Callable[[int], int], console: Console) -> dict[str, float]:
+def bench_all(scaled: Callable[[int], int], console: Console, device: torch.device) -> dict[str, float]:
     """Measure everything; `scaled` turns a usual number of rounds into the one wanted."""
-    on_gpu = torch.get_default_device().type == "cuda"
+    on_gpu = device.type == "cuda"
     console.print(torch.cuda.get_device_name() if on_gpu else f"threads: {torch.get_num_threads()}")
-    figures = bench_step(scaled(STEP_ROUNDS), console)  # with the C library as train.py has it
+    figures = bench_step(scaled(STEP_ROUNDS), console, device)  # with the C library as train.py has it
     keep_freed_memory()
     for title, (batch, width, classes, rounds) in (CASES | VOCABULARY).items():
-        ratios = bench_case(title, Case(batch, width, classes), scaled(rounds), console)
+        ratios = bench_case(title, Case(batch, width, classes, device), scaled(rounds), console)
         suffix = "" if width == 2048 else f"_{width}"
         figures |= {f"{name}{suffix}": value for name, value in ratios.items() if name != "plain"}
-    figures["metrics_share"] = bench_metrics(scaled(40), console)
+    figures["metrics_share"] = bench_metrics(scaled(40), console, device)
     if not on_gpu:
         figures["evaluator_ms"] = bench_evaluator(scaled(100), console)
     return figures
@@ -254,9 +257,8 @@ def main() -> None:
     def scaled(rounds: int) -> int:
         return max(1, round(rounds * factor))
 
-    torch.set_default_device(arguments.device)
     with torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.bf16):
-        figures = bench_all(scaled, Console())
+        figures = bench_all(scaled, Console(), torch.device(arguments.device))
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 
