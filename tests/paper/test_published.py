@@ -81,6 +81,14 @@ def test_anomalies_are_flagged():
     assert (misprint.dim, misprint.metric, misprint.value) == (16, "P@100", 0.1327)
 
 
+def test_every_value_says_where_it_was_read():
+    assert all(row.source and row.anomaly is not None for row in published())
+
+
+def test_only_projections_at_chance_level_are_no_target():
+    assert {(row.table, row.reduction) for row in published() if not row.is_target} == {("table02", "jl")}
+
+
 def test_single_shot_cost_is_the_size_times_the_database():
     counts = {"imagenet1k": 1_281_167, "imagenet4k": 4_202_000}
     for table in ("table08", "table09", "table10"):

@@ -22,6 +22,11 @@ class PaperRow(ResultRow):
     source: str
     anomaly: str
 
+    @property
+    def is_target(self) -> bool:
+        """Whether the method it is said to be of can give such a value; a figure leaves others out."""
+        return not self.anomaly.endswith("not a target")
+
 
 def published(table: str | None = None) -> list[PaperRow]:
     """Return the published values of one table, or all. Cells that the paper leaves empty have no row.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mrl_experiments.files import atomic_path
-from mrl_experiments.paper import published
+from mrl_experiments.paper import PaperRow, published
 from mrl_experiments.report.all_figures import FIGURES
 from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.claims import formats as claim_formats
@@ -18,7 +18,6 @@ from mrl_experiments.report.pivot import Counterparts, Grid, grids
 from mrl_experiments.report.plots import draw
 from mrl_experiments.report.series import charts
 from mrl_experiments.report.views import View
-from mrl_experiments.results import ResultRow
 
 WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 CLAIM_WRITERS = {
@@ -36,9 +35,10 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
     found = find_rows(rows)
     ours = entries(found, {name: of["part_of"] for name, of in counterparts.items() if "part_of" in of})
     paper = _by_table()
+    drawn = {table: [row for row in rows if row.is_target] for table, rows in paper.items()}
     tables = [grid for table in TABLES for grid in grids(table, ours, _beside(paper, table), counterparts)]
     figures = [
-        chart for figure in FIGURES for chart in charts(figure, ours, _beside(paper, figure), counterparts)
+        chart for figure in FIGURES for chart in charts(figure, ours, _beside(drawn, figure), counterparts)
     ]
     _keep_only(out / "tables", [path for grid in tables for path in _write_table(grid, out / "tables")])
     _keep_only(out / "figures", [path for chart in figures for path in draw(chart, out / "figures")])
@@ -65,15 +65,15 @@ def repeated_seeds(tables: Sequence[Grid]) -> list[str]:
     return sorted(warnings)
 
 
-def _by_table() -> Mapping[str, list[ResultRow]]:
-    tables: dict[str, list[ResultRow]] = defaultdict(list)
+def _by_table() -> Mapping[str, list[PaperRow]]:
+    tables: dict[str, list[PaperRow]] = defaultdict(list)
     for row in published():
         if row.source.startswith("arXiv"):  # not the authors' notebooks, whose runs are others
             tables[row.table].append(row)
     return tables
 
 
-def _beside(paper: Mapping[str, list[ResultRow]], view: View) -> list[Entry]:
+def _beside(paper: Mapping[str, list[PaperRow]], view: View) -> list[Entry]:
     return entries([row for table in view.paper for row in paper[table]])
 
 
