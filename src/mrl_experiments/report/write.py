@@ -35,7 +35,7 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
     found = find_rows(rows)
     ours = entries(found, {name: of["part_of"] for name, of in counterparts.items() if "part_of" in of})
     paper = _by_table()
-    drawn = {table: [row for row in rows if row.is_target] for table, rows in paper.items()}
+    drawn = {table: [row for row in values if row.is_target] for table, values in paper.items()}
     tables = [grid for table in TABLES for grid in grids(table, ours, _beside(paper, table), counterparts)]
     figures = [
         chart for figure in FIGURES for chart in charts(figure, ours, _beside(drawn, figure), counterparts)
@@ -43,9 +43,7 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
     _keep_only(out / "tables", [path for grid in tables for path in _write_table(grid, out / "tables")])
     _keep_only(out / "figures", [path for chart in figures for path in draw(chart, out / "figures")])
     _write_summary(tables, out / "tables.md")
-    findings = judge(
-        CLAIMS, ours, {table: entries(published) for table, published in paper.items()}, counterparts
-    )
+    findings = judge(CLAIMS, ours, {table: entries(values) for table, values in paper.items()}, counterparts)
     _write_claims(findings, out / "tables")
     warnings = repeated_seeds(tables)
     write_page(out / "index.html", findings, tables, figures, found, warnings, runs)
