@@ -223,6 +223,68 @@ def test_logits_far_apart_stay_finite_and_exact():
     assert problem.fused().losses.min() > 1e3  # some labels have probability 0 in float32
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", ["whole", "chunks"])
+@pytest.mark.parametrize("offset", [-1000, -700, -500, 500, 700, 1000])  # exp overflows at 709
+def test_logits_far_from_zero(tied, smoothing, rows, offset, monkeypatch):
+    problem = Problem((2, 8), tied=tied, batch=12)
+    if rows == "chunks":
+        monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (400, 400)})  # 3 or 5 samples
+        monkeypatch.setattr(module, "LEAST_ROWS", 1)
+    biases = [problem.bias] if tied else problem.bias[:1]  # of the separate sizes, one is far off
+    for bias in biases:
+        bias.data += offset
+    assert_same(problem, 1e-11, label_smoothing=smoothing)
+    hits = torch.stack([(problem.level(i).argmax(1) == problem.y).sum() for i in range(2)])
+    assert torch.equal(problem.fused().correct, hits.float())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("offset", [-101, -90, -80, -60, 60, 80, 90, 101])  # exp overflows at 88.7
+@pytest.mark.parametrize("row", [None, 3])
+def test_logits_far_from_zero_in_single_precision(tied, offset, row):
+    exact, single = (
+        Problem((2, 8), tied=tied, batch=12, bias=False, width=9, dtype=dtype)
+        for dtype in (torch.float64, torch.float32)
+    )
+    for problem in (exact, single):  # the first feature moves all logits of a sample
+        problem.z.data[:, 0] = 0
+        problem.z.data[slice(None) if row is None else row, 0] = offset
+        for weight in [problem.weight] if tied else problem.weight:
+            weight.data[:, 0] = 1
+    wanted, out = exact.loop(), single.fused()
+    assert (out.losses.double() - wanted).abs().max() < 2e-5  # of logits that end at 8e-6
+    for ours, theirs in zip(single.gradients(out), exact.gradients(wanted), strict=True):
+        assert (ours.double() - theirs).norm() < 2e-5 * theirs.norm()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_is_not_a_number_stays_so(tied):
+    problem = Problem((2, 8), tied=tied)
+    problem.z.data[1, 4] = torch.nan
+    out = problem.fused()
+    assert out.losses.isnan().tolist() == [False, True]
+    assert problem.gradients(out)[0][1].isnan().any()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_no_samples(tied):
+    problem = Problem((2, 8), tied=tied, batch=0)
+    out = problem.fused()
+    assert torch.equal(out.losses, torch.zeros(2, dtype=torch.float64))
+    assert out.counted == 0
+    assert not any(gradient.any() for gradient in problem.gradients(out))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("loss_weights", [(0.0, 1.0), (1.0, 0.0), (-0.5, 2.0), (0.0, 0.0)])
+def test_any_loss_weights(tied, loss_weights):
+    problem = Problem((2, 8), tied=tied)
+    problem.c = torch.tensor(loss_weights, dtype=torch.float64)
+    assert_same(problem, 1e-12)
+
+
 def test_a_tie_is_not_correct():
     z, y = torch.ones(4, 2), torch.tensor([0, 1, 2, 2])
     weight = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])

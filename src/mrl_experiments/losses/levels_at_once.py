@@ -22,20 +22,20 @@ def outcome_and_gradients(
     dims: Sequence[int],
     label: Tensor,
     smoothing: float,
-    rows: Tensor,
+    factors: Tensor,
     to: Gradients | None,
     *,
     tied: bool,
 ) -> Outcome:
     """Tell what became of the samples at all sizes, and fill `to` with the gradients.
 
-    z: (B, D) and the weights in the precision of the products. rows: (L, B) what the derivatives of each
-    sample are multiplied by, in the precision of the sums.
+    z: (B, D) and the weights in the precision of the products. factors: (L, B, 1) what the derivatives of
+    each sample are multiplied by, in the precision of the sums.
     """
-    log_p = _logits(z, weights, biases, dims, rows.dtype, tied=tied).log_softmax(dim=2)
+    log_p = _logits(z, weights, biases, dims, factors.dtype, tied=tied).log_softmax(dim=2)
     place = label.expand(len(dims), -1)[..., None]
     log_own = log_p.gather(2, place)
-    mean_log = log_p.mean(dim=2) if smoothing else torch.zeros_like(rows)
+    mean_log = log_p.mean(dim=2) if smoothing else log_own[..., 0]
     errors, own = log_p.exp(), log_own.exp()
     # The label's probability less 1 is never above another's probability: the highest value is its rival's.
     rival = errors.scatter_(2, place, own - 1).amax(dim=2)
@@ -43,7 +43,7 @@ def outcome_and_gradients(
     if to is not None:
         if smoothing:
             errors.sub_(smoothing / errors.shape[2]).scatter_add_(2, place, torch.full_like(own, smoothing))
-        errors.mul_(rows[..., None])
+        errors.mul_(factors)
         (_tied_gradients if tied else _separate_gradients)(errors, z, weights, to)
     return outcome
 

@@ -1,6 +1,5 @@
 """The nested cross-entropy (Eq. 1) as one function, whose gradients are ready when its forward pass ends."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mrl_experiments.losses.nested_head import NestedHead, at_once
-from mrl_experiments.losses.prefix_products import Scale
+from mrl_experiments.losses.nested_head import NestedHead
 
 
 class NestedLosses(NamedTuple):
@@ -125,23 +123,14 @@ def _compute(
     label, counted = torch.where(kept, y, 0), kept.sum()
     share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
     to = head.gradients_to(wanted) if any(wanted) else None
-    scale = _scale(loss_weights.to(head.sums), share, kept)
-    exact = bool(options.label_smoothing) or at_once(
-        z.device
-    )  # a GPU would have to wait to learn of an underflow
-    outcome = head.outcome_and_gradients(label, scale, to, exact)
-    if not exact and len(y) and outcome.log_own.amin() < math.log(torch.finfo(head.sums).tiny):
-        outcome = head.outcome_and_gradients(label, scale, None, exact=True)
-    losses = torch.lerp(-outcome.log_own, -outcome.mean_log, options.label_smoothing) @ share
+    factors = loss_weights.to(head.sums)[:, None, None] * share[:, None]
+    outcome = head.outcome_and_gradients(label, factors, to)
+    log_target = outcome.log_own
+    if options.label_smoothing:
+        log_target = torch.lerp(log_target, outcome.mean_log, options.label_smoothing)
+    losses = -(log_target @ share)
     correct = (outcome.correct & kept).sum(1).float()
     out = NestedLosses(loss_weights.to(losses) @ losses, losses, correct, counted)
     given = [] if to is None else [to.z, *to.weights, *to.biases]
     types = [tensor.dtype for tensor in (z, *parameters)]
     return out, [g if g is None else g.to(dtype) for g, dtype in zip(given, types, strict=False)]
-
-
-def _scale(loss_weights: Tensor, share: Tensor, kept: Tensor) -> Scale:
-    """Return c_m times each sample's share: one number a size where all samples count (a GPU cannot tell)."""
-    if at_once(share.device) or not kept.all() or not loss_weights.all():
-        return Scale([1.0] * len(loss_weights), loss_weights[:, None] * share)
-    return Scale((loss_weights / max(1, len(share))).tolist(), None)

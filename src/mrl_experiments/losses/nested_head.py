@@ -1,5 +1,6 @@
 """The classifiers of all sizes in one pass: logits, errors and gradients, in bounded memory."""
 
+import itertools
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -8,8 +9,16 @@ import torch
 from torch import Tensor
 
 from mrl_experiments.losses import levels_at_once
-from mrl_experiments.losses.prefix_products import Gradients, Scale, Separate, Tied
-from mrl_experiments.losses.softmax_rows import Outcome, Rows, Target, chunk_errors, errors_of, rows_of
+from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
+from mrl_experiments.losses.softmax_rows import (
+    Found,
+    Outcome,
+    Rows,
+    Target,
+    chunk_errors,
+    errors_of,
+    rows_of,
+)
 
 # Logits and errors exist for as many samples at a time as fit twice the logits of one plain head, within
 # these bounds; where these are fewer than LEAST_ROWS, they exist for some of the classes at a time.
@@ -61,14 +70,12 @@ class NestedHead:
         count = len(self.weights)
         return Gradients(z, others[:count], others[count:], self.dims)
 
-    def outcome_and_gradients(
-        self, label: Tensor, scale: Scale, to: Gradients | None, exact: bool
-    ) -> Outcome:
+    def outcome_and_gradients(self, label: Tensor, factors: Tensor, to: Gradients | None) -> Outcome:
         """Tell what became of the samples at all sizes, and add the gradients to `to`.
 
-        exact: whether log-probabilities below the smallest normal number are to be right, too.
+        factors: (L, B, 1) what the derivatives by the logits are multiplied by to become those of the loss.
         """
-        if scale.rows is not None and self._fits_at_once():
+        if self._fits_at_once():
             return levels_at_once.outcome_and_gradients(
                 self.z,
                 self.weights,
@@ -76,18 +83,21 @@ class NestedHead:
                 self.dims,
                 label,
                 self.smoothing,
-                scale.rows,
+                factors,
                 to,
                 tied=self.tied,
             )
         groups, count = self.products.groups(len(self.dims)), len(self.z)
         step = self._rows_at_once(len(groups[0]))
         if step < min(count, LEAST_ROWS):
-            outcomes = [self._class_by_class(levels, label, scale, to) for levels in groups]
-        else:
-            room = self._room(len(groups[0]), min(step, count), self.classes)
-            outcomes = [self._rows_by_rows(levels, label, scale, to, exact, room) for levels in groups]
-        return Outcome.joined(outcomes[::-1])
+            rows = [self._class_by_class(levels, label, factors, to) for levels in groups]
+            outcomes = [row.outcome(self.classes) for row in itertools.chain(*reversed(rows))]
+            return Outcome(*map(torch.stack, zip(*outcomes, strict=True)))
+        room = self._room(len(groups[0]), min(step, count), self.classes)
+        found = Found.empty(len(self.dims), count, room[0])
+        for levels in groups:
+            self._rows_by_rows(levels, label, factors, to, room, found.of_levels(levels))
+        return found.outcome(smoothed=bool(self.smoothing))
 
     def _fits_at_once(self) -> bool:
         """Whether all sizes' logits may exist together, and their number of kernels is what counts."""
@@ -98,48 +108,58 @@ class NestedHead:
         self,
         levels: range,
         label: Tensor,
-        scale: Scale,
+        factors: Tensor,
         to: Gradients | None,
-        exact: bool,
         room: tuple[Tensor, Tensor],
-    ) -> Outcome:
+        found: Found,
+    ) -> None:
         """Do so for sizes that share their products, as many samples at a time as fit into `room`."""
         step, count = len(room[0]), len(self.z)
         if step == count:
-            return self._all_classes(levels, self.z, label, scale, to, exact, *room)
-        parts = []
+            return self._all_classes(levels, self.z, label, factors, to, *room, found)
         for low in range(0, count, step):
             rows = slice(low, min(low + step, count))
-            some = self.z[rows], label[rows], scale.of_rows(rows), None if to is None else to.of_rows(rows)
+            some = self.z[rows], label[rows], factors[:, rows], None if to is None else to.of_rows(rows)
             space = room[0][: rows.stop - low], room[1][:, : rows.stop - low]
-            parts.append(self._all_classes(levels, *some, exact, *space))
-        return Outcome(*(torch.cat(column, dim=1) for column in zip(*parts, strict=True)))
+            self._all_classes(levels, *some, *space, found.of_rows(rows))
 
     def _all_classes(
         self,
         levels: range,
         z: Tensor,
         label: Tensor,
-        scale: Scale,
+        factors: Tensor,
         to: Gradients | None,
-        exact: bool,
         room: Tensor,
         errors: Tensor,
-    ) -> Outcome:
+        found: Found,
+    ) -> None:
         """Do so for some of the samples, whose logits exist as a whole."""
-        logits = self.products.logits(levels, z, self.weights, self.biases, self.dims, room)
-        outcome = errors_of(logits, label, self.smoothing, errors, exact)
-        if to is not None:
-            self.products.gradients(levels, errors, scale, z, self.weights, to)
-        return outcome
 
-    def _class_by_class(self, levels: range, label: Tensor, scale: Scale, to: Gradients | None) -> Outcome:
+        def find(*, shifted: bool) -> None:
+            logits = self.products.logits(levels, z, self.weights, self.biases, self.dims, room)
+            for level, out, values in zip(logits, errors.unbind(), found.values.unbind(), strict=True):
+                errors_of(level, label, self.smoothing, out, values, shifted=shifted)
+
+        if at_once(z.device):  # which would have to wait for the values to choose by
+            find(shifted=True)
+        else:
+            find(shifted=False)
+            if not found.in_range():
+                find(shifted=True)
+        if to is not None:
+            scales = factors[levels.start : levels.stop] / found.values[:, 2]
+            self.products.gradients(levels, errors, scales.unbind(), z, self.weights, to)
+
+    def _class_by_class(
+        self, levels: range, label: Tensor, factors: Tensor, to: Gradients | None
+    ) -> list[Rows]:
         """Do so for all samples of such sizes, a chunk of the classes at a time: logits are made twice."""
         chunks = self._chunks(len(levels))
         rows = self._rows(levels, label, chunks)
         if to is not None:
-            self._chunk_gradients(levels, label, scale, rows, chunks, to)
-        return Outcome.joined([row.outcome(self.classes) for row in rows])
+            self._chunk_gradients(levels, label, factors, rows, chunks, to)
+        return rows
 
     def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
         rows: list[Rows] = []
@@ -153,17 +173,18 @@ class NestedHead:
         self,
         levels: range,
         label: Tensor,
-        scale: Scale,
+        factors: Tensor,
         rows: Sequence[Rows],
         chunks: Sequence[slice],
         to: Gradients,
     ) -> None:
+        scales = [factors[level] for level in levels]
         for chunk in chunks:
             target, (room, errors) = Target.of(label, chunk), self._chunk_room(len(levels), chunk)
             for logits, row, out in zip(self._logits(levels, chunk, room), rows, errors, strict=True):
                 chunk_errors(logits, target, row.log_sum, self.smoothing, self.classes, out)
             weights, buffers = self._part(self.weights, chunk), to.of_classes(chunk, self.classes)
-            self.products.gradients(levels, errors, scale, self.z, weights, buffers)
+            self.products.gradients(levels, errors, scales, self.z, weights, buffers)
 
     def _logits(self, levels: range, chunk: slice, room: Tensor) -> Iterator[Tensor]:
         """Yield the logits of size after size, all in `room`."""

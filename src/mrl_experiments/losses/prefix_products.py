@@ -7,7 +7,7 @@ z (B, D) and the weights come in the precision of the products, all other tensor
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -49,20 +49,6 @@ class Gradients:
         return replace(self, weights=weights, biases=biases, first_classes=chunk.start == 0)
 
 
-class Scale(NamedTuple):
-    """What the derivatives by the logits are multiplied by to become those of the loss.
-
-    levels: a number for each size, L of them. rows: (L, B) for each sample besides, or None.
-    """
-
-    levels: Sequence[float]
-    rows: Tensor | None
-
-    def of_rows(self, rows: slice) -> "Scale":
-        """Return the factors of some of the samples."""
-        return self if self.rows is None else Scale(self.levels, self.rows[:, rows])
-
-
 class Separate:
     """One classifier (C, m) a size: W_m z_{1:m} + b_m."""
 
@@ -89,28 +75,26 @@ class Separate:
     def gradients(
         levels: range,
         errors: Tensor,
-        scale: Scale,
+        factors: Sequence[Tensor],
         z: Tensor,
         weights: Sequence[Tensor],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (l, B, C) by some levels' logits, times `scale`.
+        """Fill `to` from the derivatives by the logits, `errors` (l, B, C) times `factors`, (B, 1) each.
 
         The errors are overwritten.
         """
-        for level, error in zip(levels, errors, strict=True):
-            factor = scale.levels[level]
-            if scale.rows is not None:
-                error.mul_(scale.rows[level][:, None])
+        for level, error, factor in zip(levels, errors.unbind(), factors, strict=True):
+            error.mul_(factor)
             if to.biases and (bias := to.biases[level]) is not None:
-                _sum(error, bias, factor, to.first_rows)
+                _sum(error, bias, to.first_rows)
             rounded, dim = error.to(z.dtype), to.dims[level]
             if to.z is not None:
                 part = prefix(to.z, dim)
                 first = to.first_classes and dim == to.dims[-1]
-                _product(rounded, weights[level], part, None if first else part, factor)
+                _product(rounded, weights[level], part, None if first else part)
             if (weight := to.weights[level]) is not None:
-                _product(rounded.t(), prefix(z, dim), weight, None if to.first_rows else weight, factor)
+                _product(rounded.t(), prefix(z, dim), weight, None if to.first_rows else weight)
 
 
 class Tied:
@@ -136,8 +120,8 @@ class Tied:
     ) -> Iterator[Tensor]:
         """Yield the logits (B, C) of all levels in turn, in one `room` that must be left as it is."""
         smaller = biases[0] if biases else None
-        for block in _blocks(dims):
-            _product(z[:, block], weights[0][:, block].t(), room, smaller)
+        for features, weight in zip(_blocks(z, dims), _blocks(weights[0], dims), strict=True):
+            _product(features, weight.t(), room, smaller)
             yield room
             smaller = room
 
@@ -145,54 +129,65 @@ class Tied:
     def gradients(
         levels: range,
         errors: Tensor,
-        scale: Scale,
+        factors: Sequence[Tensor],
         z: Tensor,
         weights: Sequence[Tensor],
         to: Gradients,
     ) -> None:
-        """Fill `to` from the derivatives `errors` (L, B, C) by all levels' logits, times `scale`.
+        """Fill `to` from the derivatives by the logits, `errors` (L, B, C) times `factors`, (B, 1) each.
 
         The errors are overwritten.
         """
-        total, factor = errors[-1], scale.levels[-1]
-        if scale.rows is not None:
-            total.mul_(scale.rows[-1][:, None])
-        for level, block in reversed(list(zip(levels, _blocks(to.dims), strict=True))):
-            if level < levels[-1] and scale.rows is not None:
-                total.addcmul_(errors[level], scale.rows[level][:, None])
-            elif level < levels[-1]:
-                total.add_(errors[level], alpha=scale.levels[level] / factor)
+        total = errors[-1].mul_(factors[-1])
+        blocks = zip(
+            errors.unbind(),
+            factors,
+            *(_blocks(tensor, to.dims) for tensor in (z, weights[0], to.z, to.weights[0])),
+            strict=True,
+        )
+        for level, (error, factor, features, weight, by_z, by_weight) in reversed(list(enumerate(blocks))):
+            if level < levels[-1]:
+                total.addcmul_(error, factor)
             summed = total.to(z.dtype)
-            if (weight := to.weights[0]) is not None:
-                part = weight[:, block]
-                _product(summed.t(), z[:, block], part, None if to.first_rows else part, factor)
-            if to.z is not None:
-                part = to.z[:, block]
-                _product(summed, weights[0][:, block], part, None if to.first_classes else part, factor)
+            if by_weight is not None:
+                _product(summed.t(), features, by_weight, None if to.first_rows else by_weight)
+            if by_z is not None:
+                _product(summed, weight, by_z, None if to.first_classes else by_z)
         if to.biases and (bias := to.biases[0]) is not None:
-            _sum(total, bias, factor, to.first_rows)
+            _sum(total, bias, to.first_rows)
 
 
-def _blocks(dims: Sequence[int]) -> list[slice]:
-    return [slice(low, high) for low, high in itertools.pairwise((0, *dims))]
+@overload
+def _blocks(matrix: Tensor, dims: Sequence[int]) -> Sequence[Tensor]: ...
+@overload
+def _blocks(matrix: Tensor | None, dims: Sequence[int]) -> Sequence[Tensor | None]: ...
+def _blocks(matrix: Tensor | None, dims: Sequence[int]) -> Sequence[Tensor | None]:
+    """Return each size's columns beyond the next smaller one's, or as many None."""
+    if matrix is None:
+        return [None] * len(dims)
+    widths = [high - low for low, high in itertools.pairwise((0, *dims))]
+    return prefix(matrix, dims[-1]).split(widths, dim=1)
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None, factor: float = 1) -> None:
-    """Set out = start + factor * a @ b; `start` may be `out` itself, and None is zero."""
+def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> None:
+    """Set out = start + a @ b; `start` may be `out` itself, and None is zero."""
     narrow = out.shape[1] < NARROW
     if a.dtype == out.dtype and not narrow:
-        torch.addmm(out if start is None else start, a, b, beta=start is not None, alpha=factor, out=out)
+        if start is None:
+            torch.mm(a, b, out=out)
+        else:
+            torch.addmm(start, a, b, out=out)
         return
     product = (b.t() @ a.t()).t() if narrow else a @ b
     if start is None:
-        torch.mul(product, factor, out=out)
+        out.copy_(product)
     else:
-        torch.add(start, product, alpha=factor, out=out)
+        torch.add(start, product, out=out)
 
 
-def _sum(errors: Tensor, out: Tensor, factor: float, first: bool) -> None:
-    """Set out (C,) to the sum of errors (B, C) over the samples times `factor`, or add that to it."""
+def _sum(errors: Tensor, out: Tensor, first: bool) -> None:
+    """Set out (C,) to the sum of errors (B, C) over the samples, or add it."""
     if first:
-        torch.sum(errors, 0, out=out).mul_(factor)
+        torch.sum(errors, 0, out=out)
     else:
-        out.add_(errors.sum(0), alpha=factor)
+        out.add_(errors.sum(0))

@@ -1,9 +1,9 @@
 """The soft-max over the classes and what a loss needs of it, whole or in chunks of the classes.
 
-B samples, c classes of a chunk. Each function writes to `out` (B, c); the logits (B, c) stay as they are.
+L sizes, B samples, C classes, c of a chunk. Each function writes to `out` and leaves the logits of one size,
+(B, C) or (B, c), as they are.
 """
 
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Outcome(NamedTuple):
-    """What became of each sample at some sizes, (L, B) each.
+    """What became of each sample at all sizes, (L, B) each.
 
     log_own: log-probability of the label. correct: whether the label leads all others.
     mean_log: mean log-probability of all classes, or log_own again where it was not asked for.
@@ -20,11 +20,6 @@ class Outcome(NamedTuple):
     log_own: Tensor
     correct: Tensor
     mean_log: Tensor
-
-    @classmethod
-    def joined(cls, outcomes: Sequence["Outcome"]) -> "Outcome":
-        """Return the outcomes of several groups of sizes as one."""
-        return cls(*(torch.cat(column) for column in zip(*outcomes, strict=True)))
 
 
 class Rows(NamedTuple):
@@ -49,9 +44,9 @@ class Rows(NamedTuple):
         )
 
     def outcome(self, classes: int) -> Outcome:
-        """Return the outcome of this one size once all classes are in."""
+        """Return the outcome of this size (B,) once all classes are in."""
         log_own, mean_log = self.own - self.log_sum, self.total / classes - self.log_sum
-        return Outcome(log_own[None], (self.own > self.rival)[None], mean_log[None])
+        return Outcome(log_own, self.own > self.rival, mean_log)
 
 
 class Target(NamedTuple):
@@ -67,30 +62,71 @@ class Target(NamedTuple):
         return cls(place[:, None], (place + chunk.start == label)[:, None])
 
 
-def errors_of(logits: Iterable[Tensor], label: Tensor, smoothing: float, out: Tensor, exact: bool) -> Outcome:
-    """Write soft-max minus target, the derivative of each loss by the logits of all classes; out: (L, B, C).
+class Found:
+    """What is known of the rows of some sizes once all classes are in: `values` (l, 5, B, 1).
 
-    The label's probability less 1 is never above another's probability, so one look at the errors finds the
-    label's rival. exact: take the log-probabilities from the logits, which smoothing needs, and which stay
-    right where a probability lies below the smallest normal number.
+    The five are height, the label's logit; own, sums and rival, the exponentials of the label's logit, of all
+    in sum and of the highest other one; mean, the mean logit, where smoothing asks for it. Of each row's
+    logits its highest may have been subtracted.
     """
-    place = label.expand(len(out), -1)[..., None]
-    heights: list[tuple[Tensor, ...]] = []
-    for level, probabilities in zip(logits, out, strict=True):
-        torch.softmax(level, 1, out=probabilities)
-        if exact:
-            heights.append((level.gather(1, place[0])[:, 0], level.amax(1), level.mean(1)))
-    own = out.gather(2, place)
-    out.scatter_(2, place, own - 1)
-    own, rival = own[..., 0], out.amax(2)
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    @classmethod
+    def empty(cls, levels: int, samples: int, like: Tensor) -> "Found":
+        """Return room for what is known, in the precision and on the device of `like`."""
+        return cls(like.new_empty(levels, 5, samples, 1))
+
+    def of_levels(self, levels: range) -> "Found":
+        """Return the room of some sizes."""
+        return Found(self.values[levels.start : levels.stop])
+
+    def of_rows(self, rows: slice) -> "Found":
+        """Return the room of some samples."""
+        return Found(self.values[:, :, rows])
+
+    def in_range(self) -> bool:
+        """Whether no label's exponential is so small, nor a sum so large, that digits were lost, or all."""
+        if not self.values.numel():
+            return True
+        numbers, (least, most) = torch.finfo(self.values.dtype), self.values[:, 1:3].aminmax()
+        return least.item() > numbers.tiny**0.8 and most.item() < numbers.max**0.8  # False for NaN
+
+    def outcome(self, smoothed: bool) -> Outcome:
+        """Return what became of the samples."""
+        height, own, sums, rival, mean = self.values.squeeze(3).unbind(1)
+        log_sum = sums.log()
+        log_own = height - log_sum
+        return Outcome(log_own, own > rival, mean - log_sum if smoothed else log_own)
+
+
+def errors_of(
+    logits: Tensor, label: Tensor, smoothing: float, out: Tensor, found: Tensor, *, shifted: bool
+) -> None:
+    """Write soft-max minus target, the derivative by the logits, times each row's sum of exponentials.
+
+    found: (5, B, 1) what is known of the rows, written too.
+    shifted: whether the highest logit of each row is subtracted first, as a soft-max does. The exponentials
+    of the logits as they are cost a third of a soft-max, but hold only where what is found is `in_range`.
+    """
+    place, (height, own, sums, rival, mean) = label[:, None], found.unbind()
+    torch.gather(logits, 1, place, out=height)
     if smoothing:
-        out.scatter_(2, place, (own - (1 - smoothing))[..., None]).sub_(smoothing / out.shape[2])
-    if not exact:
-        log_own = own.log()
-        return Outcome(log_own, own > rival, log_own)
-    height, top, mean = (torch.stack(column) for column in zip(*heights, strict=True))
-    log_sum = top - torch.maximum(own, rival).log()
-    return Outcome(height - log_sum, own > rival, mean - log_sum)
+        torch.mean(logits, 1, keepdim=True, out=mean)
+    if shifted:
+        torch.amax(logits, 1, keepdim=True, out=rival)
+        torch.sub(logits, rival, out=out).exp_()
+        height.sub_(rival)
+        mean.sub_(rival)
+    else:
+        torch.exp(logits, out=out)
+    torch.gather(out, 1, place, out=own)
+    torch.sum(out, 1, keepdim=True, out=sums)
+    target = own - sums  # at most 0, hence below all others
+    torch.amax(out.scatter_(1, place, target), 1, keepdim=True, out=rival)
+    if smoothing:
+        out.scatter_(1, place, target.add_(sums, alpha=smoothing)).sub_(sums * (smoothing / out.shape[1]))
 
 
 def rows_of(logits: Tensor, target: Target, out: Tensor) -> Rows:
@@ -101,8 +137,8 @@ def rows_of(logits: Tensor, target: Target, out: Tensor) -> Rows:
     rival = logits.amax(1)
     logits.scatter_(1, place, value)
     own = value.masked_fill(~inside, -torch.inf)[:, 0]
-    torch.softmax(logits, 1, out=out)
-    log_sum = torch.maximum(own, rival) - out.amax(1).log_()  # the largest probability is never tiny
+    top = torch.maximum(own, rival)
+    log_sum = torch.sub(logits, top[:, None], out=out).exp_().sum(1).log_().add_(top)
     return Rows(own, rival, log_sum, logits.sum(1))
 
 
