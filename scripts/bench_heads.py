@@ -28,7 +28,7 @@ from mrl_experiments.losses.ff import FF
 from mrl_experiments.losses.mrl import MRL
 from mrl_experiments.losses.mrl_e import MRLE
 from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
-from mrl_experiments.losses.nested_head import release_room
+from mrl_experiments.losses.room import release_room
 from mrl_experiments.models.timm_backbone import TimmBackbone
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import default_dims, prefix

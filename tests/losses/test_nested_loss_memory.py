@@ -6,7 +6,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
-from mrl_experiments.losses.nested_head import release_room
+from mrl_experiments.losses.room import release_room
 
 CLASSES, WIDTH, TOKENS = 65536, 64, 2400
 DIMS = (8, 16, 32, 64)

@@ -1,15 +1,14 @@
 """The classifiers of all sizes in one pass: logits, errors and gradients, in bounded memory."""
 
 import itertools
-import math
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mrl_experiments.losses import levels_at_once
 from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
+from mrl_experiments.losses.room import room
 from mrl_experiments.losses.softmax_rows import (
     Found,
     Outcome,
@@ -26,7 +25,6 @@ ROOM_BYTES = {"cpu": (1 << 24, 1 << 28), "cuda": (1 << 27, 1 << 28)}  # at least
 LEAST_ROWS = 64  # with each chunk of samples all gradients of weights are read and written
 CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 27}  # of classes: fits a CPU's cache, keeps a GPU busy
 AT_ONCE = {"cuda"}  # devices on which the number of kernels, not the cache, decides what all sizes cost
-_own = threading.local()  # a thread's room for logits on the CPU: fresh memory costs a page fault every 4 KiB
 
 
 def at_once(device: torch.device) -> bool:
@@ -90,13 +88,17 @@ class NestedHead:
         groups, count = self.products.groups(len(self.dims)), len(self.z)
         step = self._rows_at_once(len(groups[0]))
         if step < min(count, LEAST_ROWS):
-            rows = [self._class_by_class(levels, label, factors, to) for levels in groups]
-            outcomes = [row.outcome(self.classes) for row in itertools.chain(*reversed(rows))]
+            known = [self._class_by_class(levels, label, factors, to) for levels in groups]
+            outcomes = [rows.outcome(self.classes) for rows in itertools.chain(*reversed(known))]
             return Outcome(*map(torch.stack, zip(*outcomes, strict=True)))
-        room = self._room(len(groups[0]), min(step, count), self.classes)
-        found = Found.empty(len(self.dims), count, room[0])
-        for levels in groups:
-            self._rows_by_rows(levels, label, factors, to, room, found.of_levels(levels))
+        found = Found.empty(len(self.dims), count, self.sums, self.z.device)
+        if step >= count:
+            self._all_classes(groups, self.z, label, factors, to, found)
+        else:
+            for low in range(0, count, step):
+                rows = slice(low, min(low + step, count))
+                some = self.z[rows], label[rows], factors[:, rows], None if to is None else to.of_rows(rows)
+                self._all_classes(groups, *some, found.of_rows(rows))
         return found.outcome(smoothed=bool(self.smoothing))
 
     def _fits_at_once(self) -> bool:
@@ -104,52 +106,43 @@ class NestedHead:
         size = len(self.dims) * len(self.z) * self.classes * self.sums.itemsize
         return at_once(self.z.device) and size <= ROOM_BYTES["cuda"][1]
 
-    def _rows_by_rows(
-        self,
-        levels: range,
-        label: Tensor,
-        factors: Tensor,
-        to: Gradients | None,
-        room: tuple[Tensor, Tensor],
-        found: Found,
-    ) -> None:
-        """Do so for sizes that share their products, as many samples at a time as fit into `room`."""
-        step, count = len(room[0]), len(self.z)
-        if step == count:
-            return self._all_classes(levels, self.z, label, factors, to, *room, found)
-        for low in range(0, count, step):
-            rows = slice(low, min(low + step, count))
-            some = self.z[rows], label[rows], factors[:, rows], None if to is None else to.of_rows(rows)
-            space = room[0][: rows.stop - low], room[1][:, : rows.stop - low]
-            self._all_classes(levels, *some, *space, found.of_rows(rows))
-
     def _all_classes(
         self,
-        levels: range,
+        groups: Sequence[range],
         z: Tensor,
         label: Tensor,
         factors: Tensor,
         to: Gradients | None,
-        room: Tensor,
-        errors: Tensor,
         found: Found,
     ) -> None:
         """Do so for some of the samples, whose logits exist as a whole."""
+        products, place = self.products(z, self.weights, self.biases, self.dims), label[:, None]
+        logits, errors = self._room(len(groups[0]), len(z), self.classes)
+        for levels in groups:
+            own = found.of_levels(levels)
+            if at_once(z.device):  # which would have to wait for the values to choose by
+                self._errors(products, levels, place, logits, errors, own, shifted=True)
+            else:
+                self._errors(products, levels, place, logits, errors, own, shifted=False)
+                if not own.in_range():
+                    self._errors(products, levels, place, logits, errors, own, shifted=True)
+            if to is not None:
+                scales = factors[levels.start : levels.stop] / own.values[:, 2]
+                products.gradients(levels, errors, scales.unbind(), to)
 
-        def find(*, shifted: bool) -> None:
-            logits = self.products.logits(levels, z, self.weights, self.biases, self.dims, room)
-            for level, out, values in zip(logits, errors.unbind(), found.values.unbind(), strict=True):
-                errors_of(level, label, self.smoothing, out, values, shifted=shifted)
-
-        if at_once(z.device):  # which would have to wait for the values to choose by
-            find(shifted=True)
-        else:
-            find(shifted=False)
-            if not found.in_range():
-                find(shifted=True)
-        if to is not None:
-            scales = factors[levels.start : levels.stop] / found.values[:, 2]
-            self.products.gradients(levels, errors, scales.unbind(), z, self.weights, to)
+    def _errors(
+        self,
+        products: Separate | Tied,
+        levels: range,
+        place: Tensor,
+        logits: Tensor,
+        errors: Sequence[Tensor],
+        found: Found,
+        *,
+        shifted: bool,
+    ) -> None:
+        for level, out, values in zip(products.logits(levels, logits), errors, found.levels(), strict=True):
+            errors_of(level, place, self.smoothing, out, values, shifted=shifted)
 
     def _class_by_class(
         self, levels: range, label: Tensor, factors: Tensor, to: Gradients | None
@@ -165,7 +158,8 @@ class NestedHead:
         rows: list[Rows] = []
         for chunk in chunks:
             target, (room, spare) = Target.of(label, chunk), self._chunk_room(1, chunk)
-            part = [rows_of(logits, target, spare[0]) for logits in self._logits(levels, chunk, room)]
+            products = self._chunk_products(chunk)
+            part = [rows_of(logits, target, spare[0]) for logits in products.logits(levels, room)]
             rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
         return rows
 
@@ -181,53 +175,35 @@ class NestedHead:
         scales = [factors[level] for level in levels]
         for chunk in chunks:
             target, (room, errors) = Target.of(label, chunk), self._chunk_room(len(levels), chunk)
-            for logits, row, out in zip(self._logits(levels, chunk, room), rows, errors, strict=True):
+            products = self._chunk_products(chunk)
+            for logits, row, out in zip(products.logits(levels, room), rows, errors, strict=True):
                 chunk_errors(logits, target, row.log_sum, self.smoothing, self.classes, out)
-            weights, buffers = self._part(self.weights, chunk), to.of_classes(chunk, self.classes)
-            self.products.gradients(levels, errors, scales, self.z, weights, buffers)
+            products.gradients(levels, errors, scales, to.of_classes(chunk, self.classes))
 
-    def _logits(self, levels: range, chunk: slice, room: Tensor) -> Iterator[Tensor]:
-        """Yield the logits of size after size, all in `room`."""
+    def _chunk_products(self, chunk: slice) -> Separate | Tied:
         weights, biases = self._part(self.weights, chunk), self._part(self.biases, chunk)
-        return self.products.logits(levels, self.z, weights, biases, self.dims, room)
+        return self.products(self.z, weights, biases, self.dims)
 
     def _part(self, tensors: list[Tensor], chunk: slice) -> list[Tensor]:
         whole = chunk.stop - chunk.start == self.classes
         return tensors if whole else [tensor[chunk] for tensor in tensors]
 
-    def _chunk_room(self, levels: int, chunk: slice) -> tuple[Tensor, Tensor]:
+    def _chunk_room(self, levels: int, chunk: slice) -> tuple[Tensor, Sequence[Tensor]]:
         return self._room(levels, len(self.z), chunk.stop - chunk.start)
 
-    def _room(self, levels: int, samples: int, classes: int) -> tuple[Tensor, Tensor]:
-        """Return room for the logits of one size (B, c) and for the errors of all (levels, B, c).
-
-        On a CPU it is the thread's own and only valid until the next call.
-        """
-        shape = (levels + 1, samples, classes)
-        if self.z.device.type != "cpu":
-            whole = torch.empty(shape, dtype=self.sums, device=self.z.device)
-            return whole[0], whole[1:]
-        size, name = math.prod(shape), str(self.sums)
-        room: Tensor | None = getattr(_own, name, None)
-        if room is None or len(room) < size:
-            setattr(_own, name, None)  # freed before the new one is there
-            room = torch.empty(size, dtype=self.sums)
-            setattr(_own, name, room)
-        whole = room[:size].view(shape)
-        return whole[0], whole[1:]
+    def _room(self, levels: int, samples: int, classes: int) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return room for the logits of one size (B, c) and for the errors of all, (B, c) each."""
+        shape = self.products.matrices(levels), samples, classes
+        matrices = room("logits", shape, self.sums, self.z.device).each
+        return matrices[0], matrices[-levels:]
 
     def _rows_at_once(self, levels: int) -> int:
         """Return how many samples' logits and errors may exist as a whole."""
         least, most = ROOM_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
         row = self.classes * self.sums.itemsize
-        return min(most, max(least, 2 * len(self.z) * row)) // ((levels + 1) * row)
+        return min(most, max(least, 2 * len(self.z) * row)) // (self.products.matrices(levels) * row)
 
     def _chunks(self, levels: int) -> list[slice]:
         budget = CHUNK_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
-        step = max(1, budget // ((levels + 1) * len(self.z) * self.sums.itemsize))
+        step = max(1, budget // (self.products.matrices(levels) * len(self.z) * self.sums.itemsize))
         return [slice(low, min(low + step, self.classes)) for low in range(0, self.classes, step)]
-
-
-def release_room() -> None:
-    """Give back the memory that this thread keeps for its next pass on the CPU."""
-    vars(_own).clear()

@@ -1,10 +1,12 @@
 """Products of feature prefixes with classifiers, and their gradients, written into given buffers.
 
-Two ways to share weights between sizes: `Separate` (MRL) and `Tied` (MRL-E). L = number of sizes.
+Two ways to share weights between sizes: `Separate` (MRL) and `Tied` (MRL-E). L = number of sizes. Logits are
+in base 2, that is, times log2(e).
 z (B, D) and the weights come in the precision of the products, all other tensors in that of the sums.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from mrl_experiments.nesting import prefix
 
+LOG2E = 1 / math.log(2)
 NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than their transpose
 
 
@@ -52,49 +55,48 @@ class Gradients:
 class Separate:
     """One classifier (C, m) a size: W_m z_{1:m} + b_m."""
 
+    def __init__(
+        self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int]
+    ) -> None:
+        self.weights, self.biases = weights, biases
+        self.parts = [prefix(z, dim) for dim in dims]
+
     @staticmethod
     def groups(count: int) -> list[range]:
         """Return the sizes that share products, the largest first: here every size stands alone."""
         return [range(level, level + 1) for level in reversed(range(count))]
 
     @staticmethod
-    def logits(
-        levels: range,
-        z: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        dims: Sequence[int],
-        room: Tensor,
-    ) -> Iterator[Tensor]:
+    def matrices(levels: int) -> int:
+        """Return how many (B, C) hold logits and errors of as many levels: errors replace logits."""
+        return levels
+
+    def logits(self, levels: range, room: Tensor) -> Iterator[Tensor]:
         """Yield the logits (B, C) of some levels, one after the other in the same `room`."""
         for level in levels:
-            _product(prefix(z, dims[level]), weights[level].t(), room, biases[level] if biases else None)
+            start = self.biases[level] if self.biases else None
+            _product(self.parts[level], self.weights[level].t(), room, start, LOG2E, LOG2E)
             yield room
 
-    @staticmethod
     def gradients(
-        levels: range,
-        errors: Tensor,
-        factors: Sequence[Tensor],
-        z: Tensor,
-        weights: Sequence[Tensor],
-        to: Gradients,
+        self, levels: range, errors: Sequence[Tensor], factors: Sequence[Tensor], to: Gradients
     ) -> None:
-        """Fill `to` from the derivatives by the logits, `errors` (l, B, C) times `factors`, (B, 1) each.
+        """Fill `to` from the derivatives by the logits: `errors` (B, C) times `factors` (B, 1) of each level.
 
         The errors are overwritten.
         """
-        for level, error, factor in zip(levels, errors.unbind(), factors, strict=True):
+        for level, error, factor in zip(levels, errors, factors, strict=True):
             error.mul_(factor)
             if to.biases and (bias := to.biases[level]) is not None:
                 _sum(error, bias, to.first_rows)
-            rounded, dim = error.to(z.dtype), to.dims[level]
+            features = self.parts[level]
+            rounded, dim = error.to(features.dtype), to.dims[level]
             if to.z is not None:
                 part = prefix(to.z, dim)
                 first = to.first_classes and dim == to.dims[-1]
-                _product(rounded, weights[level], part, None if first else part)
+                _product(rounded, self.weights[level], part, None if first else part)
             if (weight := to.weights[level]) is not None:
-                _product(rounded.t(), prefix(z, dim), weight, None if to.first_rows else weight)
+                _product(rounded.t(), features, weight, None if to.first_rows else weight)
 
 
 class Tied:
@@ -104,55 +106,51 @@ class Tied:
     block is multiplied once. Its gradients follow from the summed errors of all sizes that hold it.
     """
 
+    def __init__(
+        self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int]
+    ) -> None:
+        self.biases, self.precision = biases, z.dtype
+        self.blocks = list(zip(_blocks(z, dims), _blocks(weights[0], dims), strict=True))
+
     @staticmethod
     def groups(count: int) -> list[range]:
         """Return the sizes that share products: all of them."""
         return [range(count)]
 
     @staticmethod
-    def logits(
-        levels: range,
-        z: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        dims: Sequence[int],
-        room: Tensor,
-    ) -> Iterator[Tensor]:
-        """Yield the logits (B, C) of all levels in turn, in one `room` that must be left as it is."""
-        smaller = biases[0] if biases else None
-        for features, weight in zip(_blocks(z, dims), _blocks(weights[0], dims), strict=True):
-            _product(features, weight.t(), room, smaller)
-            yield room
-            smaller = room
+    def matrices(levels: int) -> int:
+        """Return how many (B, C) hold logits and errors of as many levels: errors wait, logits go on."""
+        return levels + 1
 
-    @staticmethod
+    def logits(self, levels: range, room: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (B, C) of all levels in turn, in one `room` that must be left as it is."""
+        smaller, scale = self.biases[0] if self.biases else None, LOG2E
+        for features, weight in self.blocks:
+            _product(features, weight.t(), room, smaller, scale, LOG2E)
+            yield room
+            smaller, scale = room, 1.0
+
     def gradients(
-        levels: range,
-        errors: Tensor,
-        factors: Sequence[Tensor],
-        z: Tensor,
-        weights: Sequence[Tensor],
-        to: Gradients,
+        self, levels: range, errors: Sequence[Tensor], factors: Sequence[Tensor], to: Gradients
     ) -> None:
-        """Fill `to` from the derivatives by the logits, `errors` (L, B, C) times `factors`, (B, 1) each.
+        """Fill `to` from the derivatives by the logits: `errors` (B, C) times `factors` (B, 1) of each level.
 
         The errors are overwritten.
         """
         total = errors[-1].mul_(factors[-1])
-        blocks = zip(
-            errors.unbind(),
-            factors,
-            *(_blocks(tensor, to.dims) for tensor in (z, weights[0], to.z, to.weights[0])),
-            strict=True,
-        )
-        for level, (error, factor, features, weight, by_z, by_weight) in reversed(list(enumerate(blocks))):
-            if level < levels[-1]:
+        rounded = total if total.dtype == self.precision else torch.empty_like(total, dtype=self.precision)
+        across = rounded.t()
+        buffers = zip(_blocks(to.z, to.dims), _blocks(to.weights[0], to.dims), strict=True)
+        steps = list(zip(errors, factors, self.blocks, buffers, strict=True))
+        for error, factor, (features, weight), (by_z, by_weight) in reversed(steps):
+            if error is not errors[-1]:
                 total.addcmul_(error, factor)
-            summed = total.to(z.dtype)
+            if rounded is not total:
+                rounded.copy_(total)
             if by_weight is not None:
-                _product(summed.t(), features, by_weight, None if to.first_rows else by_weight)
+                _product(across, features, by_weight, None if to.first_rows else by_weight)
             if by_z is not None:
-                _product(summed, weight, by_z, None if to.first_classes else by_z)
+                _product(rounded, weight, by_z, None if to.first_classes else by_z)
         if to.biases and (bias := to.biases[0]) is not None:
             _sum(total, bias, to.first_rows)
 
@@ -169,20 +167,24 @@ def _blocks(matrix: Tensor | None, dims: Sequence[int]) -> Sequence[Tensor | Non
     return prefix(matrix, dims[-1]).split(widths, dim=1)
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None) -> None:
-    """Set out = start + a @ b; `start` may be `out` itself, and None is zero."""
+def _product(
+    a: Tensor, b: Tensor, out: Tensor, start: Tensor | None = None, beta: float = 1.0, alpha: float = 1.0
+) -> None:
+    """Set out = beta start + alpha a @ b; `start` may be `out` itself, and None is zero."""
     narrow = out.shape[1] < NARROW
     if a.dtype == out.dtype and not narrow:
         if start is None:
-            torch.mm(a, b, out=out)
+            torch.addmm(out, a, b, beta=0, alpha=alpha, out=out)
         else:
-            torch.addmm(start, a, b, out=out)
+            torch.addmm(start, a, b, beta=beta, alpha=alpha, out=out)
         return
     product = (b.t() @ a.t()).t() if narrow else a @ b
     if start is None:
         out.copy_(product)
+        if alpha != 1:
+            out.mul_(alpha)
     else:
-        torch.add(start, product, out=out)
+        torch.add(start if beta == 1 else start * beta, product, alpha=alpha, out=out)
 
 
 def _sum(errors: Tensor, out: Tensor, first: bool) -> None:

@@ -1,19 +1,27 @@
 """The soft-max over the classes and what a loss needs of it, whole or in chunks of the classes.
 
-L sizes, B samples, C classes, c of a chunk. Each function writes to `out` and leaves the logits of one size,
-(B, C) or (B, c), as they are.
+L sizes, B samples, C classes, c of a chunk. Each function writes to `out`, which may be the logits of one
+size, (B, C) or (B, c), and otherwise leaves these as they are. Logits, and logarithms of sums, are in base 2:
+the power of 2 is PyTorch's own kernel, the natural exponential is MKL's, which AMD's CPUs run at a third of
+its pace.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mrl_experiments.losses.room import room
+
+LN2 = math.log(2)
+
 
 class Outcome(NamedTuple):
     """What became of each sample at all sizes, (L, B) each.
 
-    log_own: log-probability of the label. correct: whether the label leads all others.
+    log_own: log-probability of the label, a natural one again. correct: whether the label leads all others.
     mean_log: mean log-probability of all classes, or log_own again where it was not asked for.
     """
 
@@ -25,7 +33,7 @@ class Outcome(NamedTuple):
 class Rows(NamedTuple):
     """What is known of each row (B,) of the logits after some of the classes.
 
-    own: the label's logit. rival: the highest other one. log_sum: log of the sum of exponentials.
+    own: the label's logit. rival: the highest other one. log_sum: log of the sum of powers of 2.
     total: sum of the logits.
     """
 
@@ -39,14 +47,14 @@ class Rows(NamedTuple):
         return Rows(
             torch.maximum(self.own, other.own),
             torch.maximum(self.rival, other.rival),
-            torch.logaddexp(self.log_sum, other.log_sum),
+            torch.logaddexp2(self.log_sum, other.log_sum),
             self.total + other.total,
         )
 
     def outcome(self, classes: int) -> Outcome:
         """Return the outcome of this size (B,) once all classes are in."""
         log_own, mean_log = self.own - self.log_sum, self.total / classes - self.log_sum
-        return Outcome(log_own, self.own > self.rival, mean_log)
+        return Outcome(log_own * LN2, self.own > self.rival, mean_log * LN2)
 
 
 class Target(NamedTuple):
@@ -65,29 +73,36 @@ class Target(NamedTuple):
 class Found:
     """What is known of the rows of some sizes once all classes are in: `values` (l, 5, B, 1).
 
-    The five are height, the label's logit; own, sums and rival, the exponentials of the label's logit, of all
+    The five are height, the label's logit; own, sums and rival, the powers of 2 of the label's logit, of all
     in sum and of the highest other one; mean, the mean logit, where smoothing asks for it. Of each row's
     logits its highest may have been subtracted.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
+    def __init__(self, values: Tensor, each: Sequence[Tensor]) -> None:
+        self.values, self._each = values, each
 
     @classmethod
-    def empty(cls, levels: int, samples: int, like: Tensor) -> "Found":
-        """Return room for what is known, in the precision and on the device of `like`."""
-        return cls(like.new_empty(levels, 5, samples, 1))
+    def empty(cls, levels: int, samples: int, dtype: torch.dtype, device: torch.device) -> "Found":
+        """Return room for what is known, until the next call."""
+        whole, each = room("found", (5 * levels, samples, 1), dtype, device)
+        return cls(whole.view(levels, 5, samples, 1), each)
 
     def of_levels(self, levels: range) -> "Found":
         """Return the room of some sizes."""
-        return Found(self.values[levels.start : levels.stop])
+        some = slice(levels.start, levels.stop)
+        return Found(self.values[some], self._each[5 * levels.start : 5 * levels.stop])
 
     def of_rows(self, rows: slice) -> "Found":
         """Return the room of some samples."""
-        return Found(self.values[:, :, rows])
+        values = self.values[:, :, rows]
+        return Found(values, [value for level in values.unbind() for value in level.unbind()])
+
+    def levels(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the five values (B, 1) of each size in turn."""
+        return zip(*[iter(self._each)] * 5, strict=True)
 
     def in_range(self) -> bool:
-        """Whether no label's exponential is so small, nor a sum so large, that digits were lost, or all."""
+        """Whether no label's power of 2 is so small, nor a sum so large, that digits were lost, or all."""
         if not self.values.numel():
             return True
         numbers, (least, most) = torch.finfo(self.values.dtype), self.values[:, 1:3].aminmax()
@@ -96,31 +111,31 @@ class Found:
     def outcome(self, smoothed: bool) -> Outcome:
         """Return what became of the samples."""
         height, own, sums, rival, mean = self.values.squeeze(3).unbind(1)
-        log_sum = sums.log()
-        log_own = height - log_sum
-        return Outcome(log_own, own > rival, mean - log_sum if smoothed else log_own)
+        log_sum = sums.log2()
+        log_own = (height - log_sum).mul_(LN2)
+        return Outcome(log_own, own > rival, (mean - log_sum).mul_(LN2) if smoothed else log_own)
 
 
 def errors_of(
-    logits: Tensor, label: Tensor, smoothing: float, out: Tensor, found: Tensor, *, shifted: bool
+    logits: Tensor, place: Tensor, smoothing: float, out: Tensor, found: Sequence[Tensor], *, shifted: bool
 ) -> None:
-    """Write soft-max minus target, the derivative by the logits, times each row's sum of exponentials.
+    """Write soft-max minus target, the derivative by natural logits, times each row's sum of powers of 2.
 
-    found: (5, B, 1) what is known of the rows, written too.
-    shifted: whether the highest logit of each row is subtracted first, as a soft-max does. The exponentials
-    of the logits as they are cost a third of a soft-max, but hold only where what is found is `in_range`.
+    place: (B, 1) the labels. found: the five values (B, 1) of `Found`, written too.
+    shifted: whether the highest logit of each row is subtracted first, as a soft-max does. The powers of 2
+    of the logits as they are cost half a soft-max, but hold only where what is found is `in_range`.
     """
-    place, (height, own, sums, rival, mean) = label[:, None], found.unbind()
+    height, own, sums, rival, mean = found
     torch.gather(logits, 1, place, out=height)
     if smoothing:
         torch.mean(logits, 1, keepdim=True, out=mean)
     if shifted:
         torch.amax(logits, 1, keepdim=True, out=rival)
-        torch.sub(logits, rival, out=out).exp_()
+        torch.sub(logits, rival, out=out).exp2_()
         height.sub_(rival)
         mean.sub_(rival)
     else:
-        torch.exp(logits, out=out)
+        torch.exp2(logits, out=out)
     torch.gather(out, 1, place, out=own)
     torch.sum(out, 1, keepdim=True, out=sums)
     target = own - sums  # at most 0, hence below all others
@@ -136,10 +151,10 @@ def rows_of(logits: Tensor, target: Target, out: Tensor) -> Rows:
     logits.scatter_(1, place, value.masked_fill(inside, -torch.inf))
     rival = logits.amax(1)
     logits.scatter_(1, place, value)
-    own = value.masked_fill(~inside, -torch.inf)[:, 0]
+    own, total = value.masked_fill(~inside, -torch.inf)[:, 0], logits.sum(1)
     top = torch.maximum(own, rival)
-    log_sum = torch.sub(logits, top[:, None], out=out).exp_().sum(1).log_().add_(top)
-    return Rows(own, rival, log_sum, logits.sum(1))
+    log_sum = torch.sub(logits, top[:, None], out=out).exp2_().sum(1).log2_().add_(top)
+    return Rows(own, rival, log_sum, total)
 
 
 def chunk_errors(
@@ -147,7 +162,7 @@ def chunk_errors(
 ) -> None:
     """Write soft-max minus target for a chunk, given each row's log_sum (B,) over all `classes`."""
     place, inside = target
-    torch.sub(logits, log_sum[:, None], out=out).exp_()
+    torch.sub(logits, log_sum[:, None], out=out).exp2_()
     out.scatter_add_(1, place, inside.to(out.dtype) * (smoothing - 1))
     if smoothing:
         out.sub_(smoothing / classes)
