@@ -133,4 +133,5 @@ def _compute(
     out = NestedLosses(loss_weights.to(losses) @ losses, losses, correct, counted)
     given = [] if to is None else [to.z, *to.weights, *to.biases]
     types = [tensor.dtype for tensor in (z, *parameters)]
-    return out, [g if g is None else g.to(dtype) for g, dtype in zip(given, types, strict=False)]
+    pairs = zip(given, types, strict=False)
+    return out, [g if g is None or g.dtype == dtype else g.to(dtype) for g, dtype in pairs]

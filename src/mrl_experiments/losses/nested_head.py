@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mrl_experiments.losses import levels_at_once
-from mrl_experiments.losses.prefix_products import Gradients, Separate, Tied
+from mrl_experiments.losses.prefix_products import Gradients, Matrices, Separate, Tied
 from mrl_experiments.losses.room import room
 from mrl_experiments.losses.softmax_rows import (
     Found,
@@ -50,11 +50,12 @@ class NestedHead:
         smoothing: float,
     ) -> None:
         self.z, self.dims, self.tied, self.smoothing = z, dims, tied, smoothing
-        self.weights = [weight.to(z.dtype) for weight in weights]
+        self.weights = [w if w.dtype == z.dtype else w.to(z.dtype) for w in weights]
         self.biases = list(biases)
         self.classes = len(self.weights[0])
         self.sums = torch.promote_types(z.dtype, torch.float32)
         self.products = Tied if tied else Separate
+        self.groups = self.products.groups(len(dims))
 
     def gradients_to(self, wanted: Sequence[bool]) -> Gradients:
         """Return buffers for the gradients of z and the parameters where `wanted`."""
@@ -85,21 +86,21 @@ class NestedHead:
                 to,
                 tied=self.tied,
             )
-        groups, count = self.products.groups(len(self.dims)), len(self.z)
-        step = self._rows_at_once(len(groups[0]))
+        count, step = len(self.z), self._rows_at_once()
         if step < min(count, LEAST_ROWS):
-            known = [self._class_by_class(levels, label, factors, to) for levels in groups]
+            known = [self._class_by_class(levels, label, factors, to) for levels in self.groups]
             outcomes = [rows.outcome(self.classes) for rows in itertools.chain(*reversed(known))]
             return Outcome(*map(torch.stack, zip(*outcomes, strict=True)))
         found = Found.empty(len(self.dims), count, self.sums, self.z.device)
         if step >= count:
-            self._all_classes(groups, self.z, label, factors, to, found)
+            shifted = self._all_classes(self.z, label, factors, to, found)
         else:
+            shifted = False
             for low in range(0, count, step):
                 rows = slice(low, min(low + step, count))
                 some = self.z[rows], label[rows], factors[:, rows], None if to is None else to.of_rows(rows)
-                self._all_classes(groups, *some, found.of_rows(rows))
-        return found.outcome(smoothed=bool(self.smoothing))
+                shifted |= self._all_classes(*some, found.of_rows(rows))
+        return found.outcome(smoothed=bool(self.smoothing), shifted=shifted)
 
     def _fits_at_once(self) -> bool:
         """Whether all sizes' logits may exist together, and their number of kernels is what counts."""
@@ -108,47 +109,36 @@ class NestedHead:
 
     def _all_classes(
         self,
-        groups: Sequence[range],
         z: Tensor,
         label: Tensor,
         factors: Tensor,
         to: Gradients | None,
         found: Found,
-    ) -> None:
-        """Do so for some of the samples, whose logits exist as a whole."""
-        products, place = self.products(z, self.weights, self.biases, self.dims), label[:, None]
-        logits, errors = self._room(len(groups[0]), len(z), self.classes)
-        for levels in groups:
-            own = found.of_levels(levels)
-            if at_once(z.device):  # which would have to wait for the values to choose by
-                self._errors(products, levels, place, logits, errors, own, shifted=True)
-            else:
-                self._errors(products, levels, place, logits, errors, own, shifted=False)
-                if not own.in_range():
-                    self._errors(products, levels, place, logits, errors, own, shifted=True)
-            if to is not None:
-                scales = factors[levels.start : levels.stop] / own.values[:, 2]
-                products.gradients(levels, errors, scales.unbind(), to)
+    ) -> bool:
+        """Do so for some of the samples, whose logits exist as a whole; return whether any had to be shifted."""
+        products, place = self._products(slice(0, self.classes), z, to), label[:, None]
+        found_of, factors_of = found.levels, factors.unbind()
 
-    def _errors(
-        self,
-        products: Separate | Tied,
-        levels: range,
-        place: Tensor,
-        logits: Tensor,
-        errors: Sequence[Tensor],
-        found: Found,
-        *,
-        shifted: bool,
-    ) -> None:
-        for level, out, values in zip(products.logits(levels, logits), errors, found.levels(), strict=True):
-            errors_of(level, place, self.smoothing, out, values, shifted=shifted)
+        def find(levels: range, *, shifted: bool) -> None:
+            logits, errors = products.logits(levels), products.room.errors
+            for level, out, values in zip(logits, errors, found_of[levels.start : levels.stop], strict=True):
+                errors_of(level, place, self.smoothing, out, values, shifted=shifted)
+
+        always = shifted = at_once(z.device)  # where choosing by the values would have to wait for them
+        for levels in self.groups:
+            find(levels, shifted=always)
+            if not (always or found.in_range(levels)):
+                find(levels, shifted=True)
+                shifted = True
+            if to is not None:
+                products.gradients(levels, [factors_of[level] / found_of[level][2] for level in levels])
+        return shifted
 
     def _class_by_class(
         self, levels: range, label: Tensor, factors: Tensor, to: Gradients | None
     ) -> list[Rows]:
         """Do so for all samples of such sizes, a chunk of the classes at a time: logits are made twice."""
-        chunks = self._chunks(len(levels))
+        chunks = self._chunks()
         rows = self._rows(levels, label, chunks)
         if to is not None:
             self._chunk_gradients(levels, label, factors, rows, chunks, to)
@@ -157,9 +147,9 @@ class NestedHead:
     def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
         rows: list[Rows] = []
         for chunk in chunks:
-            target, (room, spare) = Target.of(label, chunk), self._chunk_room(1, chunk)
-            products = self._chunk_products(chunk)
-            part = [rows_of(logits, target, spare[0]) for logits in products.logits(levels, room)]
+            target, products = Target.of(label, chunk), self._products(chunk, self.z, None)
+            spare = products.room.errors[0]
+            part = [rows_of(logits, target, spare) for logits in products.logits(levels)]
             rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
         return rows
 
@@ -174,36 +164,33 @@ class NestedHead:
     ) -> None:
         scales = [factors[level] for level in levels]
         for chunk in chunks:
-            target, (room, errors) = Target.of(label, chunk), self._chunk_room(len(levels), chunk)
-            products = self._chunk_products(chunk)
-            for logits, row, out in zip(products.logits(levels, room), rows, errors, strict=True):
+            target = Target.of(label, chunk)
+            products = self._products(chunk, self.z, to.of_classes(chunk, self.classes))
+            for logits, row, out in zip(products.logits(levels), rows, products.room.errors, strict=True):
                 chunk_errors(logits, target, row.log_sum, self.smoothing, self.classes, out)
-            products.gradients(levels, errors, scales, to.of_classes(chunk, self.classes))
+            products.gradients(levels, scales)
 
-    def _chunk_products(self, chunk: slice) -> Separate | Tied:
+    def _products(self, chunk: slice, z: Tensor, to: Gradients | None) -> Separate | Tied:
+        """Return the products of some samples with a chunk of the classes, with room for them."""
+        shape = self._matrices(), len(z), chunk.stop - chunk.start
+        matrices = room(shape, self.sums, z.device, Matrices)
         weights, biases = self._part(self.weights, chunk), self._part(self.biases, chunk)
-        return self.products(self.z, weights, biases, self.dims)
+        return self.products(z, weights, biases, self.dims, matrices, to)
+
+    def _matrices(self) -> int:
+        return self.products.matrices(len(self.groups[0]))
 
     def _part(self, tensors: list[Tensor], chunk: slice) -> list[Tensor]:
         whole = chunk.stop - chunk.start == self.classes
         return tensors if whole else [tensor[chunk] for tensor in tensors]
 
-    def _chunk_room(self, levels: int, chunk: slice) -> tuple[Tensor, Sequence[Tensor]]:
-        return self._room(levels, len(self.z), chunk.stop - chunk.start)
-
-    def _room(self, levels: int, samples: int, classes: int) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return room for the logits of one size (B, c) and for the errors of all, (B, c) each."""
-        shape = self.products.matrices(levels), samples, classes
-        matrices = room("logits", shape, self.sums, self.z.device).each
-        return matrices[0], matrices[-levels:]
-
-    def _rows_at_once(self, levels: int) -> int:
+    def _rows_at_once(self) -> int:
         """Return how many samples' logits and errors may exist as a whole."""
         least, most = ROOM_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
         row = self.classes * self.sums.itemsize
-        return min(most, max(least, 2 * len(self.z) * row)) // (self.products.matrices(levels) * row)
+        return min(most, max(least, 2 * len(self.z) * row)) // (self._matrices() * row)
 
-    def _chunks(self, levels: int) -> list[slice]:
+    def _chunks(self) -> list[slice]:
         budget = CHUNK_BYTES["cpu" if self.z.device.type == "cpu" else "cuda"]
-        step = max(1, budget // (self.products.matrices(levels) * len(self.z) * self.sums.itemsize))
+        step = max(1, budget // (self._matrices() * len(self.z) * self.sums.itemsize))
         return [slice(low, min(low + step, self.classes)) for low in range(0, self.classes, step)]

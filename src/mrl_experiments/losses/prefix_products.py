@@ -52,14 +52,39 @@ class Gradients:
         return replace(self, weights=weights, biases=biases, first_classes=chunk.start == 0)
 
 
+class Matrices:
+    """Room for logits and errors, `whole` (n, B, C).
+
+    logits: of one size. errors: of all sizes that share products; where one stands alone, its logits become
+    its errors, in the same matrix.
+    """
+
+    def __init__(self, whole: Tensor) -> None:
+        self.logits, *others = whole.unbind()
+        self.errors = others or [self.logits]
+
+
 class Separate:
-    """One classifier (C, m) a size: W_m z_{1:m} + b_m."""
+    """One classifier (C, m) a size: W_m z_{1:m} + b_m. `to` says which gradients are wanted."""
 
     def __init__(
-        self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int]
+        self,
+        z: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        dims: Sequence[int],
+        room: Matrices,
+        to: Gradients | None,
     ) -> None:
-        self.weights, self.biases = weights, biases
-        self.parts = [prefix(z, dim) for dim in dims]
+        self.to, self.room, none = to, room, [None] * len(dims)
+        self.error = room.errors[0]
+        self.rounded = _rounded(self.error, z.dtype) if to else self.error
+        self.across = self.rounded.t()
+        features = [prefix(z, dim) for dim in dims]
+        self.forwards = list(zip(features, [weight.t() for weight in weights], biases or none, strict=True))
+        if to is not None:
+            by_z = none if to.z is None else [prefix(to.z, dim) for dim in dims]
+            self.backwards = list(zip(features, weights, by_z, to.weights, to.biases or none, strict=True))
 
     @staticmethod
     def groups(count: int) -> list[range]:
@@ -68,49 +93,61 @@ class Separate:
 
     @staticmethod
     def matrices(levels: int) -> int:
-        """Return how many (B, C) hold logits and errors of as many levels: errors replace logits."""
+        """Return how many `Matrices` as many levels of a group need."""
         return levels
 
-    def logits(self, levels: range, room: Tensor) -> Iterator[Tensor]:
-        """Yield the logits (B, C) of some levels, one after the other in the same `room`."""
+    def logits(self, levels: range) -> Iterator[Tensor]:
+        """Yield the logits (B, C) of some levels, one after the other in the same room."""
         for level in levels:
-            start = self.biases[level] if self.biases else None
-            _product(self.parts[level], self.weights[level].t(), room, start, LOG2E, LOG2E)
-            yield room
+            features, across, bias = self.forwards[level]
+            _product(features, across, self.room.logits, bias, LOG2E, LOG2E)
+            yield self.room.logits
 
-    def gradients(
-        self, levels: range, errors: Sequence[Tensor], factors: Sequence[Tensor], to: Gradients
-    ) -> None:
-        """Fill `to` from the derivatives by the logits: `errors` (B, C) times `factors` (B, 1) of each level.
+    def gradients(self, levels: range, factors: Sequence[Tensor]) -> None:
+        """Fill `to` from the derivatives by the logits: errors in the room times `factors` (B, 1).
 
         The errors are overwritten.
         """
-        for level, error, factor in zip(levels, errors, factors, strict=True):
-            error.mul_(factor)
-            if to.biases and (bias := to.biases[level]) is not None:
-                _sum(error, bias, to.first_rows)
-            features = self.parts[level]
-            rounded, dim = error.to(features.dtype), to.dims[level]
-            if to.z is not None:
-                part = prefix(to.z, dim)
-                first = to.first_classes and dim == to.dims[-1]
-                _product(rounded, self.weights[level], part, None if first else part)
-            if (weight := to.weights[level]) is not None:
-                _product(rounded.t(), features, weight, None if to.first_rows else weight)
+        to = self.to
+        for level, factor in zip(levels, factors, strict=True):
+            features, weight, by_z, by_weight, by_bias = self.backwards[level]
+            self.error.mul_(factor)
+            if by_bias is not None:
+                _sum(self.error, by_bias, to.first_rows)
+            if self.rounded is not self.error:
+                self.rounded.copy_(self.error)
+            if by_z is not None:
+                first = to.first_classes and level == len(self.backwards) - 1
+                _product(self.rounded, weight, by_z, None if first else by_z)
+            if by_weight is not None:
+                _product(self.across, features, by_weight, None if to.first_rows else by_weight)
 
 
 class Tied:
-    """The first m columns of one classifier (C, D): W_{1:m} z_{1:m} + b.
+    """The first m columns of one classifier (C, D): W_{1:m} z_{1:m} + b. `to` says which gradients are wanted.
 
     The logits of a size are those of the next smaller one plus the product of one block of columns, so each
     block is multiplied once. Its gradients follow from the summed errors of all sizes that hold it.
     """
 
     def __init__(
-        self, z: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], dims: Sequence[int]
+        self,
+        z: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        dims: Sequence[int],
+        room: Matrices,
+        to: Gradients | None,
     ) -> None:
-        self.biases, self.precision = biases, z.dtype
-        self.blocks = list(zip(_blocks(z, dims), _blocks(weights[0], dims), strict=True))
+        self.to, self.room, self.bias = to, room, biases[0] if biases else None
+        self.total = room.errors[-1]
+        self.rounded = _rounded(self.total, z.dtype) if to else self.total
+        self.across = self.rounded.t()
+        features, blocks = _blocks(z, dims), _blocks(weights[0], dims)
+        self.forwards = list(zip(features, [block.t() for block in blocks], strict=True))
+        if to is not None:
+            buffers = _blocks(to.z, dims), _blocks(to.weights[0], dims)
+            self.backwards = list(zip(room.errors, features, blocks, *buffers, strict=True))
 
     @staticmethod
     def groups(count: int) -> list[range]:
@@ -119,40 +156,41 @@ class Tied:
 
     @staticmethod
     def matrices(levels: int) -> int:
-        """Return how many (B, C) hold logits and errors of as many levels: errors wait, logits go on."""
+        """Return how many `Matrices` as many levels of a group need."""
         return levels + 1
 
-    def logits(self, levels: range, room: Tensor) -> Iterator[Tensor]:
-        """Yield the logits (B, C) of all levels in turn, in one `room` that must be left as it is."""
-        smaller, scale = self.biases[0] if self.biases else None, LOG2E
-        for features, weight in self.blocks:
-            _product(features, weight.t(), room, smaller, scale, LOG2E)
-            yield room
-            smaller, scale = room, 1.0
+    def logits(self, levels: range) -> Iterator[Tensor]:
+        """Yield the logits (B, C) of all levels in turn, in one room that must be left as it is."""
+        smaller, scale = self.bias, LOG2E
+        for features, across in self.forwards:
+            _product(features, across, self.room.logits, smaller, scale, LOG2E)
+            yield self.room.logits
+            smaller, scale = self.room.logits, 1.0
 
-    def gradients(
-        self, levels: range, errors: Sequence[Tensor], factors: Sequence[Tensor], to: Gradients
-    ) -> None:
-        """Fill `to` from the derivatives by the logits: `errors` (B, C) times `factors` (B, 1) of each level.
+    def gradients(self, levels: range, factors: Sequence[Tensor]) -> None:
+        """Fill `to` from the derivatives by the logits: errors in the room times `factors` (B, 1), one a level.
 
         The errors are overwritten.
         """
-        total = errors[-1].mul_(factors[-1])
-        rounded = total if total.dtype == self.precision else torch.empty_like(total, dtype=self.precision)
-        across = rounded.t()
-        buffers = zip(_blocks(to.z, to.dims), _blocks(to.weights[0], to.dims), strict=True)
-        steps = list(zip(errors, factors, self.blocks, buffers, strict=True))
-        for error, factor, (features, weight), (by_z, by_weight) in reversed(steps):
-            if error is not errors[-1]:
+        to, total = self.to, self.total
+        total.mul_(factors[-1])
+        steps = list(zip(factors, self.backwards, strict=True))
+        for factor, (error, features, weight, by_z, by_weight) in reversed(steps):
+            if error is not total:
                 total.addcmul_(error, factor)
-            if rounded is not total:
-                rounded.copy_(total)
+            if self.rounded is not total:
+                self.rounded.copy_(total)
             if by_weight is not None:
-                _product(across, features, by_weight, None if to.first_rows else by_weight)
+                _product(self.across, features, by_weight, None if to.first_rows else by_weight)
             if by_z is not None:
-                _product(rounded, weight, by_z, None if to.first_classes else by_z)
+                _product(self.rounded, weight, by_z, None if to.first_classes else by_z)
         if to.biases and (bias := to.biases[0]) is not None:
             _sum(total, bias, to.first_rows)
+
+
+def _rounded(errors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return room for the errors in the precision of the products: themselves, where it is theirs."""
+    return errors if errors.dtype == dtype else torch.empty_like(errors, dtype=dtype)
 
 
 @overload

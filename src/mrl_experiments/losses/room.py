@@ -1,43 +1,42 @@
 """Room for what a pass needs for a while: on a CPU each thread keeps its own, of which all passes make use.
 
-Fresh memory costs a page fault every 4 KiB, and views of it cost a call each.
+Fresh memory costs a page fault every 4 KiB. Views of it cost a call each, and the more so between two large
+products, which leave nothing else in the cache: so they are made once and kept with the room.
 """
 
 import math
 import threading
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Views = TypeVar("Views")
 _own = threading.local()
 
 
-class Room(NamedTuple):
-    """whole: (n, ...) uninitialised. each: its n parts."""
+def room(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, views: Callable[[Tensor], Views]
+) -> Views:
+    """Return `views` of uninitialised memory of this shape, for one purpose at a time for each kind of views.
 
-    whole: Tensor
-    each: tuple[Tensor, ...]
-
-
-def room(purpose: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Room:
-    """Return room of this shape; on a CPU it is only valid until the thread's next call for that purpose."""
+    On a CPU it is only valid until the thread's next call with the same `views`.
+    """
     if device.type != "cpu":
-        whole = torch.empty(shape, dtype=dtype, device=device)
-        return Room(whole, whole.unbind())
-    name = f"{purpose} {dtype}"
-    memory, last = getattr(_own, name, (None, None))
-    if last is not None and last.whole.shape == shape:
-        return last
+        return views(torch.empty(shape, dtype=dtype, device=device))
+    name = f"{views.__qualname__} {dtype}"
+    memory, known, made = getattr(_own, name, (None, None, None))
+    if known == shape:
+        return made
     size = math.prod(shape)
     if memory is None or len(memory) < size:
-        memory = last = None
-        setattr(_own, name, (None, None))  # freed before the new one is there
+        memory = made = None
+        setattr(_own, name, (None, None, None))  # freed before the new one is there
         memory = torch.empty(size, dtype=dtype)
-    whole = memory[:size].view(shape)
-    last = Room(whole, whole.unbind())
-    setattr(_own, name, (memory, last))
-    return last
+    made = views(memory[:size].view(shape))
+    setattr(_own, name, (memory, shape, made))
+    return made
 
 
 def release_room() -> None:

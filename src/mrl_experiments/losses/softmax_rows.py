@@ -7,7 +7,7 @@ its pace.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,49 +71,52 @@ class Target(NamedTuple):
 
 
 class Found:
-    """What is known of the rows of some sizes once all classes are in: `values` (l, 5, B, 1).
+    """What is known of the rows of some sizes once all classes are in: `values` (L, 5, B, 1).
 
     The five are height, the label's logit; own, sums and rival, the powers of 2 of the label's logit, of all
     in sum and of the highest other one; mean, the mean logit, where smoothing asks for it. Of each row's
-    logits its highest may have been subtracted.
+    logits its highest may have been subtracted; where it was not, height is NaN, since own tells it.
     """
 
-    def __init__(self, values: Tensor, each: Sequence[Tensor]) -> None:
-        self.values, self._each = values, each
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        self.levels = [level.unbind() for level in values.unbind()]
+        self._columns = values.squeeze(3).unbind(1)
+        self._bounds: dict[range, Tensor] = {}
+        numbers = torch.finfo(values.dtype)
+        self._least, self._most = numbers.tiny**0.8, numbers.max**0.8
 
     @classmethod
     def empty(cls, levels: int, samples: int, dtype: torch.dtype, device: torch.device) -> "Found":
         """Return room for what is known, until the next call."""
-        whole, each = room("found", (5 * levels, samples, 1), dtype, device)
-        return cls(whole.view(levels, 5, samples, 1), each)
-
-    def of_levels(self, levels: range) -> "Found":
-        """Return the room of some sizes."""
-        some = slice(levels.start, levels.stop)
-        return Found(self.values[some], self._each[5 * levels.start : 5 * levels.stop])
+        found = room((levels, 5, samples, 1), dtype, device, cls)
+        found._columns[0].fill_(torch.nan)
+        return found
 
     def of_rows(self, rows: slice) -> "Found":
         """Return the room of some samples."""
-        values = self.values[:, :, rows]
-        return Found(values, [value for level in values.unbind() for value in level.unbind()])
+        return Found(self.values[:, :, rows])
 
-    def levels(self) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the five values (B, 1) of each size in turn."""
-        return zip(*[iter(self._each)] * 5, strict=True)
-
-    def in_range(self) -> bool:
+    def in_range(self, levels: range) -> bool:
         """Whether no label's power of 2 is so small, nor a sum so large, that digits were lost, or all."""
-        if not self.values.numel():
+        bounds = self._bounds.get(levels)
+        if bounds is None:
+            bounds = self._bounds[levels] = self.values[levels.start : levels.stop, 1:3]
+        if not bounds.numel():
             return True
-        numbers, (least, most) = torch.finfo(self.values.dtype), self.values[:, 1:3].aminmax()
-        return least.item() > numbers.tiny**0.8 and most.item() < numbers.max**0.8  # False for NaN
+        least, most = torch.aminmax(bounds)
+        return least.item() > self._least and most.item() < self._most  # False for NaN
 
-    def outcome(self, smoothed: bool) -> Outcome:
-        """Return what became of the samples."""
-        height, own, sums, rival, mean = self.values.squeeze(3).unbind(1)
+    def outcome(self, *, smoothed: bool, shifted: bool) -> Outcome:
+        """Return what became of the samples; shifted: whether heights are known of some."""
+        height, own, sums, rival, mean = self._columns
+        correct = own > rival
+        if not (smoothed or shifted):
+            log_own = (own / sums).log_()
+            return Outcome(log_own, correct, log_own)
         log_sum = sums.log2()
-        log_own = (height - log_sum).mul_(LN2)
-        return Outcome(log_own, own > rival, (mean - log_sum).mul_(LN2) if smoothed else log_own)
+        log_own = torch.where(height.isnan(), own.log2(), height).sub_(log_sum).mul_(LN2)
+        return Outcome(log_own, correct, (mean - log_sum).mul_(LN2) if smoothed else log_own)
 
 
 def errors_of(
@@ -126,10 +129,10 @@ def errors_of(
     of the logits as they are cost half a soft-max, but hold only where what is found is `in_range`.
     """
     height, own, sums, rival, mean = found
-    torch.gather(logits, 1, place, out=height)
     if smoothing:
         torch.mean(logits, 1, keepdim=True, out=mean)
     if shifted:
+        torch.gather(logits, 1, place, out=height)
         torch.amax(logits, 1, keepdim=True, out=rival)
         torch.sub(logits, rival, out=out).exp2_()
         height.sub_(rival)
