@@ -1,7 +1,8 @@
 """What nested heads cost: forward and backward pass of head and loss against one `Linear(D, C)`.
 
-All contenders of a case take turns, round by round; a ratio is the median over the rounds of the ratio within
-a round, so that a slow moment of the machine hits both sides. Memory is the peak the allocator saw beside
+All contenders of a case take turns, round by round, each round in an order of its own, for what runs before
+leaves its traces in the cache; a ratio is the median over the rounds of the ratio within a round, so that a
+slow moment of the machine hits both sides. Memory is the peak the allocator saw beside
 the gradients of the parameters. For the heads alone the C library is told to keep freed memory: otherwise
 some contenders, by luck, get every buffer fresh from the system and pay a page fault every 4 KiB.
 
@@ -13,6 +14,7 @@ import contextlib
 import ctypes
 import itertools
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,8 +36,8 @@ from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import default_dims, prefix
 
 CASES = {"images, D=2048, C=1000": (256, 2048, 1000, 40), "images, D=512, C=1000": (256, 512, 1000, 60)}
-VOCABULARY = {"tokens, D=768, C=30522": (2048, 768, 30522, 2)}
-STEP_ROUNDS = 45
+VOCABULARY = {"tokens, D=768, C=30522": (2048, 768, 30522, 5)}
+STEP_ROUNDS = 90
 
 
 class Case:
@@ -133,10 +135,12 @@ def keep_freed_memory() -> None:
 def interleaved(
     runs: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2
 ) -> dict[str, list[float]]:
-    """Return the seconds of each run in each round, the runs taking turns."""
+    """Return the seconds of each run in each round, the runs taking turns in an order drawn anew."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    order, generator = list(runs.items()), random.Random(0)
     for turn in range(warm_up + rounds):
-        for name, run in runs.items():
+        generator.shuffle(order)
+        for name, run in order:
             start = time.perf_counter()
             run()
             synchronise()

@@ -23,7 +23,7 @@ def outcome_and_gradients(
     label: Tensor,
     smoothing: float,
     factors: Tensor,
-    to: Gradients | None,
+    to: Gradients,
     *,
     tied: bool,
 ) -> Outcome:
@@ -40,7 +40,7 @@ def outcome_and_gradients(
     # The label's probability less 1 is never above another's probability: the highest value is its rival's.
     rival = errors.scatter_(2, place, own - 1).amax(dim=2)
     outcome = Outcome(log_own[..., 0], own[..., 0] > rival, mean_log)
-    if to is not None:
+    if to.wanted:
         if smoothing:
             errors.sub_(smoothing / errors.shape[2]).scatter_add_(2, place, torch.full_like(own, smoothing))
         errors.mul_(factors)

@@ -122,7 +122,7 @@ def _compute(
     kept = y != options.ignore_index
     label, counted = torch.where(kept, y, 0), kept.sum()
     share = kept.to(head.sums) / counted.clamp(min=1)  # of each sample in the mean
-    to = head.gradients_to(wanted) if any(wanted) else None
+    to = head.gradients_to(wanted)
     factors = loss_weights.to(head.sums)[:, None, None] * share[:, None]
     outcome = head.outcome_and_gradients(label, factors, to)
     log_target = outcome.log_own
@@ -131,7 +131,7 @@ def _compute(
     losses = -(log_target @ share)
     correct = (outcome.correct & kept).sum(1).float()
     out = NestedLosses(loss_weights.to(losses) @ losses, losses, correct, counted)
-    given = [] if to is None else [to.z, *to.weights, *to.biases]
+    given = [to.z, *to.weights, *to.biases]
     types = [tensor.dtype for tensor in (z, *parameters)]
-    pairs = zip(given, types, strict=False)
+    pairs = zip(given, types, strict=True)
     return out, [g if g is None or g.dtype == dtype else g.to(dtype) for g, dtype in pairs]

@@ -58,10 +58,10 @@ class NestedHead:
         self.groups = self.products.groups(len(dims))
 
     def gradients_to(self, wanted: Sequence[bool]) -> Gradients:
-        """Return buffers for the gradients of z and the parameters where `wanted`."""
+        """Return buffers for the gradients of z and the parameters, of those that are `wanted`."""
         z, *others = (
             torch.empty_like(tensor, dtype=self.sums) if want else None
-            for tensor, want in zip((self.z, *self.weights, *self.biases), wanted, strict=True)
+            for tensor, want in itertools.zip_longest((self.z, *self.weights, *self.biases), wanted)
         )
         for buffer in (z, *others):
             if buffer is not None and buffer.ndim == 2 and buffer.shape[1] > self.dims[-1]:
@@ -69,7 +69,7 @@ class NestedHead:
         count = len(self.weights)
         return Gradients(z, others[:count], others[count:], self.dims)
 
-    def outcome_and_gradients(self, label: Tensor, factors: Tensor, to: Gradients | None) -> Outcome:
+    def outcome_and_gradients(self, label: Tensor, factors: Tensor, to: Gradients) -> Outcome:
         """Tell what became of the samples at all sizes, and add the gradients to `to`.
 
         factors: (L, B, 1) what the derivatives by the logits are multiplied by to become those of the loss.
@@ -98,7 +98,7 @@ class NestedHead:
             shifted = False
             for low in range(0, count, step):
                 rows = slice(low, min(low + step, count))
-                some = self.z[rows], label[rows], factors[:, rows], None if to is None else to.of_rows(rows)
+                some = self.z[rows], label[rows], factors[:, rows], to.of_rows(rows)
                 shifted |= self._all_classes(*some, found.of_rows(rows))
         return found.outcome(smoothed=bool(self.smoothing), shifted=shifted)
 
@@ -112,12 +112,12 @@ class NestedHead:
         z: Tensor,
         label: Tensor,
         factors: Tensor,
-        to: Gradients | None,
+        to: Gradients,
         found: Found,
     ) -> bool:
-        """Do so for some of the samples, whose logits exist as a whole; return whether any had to be shifted."""
+        """Do so for some samples, whose logits exist as a whole; tell whether any had to be shifted."""
         products, place = self._products(slice(0, self.classes), z, to), label[:, None]
-        found_of, factors_of = found.levels, factors.unbind()
+        found_of, factors_of, wanted = found.levels, factors.unbind(), to.wanted
 
         def find(levels: range, *, shifted: bool) -> None:
             logits, errors = products.logits(levels), products.room.errors
@@ -130,24 +130,22 @@ class NestedHead:
             if not (always or found.in_range(levels)):
                 find(levels, shifted=True)
                 shifted = True
-            if to is not None:
+            if wanted:
                 products.gradients(levels, [factors_of[level] / found_of[level][2] for level in levels])
         return shifted
 
-    def _class_by_class(
-        self, levels: range, label: Tensor, factors: Tensor, to: Gradients | None
-    ) -> list[Rows]:
+    def _class_by_class(self, levels: range, label: Tensor, factors: Tensor, to: Gradients) -> list[Rows]:
         """Do so for all samples of such sizes, a chunk of the classes at a time: logits are made twice."""
         chunks = self._chunks()
         rows = self._rows(levels, label, chunks)
-        if to is not None:
+        if to.wanted:
             self._chunk_gradients(levels, label, factors, rows, chunks, to)
         return rows
 
     def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
         rows: list[Rows] = []
         for chunk in chunks:
-            target, products = Target.of(label, chunk), self._products(chunk, self.z, None)
+            target, products = Target.of(label, chunk), self._products(chunk, self.z, self.gradients_to(()))
             spare = products.room.errors[0]
             part = [rows_of(logits, target, spare) for logits in products.logits(levels)]
             rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
@@ -170,7 +168,7 @@ class NestedHead:
                 chunk_errors(logits, target, row.log_sum, self.smoothing, self.classes, out)
             products.gradients(levels, scales)
 
-    def _products(self, chunk: slice, z: Tensor, to: Gradients | None) -> Separate | Tied:
+    def _products(self, chunk: slice, z: Tensor, to: Gradients) -> Separate | Tied:
         """Return the products of some samples with a chunk of the classes, with room for them."""
         shape = self._matrices(), len(z), chunk.stop - chunk.start
         matrices = room(shape, self.sums, z.device, Matrices)

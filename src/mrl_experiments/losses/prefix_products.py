@@ -36,6 +36,11 @@ class Gradients:
     first_rows: bool = True
     first_classes: bool = True
 
+    @property
+    def wanted(self) -> bool:
+        """Whether any gradient is."""
+        return any(buffer is not None for buffer in (self.z, *self.weights, *self.biases))
+
     def of_rows(self, rows: slice) -> "Gradients":
         """Return the buffers for some of the samples."""
         z = None if self.z is None else self.z[rows]
@@ -65,7 +70,7 @@ class Matrices:
 
 
 class Separate:
-    """One classifier (C, m) a size: W_m z_{1:m} + b_m. `to` says which gradients are wanted."""
+    """One classifier (C, m) a size: W_m z_{1:m} + b_m, and the gradients wanted by `to`."""
 
     def __init__(
         self,
@@ -74,17 +79,16 @@ class Separate:
         biases: Sequence[Tensor],
         dims: Sequence[int],
         room: Matrices,
-        to: Gradients | None,
+        to: Gradients,
     ) -> None:
         self.to, self.room, none = to, room, [None] * len(dims)
         self.error = room.errors[0]
-        self.rounded = _rounded(self.error, z.dtype) if to else self.error
+        self.rounded = _rounded(self.error, z.dtype)
         self.across = self.rounded.t()
         features = [prefix(z, dim) for dim in dims]
         self.forwards = list(zip(features, [weight.t() for weight in weights], biases or none, strict=True))
-        if to is not None:
-            by_z = none if to.z is None else [prefix(to.z, dim) for dim in dims]
-            self.backwards = list(zip(features, weights, by_z, to.weights, to.biases or none, strict=True))
+        by_z = none if to.z is None else [prefix(to.z, dim) for dim in dims]
+        self.backwards = list(zip(features, weights, by_z, to.weights, to.biases or none, strict=True))
 
     @staticmethod
     def groups(count: int) -> list[range]:
@@ -124,7 +128,7 @@ class Separate:
 
 
 class Tied:
-    """The first m columns of one classifier (C, D): W_{1:m} z_{1:m} + b. `to` says which gradients are wanted.
+    """The first m columns of one classifier (C, D): W_{1:m} z_{1:m} + b, and the gradients wanted by `to`.
 
     The logits of a size are those of the next smaller one plus the product of one block of columns, so each
     block is multiplied once. Its gradients follow from the summed errors of all sizes that hold it.
@@ -137,17 +141,16 @@ class Tied:
         biases: Sequence[Tensor],
         dims: Sequence[int],
         room: Matrices,
-        to: Gradients | None,
+        to: Gradients,
     ) -> None:
         self.to, self.room, self.bias = to, room, biases[0] if biases else None
         self.total = room.errors[-1]
-        self.rounded = _rounded(self.total, z.dtype) if to else self.total
+        self.rounded = _rounded(self.total, z.dtype)
         self.across = self.rounded.t()
         features, blocks = _blocks(z, dims), _blocks(weights[0], dims)
         self.forwards = list(zip(features, [block.t() for block in blocks], strict=True))
-        if to is not None:
-            buffers = _blocks(to.z, dims), _blocks(to.weights[0], dims)
-            self.backwards = list(zip(room.errors, features, blocks, *buffers, strict=True))
+        buffers = _blocks(to.z, dims), _blocks(to.weights[0], dims)
+        self.backwards = list(zip(room.errors, features, blocks, *buffers, strict=True))
 
     @staticmethod
     def groups(count: int) -> list[range]:
@@ -168,7 +171,7 @@ class Tied:
             smaller, scale = self.room.logits, 1.0
 
     def gradients(self, levels: range, factors: Sequence[Tensor]) -> None:
-        """Fill `to` from the derivatives by the logits: errors in the room times `factors` (B, 1), one a level.
+        """Fill `to` from the derivatives by the logits: errors in the room times `factors` (B, 1).
 
         The errors are overwritten.
         """

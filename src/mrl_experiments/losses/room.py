@@ -7,7 +7,7 @@ products, which leave nothing else in the cache: so they are made once and kept 
 import math
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,16 +19,16 @@ _own = threading.local()
 def room(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, views: Callable[[Tensor], Views]
 ) -> Views:
-    """Return `views` of uninitialised memory of this shape, for one purpose at a time for each kind of views.
+    """Return `views` of uninitialised memory of this shape.
 
-    On a CPU it is only valid until the thread's next call with the same `views`.
+    On a CPU they are only valid until the thread's next call with the same function `views`.
     """
     if device.type != "cpu":
         return views(torch.empty(shape, dtype=dtype, device=device))
     name = f"{views.__qualname__} {dtype}"
     memory, known, made = getattr(_own, name, (None, None, None))
     if known == shape:
-        return made
+        return cast("Views", made)
     size = math.prod(shape)
     if memory is None or len(memory) < size:
         memory = made = None
