@@ -224,6 +224,18 @@ def test_logits_far_apart_stay_finite_and_exact():
 
 
 @pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("row", [0, 5, 11])
+def test_one_label_of_no_probability_keeps_its_loss_whatever_chunk_it_is_in(tied, row, monkeypatch):
+    problem = Problem((1, 2), tied=tied, bias=False, batch=12, dtype=torch.float32)
+    monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (400, 400)})  # a few samples
+    monkeypatch.setattr(module, "LEAST_ROWS", 1)
+    problem.z.data[row] *= 1e4
+    problem.y[row] = problem.level(0)[row].argmin()
+    assert_same(problem, 1e-6)
+    assert problem.fused().losses[0] > 100
+
+
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("rows", ["whole", "chunks"])
 @pytest.mark.parametrize("offset", [-1000, -700, -500, 500, 700, 1000])  # exp overflows at 709
