@@ -2,9 +2,9 @@
 
 All contenders of a case take turns, round by round, each round in an order of its own, for what runs before
 leaves its traces in the cache; a ratio is the median over the rounds of the ratio within a round, so that a
-slow moment of the machine hits both sides. Memory is the peak the allocator saw beside
-the gradients of the parameters. For the heads alone the C library is told to keep freed memory: otherwise
-some contenders, by luck, get every buffer fresh from the system and pay a page fault every 4 KiB.
+slow moment of the machine hits both sides. Memory is the peak the allocator saw beside the gradients of the
+parameters. For the heads alone the C library is told to keep freed memory: otherwise some contenders, by
+luck, get every buffer fresh from the system and pay a page fault every 4 KiB.
 
     python scripts/bench_heads.py [--rounds 1.0]
 """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mrl_experiments.losses import levels_at_once
-from mrl_experiments.losses.prefix_products import Gradients, Matrices, Separate, Tied
+from mrl_experiments.losses.prefix_products import Gradients, Matrices, Operands, Separate, Tied
 from mrl_experiments.losses.room import room
 from mrl_experiments.losses.softmax_rows import (
     Found,
@@ -88,9 +88,7 @@ class NestedHead:
             )
         count, step = len(self.z), self._rows_at_once()
         if step < min(count, LEAST_ROWS):
-            known = [self._class_by_class(levels, label, factors, to) for levels in self.groups]
-            outcomes = [rows.outcome(self.classes) for rows in itertools.chain(*reversed(known))]
-            return Outcome(*map(torch.stack, zip(*outcomes, strict=True)))
+            return self._class_by_class(label, factors, to)
         found = Found.empty(len(self.dims), count, self.sums, self.z.device)
         if step >= count:
             shifted = self._all_classes(self.z, label, factors, to, found)
@@ -134,49 +132,47 @@ class NestedHead:
                 products.gradients(levels, [factors_of[level] / found_of[level][2] for level in levels])
         return shifted
 
-    def _class_by_class(self, levels: range, label: Tensor, factors: Tensor, to: Gradients) -> list[Rows]:
-        """Do so for all samples of such sizes, a chunk of the classes at a time: logits are made twice."""
-        chunks = self._chunks()
-        rows = self._rows(levels, label, chunks)
+    def _class_by_class(self, label: Tensor, factors: Tensor, to: Gradients) -> Outcome:
+        """Do so for all samples, a chunk of the classes at a time: logits are made twice."""
+        rows = self._rows(label)
         if to.wanted:
-            self._chunk_gradients(levels, label, factors, rows, chunks, to)
-        return rows
+            self._chunk_gradients(label, factors, rows, to)
+        outcomes = [row.outcome(self.classes) for row in rows]
+        return Outcome(*map(torch.stack, zip(*outcomes, strict=True)))
 
-    def _rows(self, levels: range, label: Tensor, chunks: Sequence[slice]) -> list[Rows]:
-        rows: list[Rows] = []
-        for chunk in chunks:
+    def _rows(self, label: Tensor) -> list[Rows]:
+        """Return what is known of each size's rows once all classes are in."""
+        rows: dict[int, Rows] = {}
+        for chunk in self._chunks():
             target, products = Target.of(label, chunk), self._products(chunk, self.z, self.gradients_to(()))
-            spare = products.room.errors[0]
-            part = [rows_of(logits, target, spare) for logits in products.logits(levels)]
-            rows = [row.joined(more) for row, more in zip(rows, part, strict=True)] if rows else part
-        return rows
+            for levels in self.groups:
+                for level, logits in zip(levels, products.logits(levels), strict=True):
+                    part = rows_of(logits, target, products.room.errors[0])
+                    rows[level] = rows[level].joined(part) if level in rows else part
+        return [rows[level] for level in range(len(self.dims))]
 
-    def _chunk_gradients(
-        self,
-        levels: range,
-        label: Tensor,
-        factors: Tensor,
-        rows: Sequence[Rows],
-        chunks: Sequence[slice],
-        to: Gradients,
-    ) -> None:
-        scales = [factors[level] for level in levels]
-        for chunk in chunks:
+    def _chunk_gradients(self, label: Tensor, factors: Tensor, rows: Sequence[Rows], to: Gradients) -> None:
+        factors_of = factors.unbind()
+        for chunk in self._chunks():
             target = Target.of(label, chunk)
             products = self._products(chunk, self.z, to.of_classes(chunk, self.classes))
-            for logits, row, out in zip(products.logits(levels), rows, products.room.errors, strict=True):
-                chunk_errors(logits, target, row.log_sum, self.smoothing, self.classes, out)
-            products.gradients(levels, scales)
+            for levels in self.groups:
+                errors = products.room.errors
+                for level, logits, out in zip(levels, products.logits(levels), errors, strict=True):
+                    chunk_errors(logits, target, rows[level].log_sum, self.smoothing, self.classes, out)
+                products.gradients(levels, [factors_of[level] for level in levels])
 
     def _products(self, chunk: slice, z: Tensor, to: Gradients) -> Separate | Tied:
         """Return the products of some samples with a chunk of the classes, with room for them."""
         shape = self._matrices(), len(z), chunk.stop - chunk.start
-        matrices = room(shape, self.sums, z.device, Matrices)
         weights, biases = self._part(self.weights, chunk), self._part(self.biases, chunk)
-        return self.products(z, weights, biases, self.dims, matrices, to)
+        operands = Operands(z, weights, biases, self.dims)
+        return self.products(operands, room(shape, self.sums, z.device, Matrices), to)
 
     def _matrices(self) -> int:
-        return self.products.matrices(len(self.groups[0]))
+        """Return how many `Matrices` hold logits and errors of the sizes that share products."""
+        levels = len(self.groups[0])
+        return levels if levels == 1 else levels + 1
 
     def _part(self, tensors: list[Tensor], chunk: slice) -> list[Tensor]:
         whole = chunk.stop - chunk.start == self.classes

@@ -9,7 +9,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from functools import cached_property
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -69,23 +70,49 @@ class Matrices:
         self.errors = others or [self.logits]
 
 
-class Separate:
+class Operands(NamedTuple):
+    """z (B, D), weights and biases of some samples and classes: of each size, or those all share."""
+
+    z: Tensor
+    weights: Sequence[Tensor]
+    biases: Sequence[Tensor]
+    dims: Sequence[int]
+
+
+class Products:
+    """What both ways have in common: the last errors in the room, and what they give to the gradients."""
+
+    def __init__(self, operands: Operands, room: Matrices, to: Gradients) -> None:
+        self.room, self.to, self.precision = room, to, operands.z.dtype
+        self.error = room.errors[-1]
+
+    @cached_property
+    def _rounded(self) -> tuple[Tensor, Tensor]:
+        """Room for `error` in the precision of the products, itself where that is its own; and transposed."""
+        same = self.error.dtype == self.precision
+        rounded = self.error if same else torch.empty_like(self.error, dtype=self.precision)
+        return rounded, rounded.t()
+
+    def _multiply(
+        self, features: Tensor, weight: Tensor, by_z: Tensor | None, by_weight: Tensor | None, *, first: bool
+    ) -> None:
+        """Add what `error` gives to both gradients; first: that of the features is overwritten."""
+        rounded, across = self._rounded
+        if rounded is not self.error:
+            rounded.copy_(self.error)
+        if by_weight is not None:
+            _product(across, features, by_weight, None if self.to.first_rows else by_weight)
+        if by_z is not None:
+            _product(rounded, weight, by_z, None if first else by_z)
+
+
+class Separate(Products):
     """One classifier (C, m) a size: W_m z_{1:m} + b_m, and the gradients wanted by `to`."""
 
-    def __init__(
-        self,
-        z: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        dims: Sequence[int],
-        room: Matrices,
-        to: Gradients,
-    ) -> None:
-        self.to, self.room, none = to, room, [None] * len(dims)
-        self.error = room.errors[0]
-        self.rounded = _rounded(self.error, z.dtype)
-        self.across = self.rounded.t()
-        features = [prefix(z, dim) for dim in dims]
+    def __init__(self, operands: Operands, room: Matrices, to: Gradients) -> None:
+        super().__init__(operands, room, to)
+        z, weights, biases, dims = operands
+        none, features = [None] * len(dims), [prefix(z, dim) for dim in dims]
         self.forwards = list(zip(features, [weight.t() for weight in weights], biases or none, strict=True))
         by_z = none if to.z is None else [prefix(to.z, dim) for dim in dims]
         self.backwards = list(zip(features, weights, by_z, to.weights, to.biases or none, strict=True))
@@ -94,11 +121,6 @@ class Separate:
     def groups(count: int) -> list[range]:
         """Return the sizes that share products, the largest first: here every size stands alone."""
         return [range(level, level + 1) for level in reversed(range(count))]
-
-    @staticmethod
-    def matrices(levels: int) -> int:
-        """Return how many `Matrices` as many levels of a group need."""
-        return levels
 
     def logits(self, levels: range) -> Iterator[Tensor]:
         """Yield the logits (B, C) of some levels, one after the other in the same room."""
@@ -112,55 +134,35 @@ class Separate:
 
         The errors are overwritten.
         """
-        to = self.to
         for level, factor in zip(levels, factors, strict=True):
             features, weight, by_z, by_weight, by_bias = self.backwards[level]
             self.error.mul_(factor)
             if by_bias is not None:
-                _sum(self.error, by_bias, to.first_rows)
-            if self.rounded is not self.error:
-                self.rounded.copy_(self.error)
-            if by_z is not None:
-                first = to.first_classes and level == len(self.backwards) - 1
-                _product(self.rounded, weight, by_z, None if first else by_z)
-            if by_weight is not None:
-                _product(self.across, features, by_weight, None if to.first_rows else by_weight)
+                _sum(self.error, by_bias, self.to.first_rows)
+            first = self.to.first_classes and level == len(self.backwards) - 1
+            self._multiply(features, weight, by_z, by_weight, first=first)
 
 
-class Tied:
+class Tied(Products):
     """The first m columns of one classifier (C, D): W_{1:m} z_{1:m} + b, and the gradients wanted by `to`.
 
     The logits of a size are those of the next smaller one plus the product of one block of columns, so each
     block is multiplied once. Its gradients follow from the summed errors of all sizes that hold it.
     """
 
-    def __init__(
-        self,
-        z: Tensor,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
-        dims: Sequence[int],
-        room: Matrices,
-        to: Gradients,
-    ) -> None:
-        self.to, self.room, self.bias = to, room, biases[0] if biases else None
-        self.total = room.errors[-1]
-        self.rounded = _rounded(self.total, z.dtype)
-        self.across = self.rounded.t()
+    def __init__(self, operands: Operands, room: Matrices, to: Gradients) -> None:
+        super().__init__(operands, room, to)
+        z, weights, biases, dims = operands
+        self.bias = biases[0] if biases else None
         features, blocks = _blocks(z, dims), _blocks(weights[0], dims)
         self.forwards = list(zip(features, [block.t() for block in blocks], strict=True))
         buffers = _blocks(to.z, dims), _blocks(to.weights[0], dims)
-        self.backwards = list(zip(room.errors, features, blocks, *buffers, strict=True))
+        self.backwards = list(zip(features, blocks, *buffers, strict=True))
 
     @staticmethod
     def groups(count: int) -> list[range]:
         """Return the sizes that share products: all of them."""
         return [range(count)]
-
-    @staticmethod
-    def matrices(levels: int) -> int:
-        """Return how many `Matrices` as many levels of a group need."""
-        return levels + 1
 
     def logits(self, levels: range) -> Iterator[Tensor]:
         """Yield the logits (B, C) of all levels in turn, in one room that must be left as it is."""
@@ -175,25 +177,14 @@ class Tied:
 
         The errors are overwritten.
         """
-        to, total = self.to, self.total
-        total.mul_(factors[-1])
-        steps = list(zip(factors, self.backwards, strict=True))
-        for factor, (error, features, weight, by_z, by_weight) in reversed(steps):
+        total = self.error.mul_(factors[-1])
+        steps = list(zip(self.room.errors, factors, self.backwards, strict=True))
+        for error, factor, step in reversed(steps):
             if error is not total:
                 total.addcmul_(error, factor)
-            if self.rounded is not total:
-                self.rounded.copy_(total)
-            if by_weight is not None:
-                _product(self.across, features, by_weight, None if to.first_rows else by_weight)
-            if by_z is not None:
-                _product(self.rounded, weight, by_z, None if to.first_classes else by_z)
-        if to.biases and (bias := to.biases[0]) is not None:
-            _sum(total, bias, to.first_rows)
-
-
-def _rounded(errors: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return room for the errors in the precision of the products: themselves, where it is theirs."""
-    return errors if errors.dtype == dtype else torch.empty_like(errors, dtype=dtype)
+            self._multiply(*step, first=self.to.first_classes)
+        if self.to.biases and (bias := self.to.biases[0]) is not None:
+            _sum(total, bias, self.to.first_rows)
 
 
 @overload
