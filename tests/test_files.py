@@ -1,10 +1,17 @@
-import errno
 import os
 
 import pytest
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, raise_if_disk_full, read_json, sha256, write_json
+from mrl_experiments.files import (
+    atomic_path,
+    fingerprint,
+    is_unchanged,
+    os_error,
+    read_json,
+    sha256,
+    write_json,
+)
 
 
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -26,9 +33,67 @@ def test_a_good_writer_replaces_the_file(tmp_path):
 def test_a_full_disk_is_a_user_error(tmp_path):
     with pytest.raises(OSError) as caught, open("/dev/full", "w") as full:
         full.write("x")
-    with pytest.raises(UserError, match="no space left"):
-        raise_if_disk_full(caught.value, tmp_path / "weights")
-    raise_if_disk_full(OSError(errno.EACCES, "denied"), tmp_path)  # another error is not its business
+    assert "no space left" in str(os_error(caught.value, tmp_path / "weights"))
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda folder: folder.joinpath("in").touch() or folder / "in" / "x.json", "a file stands where"),
+        (lambda folder: folder / ("x" * 300), "name is too long"),
+        (
+            lambda folder: folder.joinpath("in").symlink_to("in") or folder / "in" / "x",
+            "stands where a folder|in a circle",
+        ),
+        (lambda folder: folder.joinpath("d", "e").mkdir(parents=True) or folder / "d", "a folder stands"),
+    ],
+)
+def test_what_the_system_refuses_is_one_message_with_the_path(tmp_path, make, said):
+    target = make(tmp_path)
+    with pytest.raises(UserError, match=said):
+        write_json(target, {})
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_rights_that_the_umask_gives(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "x.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == mode
+
+
+def test_a_changed_json_file_is_noticed_and_an_old_one_is_read(tmp_path):
+    path = tmp_path / "meta.json"
+    write_json(path, {"seed": 3, "value": 0.1, "none": float("nan"), 7: [1]})
+    assert read_json(path)["seed"] == 3
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 8'))
+    with pytest.raises(UserError, match="has changed since it was written"):
+        read_json(path)
+    path.write_text('{"seed": 3}')
+    assert read_json(path) == {"seed": 3}
+    for damaged in ("", '{"seed": 3', "[" * 100_000, "\x00"):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"meta\.json is damaged"):
+            read_json(path)
+
+
+def test_a_file_is_known_by_its_fingerprint(tmp_path, monkeypatch):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"content")
+    noted = fingerprint(path)
+    assert is_unchanged(path, noted)
+    status = path.stat()
+    path.write_bytes(b"cOntent")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not is_unchanged(path, noted)
+    monkeypatch.setattr("mrl_experiments.files.LARGE", 3)  # a large file whose times are others is hashed
+    assert not is_unchanged(path, noted)
+    path.write_bytes(b"content")
+    assert is_unchanged(path, noted)
+    path.unlink()
+    assert not is_unchanged(path, noted)
 
 
 def test_checksum_is_sha256(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "mrl_experiments"
-GROUND = {"errors", "files", "nesting", "heads", "embeddings", "results", "cost", "nested_accuracy"}
+GROUND = {"errors", "files", "nesting", "heads", "embeddings", "results", "cost", "nested_accuracy", "locks"}
 LIBRARY = {"models", "losses", "reductions", "evaluations", "adaptive"}
 PROGRAM = {
     "data",
@@ -15,6 +15,7 @@ PROGRAM = {
     "paper",
     "runs",
     "build",
+    "checkpoint",
     "command",
     "embed",
     "generate",

@@ -3,11 +3,11 @@
 import inspect
 from typing import Any
 
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from mrl_experiments.checkpoint import read_checkpoint
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.runs import Run
@@ -71,5 +71,4 @@ def _checkpoint(run: Run) -> dict[str, Any]:
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )
-    loaded: dict[str, Any] = torch.load(run.checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return loaded
+    return read_checkpoint(run.checkpoint)

@@ -4,7 +4,6 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,9 +11,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import raise_if_disk_full
+from mrl_experiments.files import os_error
 
-USER_ERROR = 2  # exit status
+USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
 Main = Callable[[DictConfig], None]
@@ -23,7 +22,8 @@ Main = Callable[[DictConfig], None]
 def command(*, isolate: bool) -> Callable[[Main], Main]:
     """Wrap a script's main function.
 
-    A UserError is printed and ends the process with status 2; `debug=true` shows its traceback.
+    A UserError is printed and ends the process with status 2, what the operating system refuses likewise, any
+    other error with status 1; `debug=true` shows their tracebacks.
     In a sweep, `isolate` runs each job in a process of its own, so that neither a crash nor the process
     group of a distributed training reaches the next job.
     """
@@ -55,19 +55,32 @@ def launch(main: Callable[[], None]) -> None:
 
 def _run(main: Main, cfg: DictConfig) -> int:
     try:
-        try:
-            main(cfg)
-        except OmegaConfBaseException as error:
-            raise UserError(f"the configuration cannot be resolved: {error}") from error
-        except OSError as error:
-            raise_if_disk_full(error, Path(error.filename or cfg.root))
-            raise
-    except UserError as error:
+        main(cfg)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was complete is kept", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
         if cfg.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+        shown = _as_user_error(error)
+        print(f"error: {shown}", file=sys.stderr)
+        return USER_ERROR if isinstance(error, UserError | OSError | OmegaConfBaseException) else FAULT
     return 0
+
+
+def _as_user_error(error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OmegaConfBaseException):
+        return UserError(f"the configuration cannot be resolved: {error}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return os_error(error)
+    text = str(error).strip().splitlines()
+    return UserError(
+        f"{type(error).__name__}{f': {text[0]}' if text else ''}",
+        expected="no error of this kind: it is a fault of this program or of a library it uses",
+        remedy="repeat the command with debug=true, which shows where it happened, and report that",
+    )
 
 
 def _run_alone(overrides: list[str]) -> int:

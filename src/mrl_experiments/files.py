@@ -1,51 +1,106 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it."""
+"""Writing files so that a reader sees the old content or the new one, and notices damage."""
 
 import csv
 import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mrl_experiments.errors import UserError
+
+DIGEST = "digest"  # the key under which a JSON object carries the checksum of its other keys
+LARGE = 1 << 30  # bytes; larger files are hashed only where their times differ from those noted
+
+# What an error of the operating system means to a user: problem, expectation, remedy.
+_MEANINGS: dict[int, tuple[str, str, str]] = {
+    errno.ENOSPC: (
+        "no space left on the disk while writing {path}",
+        "enough free space for the file; nothing half-written was kept",
+        "free some space, or choose another folder, and repeat the command",
+    ),
+    errno.EFBIG: (
+        "{path} is larger than this system lets a file be",
+        "a higher limit (ulimit -f), or a file system for large files",
+        "raise the limit, or choose another folder, and repeat the command",
+    ),
+    errno.EACCES: (
+        "permission denied: {path}",
+        "a file or folder that this account may use",
+        "change its rights or owner, or choose another folder",
+    ),
+    errno.EROFS: (
+        "{path} lies on a read-only file system",
+        "a folder that can be written to",
+        "choose another one: root=<folder>, or MRL_DATA for prepared data",
+    ),
+    errno.ENOENT: ("{path} does not exist", "a file or folder that is there", "check the path"),
+    errno.ENOTDIR: ("{path}: a file stands where a folder should be", "a folder", "move the file away"),
+    errno.EISDIR: ("{path}: a folder stands where a file should be", "a file", "move the folder away"),
+    errno.ENAMETOOLONG: (
+        "{path}: the name is too long",
+        "names of at most 255 bytes",
+        "choose a shorter one",
+    ),
+    errno.ELOOP: ("{path}: links that lead in a circle", "links that end at a file", "remove the links"),
+    errno.EIO: (
+        "{path} cannot be read or written: the disk reports an error",
+        "a sound disk",
+        "check the disk",
+    ),
+}
+_MEANINGS[errno.EDQUOT] = _MEANINGS[errno.ENOSPC]
+_MEANINGS[errno.EPERM] = _MEANINGS[errno.EACCES]
+_MEANINGS[errno.EEXIST] = _MEANINGS[errno.ENOTDIR]
+
+
+def os_error(error: OSError, path: Path | str | None = None) -> UserError:
+    """Return what an error of the operating system means, as one message that names the path."""
+    where = path or error.filename or "a file"
+    problem, expected, remedy = _MEANINGS.get(
+        error.errno or 0,
+        (f"{{path}}: {error.strerror or error}", "", "check the path and repeat the command"),
+    )
+    return UserError(problem.format(path=where), expected=expected, remedy=remedy)
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` that replaces it when the block ends well.
 
-    On an error the temporary file is removed and `target` stays as it was. Raises UserError on a full disk.
+    On an error the temporary file is removed and `target` stays as it was. The new file has the rights that
+    the user's umask gives. Raises UserError for what the operating system refuses, such as a full disk.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    # A name of at most 255 bytes must stay one with the additions.
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(target)
     except OSError as error:
-        raise_if_disk_full(error, target)
-        raise
+        raise os_error(error, target) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_quietly(temporary)
 
 
-def raise_if_disk_full(error: OSError, target: Path) -> None:
-    """Turn ENOSPC into a UserError that names `target`; return on any other error."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise UserError(
-            f"no space left on the disk while writing {target}",
-            expected="enough free space for the file; nothing half-written was kept",
-            remedy="free some space, or choose another folder, and repeat the command",
-        ) from error
+def remove_quietly(path: Path) -> None:
+    """Delete a file if it is there and this account may."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what writers of `name` that were killed have left in `folder`; only under the writers' lock."""
+    for leftover in folder.glob(f".{name}.*.part"):
+        remove_quietly(leftover)
 
 
 def require_space(folder: Path, needed: int, remedy: str = "free some space") -> None:
@@ -59,14 +114,78 @@ def require_space(folder: Path, needed: int, remedy: str = "free some space") ->
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically; an object gets a checksum of its content."""
+    if isinstance(value, Mapping):
+        value = {**value, DIGEST: _digest(value)}
     with atomic_path(target) as path:
         path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, remedy: str = "delete it and repeat the command that wrote it") -> Any:
+    """Read a JSON file that `write_json` wrote.
+
+    Files of before there were checksums are read as they are. Raises UserError with the file's name and the
+    remedy when it is missing, no JSON, or has changed since it was written.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise os_error(error, path) from error
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise UserError(f"{path} is damaged: {error}", expected="a JSON file", remedy=remedy) from error
+    if isinstance(value, dict) and (noted := value.pop(DIGEST, None)) and noted != _digest(value):
+        raise UserError(f"{path} has changed since it was written", remedy=remedy)
+    return value
+
+
+def read_object(path: Path, remedy: str = "delete it and repeat the command that wrote it") -> dict[str, Any]:
+    """Read a JSON object as `read_json` does. Raises UserError also for JSON that is no object."""
+    value = read_json(path, remedy)
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path} is damaged: it holds a {type(value).__name__}", expected="a JSON object", remedy=remedy
+        )
+    return value
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(value))  # as it comes back from the file
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Return what `is_unchanged` recognises a file by: size in bytes, times of change in ns, SHA-256."""
+    checksum, status = sha256(path), path.stat()
+    return {
+        "bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "sha256": checksum,
+    }
+
+
+_verified: set[tuple[str, int, int, int, str]] = set()  # in this process
+
+
+def is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
+    """Tell whether a file is the one of which `fingerprint` was noted; each is hashed once a process.
+
+    Files of more than `LARGE` bytes are hashed only where their times of change are not those noted.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if status.st_size != noted["bytes"]:
+        return False
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    key = (str(path.resolve()), status.st_size, *times, str(noted["sha256"]))
+    if key not in _verified:
+        sure = status.st_size > LARGE and times == (noted.get("mtime_ns"), noted.get("ctime_ns"))
+        if not sure and sha256(path) != noted["sha256"]:
+            return False
+        _verified.add(key)
+    return True
 
 
 def read_mapping(path: Path) -> dict[str, str]:

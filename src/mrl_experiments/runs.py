@@ -1,6 +1,5 @@
 """Runs on disk: their names, their folders, and who may write into them."""
 
-import fcntl
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from typing import IO, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, read_json
+from mrl_experiments.files import atomic_path, read_json, remove_leftovers
+from mrl_experiments.locks import acquire
 
 # What may differ between two commands that mean the same run: where it is written, how it is watched.
 WATCHING = {
@@ -129,14 +129,15 @@ def claim(cfg: DictConfig) -> Claim:
     Raises UserError when the folder belongs to another configuration or to another process.
     """
     run = run_of(cfg)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    lock = (run.folder / ".lock").open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
     except BlockingIOError as error:
         raise UserError(
-            f"another process is training {run.name} now", remedy="wait for it, or choose a tag: tag=_second"
+            f"another process is training {run.name} now: {error.strerror}",
+            remedy="wait for it, or choose a tag: tag=_second",
         ) from error
+    for folder in (run.folder, run.checkpoint.parent):
+        remove_leftovers(folder)
     ours = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(ours, dict)
     if run.config_path.exists():

@@ -10,7 +10,7 @@ from mrl_experiments.data.beton import Storage
 from mrl_experiments.data.parallel import share
 from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.source import Sample
-from mrl_experiments.files import raise_if_disk_full
+from mrl_experiments.files import os_error
 
 PAGE_SIZES = [1 << bits for bits in range(21, 32)]
 UNKNOWN_SIZE = 1 << 26  # bytes of the largest image, where the files may hold any
@@ -52,8 +52,7 @@ def write_beton(
     try:
         writer.from_indexed_dataset(samples)
     except OSError as error:
-        raise_if_disk_full(error, path)
-        raise
+        raise os_error(error, path) from error
 
 
 def _encoder(

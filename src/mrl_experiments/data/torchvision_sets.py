@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from mrl_experiments.data.prepared import exclusive
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path
+from mrl_experiments.locks import exclusive
 
 SETS = {"fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 # Debian's package dataset-fashion-mnist puts the files here, packed otherwise than torchvision's download.
@@ -43,7 +43,7 @@ class TorchvisionSet:
     def _load(self, split: str) -> Any:
         kind = SETS[self.name]
         debian = self.name == "fashion_mnist"
-        with exclusive(self.root / f".{self.name}.lock"):
+        with exclusive(self.root / f".{self.name}.lock", f"unpacks {self.name}"):
             if debian:
                 self._take_from_debian()
             try:

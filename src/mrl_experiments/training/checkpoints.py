@@ -13,6 +13,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from mrl_experiments.checkpoint import read_checkpoint
 from mrl_experiments.files import atomic_path
 from mrl_experiments.runs import Run
 from mrl_experiments.training.module import NestedModule
@@ -31,6 +32,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             buffer = io.BytesIO()  # torch.save itself hides that a disk is full
             torch.save(checkpoint, buffer)
             temporary.write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint once its checksums have been compared."""
+        return read_checkpoint(Path(path), mapped=False)
 
 
 class Checkpoints(pl.callbacks.Checkpoint):

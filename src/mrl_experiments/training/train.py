@@ -14,6 +14,7 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, construct
+from mrl_experiments.checkpoint import read_checkpoint
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
 from mrl_experiments.runs import Run, claim, run_of
@@ -63,7 +64,7 @@ def train(cfg: DictConfig) -> None:
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
     if resume:
-        step = torch.load(resume, map_location="cpu", weights_only=True)["global_step"]
+        step = read_checkpoint(run.checkpoint)["global_step"]
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.rewind(step)

@@ -1,0 +1,51 @@
+"""Reading checkpoints: only tensors and plain values, and none that was damaged on the way."""
+
+import functools
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import os_error
+
+REMEDY = "restore it from a copy, or delete it and repeat the train.py command, which starts anew"
+
+
+def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
+    """Return the content of a checkpoint on the CPU; `mapped`: its tensors are memory maps.
+
+    Nothing but tensors and plain values is read, so a stranger's file runs no code. The checksums that
+    torch.save wrote of every part are compared, once a process.
+    Raises UserError when the file is missing, damaged, or holds anything else.
+    """
+    try:
+        status = path.stat()
+        _check_parts(path, status.st_size, status.st_mtime_ns)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except OSError as error:
+        raise os_error(error, path) from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values: {str(error).splitlines()[0]}",
+            expected="a checkpoint that train.py wrote",
+            remedy="do not use it: such files can run code",
+        ) from error
+    except Exception as error:  # a damaged archive makes its readers raise nearly anything
+        raise UserError(
+            f"{path} is damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            expected="a checkpoint that train.py wrote",
+            remedy=REMEDY,
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}", remedy=REMEDY)
+    return content
+
+
+@functools.cache
+def _check_parts(path: Path, size: int, changed: int) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of its part {damaged} is wrong")

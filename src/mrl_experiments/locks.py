@@ -1,0 +1,62 @@
+"""Locks between processes: one writer at a time, and a line that says for whom another waits."""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import os_error
+
+
+@contextmanager
+def exclusive(lock: Path, purpose: str) -> Iterator[None]:
+    """Let one process at a time into the block; the system releases the lock of a process that dies.
+
+    purpose: what the block does, such as "writes kanji1k train", for the line that others print who wait.
+    Raises UserError where the lock's folder cannot be written to.
+    """
+    file = acquire(lock, purpose)
+    with file:
+        yield
+
+
+def acquire(lock: Path, purpose: str, *, wait: bool = True) -> IO[str]:
+    """Return a lock, held until the file is closed; see `exclusive`.
+
+    Raises BlockingIOError, with what its holder wrote, when another process holds it and `wait` is false.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+")
+    except OSError as error:
+        raise os_error(error, lock.parent) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(file)
+        if not wait:
+            file.close()
+            raise BlockingIOError(errno.EWOULDBLOCK, holder, str(lock)) from None
+        print(f"waiting for {holder} ({lock})", flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:  # some network file systems have no locks
+        file.close()
+        raise UserError(
+            f"{lock} cannot be locked: {error.strerror}",
+            expected="a file system with locks",
+            remedy="choose a folder on another disk",
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, which {purpose}")
+    file.flush()
+    return file
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read(500).strip() or "another process"

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+
+from mrl_experiments.locks import acquire, exclusive
+
+HOLDER = """
+import sys
+from pathlib import Path
+from mrl_experiments.locks import exclusive
+with exclusive(Path(sys.argv[1]), "writes kanji1k"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    lock = tmp_path / "new" / ".lock"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield lock, process
+    process.kill()
+    process.communicate()
+
+
+def test_who_waits_says_for_whom(held, capfd):
+    lock, process = held
+    with pytest.raises(BlockingIOError) as caught:
+        acquire(lock, "reads", wait=False)
+    assert f"process {process.pid} on " in caught.value.strerror and "writes kanji1k" in caught.value.strerror
+    process.kill()
+    with exclusive(lock, "reads"):  # a lock dies with its holder
+        pass
+
+
+def test_waiting_ends_when_the_holder_does(held):
+    lock, process = held
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert waiting.stdout.readline().startswith(f"waiting for process {process.pid} on ")
+    process.communicate("\n")
+    assert waiting.stdout.readline() == "held\n"
+    waiting.communicate("\n")
