@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mrl_experiments.embeddings import META, TEXT
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.files import read_json
 from mrl_experiments.runs import Run, find_runs
@@ -67,7 +67,7 @@ def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset} besides {splits}",
             expected="a split of queries",
-            remedy=f"python embed.py run={run.name} data={dataset}, or queries=[{splits[0]}]",
+            remedy=f"{_embed(run, dataset)}, or queries=[{splits[0]}]",
         )
     other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
     databases = [database.replace(EACH, split) for split in wanted]
@@ -108,7 +108,7 @@ def _splits(run: Run, dataset: str, variant: str) -> list[str]:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}{f' of the variant {variant}' if variant else ''}",
             expected=f"one of {datasets}" if datasets else "embeddings written by embed.py",
-            remedy=f"python embed.py run={run.name} data={dataset}",
+            remedy=_embed(run, dataset),
         )
     return sorted(found)
 
@@ -119,6 +119,10 @@ def _folder(run: Run, dataset: str, split: str, variant: str) -> Path:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}/{folder.name}",
             expected=f"one of {_splits(run, dataset, variant)}",
-            remedy=f"python embed.py run={run.name} data={dataset} splits=[{split}]",
+            remedy=f"{_embed(run, dataset)} splits=[{split}]",
         )
     return folder
+
+
+def _embed(run: Run, dataset: str) -> str:
+    return command_line("embed.py", {"run": run.name, "data": dataset})

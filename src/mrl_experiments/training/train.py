@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, construct
 from mrl_experiments.checkpoint import read_checkpoint
+from mrl_experiments.errors import command_line
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
 from mrl_experiments.runs import Run, claim, run_of
@@ -107,4 +108,4 @@ def _end_other_ranks(trainer: pl.Trainer) -> None:
 
 def _report(run: Run, validation: dict[Any, dict[str, float]]) -> None:
     print_table(run.name, validation)
-    print(f"run:  {run.folder}\nnext: python embed.py run={run.name}")
+    print(f"run:  {run.folder}\nnext: {command_line('embed.py', {'run': run.name})}")
