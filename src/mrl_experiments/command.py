@@ -1,9 +1,11 @@
 """What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,8 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
+from mrl_experiments.options.check import check
+from mrl_experiments.options.typed import quoted
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses
+HELP = "--help shows all options with their values, and the groups they come from"
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
 Main = Callable[[DictConfig], None]
@@ -45,7 +50,16 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, say which jobs failed and exit with status 1 if any did."""
-    main()
+    sys.argv[1:] = map(quoted, sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
+    try:
+        main()
+    except Exception as error:  # what was typed makes no configuration
+        if "debug=true" in map(str.lower, sys.argv):
+            raise
+        text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+        print(f"error: {UserError(text, remedy=HELP)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
     failed = [(overrides, status) for overrides, status in _outcomes if status]
     print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")
     for overrides, status in failed:
@@ -55,12 +69,13 @@ def launch(main: Callable[[], None]) -> None:
 
 def _run(main: Main, cfg: DictConfig) -> int:
     try:
+        check(cfg, Path(main.__code__.co_filename).stem)
         main(cfg)
     except KeyboardInterrupt:
         print("\ninterrupted; what was complete is kept", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if cfg.debug:
+        if cfg.debug is True:
             raise
         shown = _as_user_error(error)
         print(f"error: {shown}", file=sys.stderr)
