@@ -37,9 +37,9 @@ class Problem:
 def check(cfg: DictConfig, command: str) -> None:
     """Check every option that the table knows, and write its value as the program uses it.
 
-    ~ becomes the home folder, one item where a list is expected becomes a list of one, and numbers become text where
-    text is expected. What the table does not know passes, such as keys added with + and all inside a class of the
-    user's own.
+    ~ becomes the home folder, one item where a list is expected becomes a list of one, and numbers become text
+    where text is expected. What the table does not know passes, such as keys added with + and all inside a class
+    of the user's own.
 
     Args:
         cfg: The composed configuration, changed in place.
@@ -145,15 +145,11 @@ def _together(cfg: DictConfig) -> Iterator[Problem]:
     """Yield what is wrong with options that only make sense together."""
     plain = {
         group: OmegaConf.to_container(cfg[group], resolve=True)
-        for group in ("trainer", "optim", "loss", "evaluation")
+        for group in NEEDED["train"] + NEEDED["evaluate"]
         if isinstance(cfg.get(group), DictConfig) and not _foreign(cfg[group])
     }
-    for rule, group in (
-        (_devices, "trainer"),
-        (_optim, "optim"),
-        (_loss, "loss"),
-        (_evaluation, "evaluation"),
-    ):
+    rules = {"trainer": _devices, "optim": _optim, "loss": _loss, "evaluation": _evaluation}
+    for group, rule in rules.items():
         options = plain.get(group)
         if isinstance(options, Mapping):
             yield from rule(options)
@@ -199,22 +195,21 @@ def _loss(loss: Mapping[Any, Any]) -> Iterator[Problem]:
 
 
 def _evaluation(options: Mapping[Any, Any]) -> Iterator[Problem]:
-    if {"max_loss", "max_latency"} <= options.keys() and (options["max_loss"] is None) == (
-        options["max_latency"] is None
-    ):
+    limits = {name: options[name] for name in ("max_loss", "max_latency") if name in options}
+    if len(limits) == 2 and sum(value is None for value in limits.values()) != 1:
         yield Problem(
-            f"evaluation.max_loss={show(options['max_loss'])} evaluation.max_latency={show(options['max_latency'])}",
+            " ".join(f"evaluation.{name}={show(value)}" for name, value in limits.items()),
             "one of the two, the other null",
             "for example evaluation.max_loss=null evaluation.max_latency=1",
         )
-    k = options.get("k")
-    lists = {"shortlist": [options.get("shortlist")], "lengths": options.get("lengths")}
-    for name, lengths in lists.items() if isinstance(k, int) else ():
-        if short := [length for length in lengths or () if isinstance(length, int) and length < k]:
+    k, lists = options.get("k"), {"shortlist": [options.get("shortlist")], "lengths": options.get("lengths")}
+    for name, lengths in lists.items():
+        numbers = [length for length in lengths or () if isinstance(length, int)]
+        if isinstance(k, int) and numbers and min(numbers) < k:
             yield Problem(
-                f"evaluation.{name}={show(options[name])} with evaluation.k={k}: {short[0]} is shorter than k",
+                f"evaluation.{name}={show(options[name])} with evaluation.k={k}: {min(numbers)} is less than k",
                 f"at least {k} candidates for {k} neighbours",
-                f"for example evaluation.k={short[0]}",
+                f"for example evaluation.k={min(numbers)}",
             )
 
 

@@ -1,6 +1,7 @@
 """Kinds of options: what each takes, in words and as a check."""
 
 import difflib
+import itertools
 import math
 import os
 import re
@@ -18,7 +19,8 @@ class Option:
     """An option of any value.
 
     Attributes:
-        meaning: What it is, in a line. null: Whether it may be left to the program. example: A value that fits.
+        meaning: What it is, in a line. null: Whether it may be left to the program.
+        example: A value that fits.
     """
 
     meaning: str = ""
@@ -106,6 +108,7 @@ class Whole(Number):
         return "whole numbers" if plural else "a whole number"
 
     def near(self, value: Any) -> Any:
+        """Return the example, or the least of all."""
         return self.example if self.example is not None or self.low is None else int(self.low)
 
 
@@ -141,6 +144,7 @@ class Flag(Option):
         return "true or false"
 
     def near(self, value: Any) -> Any:
+        """Return what is probably meant."""
         return str(value).lower() in ("1", "yes", "on", "y")
 
 
@@ -160,13 +164,17 @@ class Choice(Option):
         return one_of + ", ".join(dict.fromkeys(map(str, self.words)))
 
     def near(self, value: Any) -> Any:
+        """Return the word that is written most alike."""
         words = [str(word) for word in self.words]
         return next(iter(difflib.get_close_matches(str(value), words, n=1)), words[0])
 
 
 @dataclass(frozen=True)
 class Text(Option):
-    """Text; numbers typed without quotation marks are text too. pattern: what all of it must match, if `called`."""
+    """Text; numbers typed without quotation marks are text too.
+
+    pattern: what all of it must match, where it is `called` something.
+    """
 
     _: KW_ONLY
     empty: bool = False
@@ -240,6 +248,9 @@ class Name(Text):
 class Path(Text):
     """A path, in which ~ is the home folder."""
 
+    _: KW_ONLY
+    example: Any = "/path/to/it"
+
     def _text(self, value: str) -> str:
         path = os.path.expanduser(super()._text(value))
         if path.startswith("~"):
@@ -286,7 +297,7 @@ class List(Option):
             raise ValueError("it is empty" if not count else f"{count} of them")
 
     def _check_order(self, taken: list[Any]) -> None:
-        for before, after in zip(taken, taken[1:], strict=False):
+        for before, after in itertools.pairwise(taken):
             if before == after and (self.ascending or self.descending):
                 raise ValueError(f"{show(after)} is repeated")
             if (self.ascending and after < before) or (self.descending and after > before):

@@ -1,8 +1,11 @@
 """Every option of the commands: its kind and range, and what it means in a line.
 
-A key names an option inside its file or group; `*` stands for any key or place in a list, and a key that ends in a
-dot for the options inside it.
+A key names an option inside its file or group; `*` stands for any key or place in a list, and a key that ends
+in a dot for the options inside it.
 """
+
+from dataclasses import replace
+from typing import Any
 
 from mrl_experiments.options.kinds import (
     Batches,
@@ -33,11 +36,9 @@ def seed(meaning: str = "fixes all that is random", *, null: bool = False) -> Wh
     return Whole(meaning, low=0, high=SEED, null=null)
 
 
-def count(
-    meaning: str, *, low: int = 1, high: int | None = None, null: bool = False, unit: str = ""
-) -> Whole:
+def count(meaning: str, *, low: int = 1, **range_and_unit: Any) -> Whole:
     """Return the kind of a number of things."""
-    return Whole(meaning, low=low, high=high, null=null, unit=unit)
+    return Whole(meaning, low=low, **range_and_unit)
 
 
 def share(meaning: str, *, null: bool = False) -> Number:
@@ -75,7 +76,7 @@ COMMANDS: dict[str, Options] = {
         "debug": DEBUG,
     },
     "evaluate": {
-        "run": Text("a name or a glob of runs under <root>/runs", null=True, example="mrl_resnet10t_kanji1k_s0"),
+        "run": replace(RUNS, null=True),
         "embeddings": Path("a file of queries", null=True, example="queries.npz"),
         "queries": List("splits to evaluate", SPLIT, null=True, example=["val"]),
         "database": Path("a split to search in, or with embeddings= a file", null=True, example="train"),
@@ -156,7 +157,7 @@ GROUPS: dict[str, Options] = {
         "tokenizer": Path("a tokenizer.json", null=True, example="tokenizer.json"),
         "vocabulary": count("tokens that the model knows", high=10_000_000, unit="tokens"),
         "length": count("tokens of a sequence", high=10_000_000, unit="tokens"),
-        "masked": Number("share of tokens to predict from both sides", above=0, below=1, null=True, example=0.15),
+        "masked": Number("share of tokens to predict", above=0, below=1, null=True, example=0.15),
         "eval_tokens": count("of a split, for validation and embeddings", null=True, unit="tokens"),
         "source.name": Name("how the cache calls the data set"),
         "source.root": Path("where the files lie", null=True),
@@ -299,7 +300,7 @@ EVALUATIONS: dict[str, Options] = {
         "seed": seed(),
     },
     "stream": {
-        "imbalance": Number("samples of the commonest class for one of the rarest", low=1, null=True, example=25),
+        "imbalance": Number("samples of the commonest class for one of the rarest", low=1, null=True),
         "head": count("classes with more samples are the head", low=0, unit="samples"),
         "seed": seed(),
     },
@@ -308,7 +309,9 @@ EVALUATIONS: dict[str, Options] = {
         "superclasses": count("the largest; all others are the reject"),
         "within": List("superclasses with rows of their own", Text(), null=True),
     },
-    "trends": {"quantiles": List("over classes", Number(low=0, high=100, unit="percent"), example=[5, 50, 95])},
+    "trends": {
+        "quantiles": List("over classes", Number(low=0, high=100, unit="percent"), example=[5, 50, 95])
+    },
     "adaptive_classification": {
         "splits": count("random halves", high=100_000),
         "fit_share": Number("of the samples that thresholds are fitted on", above=0, below=1, example=0.2),

@@ -13,8 +13,8 @@ KNOWN = re.compile(r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""")  # signs for which Hydra
 def quoted(argument: str) -> str:
     """Return an argument of the command line with quotation marks where Hydra needs them.
 
-    data.root=~/photos becomes data.root='~/photos', and label=a#1,b becomes label='a#1',b. What Hydra can read
-    stays, and so do options of the program that begin with a dash.
+    data.root=~/photos becomes data.root='~/photos', and label=a#1,b becomes label='a#1',b. What Hydra can
+    read stays, and so do options of the program that begin with a dash.
     """
     key, equals, value = argument.partition("=")
     if not equals or key.startswith("-") or KNOWN.fullmatch(value) or _readable(argument):
