@@ -23,7 +23,7 @@ from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, find_runs, identity, method_name
-from mrl_experiments.training.trainer import best_precision
+from mrl_experiments.training.trainer import best_precision, check_devices
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
@@ -44,8 +44,7 @@ def embed(cfg: DictConfig) -> None:
 
 def build_fabric(trainer: DictConfig) -> Fabric:
     """Start the processes that a trainer configuration asks for."""
-    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
+    check_devices(trainer.accelerator, trainer.devices)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     accelerator = "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     precision: Any = best_precision(accelerator) if trainer.precision == "auto" else trainer.precision

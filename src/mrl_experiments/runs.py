@@ -1,5 +1,7 @@
 """Runs on disk: their names, their folders, and who may write into them."""
 
+import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, read_json, remove_leftovers
 from mrl_experiments.locks import acquire
+from mrl_experiments.names import check_name, is_name
 
 # What may differ between two commands that mean the same run: where it is written, how it is watched.
 WATCHING = {
@@ -18,6 +21,7 @@ WATCHING = {
     "data": ("cache", "workers"),
     "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes"),
 }
+NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
 PAPERS_MODE = "switchable"  # of a slimmable network
 
 
@@ -99,16 +103,28 @@ def method_name(cfg: DictConfig) -> str:
 
 
 def run_name(cfg: DictConfig) -> str:
-    """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag."""
+    """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag.
+
+    A name longer than file systems take is cut, and a digest of all of it stands in for the rest.
+    Raises UserError for a name that no folder of its own can have.
+    """
     if cfg.run_name:
-        return str(cfg.run_name)
+        return check_name(cfg.run_name, "run_name")
     listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
     sizes = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
     shown = [f"d{'-'.join(map(str, sizes))}"] if sizes else []
     label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
-    return (
-        "_".join([method_name(cfg), cfg.model.name, cfg.data.name, *shown, *label, f"s{cfg.seed}"]) + cfg.tag
-    )
+    stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *label])
+    name = _of_length(stem, f"_s{cfg.seed}{cfg.tag}")
+    return name if is_name(name, NAME_MAX) else check_name(name, "the run's name")
+
+
+def _of_length(stem: str, end: str) -> str:
+    name = stem + end
+    if len(name.encode()) <= NAME_MAX:
+        return name
+    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:10]}{end}"
+    return stem.encode()[: max(0, SHORTENED - len(end.encode()))].decode(errors="ignore") + end
 
 
 def run_of(cfg: DictConfig) -> Run:
@@ -138,20 +154,20 @@ def claim(cfg: DictConfig) -> Claim:
         ) from error
     for folder in (run.folder, run.checkpoint.parent):
         remove_leftovers(folder)
-    ours = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(ours, dict)
     if run.config_path.exists():
-        theirs = OmegaConf.to_container(run.config)
-        assert isinstance(theirs, dict)
-        _refuse_other_config(run, identity(theirs), identity(ours))
+        refuse_other_config(run, cfg)
     else:
+        ours = OmegaConf.to_container(cfg, resolve=True)
         with atomic_path(run.config_path) as path:
             OmegaConf.save(OmegaConf.create(ours), path)
     return Claim(run, lock)
 
 
 def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """Flatten a configuration to {dotted key: value}, without what only concerns watching the run."""
+    """Flatten a configuration to {dotted key: value}, without what only concerns watching the run.
+
+    ~ in a path is the home folder, however it was typed.
+    """
     ignored = {".".join(filter(None, (group, key))) for group, keys in WATCHING.items() for key in keys}
     flat: dict[str, Any] = {}
 
@@ -163,13 +179,17 @@ def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
             if isinstance(value, Mapping) and value:
                 walk(value, name)
             else:
-                flat[name] = value
+                home = isinstance(value, str) and value.startswith("~")
+                flat[name] = os.path.expanduser(value) if home else value
 
     walk(config, "")
     return flat
 
 
-def _refuse_other_config(run: Run, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def refuse_other_config(run: Run, cfg: DictConfig) -> None:
+    """Raise UserError where a run that exists has another configuration than `cfg`."""
+    configs = (OmegaConf.to_container(run.config), OmegaConf.to_container(cfg, resolve=True))
+    theirs, ours = (identity(config) for config in configs if isinstance(config, dict))
     differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
     if differing:
         shown = "\n".join(f"    {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:8])

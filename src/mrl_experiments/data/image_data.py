@@ -25,7 +25,8 @@ class ImageData(pl.LightningDataModule):
     ----------
     name: how runs and tables call the data set. source: see data/source.py; it may refer to `root`.
     loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
-    batch_size: of one process. workers: null is the number of threads torch uses.
+    batch_size: of one process. workers: that read and prepare; null is the number of threads torch uses, and
+    with 0 this process reads (one more prepares).
     cache: folder for prepared files. size: side of the images a model sees in validation.
     resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
     augment: see data/augment.py. storage: {split: ...}, see data/beton.py; `default` is for the others.
@@ -56,7 +57,7 @@ class ImageData(pl.LightningDataModule):
         self.num_classes, self.channels, self.splits = source.num_classes, source.channels, source.splits
         self.size = _size(size, source)
         self.batch_size, self.seed, self.betons = batch_size, seed, dict(betons)
-        self.workers = workers or torch.get_num_threads()
+        self.workers = torch.get_num_threads() if workers is None else workers
         self.augment = Augment(**augment)
         self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
         self.loader = _choose(loader)

@@ -37,9 +37,9 @@ class Problem:
 def check(cfg: DictConfig, command: str) -> None:
     """Check every option that the table knows, and write its value as the program uses it.
 
-    ~ becomes the home folder, one item where a list is expected becomes a list of one, and numbers become text
-    where text is expected. What the table does not know passes, such as keys added with + and all inside a class
-    of the user's own.
+    ~ becomes the home folder, one item where a list is expected becomes a list of one, and numbers become
+    text where text is expected. What the table does not know passes, such as keys added with + and all inside
+    a class of the user's own.
 
     Args:
         cfg: The composed configuration, changed in place.
@@ -207,7 +207,7 @@ def _evaluation(options: Mapping[Any, Any]) -> Iterator[Problem]:
         numbers = [length for length in lengths or () if isinstance(length, int)]
         if isinstance(k, int) and numbers and min(numbers) < k:
             yield Problem(
-                f"evaluation.{name}={show(options[name])} with evaluation.k={k}: {min(numbers)} is less than k",
+                f"evaluation.{name}={show(options[name])} with evaluation.k={k}: {min(numbers)} is less",
                 f"at least {k} candidates for {k} neighbours",
                 f"for example evaluation.k={min(numbers)}",
             )
