@@ -73,7 +73,7 @@ def current_arch(arch: str) -> str:
     if current := timm.models.get_deprecated_models().get(base):
         warnings.warn(f"model.arch={arch}: timm calls it {current} now", stacklevel=2)
         base, _, newest = current.partition(".")
-        tag = tag or next(iter(difflib.get_close_matches(newest, _tags(base), n=1)), "")
+        tag = tag or next(iter(difflib.get_close_matches(newest, _tags(base), n=1, cutoff=0.5)), "")
     if not timm.is_model(base) or timm.models.get_deprecated_models().get(base, base) is None:
         # Names of other hubs end like timm's: hf_hub:timm/resnet50.a1_in1k.
         near = difflib.get_close_matches(re.split("[:/]", base)[-1], timm.list_models(), n=3, cutoff=0.5)
@@ -109,7 +109,7 @@ def _create(
     settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels, **options}
     if isinstance(pretrained, str) and Path(pretrained).is_file():
         settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
-    elif isinstance(pretrained, str) and Path(pretrained).suffix in WEIGHT_FILES:
+    elif isinstance(pretrained, str) and ("/" in pretrained or Path(pretrained).suffix in WEIGHT_FILES):
         raise UserError(f"model.pretrained={pretrained}: no such file")
     elif isinstance(pretrained, str):
         arch = _tagged(arch.partition(".")[0], pretrained, f"model.pretrained={pretrained}")

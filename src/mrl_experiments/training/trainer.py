@@ -82,10 +82,8 @@ def check_devices(accelerator: str | None, devices: Any) -> None:
         raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
     if accelerator == "cpu" or not found or devices in ("auto", -1, "-1"):
         return
-    numbers = devices.split(",") if isinstance(devices, str) else devices
-    wanted = (
-        numbers if isinstance(numbers, int) else 1 + max(int(number) for number in numbers if number != "")
-    )
+    numbers = devices.strip(",").split(",") if isinstance(devices, str) else devices
+    wanted = numbers if isinstance(numbers, int) else 1 + max(map(int, numbers))
     if wanted > found:
         raise UserError(
             f"trainer.devices={devices}, but torch sees {found} GPUs",
