@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.options.kinds import Group, Map, Option, show
@@ -77,10 +82,12 @@ def tree_of(cfg: DictConfig, command: str) -> Tree:
 def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bool) -> Iterator[Problem]:
     for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
         known = tree.get(str(key), tree.get("*"))
-        if known is None or _points_at_another(node, key):
+        if known is None:
             continue
         name = f"{path}.{key}".removeprefix(".")
         try:
+            if _points_at_another(node, key):
+                continue
             if isinstance(known, Option):
                 yield from _one(node, key, name, known)
                 continue
@@ -92,7 +99,8 @@ def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bo
                 yield _problem(f"{full} is not given", full, None, _innermost(known))
             continue
         except OmegaConfBaseException as error:
-            yield Problem(f"{name}: {str(error).splitlines()[0]}", "a value that can be resolved")
+            if read_data or not name.startswith("data."):
+                yield Problem(f"{name}: {str(error).splitlines()[0]}", "a value that can be resolved")
             continue
         if isinstance(inside, DictConfig | ListConfig):
             if not _foreign(inside):
@@ -128,11 +136,22 @@ def _problem(what: str, name: str, value: Any, option: Option) -> Problem:
 
 
 def _points_at_another(node: DictConfig | ListConfig, key: Any) -> bool:
-    """Return whether a value is that of another option, which is checked itself."""
+    """Return whether a value is that of another option, which is checked itself.
+
+    Raises OmegaConfBaseException when there is no such option.
+    """
     if not OmegaConf.is_interpolation(node, key):
         return False
     written: Any = OmegaConf.to_container(node, resolve=False)
-    return bool(re.fullmatch(r"\$\{[^:{}]+\}", str(written[key])))
+    if not re.fullmatch(r"\$\{[^:{}]+\}", str(written[key])):
+        return False
+    try:
+        node[key]
+    except InterpolationKeyError:
+        raise
+    except InterpolationResolutionError:
+        pass  # of the other's own, where it is named
+    return True
 
 
 def _foreign(node: DictConfig | ListConfig) -> bool:
@@ -143,15 +162,11 @@ def _foreign(node: DictConfig | ListConfig) -> bool:
 
 def _together(cfg: DictConfig) -> Iterator[Problem]:
     """Yield what is wrong with options that only make sense together."""
-    plain = {
-        group: OmegaConf.to_container(cfg[group], resolve=True)
-        for group in NEEDED["train"] + NEEDED["evaluate"]
-        if isinstance(cfg.get(group), DictConfig) and not _foreign(cfg[group])
-    }
     rules = {"trainer": _devices, "optim": _optim, "loss": _loss, "evaluation": _evaluation}
     for group, rule in rules.items():
-        options = plain.get(group)
-        if isinstance(options, Mapping):
+        node = cfg.get(group)
+        if isinstance(node, DictConfig) and not _foreign(node):
+            options: Any = OmegaConf.to_container(node, resolve=True)
             yield from rule(options)
 
 

@@ -48,6 +48,10 @@ def share(meaning: str, *, null: bool = False) -> Number:
 
 ROOT = Path("the folder that holds runs/", example="outputs")
 DEBUG = Flag("full tracebacks")
+CACHE = Path("where prepared files go", null=True, empty=True, example="~/.cache/mrl-experiments")
+TRUST = Either(
+    "classes of your own that a stored configuration may build", (Flag(), List("", Text(), least=0))
+)
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
@@ -59,10 +63,11 @@ COMMANDS: dict[str, Options] = {
         "init_from": Name("a finished run whose backbone this one starts from", null=True, longest=255),
         "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
         "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
-        "tag": Name("added to the run's name", part=True, empty=True, example="_second"),
+        "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
         "root": ROOT,
         "run_name": Name("the run's folder", null=True, example="my_run"),
         "debug": DEBUG,
+        "trust": TRUST,
         "unfreeze": Text("one of the layers of a recipe of fine-tuning"),
         "layers": Map("what each choice of `unfreeze` trains", List("", Text())),
     },
@@ -72,6 +77,8 @@ COMMANDS: dict[str, Options] = {
         "tta": Choice("how many views of an image are averaged", ("none", "flip")),
         "overwrite": Flag("also what is complete"),
         "seed": seed("of the data set, where data= is given"),
+        "cache": CACHE,
+        "trust": TRUST,
         "root": ROOT,
         "debug": DEBUG,
     },
@@ -100,6 +107,8 @@ COMMANDS: dict[str, Options] = {
         "tokens": count("tokens to generate", high=1_000_000, unit="tokens"),
         "temperature": Number("0: always the likeliest token", low=0, example=0.8),
         "seed": seed(),
+        "cache": CACHE,
+        "trust": TRUST,
         "root": ROOT,
         "debug": DEBUG,
     },
@@ -131,7 +140,7 @@ GROUPS: dict[str, Options] = {
         "loader": Choice("what reads the prepared files", ("auto", "ffcv", "torch")),
         "batch_size": count("samples of one process in a step", unit="samples"),
         "workers": count("processes (FFCV: threads) that read", low=0, high=WORKERS, null=True),
-        "cache": Path("where prepared files go", example="~/.cache/mrl-experiments"),
+        "cache": replace(CACHE, null=False),
         "size": count("side of the images", high=16_384, null=True, unit="pixels"),
         "resolution.": Group("of training, by epoch", null=True),
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),

@@ -7,7 +7,9 @@ from hydra.errors import HydraException
 
 # A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
-KNOWN = re.compile(r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""")  # signs for which Hydra's own messages are clear
+KNOWN = re.compile(
+    r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""", re.ASCII
+)  # signs for which Hydra's own messages are clear
 
 
 def quoted(argument: str) -> str:
