@@ -91,6 +91,8 @@ def _as_user_error(error: Exception) -> UserError:
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error)
     text = str(error).strip().splitlines()
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
+        return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(
         f"{type(error).__name__}{f': {text[0]}' if text else ''}",
         expected="no error of this kind: it is a fault of this program or of a library it uses",

@@ -15,7 +15,7 @@ from omegaconf.errors import (
 )
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.options.kinds import Group, Map, Option, show
+from mrl_experiments.options.kinds import Group, Map, Name, Option, show
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS, Options
 
 OURS = "mrl_experiments."  # where classes are whose options the table knows
@@ -168,6 +168,21 @@ def _together(cfg: DictConfig) -> Iterator[Problem]:
         if isinstance(node, DictConfig) and not _foreign(node):
             options: Any = OmegaConf.to_container(node, resolve=True)
             yield from rule(options)
+    if cfg.get("run") and cfg.get("database"):
+        yield from _database(str(cfg.database))
+
+
+def _database(database: str) -> Iterator[Problem]:
+    """A split of the run or, where no files are given, <data set>/<split>; * is the queries' split."""
+    try:
+        for name in database.replace("*", "-").split("/", maxsplit=1):
+            Name().take(name)
+    except ValueError:
+        yield Problem(
+            f"database={show(database)}",
+            "the name of a split, or <data set>/<split>, without . or .. for either",
+            "for example database=train",
+        )
 
 
 def _devices(trainer: Mapping[Any, Any]) -> Iterator[Problem]:

@@ -261,6 +261,13 @@ GROUPS: dict[str, Options] = {
             "between two checkpoints inside an epoch", low=0, endless=True, unit="minutes", example=5.0
         ),
         "progress": Flag("a progress bar"),
+        # Those from here on are some of Lightning's own, which are added with +.
+        "check_val_every_n_epoch": count("epochs between two validations", null=True),
+        "val_check_interval": Batches("between two validations", 1, null=True, example=1.0),
+        "overfit_batches": Batches("the same ones again and again"),
+        "max_steps": Either("at most so many steps", (Choice("", (-1,)), Whole(low=1)), example=-1),
+        "gradient_clip_algorithm": Choice("what gradient_clip_val limits", ("norm", "value"), null=True),
+        "detect_anomaly": Flag("name the operation that first gives NaN"),
     },
     "logger": {
         "name": Choice("beside metrics.csv", ("csv", "wandb")),

@@ -49,13 +49,13 @@ def train(cfg: DictConfig) -> None:
         take_backbone(method, cfg.init_from, Path(cfg.root))
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
-    held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
     module = NestedModule(method, construct(cfg.optim), inputs, data)
     module = module.to(memory_format=torch.channels_last)
     loggers = build_loggers(cfg, run)
     # Tuning costs a second a shape, which a network of random widths would pay at every step.
     options = {"max_epochs": cfg.epochs, "benchmark": method.steady}
     trainer = construct(cfg.trainer, **options)(run=run, loggers=loggers)
+    held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
     _fit(trainer, module, data, run)
     _finish(trainer, module, data, run)
     if not module.validation:  # stopped after the last checkpoint, before the end was noted
