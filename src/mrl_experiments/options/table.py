@@ -76,6 +76,7 @@ COMMANDS: dict[str, Options] = {
         "splits": List("splits of the data", SPLIT, null=True, example=["val"]),
         "tta": Choice("how many views of an image are averaged", ("none", "flip")),
         "overwrite": Flag("also what is complete"),
+        "accept_changes": Flag("although the files are not those that the run was trained on"),
         "seed": seed("of the data set, where data= is given"),
         "cache": CACHE,
         "trust": TRUST,
@@ -177,7 +178,7 @@ GROUPS: dict[str, Options] = {
         "source.betons": Map("ready .beton files by split", Path()),
         "source.sequence": Path("the file that names images in their order"),
         "source.mapping": Path("a file {folder: class}", null=True),
-        "source.split": Name("what the images are called", without="@"),
+        "source.split": Name("what the images are called, or how validation is drawn", without="@"),
         "source.per_class": Map("how many images of a class each split has", count(""), SPLIT),
         "source.pattern": Text("which files, as a glob", example='"**/*"'),
         "source.first": count("the first character, by how common it is", low=0),
@@ -261,6 +262,7 @@ GROUPS: dict[str, Options] = {
             "between two checkpoints inside an epoch", low=0, endless=True, unit="minutes", example=5.0
         ),
         "progress": Flag("a progress bar"),
+        "timeout_minutes": Number("how long processes wait for one", above=0, unit="minutes", example=30.0),
         # Those from here on are some of Lightning's own, which are added with +.
         "check_val_every_n_epoch": count("epochs between two validations", null=True),
         "val_check_interval": Batches("between two validations", 1, null=True, example=1.0),
@@ -273,7 +275,7 @@ GROUPS: dict[str, Options] = {
         "name": Choice("beside metrics.csv", ("csv", "wandb")),
         "project": Text("of W&B", null=True, example="mrl-experiments"),
         "entity": Text("of W&B", null=True),
-        "mode": Choice("of W&B; auto: online where a key is configured", ("auto", "online", "offline")),
+        "mode": Choice("of W&B; auto: online where a key is configured", ("auto", "online", "offline", "shared", "disabled")),
     },
     "reduction": {"draws": count("repetitions with other random numbers", high=100_000)},
 }  # fmt: skip
