@@ -275,7 +275,10 @@ GROUPS: dict[str, Options] = {
         "name": Choice("beside metrics.csv", ("csv", "wandb")),
         "project": Text("of W&B", null=True, example="mrl-experiments"),
         "entity": Text("of W&B", null=True),
-        "mode": Choice("of W&B; auto: online where a key is configured", ("auto", "online", "offline", "shared", "disabled")),
+        "mode": Choice(
+            "of W&B; auto: online where a key is configured",
+            ("auto", "online", "offline", "shared", "disabled"),
+        ),
     },
     "reduction": {"draws": count("repetitions with other random numbers", high=100_000)},
 }  # fmt: skip
