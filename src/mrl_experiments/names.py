@@ -31,8 +31,8 @@ def check_name(value: Any, where: str) -> str:
     """
     if is_name(value):
         return str(value)
-    shown = repr(value)
+    shown = value if isinstance(value, str) and value.isprintable() else repr(value)
     raise UserError(
-        f"{where}: {shown if len(shown) <= 100 else shown[:100] + '...'} cannot name a file or folder",
+        f"{where}={shown if len(shown) <= 100 else shown[:100] + '...'} cannot name a file or folder",
         expected=f"letters, digits and signs such as _ - + . on at most {LONGEST} bytes, without / and \\",
     )

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from mrl_experiments.errors import UserError
 from mrl_experiments.names import LONGEST
 from mrl_experiments.options.check import check, tree_of
-from mrl_experiments.options.kinds import Option
+from mrl_experiments.options.kinds import PART, Option
 from mrl_experiments.options.typed import quoted
 
 CONF = ROOT / "conf"
@@ -296,6 +296,6 @@ def test_keys_and_classes_of_the_users_own_pass(tmp_path: Path):
 
 
 def test_names_are_as_long_as_file_systems_take():
-    checked("train", f"data.name={'x' * LONGEST}")
+    checked("train", f"data.name={'x' * PART}", f"run_name={'x' * LONGEST}")
     with pytest.raises(UserError, match=r"data\.name"):
-        checked("train", f"data.name={'é' * LONGEST}")
+        checked("train", f"data.name={'é' * PART}")

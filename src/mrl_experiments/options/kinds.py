@@ -11,6 +11,7 @@ from typing import Any
 
 from mrl_experiments.names import LONGEST, is_name
 
+PART = 150  # bytes of a name that others are made of, such as a file of result rows
 GLOB = "*?["  # names with these signs would mean something else where runs are looked up
 
 
@@ -222,7 +223,7 @@ class Label(Text):
 class Name(Text):
     """The name of a file or folder, never one elsewhere. longest: in bytes."""
 
-    longest: int = LONGEST
+    longest: int = PART
     without: str = ""  # further signs that it may not hold
     part: bool = False  # it only becomes the end of a name
 

@@ -7,6 +7,7 @@ in a dot for the options inside it.
 from dataclasses import replace
 from typing import Any
 
+from mrl_experiments.names import LONGEST
 from mrl_experiments.options.kinds import (
     Batches,
     Choice,
@@ -65,7 +66,7 @@ COMMANDS: dict[str, Options] = {
         "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
         "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
         "root": ROOT,
-        "run_name": Name("the run's folder", null=True, example="my_run"),
+        "run_name": Name("the run's folder", null=True, longest=LONGEST, example="my_run"),
         "debug": DEBUG,
         "trust": TRUST,
         "unfreeze": Text("one of the layers of a recipe of fine-tuning"),
