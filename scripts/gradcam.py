@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.command import USER_ERROR, as_user_error
 from mrl_experiments.gradcam.figure import gradcam_figure
 from mrl_experiments.runs import find_runs
 
@@ -34,13 +34,21 @@ def main() -> int:
         "--layer", help="module of the timm model (default: the last stage of 4 x 4 cells or more)"
     )
     parser.add_argument("--root", type=Path, default=Path("outputs"), help="where runs are")
+    parser.add_argument(
+        "--cache", help="where data is prepared (default: MRL_DATA, or ~/.cache/mrl-experiments)"
+    )
+    parser.add_argument(
+        "--trust", nargs="*", default=False, metavar="CLASS",
+        help="classes of your own that config.yaml may build; without any: all that it names, which can run code",
+    )  # fmt: skip
     options = vars(parser.parse_args())
+    options["trust"] = options["trust"] if options["trust"] != [] else True
     try:
         for run in find_runs(options.pop("root"), options.pop("run")):
             print(*gradcam_figure(run, **options), sep="\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        print(f"error: {as_user_error(error)}", file=sys.stderr)
+        return USER_ERROR
     return 0
 
 

@@ -15,7 +15,7 @@ def check_name(value: Any, where: str) -> str:
         where: What it names, for the message, such as "data.name in config.yaml".
 
     Raises:
-        UserError: If it is no string, is empty, "." or "..", longer than LONGEST bytes, or holds a separator or
+        UserError: If it is no string, empty, "." or "..", longer than LONGEST bytes, or holds a separator or
             a character that cannot be printed.
     """
     if (
