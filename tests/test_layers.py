@@ -26,6 +26,7 @@ PROGRAM = {
     "paper",
     "runs",
     "stored",
+    "trust",
     "build",
     "checkpoint",
     "command",

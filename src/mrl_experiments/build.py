@@ -153,18 +153,16 @@ def check_data(run: Run, data: Any) -> None:
 def _trained(run: Run) -> tuple[dict[str, int], Mapping[str, Any]]:
     """Return what a run's model reads, and its weights. Raises UserError where its checkpoint lacks them."""
     checkpoint = _checkpoint(run)
-    inputs, state = (checkpoint.get(key) for key in ("inputs", "state_dict"))
-    if not (isinstance(inputs, dict) and isinstance(inputs.get("num_classes"), int) and _is_named(state)):
+    inputs: Any = checkpoint.get("inputs")
+    state: Any = checkpoint.get("state_dict")
+    named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
+    if not (isinstance(inputs, dict) and isinstance(inputs.get("num_classes"), int) and named):
         raise UserError(
             f"{run.checkpoint} does not say what its model reads",
             expected="inputs and state_dict, as train.py writes them",
             remedy=REMEDY,
         )
     return inputs, state
-
-
-def _is_named(state: Any) -> bool:
-    return isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
 
 
 def _checkpoint(run: Run) -> dict[str, Any]:

@@ -29,7 +29,7 @@ MENDING = "restore it from a copy, or repeat the train.py command in another fol
 MOVED: dict[str, str] = {}
 
 
-def write_config(path: Path, config: Mapping[str, Any]) -> None:
+def write_config(path: Path, config: Mapping[Any, Any]) -> None:
     """Write a configuration of plain values with a checksum.
 
     Raises:

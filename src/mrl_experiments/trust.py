@@ -42,8 +42,8 @@ def trusted(config: DictConfig, path: Path, trust: Trust = False) -> DictConfig:
         UserError: If it names a class or another key of Hydra's that this project's conf/ does not name at
             the same place, or a model's option that reads weights or code from elsewhere.
     """
-    allowed = {trust} if isinstance(trust, str) else set() if isinstance(trust, bool) else {*trust}
-    allowed = {MOVED.get(name, name) for name in allowed}
+    allowed = [trust] if isinstance(trust, str) else [] if isinstance(trust, bool) else list(trust)
+    allowed = [MOVED.get(name, name) for name in allowed]
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
     if trust is not True:
