@@ -12,10 +12,14 @@ from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
 from mrl_experiments.build import construct, load_method, stored_data, trusted_config
+from mrl_experiments.data import torchvision_sets
+from mrl_experiments.data.cache import Cache, default_workers
+from mrl_experiments.data.digits import Digits
+from mrl_experiments.data.prepared import read_only_caches, reading_also
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import read_config, write_config
-from mrl_experiments.trust import CONF, trusted
+from mrl_experiments.trust import CONF, replace_cache, trusted
 
 STORED = Path(__file__).parent / "stored_run"
 NAME = "mrl_tiny_digits_s0"
@@ -124,14 +128,15 @@ def test_other_keys_of_hydra_are_those_of_conf(tricks, folder):
         trusted_config(changed(folder, model={**model, **tricks}))
 
 
-@pytest.mark.parametrize("path", sorted((CONF).glob("*/*.yaml")), ids=lambda path: path.stem)
-def test_what_conf_names_is_allowed_where_it_names_it(path, folder):
-    group, node = path.parent.name, yaml.safe_load(path.read_text())
-    if group not in ("data", "model", "loss", "optim", "trainer", "logger"):
-        pytest.skip("no part of a run")
-    plain = yaml.safe_load((STORED / "config.yaml").read_text())
-    plain[group] = OmegaConf.to_container(OmegaConf.create(node))
-    assert trusted(OmegaConf.create(plain), path)[group].keys() == node.keys()
+GROUPS = ("data", "model", "loss", "optim", "trainer")
+PARTS = [path for group in GROUPS for path in (CONF / group).glob("*.yaml")]
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
+def test_what_conf_names_is_allowed_where_it_names_it(path):
+    node = yaml.safe_load(path.read_text())
+    config = OmegaConf.create(plain_with(path.parent.name, node))
+    assert trusted(config, path)[path.parent.name].keys() == node.keys()
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -382,6 +387,84 @@ def test_a_checkpoint_without_its_parts_is_one_error(content, folder):
     torch.save(content, folder / "checkpoints" / "last.ckpt")
     with pytest.raises(UserError, match="does not say what its model reads"):
         load_method(Run(folder))
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_stored_cache_is_read_and_never_written_to(folder, tmp_path, capsys):
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    run = changed(folder, data__cache=str(theirs))
+    config = trusted_config(run)
+    with stored_data(run, config, str(mine)) as data:
+        data.prepare("val")
+    assert not theirs.exists() and len([*mine.rglob("val.npy")]) == 1
+    said = capsys.readouterr().out
+    assert f"{theirs} holds no whole digits-" in said and f"it is written to {mine}" in said
+    shutil.move(mine, theirs)
+    before = files(theirs)
+    with stored_data(run, config, str(mine)) as data:
+        batch = next(iter(data.dataloader("val")))
+    assert files(theirs) == before and not mine.exists()
+    (path,) = theirs.rglob("val.npy")
+    path.write_bytes(path.read_bytes()[:-1])  # no longer whole
+    before = files(theirs)
+    with stored_data(run, config, str(mine)) as data:
+        again = next(iter(data.dataloader("val")))
+    assert files(theirs) == before and [*mine.rglob("val.npy")]
+    assert all((a == b).all() for a, b in zip(batch, again, strict=True))
+
+
+def test_outside_the_block_no_other_cache_is_read(folder, tmp_path):
+    run = changed(folder, data__cache=str(tmp_path / "theirs"))
+    with stored_data(run, trusted_config(run), str(tmp_path / "mine")):
+        assert read_only_caches() == (tmp_path / "theirs",)
+    assert read_only_caches() == ()
+
+
+def test_what_conf_takes_from_the_cache_is_todays(folder, tmp_path):
+    source = {"_target_": "mrl_experiments.data.torchvision_sets.TorchvisionSet", "name": "cifar10"}
+    run = changed(folder, data__source={**source, "root": "/victim"}, data__cache="/theirs")
+    config = trusted_config(run)
+    assert set(replace_cache(config, str(tmp_path))) == {Path("/victim"), Path("/theirs")}
+    assert config.data.source.root == config.data.cache == str(tmp_path)
+    folders = {"_target_": "mrl_experiments.data.image_folder.ImageFolder", "root": "/pictures"}
+    config = trusted_config(changed(folder, data__source=folders))
+    replace_cache(config, str(tmp_path))
+    assert config.data.source.root == "/pictures"  # is only read
+
+
+def test_a_set_that_lies_whole_elsewhere_is_read_there(tmp_path, monkeypatch):
+    asked = []
+
+    class Kind:
+        def __init__(self, root, train, download):
+            asked.append((root, download))
+            if not root.startswith(str(tmp_path / "theirs")):
+                raise RuntimeError("not found")
+            self.classes = ["a"]
+
+    monkeypatch.setitem(torchvision_sets.SETS, "cifar10", Kind)
+    with reading_also([tmp_path / "theirs"]):
+        found = torchvision_sets.TorchvisionSet("cifar10", str(tmp_path / "mine")).manifest("train")
+    assert found == {"classes": ["a"]}
+    assert not any(download for _, download in asked) and not [*tmp_path.iterdir()]
+
+
+def test_names_of_sources_and_splits_lead_nowhere_else(tmp_path):
+    for place, value in (("name", "../../x"), ("splits", ("../../x",))):
+        source = Digits()
+        setattr(source, place, value)
+        with pytest.raises(UserError, match="cannot name"):
+            Cache(tmp_path / "cache", source, {})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_workers_are_no_more_than_this_machine_has(folder):
+    run = changed(folder, data__workers=100_000)
+    with stored_data(run, trusted_config(run)) as data:
+        assert data.workers <= default_workers()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mrl_experiments.checkpoint import REMEDY, read_checkpoint
+from mrl_experiments.data.cache import default_workers
 from mrl_experiments.data.prepared import reading_also, usual_cache
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
@@ -80,6 +82,8 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
     """
     config = config.copy()
     with _building(run):
+        if isinstance(workers := config.data.get("workers"), int):
+            config.data.workers = min(workers, default_workers())  # those of another machine
         places = replace_cache(config, cache or usual_cache())
     with reading_also(places):
         with _building(run):
@@ -125,8 +129,8 @@ def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _building(run: Run) -> Iterator[None]:
-    """Name the file when what it describes cannot be built, as after a change by hand."""
+def _building(run: Run, path: Path | None = None) -> Iterator[None]:
+    """Name the file, config.yaml or `path`, when what it describes cannot be built."""
     try:
         yield
     except (UserError, OSError):
@@ -137,8 +141,8 @@ def _building(run: Run) -> Iterator[None]:
             cause = cause.__cause__
         text = str(cause).strip().splitlines() or [type(cause).__name__]
         raise UserError(
-            f"{run.config_path}: what it describes cannot be built: {text[0]}",
-            expected="a configuration as train.py wrote it",
+            f"{path or run.config_path}: what it describes cannot be built: {text[0]}",
+            expected="a file as train.py wrote it",
             remedy="restore it from a copy",
         ) from error
 
@@ -147,7 +151,8 @@ def check_data(run: Run, data: Any) -> None:
     """Raise UserError when data is not as a run needs it, such as text of another vocabulary."""
     kept = _checkpoint(run).get(type(data).__qualname__)  # where Lightning puts the data's state
     if kept is not None:
-        data.load_state_dict(kept)
+        with _building(run, run.checkpoint):
+            data.load_state_dict(kept)
 
 
 def _trained(run: Run) -> tuple[dict[str, int], Mapping[str, Any]]:

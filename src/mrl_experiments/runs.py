@@ -85,7 +85,7 @@ class Run:
         Raises UserError for names, or links on disk, that lead out of it: names come from stored files too.
         """
         for name in names:
-            check_name(name, f"a name in {self.folder}")
+            check_name(name, f"{self.folder}: a folder's name")
         path = self.folder.joinpath(*names)
         try:
             leads_out = not path.resolve().is_relative_to(self.folder.resolve())

@@ -150,7 +150,7 @@ def _check_names(config: DictConfig, path: Path) -> None:
         name = OmegaConf.select(config, f"{part}.name")
         if not isinstance(name, str) or not name.isprintable():
             raise ValueError(f"it says no {part}.name" if name is None else f"{part}.name is {name!r}")
-    check_name(config.data.name, f"data.name in {path}")
+    check_name(config.data.name, f"{path}: data.name")
     if "seed" not in config or not isinstance(config.seed, int | None) or isinstance(config.seed, bool):
         raise ValueError(f"seed is {config.seed!r}" if "seed" in config else "it says no seed")
     label = config.get("label")
