@@ -142,8 +142,8 @@ def check_none_left_out(left_out: Sequence[str]) -> None:
     """Raise UserError that names the runs that `readable` left out."""
     if left_out:
         raise UserError(
-            f"{len(left_out)} of the runs could not be read and were left out: {', '.join(left_out)}",
-            expected="runs that are whole; the others are done",
+            f"runs that cannot be read were left out: {', '.join(left_out)}",
+            expected="whole runs; the others are done",
             remedy="see above for each",
         )
 

@@ -97,7 +97,7 @@ def _checked(path: Path, content: bytes) -> bytes:
     if noted and hashlib.sha256(content[noted.end() :]).hexdigest().encode() != noted[1]:
         raise UserError(
             f"{path} has changed since it was written",
-            expected="the content that the checksum in its first line is of",
+            expected="the file as train.py wrote it; its first line holds the checksum",
             remedy=f"{MENDING}; if the change is meant, delete the first line",
         )
     return content

@@ -13,6 +13,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.stored import MOVED
 
 CONF = Path(__file__).parents[2] / "conf"
+QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for conf/, which is ours
 OF_CACHE = "${data.cache}"  # in conf/: a place that is written to, wherever the cache is
 Trust: TypeAlias = bool | str | Sequence[str]  # true: all of it; else classes of the user's own
 Signature: TypeAlias = frozenset[tuple[str, str]]  # the keys of a node that Hydra obeys, and their values
@@ -151,7 +152,7 @@ def _known() -> dict[tuple[str, Signature], frozenset[str]]:
     for file in files:
         text = file.read_text(encoding="utf-8")
         group = "" if text.startswith("# @package _global_") else ".".join(file.relative_to(CONF).parts[:-1])
-        for place, node in _nodes(yaml.safe_load(text), group):
+        for place, node in _nodes(yaml.load(text, Loader=QUICK), group):
             if own := _signature(node):
                 derived = {key for key, value in node.items() if value == OF_CACHE}
                 known[place, own] = known.get((place, own), frozenset()) | derived
