@@ -174,6 +174,13 @@ def test_a_users_own_class_is_built_once_it_is_trusted(folder):
             assert isinstance(data, Own)
 
 
+def test_a_run_made_of_files_has_no_model(tmp_path):
+    names = {"loss": {"name": "external"}, "model": {"name": "a/b"}, "data": {"name": "x"}}
+    write_config(tmp_path / "config.yaml", {**names, "seed": None, "external": True})
+    with pytest.raises(UserError, match="was made of files"):
+        load_method(Run(tmp_path), True)
+
+
 def test_a_stored_configuration_is_not_built_from_unchecked(folder):
     with pytest.raises(ValueError, match="once it has been checked"):
         construct(Run(folder).config.data)
