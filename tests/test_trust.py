@@ -329,6 +329,15 @@ def test_no_resolver_is_asked_for_a_stored_value(where, folder, monkeypatch):
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("place", ["data__name", "optim___target_", "model__arch", "label", "tag"])
+def test_no_value_reaches_the_terminal_as_it_is(place, folder):
+    escape = "\x1b[2J\n${:/" * 30
+    with pytest.raises(UserError) as refused:
+        trusted_config(changed(folder, **{place: escape if place == "tag" else escape.replace("$", "")}))
+    assert "\x1b" not in str(refused.value) and len(str(refused.value).splitlines()) == 3
+    assert len(str(refused.value)) < 1000
+
+
 def test_a_folder_or_a_pipe_in_place_of_the_configuration(folder):
     path = folder / "config.yaml"
     path.unlink()

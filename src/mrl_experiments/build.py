@@ -136,12 +136,11 @@ def _building(run: Run, path: Path | None = None) -> Iterator[None]:
     except (UserError, OSError):
         raise
     except Exception as error:  # values of the wrong kind make libraries raise nearly anything
-        cause: BaseException = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        text = str(cause).strip().splitlines() or [type(cause).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # Hydra's first line names the class, its second what went wrong there.
+        text = " ".join(lines[:2]) if isinstance(error, InstantiationException) else lines[0]
         raise UserError(
-            f"{path or run.config_path}: what it describes cannot be built: {text[0]}",
+            f"{path or run.config_path}: what it describes cannot be built: {text}",
             expected="a file as train.py wrote it",
             remedy="restore it from a copy",
         ) from error

@@ -116,7 +116,7 @@ def _check_nodes(root: yaml.Node) -> None:
                 raise ValueError(f"the tag {node.tag} is no plain value")
             if isinstance(node, yaml.ScalarNode):
                 if INTERPOLATION in node.value:
-                    raise ValueError(f"{node.value[:80]} would be resolved, and nothing is in stored files")
+                    raise ValueError(f"{shown(node.value)} would be resolved; stored files are not")
                 parts = []
             else:
                 opened.add(id(node))
@@ -158,5 +158,13 @@ def _check_names(config: DictConfig, path: Path) -> None:
         raise ValueError("label is no name")
 
 
+def shown(value: Any) -> str:
+    """Return a stored value for a message: on one line, shortened, without what a terminal would obey."""
+    text = str(value) if str(value).isprintable() else repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."
+
+
 def _damaged(path: Path, problem: str) -> UserError:
-    return UserError(f"{path} is damaged: {problem}", expected="a file written by train.py", remedy=MENDING)
+    return UserError(
+        f"{path} is damaged: {shown(problem)}", expected="a file written by train.py", remedy=MENDING
+    )

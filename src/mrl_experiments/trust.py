@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.stored import MOVED
+from mrl_experiments.stored import MOVED, shown
 
 CONF = Path(__file__).parents[2] / "conf"
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for conf/, which is ours
@@ -70,28 +70,28 @@ def replace_cache(config: DictConfig, cache: str) -> list[Path]:
                 places.append(Path(str(owner[key])).expanduser())
             owner[key] = cache
     now = Path(cache).expanduser()
-    return [place for place in dict.fromkeys(places) if place != now]
+    return [place for place in dict.fromkeys(places) if place != now and str(place).isprintable()]
 
 
 def _check_node(place: str, node: Mapping[Any, Any], own: Signature, path: Path) -> None:
     known = {signature for where, signature in _known() if where == place}
     if own in known:
         return
-    name = f"{place}._target_" if place else "_target_"
+    name = shown(f"{place}._target_") if place else "_target_"
     target = node.get("_target_")
     targets = sorted(
         {value.strip("'") for signature in known for key, value in signature if key == "_target_"}
     )
     if target in targets:
         others = {key: value for key, value in node.items() if _is_special(key) and key != "_target_"}
-        problem = f"{path}: {name}={target} with {_short(others)}, as conf/ never has it"
+        problem = f"{path}: {name}={target} with {shown(others)}, as conf/ never has it"
     else:
-        problem = f"{path}: {name}={_short(target)} is no class that this project builds there"
+        problem = f"{path}: {name}={shown(target)} is no class that this project builds there"
     raise UserError(
         problem,
         expected=f"one of {', '.join(targets)}" if targets else "no class at this place",
         remedy="do not use a stranger's file: it can run code. If it is yours, allow this class, "
-        f"trust=[{_short(target)}], or all that the file names, trust=true (--trust in scripts/gradcam.py)",
+        f"trust=[{shown(target)}], or all that the file names, trust=true (--trust in scripts/gradcam.py)",
     )
 
 
@@ -102,7 +102,7 @@ def _check_option(place: str, key: str, value: Any, path: Path) -> None:
     foreign = any(name in key for name in IMPLEMENTATIONS) and value not in BUILT_IN
     if loads or foreign or (isinstance(value, str) and any(sign in value for sign in ELSEWHERE)):
         raise UserError(
-            f"{path}: {place}.{key}={_short(value)} can read weights or code from elsewhere",
+            f"{path}: {shown(f'{place}.{key}')}={shown(value)} can read weights or code from elsewhere",
             expected="an architecture with options of its form; the checkpoint brings the weights",
             remedy="do not use a stranger's file. If it is yours: trust=true (--trust in scripts/gradcam.py)",
         )
@@ -157,8 +157,3 @@ def _known() -> dict[tuple[str, Signature], frozenset[str]]:
                 derived = {key for key, value in node.items() if value == OF_CACHE}
                 known[place, own] = known.get((place, own), frozenset()) | derived
     return known
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else text[:100] + "..."
