@@ -58,7 +58,8 @@ def read_config(path: Path) -> DictConfig:
         UserError: If the file is missing, damaged, changed since it was written, or not the plain description
             of a run: with tags, interpolations, or aliases that stand for more than MOST_NODES values.
     """
-    content = _checked(path, _bytes(path))
+    content = _bytes(path)
+    _check_digest(path, content)
     try:
         text = content.decode()
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -91,8 +92,8 @@ def _bytes(path: Path) -> bytes:
         raise os_error(error, path) from error
 
 
-def _checked(path: Path, content: bytes) -> bytes:
-    """Return what the checksum is of. Raises UserError if it is of something else."""
+def _check_digest(path: Path, content: bytes) -> None:
+    """Raise UserError if the checksum in the first line, where there is one, is not that of the others."""
     noted = CHECKSUM.match(content)
     if noted and hashlib.sha256(content[noted.end() :]).hexdigest().encode() != noted[1]:
         raise UserError(
@@ -100,7 +101,6 @@ def _checked(path: Path, content: bytes) -> bytes:
             expected="the file as train.py wrote it; its first line holds the checksum",
             remedy=f"{MENDING}; if the change is meant, delete the first line",
         )
-    return content
 
 
 def _check_nodes(root: yaml.Node) -> None:
