@@ -25,6 +25,8 @@ PROGRAM = {
     "report",
     "paper",
     "runs",
+    "stored",
+    "trust",
     "build",
     "checkpoint",
     "command",

@@ -77,13 +77,13 @@ def _run(main: Main, cfg: DictConfig) -> int:
     except Exception as error:
         if cfg.debug is True:
             raise
-        shown = _as_user_error(error)
-        print(f"error: {shown}", file=sys.stderr)
+        print(f"error: {as_user_error(error)}", file=sys.stderr)
         return USER_ERROR if isinstance(error, UserError | OSError | OmegaConfBaseException) else FAULT
     return 0
 
 
-def _as_user_error(error: Exception) -> UserError:
+def as_user_error(error: Exception) -> UserError:
+    """Return what any error means to a user, in one message."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mrl_experiments.build import check_data, construct, load_method
+from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
@@ -22,7 +22,7 @@ from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
-from mrl_experiments.runs import Run, find_runs, identity, method_name
+from mrl_experiments.runs import Run, check_none_left_out, find_runs, identity, method_name, readable
 from mrl_experiments.training.trainer import best_precision, check_devices
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
@@ -30,16 +30,30 @@ VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
 
 
 def embed(cfg: DictConfig) -> None:
-    """Embed the wanted splits for each run that matches; what is complete and unchanged is skipped."""
+    """Embed the wanted splits for each run that matches; what is complete and unchanged is skipped.
+
+    Of several runs, those that cannot be read are named and left out. Raises UserError at the end then.
+    """
     if cfg.tta not in VIEWS:
         raise UserError(f"tta={cfg.tta}", expected=f"one of {', '.join(VIEWS)}")
     runs = find_runs(Path(cfg.root), cfg.run)
-    for run in runs:
-        if not run.checkpoint.exists():
-            raise UserError(f"run {run.name} has no checkpoint", remedy="train it first")
     fabric = build_fabric(cfg.trainer)
-    for run in runs:
-        _embed_run(fabric, run, cfg)
+    left_out: list[str] = []
+
+    def read(run: Run) -> tuple[DictConfig, Method]:
+        return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
+
+    for run, (config, method) in readable(runs, read, left_out):
+        with nullcontext(_given(cfg)) if cfg.get("data") else stored_data(run, config, cfg.cache) as data:
+            _embed_run(fabric, run, config, method.to(fabric.device), data, cfg)
+    check_none_left_out(left_out)
+
+
+def _given(cfg: DictConfig) -> Any:
+    """Return the data that the command names."""
+    if cfg.cache is not None:
+        cfg.data.cache = cfg.cache
+    return construct(cfg.data)
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:
@@ -59,10 +73,9 @@ def build_fabric(trainer: DictConfig) -> Fabric:
     return fabric
 
 
-def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
-    config = run.config
-    described = cfg.get("data") or config.data
-    data = construct(described)
+def _embed_run(
+    fabric: Fabric, run: Run, config: DictConfig, method: Method, data: Any, cfg: DictConfig
+) -> None:
     splits = list(cfg.splits or data.splits)
     unknown = [split for split in splits if split not in data.splits]
     if unknown:
@@ -72,7 +85,6 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         )
     if cfg.tta not in data.views:
         raise UserError(f"tta={cfg.tta}: {data.name} has no such views", expected=", ".join(data.views))
-    method = load_method(run).to(fabric.device)
     check_data(run, data)
     meta = {
         "run": run.name,
@@ -80,7 +92,7 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         "model": config.model.name,
         "seed": config.seed,
         "dataset": data.name,
-        "data": identity({"data": OmegaConf.to_container(described, resolve=True)}),
+        "data": identity({"data": OmegaConf.to_container(cfg.get("data") or config.data, resolve=True)}),
         "tta": cfg.tta,
         "precision": cfg.trainer.precision,
         "weights": sha256(run.checkpoint),

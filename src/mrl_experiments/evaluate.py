@@ -16,6 +16,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, find_jobs
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
+from mrl_experiments.runs import check_none_left_out
 
 Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
 
@@ -44,7 +45,8 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
-    jobs = list(find_jobs(cfg, reduce.needs_train))
+    left_out: list[str] = []
+    jobs = list(find_jobs(cfg, reduce.needs_train, left_out))
     for job in jobs:
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
         narrow = [
@@ -56,6 +58,7 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
         path = job.run.results(evaluation, job.dataset, reduction)
         write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
         print(f"{path}: {len(rows)} rows", flush=True)
+    check_none_left_out(left_out)
 
 
 def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[int, ...]:

@@ -3,21 +3,25 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, read_json, remove_leftovers
+from mrl_experiments.files import read_json, remove_leftovers
 from mrl_experiments.locks import acquire
 from mrl_experiments.names import check_name, is_name
+from mrl_experiments.stored import read_config, write_config
+
+Content = TypeVar("Content")
 
 # What may differ between two commands that mean the same run: where it is written, how it is watched.
 WATCHING = {
-    "": ("root", "debug", "logger", "run_name"),
+    "": ("root", "debug", "logger", "run_name", "trust"),
     "data": ("cache", "workers"),
     "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes"),
 }
@@ -43,12 +47,13 @@ class Run:
 
     @property
     def config(self) -> DictConfig:
-        """Read the configuration. Raises UserError when the run has none."""
+        """Read the configuration, read-only: `build.trusted_config` is what may be built from.
+
+        Raises UserError when the run has none, or one that is damaged (see stored.py).
+        """
         if not self.config_path.exists():
             raise UserError(f"{self.folder} is not a run", expected="a folder written by train.py")
-        config = OmegaConf.load(self.config_path)
-        assert isinstance(config, DictConfig)
-        return config
+        return read_config(self.config_path)
 
     @property
     def checkpoint(self) -> Path:
@@ -71,11 +76,31 @@ class Run:
 
     def embeddings(self, dataset: str, split: str, variant: str = "") -> Path:
         """Folder of the embeddings of one split; `variant` names a width of a slimmable network or a TTA."""
-        return self.folder / "embeddings" / dataset / (f"{split}@{variant}" if variant else split)
+        return self.inside("embeddings", dataset, f"{split}@{variant}" if variant else split)
 
     def results(self, evaluation: str, dataset: str, reduction: str) -> Path:
         """File of the result rows of one evaluation."""
-        return self.folder / "results" / f"{evaluation}-{dataset}-{reduction}.csv"
+        return self.inside("results", f"{evaluation}-{dataset}-{reduction}.csv")
+
+    def inside(self, *names: str) -> Path:
+        """Return the path of these names, one below the other, in the run's folder.
+
+        Raises UserError for names, or links on disk, that lead out of it: names come from stored files too.
+        """
+        for name in names:
+            check_name(name, f"{self.folder}: a folder's name")
+        path = self.folder.joinpath(*names)
+        try:
+            leads_out = not path.resolve().is_relative_to(self.folder.resolve())
+        except (OSError, RuntimeError) as error:  # links that lead in a circle
+            raise UserError(f"{path} cannot be followed: {error}", remedy="remove its links") from error
+        if leads_out:
+            raise UserError(
+                f"{path} leads out of the run's folder, to {path.resolve()}",
+                expected="folders, not links to other places",
+                remedy="move what lies there into the run's folder; the run's folder itself may be a link",
+            )
+        return path
 
 
 def find_runs(root: Path, pattern: str) -> list[Run]:
@@ -94,6 +119,36 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
             remedy="train one first: python train.py",
         )
     return matching
+
+
+def readable(
+    runs: Sequence[Run], read: Callable[[Run], Content], left_out: list[str]
+) -> Iterator[tuple[Run, Content]]:
+    """Yield each run with what `read` returns of it.
+
+    One of several that cannot be read is named on standard error and added to `left_out`, for
+    `check_none_left_out` after the others are done. Raises UserError when there is one run only.
+    """
+    for run in runs:
+        try:
+            content = read(run)
+        except UserError as error:
+            if len(runs) == 1:
+                raise
+            print(f"error: run {run.name} is left out: {error}", file=sys.stderr, flush=True)
+            left_out.append(run.name)
+        else:
+            yield run, content
+
+
+def check_none_left_out(left_out: Sequence[str]) -> None:
+    """Raise UserError that names the runs that `readable` left out."""
+    if left_out:
+        raise UserError(
+            f"runs that cannot be read were left out: {', '.join(left_out)}",
+            expected="whole runs; the others are done",
+            remedy="see above for each",
+        )
 
 
 def method_name(cfg: DictConfig) -> str:
@@ -158,8 +213,8 @@ def claim(cfg: DictConfig) -> Claim:
         refuse_other_config(run, cfg)
     else:
         ours = OmegaConf.to_container(cfg, resolve=True)
-        with atomic_path(run.config_path) as path:
-            OmegaConf.save(OmegaConf.create(ours), path)
+        assert isinstance(ours, dict)
+        write_config(run.config_path, ours)
     return Claim(run, lock)
 
 

@@ -19,6 +19,7 @@ from mrl_experiments.data.prepared import keyed_folder, prepared
 from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.source import Sample, Source
 from mrl_experiments.files import atomic_path, require_space
+from mrl_experiments.names import check_name
 
 FORMAT = 1
 
@@ -35,6 +36,8 @@ class Cache:
         }
         self.identity = json.loads(json.dumps(identity))
         self.folder = keyed_folder(root, source.name, self.identity)
+        for split in source.splits:
+            check_name(split, f"a split of {source.name}")
 
     def beton(self, split: str, workers: int) -> Path:
         """Return the split's .beton file, writing it first where it is missing."""

@@ -109,7 +109,8 @@ class ImageData(pl.LightningDataModule):
             return Path(self.betons[split]) if split in self.betons else self.cache.beton(split, self.workers)
         if self.source.size is None:
             return self.cache.files(split, self.workers)
-        return ArraySamples(self.cache.array(split, self.workers), self.cache.labels(split))
+        images = self.cache.array(split, self.workers)
+        return ArraySamples(images, images.with_name(self.cache.labels(split).name))
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""

@@ -3,12 +3,14 @@
 import gzip
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torchvision import datasets
 
+from mrl_experiments.data.prepared import read_only_caches
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path
@@ -42,6 +44,9 @@ class TorchvisionSet:
 
     def _load(self, split: str) -> Any:
         kind = SETS[self.name]
+        for place in (self.root, *(cache / "downloads" for cache in read_only_caches())):
+            with suppress(OSError, RuntimeError):  # not there, or not whole
+                return kind(str(place), train=split == "train", download=False)
         debian = self.name == "fashion_mnist"
         with exclusive(self.root / f".{self.name}.lock", f"unpacks {self.name}"):
             if debian:

@@ -46,7 +46,7 @@ def train(cfg: DictConfig) -> None:
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
     if cfg.init_from and not run.checkpoint.exists():
-        take_backbone(method, cfg.init_from, Path(cfg.root))
+        take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
     module = NestedModule(method, construct(cfg.optim), inputs, data)
