@@ -21,6 +21,7 @@ from mrl_experiments.runs import Run, claim, run_of
 from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
+from mrl_experiments.training.settled import settle
 from mrl_experiments.training.trainer import build_loggers
 from mrl_experiments.training.watching import print_table
 
@@ -31,6 +32,7 @@ def train(cfg: DictConfig) -> None:
     """Train, or resume, or say that the run is done; everything that can be wrong is checked first."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     first = rank == 0
+    settle(cfg)
     held = claim(cfg) if first else None  # until the end: one writer a run
     run = held.run if held else run_of(cfg)
     if summary := run.summary():
