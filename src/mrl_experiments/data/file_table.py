@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from os.path import relpath
@@ -92,22 +92,22 @@ def changes(before: Files, now: Files, root: Path) -> Changes:
     found = Changes(new=sorted(now.keys() - before.keys()), gone=sorted(before.keys() - now.keys()))
     trained = {(f.size, f.digest) for f in before.values() if f.split == "train" and f.digest != UNKNOWN}
     sizes = {size for size, _ in trained}
-    for name, file in now.items():
+    for name, file in sorted(now.items()):
         old = before.get(name)
-        if old is None:
-            if file.split != "train" and file.size in sizes and (file.size, content(name)) in trained:
-                found.crossed.append(name)
-        elif _differs(old, file, lambda name=name: content(name)):  # type: ignore[misc]
+        same = old is not None and old.size == file.size
+        if old is not None and same and old.time != file.time and old.digest != UNKNOWN:
+            same = content(name) == old.digest
+        if old is not None and not same:
             found.changed.append(name)
-        elif old.split == "train" != file.split:
+        if file.split == "train":
+            continue
+        if old is not None and same:
+            crossed = old.split == "train"
+        else:
+            crossed = file.size in sizes and (file.size, content(name)) in trained
+        if crossed:
             found.crossed.append(name)
     return found
-
-
-def _differs(old: File, new: File, content: Callable[[], str]) -> bool:
-    if old.size != new.size:
-        return True
-    return old.time != new.time and old.digest != UNKNOWN and content() != old.digest
 
 
 def newest_change(paths: Sequence[Path], root: Path) -> int:
