@@ -237,3 +237,16 @@ def test_data_without_files_are_known_by_their_options(tmp_path):
         UserError, match=r"digits names the data .* data\.source\.val_share=0\.5 \(the run: 0\.2\)"
     ):
         embedded(tmp_path / "outputs", *options, "data.source.val_share=0.5", "splits=[val]")
+
+
+def test_other_data_are_normalised_as_the_run_was(root, tmp_path, capsys):
+    run = Run(root / "runs" / "mine")
+    config = run.config
+    OmegaConf.set_readonly(config, False)
+    config.data.augment.mean = [0.1, 0.2, 0.3]
+    OmegaConf.save(config, run.config_path)
+    embedded(root, *other(tmp_path / "images", "data.name=again"))
+    assert "data.augment.mean=[0.1, 0.2, 0.3], as the run was trained with" in capsys.readouterr().out
+    embedded(root)
+    own, again = (load(run.embeddings(name, "val")).features for name in ("image_folder", "again"))
+    np.testing.assert_array_equal(own, again)

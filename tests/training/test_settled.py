@@ -18,7 +18,7 @@ def composed(tmp_path, *overrides):
 
 @pytest.fixture
 def typed(monkeypatch):
-    return lambda *keys: monkeypatch.setattr(settled, "_typed", lambda: set(keys))
+    return lambda *keys: monkeypatch.setattr(settled, "typed_keys", lambda: set(keys))
 
 
 @pytest.mark.parametrize("pretrained", ["true", "augreg2_in21k_ft_in1k", "weights.safetensors"])

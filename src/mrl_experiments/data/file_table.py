@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from os.path import relpath
 from pathlib import Path
@@ -41,6 +41,14 @@ def file_table(splits: Mapping[str, Sequence[Path]], root: Path, digests: Mappin
             digest = joined[number * len(UNKNOWN) : (number + 1) * len(UNKNOWN)]
             table[relpath(path, root)] = File(split, status.st_size, status.st_mtime_ns, digest)
     return table
+
+
+def with_digests(files: Files, root: Path) -> Files:
+    """Return the table with the digests of all files; those that are not known are read."""
+    return {
+        name: replace(file, digest=digest_of((root / name).read_bytes())) if file.digest == UNKNOWN else file
+        for name, file in files.items()
+    }
 
 
 def pack(files: Files) -> Tensor:

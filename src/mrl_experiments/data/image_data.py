@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from mrl_experiments.data.augment import Augment, Resolution
 from mrl_experiments.data.beton import Storage, check_beton
 from mrl_experiments.data.cache import Cache
-from mrl_experiments.data.file_table import Files, changes, file_table, pack, table_digest, unpack
+from mrl_experiments.data.file_table import (
+    Files,
+    changes,
+    file_table,
+    pack,
+    table_digest,
+    unpack,
+    with_digests,
+)
 from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader
 from mrl_experiments.data.order import Batches, TrainingOrder
 from mrl_experiments.data.source import Source
@@ -149,7 +157,7 @@ class ImageData(pl.LightningDataModule):
             self._state = {
                 "name": self.name,
                 "classes": self._names(),
-                "files": None if files is None else pack(files),
+                "files": None if files is None else pack(with_digests(files, self.files_root())),
             }
         return self._state
 

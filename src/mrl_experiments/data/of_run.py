@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
@@ -21,21 +22,43 @@ OWN_NAME = "keep them apart by a name of their own: data.name=<name>, here and f
 
 
 def as_trained(given: DictConfig, config: DictConfig) -> DictConfig:
-    """Return data options that mean a run's own data without keys of their source that the run does not know.
+    """Return data options, resolved, changed to what a run that was trained with `config` needs.
 
-    So an older run keeps, for instance, the way in which it was split.
+    Images are normalised as in training, unless the command line names it. Where the options mean the run's
+    own data, keys of the source that the run does not know are left out: so an older run keeps, for instance,
+    the way in which it was split.
     """
     own = config.data
-    if (
-        given.name != own.name
-        or "source" not in given
-        or given.source.get("_target_") != own.source.get("_target_")
-    ):
-        return given
+    given = OmegaConf.create({"data": OmegaConf.to_container(given, resolve=True)}).data
     with open_dict(given):
-        for key in set(given.source) - set(own.source):
-            del given.source[key]
+        if "augment" in given and "augment" in own:
+            _normalise_alike(given.augment, own.augment, with_centre=bool(config.model.get("pretrained")))
+    without_new_keys(given, own)
     return given
+
+
+def without_new_keys(given: DictConfig, own: DictConfig) -> None:
+    """Leave out keys of a source that a run's own data of the same name do not have."""
+    if given.name == own.name and "source" in given and "source" in own:
+        with open_dict(given):
+            for key in set(given.source) - set(own.source):
+                del given.source[key]
+
+
+def _normalise_alike(given: DictConfig, own: DictConfig, *, with_centre: bool) -> None:
+    typed = typed_keys()
+    for key in ("mean", "std", *(("centre",) if with_centre else ())):
+        same_channels = key == "centre" or len(given[key]) == len(own[key])
+        if given[key] != own[key] and same_channels and f"data.augment.{key}" not in typed:
+            print(f"data.augment.{key}={own[key]}, as the run was trained with, not {given[key]}", flush=True)
+            given[key] = own[key]
+
+
+def typed_keys() -> set[str]:
+    """Return the keys that the command line names."""
+    if not HydraConfig.initialized():
+        return set()
+    return {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
 
 
 def check_own(run: Run, config: DictConfig, data: Any, given: DictConfig | None, accept: bool) -> None:

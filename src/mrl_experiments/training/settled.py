@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
-from mrl_experiments.data.of_run import as_trained
+from mrl_experiments.data.of_run import typed_keys, without_new_keys
 from mrl_experiments.runs import run_of
 
 FROM_WEIGHTS = ("mean", "std", "centre")  # of data.augment
@@ -23,11 +22,11 @@ def settle(cfg: DictConfig) -> None:
     """
     run = run_of(cfg)
     stored = run.config if run.config_path.exists() else None
-    if stored is not None and "source" in cfg.data and "source" in stored.get("data", {}):
-        as_trained(cfg.data, stored)
+    if stored is not None:
+        without_new_keys(cfg.data, stored.data)
     if not cfg.model.get("pretrained") or "augment" not in cfg.data:
         return
-    typed = _typed()
+    typed = typed_keys()
     if stored is not None:
         for key in FROM_WEIGHTS:
             if f"data.augment.{key}" not in typed:
@@ -73,10 +72,3 @@ def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str
     mean, std = ([sum(v) / len(v)] if single else list(v) for v in (kept.mean, kept.std))
     centre = augment.centre if augment.centre == 1 else kept.crop_pct
     return {"mean": mean, "std": std, "centre": centre, "interpolation": kept.interpolation}
-
-
-def _typed() -> set[str]:
-    """Return the keys that the command line names."""
-    if not HydraConfig.initialized():
-        return set()
-    return {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
