@@ -206,6 +206,16 @@ def test_all_broken_files_are_named_at_once(kind, pictures, tmp_path, monkeypatc
     assert not list(cache.folder.glob("train.*"))
 
 
+def test_broken_files_of_both_splits_are_named_at_once(image_data, pictures, tmp_path):
+    lost = broken(tmp_path)
+    source = pictures(count=2)
+    source.size = None
+    parts = {"train": [(lost[0], 0), (lost[1], 1)], "val": [(lost[2], 0)]}
+    source.open = lambda split: parts[split]
+    with pytest.raises(UserError, match=r"2 of 2 images(.|\n)*cut(.|\n)*empty(.|\n)*text"):
+        image_data(source, "torch", size=16).prepare_data()
+
+
 def test_readings_of_several_workers_are_one(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "g.png")
     parts = [Readings(), Readings(), Readings()]

@@ -24,6 +24,7 @@ from mrl_experiments.data.file_table import (
 )
 from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader
 from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.read_image import UnreadableImages
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.errors import UserError
@@ -112,9 +113,19 @@ class ImageData(pl.LightningDataModule):
         return {"unseen": True} if self._unseen else {}
 
     def prepare_data(self) -> None:
-        """Write what training needs, once, before the processes of a distributed training need it."""
+        """Write what training needs, once, before the processes of a distributed training need it.
+
+        Raises UserError that names images of both splits that cannot be read.
+        """
+        unreadable: list[UnreadableImages] = []
         for split in ("train", "val"):
-            self.prepare(split)
+            try:
+                self.prepare(split)
+            except UnreadableImages as error:
+                unreadable.append(error)
+        if unreadable:
+            problem = "\n".join(error.problem for error in unreadable)
+            raise UserError(problem, remedy=unreadable[0].remedy)
 
     def prepare(self, split: str) -> None:
         """Write one split into the cache unless it is there, and say once what was read and how.

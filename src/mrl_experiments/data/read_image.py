@@ -39,6 +39,10 @@ def read_image(value: Image | Path, channels: int, converted: Tally | None = Non
     return _decoded(_content(value), value, channels, Tally() if converted is None else converted)
 
 
+class UnreadableImages(UserError):
+    """Images of a split that cannot be read, all of them."""
+
+
 @dataclass
 class Readings:
     """What came of reading many samples; a worker process has one each.
@@ -66,7 +70,7 @@ class Readings:
 def gathered(parts: Iterable[Readings], count: int) -> dict[str, Any]:
     """Return what a manifest keeps of reading `count` samples: conversions, and digests where they are files.
 
-    Raises UserError that counts all files which cannot be read and names the first.
+    Raises UnreadableImages, which counts all files that cannot be read and names the first.
     """
     whole = Readings()
     for part in parts:
