@@ -10,19 +10,20 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
+from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
-from mrl_experiments.runs import Run, check_none_left_out, find_runs, identity, method_name, readable
+from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
 from mrl_experiments.training.trainer import best_precision, check_devices
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
@@ -44,16 +45,18 @@ def embed(cfg: DictConfig) -> None:
         return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
 
     for run, (config, method) in readable(runs, read, left_out):
-        with nullcontext(_given(cfg)) if cfg.get("data") else stored_data(run, config, cfg.cache) as data:
-            _embed_run(fabric, run, config, method.to(fabric.device), data, cfg)
+        given = as_trained(cfg.data, config) if cfg.get("data") else None
+        own = stored_data(run, config, cfg.cache) if given is None else nullcontext(_given(given, cfg.cache))
+        with own as data:
+            _embed_run(fabric, run, config, method.to(fabric.device), data, given, cfg)
     check_none_left_out(left_out)
 
 
-def _given(cfg: DictConfig) -> Any:
+def _given(options: DictConfig, cache: str | None) -> Any:
     """Return the data that the command names."""
-    if cfg.cache is not None:
-        cfg.data.cache = cfg.cache
-    return construct(cfg.data)
+    if cache is not None:
+        options.cache = cache
+    return construct(options)
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:
@@ -74,7 +77,13 @@ def build_fabric(trainer: DictConfig) -> Fabric:
 
 
 def _embed_run(
-    fabric: Fabric, run: Run, config: DictConfig, method: Method, data: Any, cfg: DictConfig
+    fabric: Fabric,
+    run: Run,
+    config: DictConfig,
+    method: Method,
+    data: Any,
+    given: DictConfig | None,
+    cfg: DictConfig,
 ) -> None:
     splits = list(cfg.splits or data.splits)
     unknown = [split for split in splits if split not in data.splits]
@@ -85,25 +94,28 @@ def _embed_run(
         )
     if cfg.tta not in data.views:
         raise UserError(f"tta={cfg.tta}: {data.name} has no such views", expected=", ".join(data.views))
+    data.accept_changes = cfg.accept_changes
     check_data(run, data)
+    check_own(run, config, data, given, cfg.accept_changes)
     meta = {
         "run": run.name,
         "method": method_name(config),
         "model": config.model.name,
         "seed": config.seed,
         "dataset": data.name,
-        "data": identity({"data": OmegaConf.to_container(cfg.get("data") or config.data, resolve=True)}),
+        **described(data, config.data if given is None else given),
         "tta": cfg.tta,
         "precision": cfg.trainer.precision,
         "weights": sha256(run.checkpoint),
     }
+    check_siblings(run, data, splits, meta)
     parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
     for split, (variant, part) in itertools.product(splits, parts):
         label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
         views = "" if cfg.tta == "none" else cfg.tta
         folder = run.embeddings(data.name, split, "-".join(filter(None, (variant, views))))
-        if is_complete(folder, {**meta, **own}) and not cfg.overwrite:
+        if is_complete(folder, expected_meta(folder, {**meta, **own}, data)) and not cfg.overwrite:
             keep_classes(folder, data.class_facts(split))
             fabric.print(f"{folder}: complete already")
             continue

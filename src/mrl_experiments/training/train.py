@@ -22,6 +22,7 @@ from mrl_experiments.runs import Run, claim, refuse_other_config, run_of
 from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
+from mrl_experiments.training.settled import settle
 from mrl_experiments.training.trainer import build_loggers, check_devices
 from mrl_experiments.training.watching import print_table
 
@@ -32,6 +33,7 @@ def train(cfg: DictConfig) -> None:
     """Train, or resume, or say that the run is done; what can be wrong is checked before a folder is made."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     first = rank == 0
+    settle(cfg)
     run = run_of(cfg)
     if run.config_path.exists():
         refuse_other_config(run, cfg)
