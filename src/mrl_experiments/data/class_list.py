@@ -67,7 +67,7 @@ def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str |
     """
     wanted = {folder: folder for folder in folders}
     if mapping is not None:
-        known = read_mapping(Path(mapping).expanduser())
+        known = read_mapping(Path(mapping).expanduser(), folders)
         wanted = {folder: known[folder] for folder in folders if folder in known}
     label_of = {name: label for label, name in enumerate(classes)}
     if all(name.isdecimal() for name in wanted.values()) and not label_of.keys() & set(wanted.values()):
