@@ -54,7 +54,7 @@ class ImageTextFolder:
             texts[label][pair.caption] = None
             shown = os.path.relpath(pair.image, self.root)
             names[label] = min(names[label] or shown, shown)
-        self.captions = [list(one) for one in texts]
+        self.captions, self.names = [list(one) for one in texts], names
         sides = _stated(pairs, labels) or _drawn(names, val_share, seed, split)
         self.splits = tuple(split for split in SPLITS if split in {*ImageTextFolder.splits, *sides})
         if missing := {*self.splits} - {*sides}:
