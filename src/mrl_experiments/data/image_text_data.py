@@ -104,6 +104,15 @@ class ImageTextData(ImageData):
                 expected=f"at most {longest} tokens, as the run was trained with",
             )
 
+    def files_identity(self) -> str | None:
+        """Return a digest of the images' files and of their captions; None where images are not files."""
+        if (files := super().files_identity()) is None:
+            return None
+        digest = hashlib.blake2b(files.encode(), digest_size=16)
+        for split, hashes in self._texts().items():
+            digest.update(split.encode() + hashes.numpy().tobytes())
+        return digest.hexdigest()
+
     def _texts(self) -> dict[str, Tensor]:
         """Return, for each split, a hash of each label's name and captions (L,) int64."""
         names = getattr(self.captioned, "names", range(self.num_classes))

@@ -15,11 +15,13 @@ def shown(name: object) -> str:
 class Reading:
     """An account of what was read.
 
+    read: how many lines or files. digests: of the content of files, in order, where they are kept.
     converted, skipped: for each kind or reason, the places concerned, such as lines or files.
     """
 
     def __init__(self) -> None:
         self.read = 0
+        self.digests: list[str] = []
         self.converted: dict[str, list[str]] = defaultdict(list)
         self.skipped: dict[str, list[str]] = defaultdict(list)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_experiments.data.file_table import UNKNOWN
+from mrl_experiments.data.read_image import digest_of
 from mrl_experiments.data.reading import Reading, shown
 from mrl_experiments.errors import UserError
 
@@ -50,7 +52,8 @@ class TextFiles:
         """
         noted = reading or Reading()
         for path in self._files[split]:
-            text, problem = _read(path)
+            text, problem, digest = _read(path)
+            noted.digests.append(digest)
             if text is None:
                 noted.skipped[problem].append(self.shown(path))
                 continue
@@ -94,14 +97,18 @@ def held_out(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
     return chosen or {min(sizes, key=lambda name: (sizes[name], name))}
 
 
-def _read(path: Path) -> tuple[str | None, str]:
-    """Return a file's text with its line ends as they are, and what was dropped; or None, and why."""
+def _read(path: Path) -> tuple[str | None, str, str]:
+    """Return a file's text with its line ends as they are, or None; what was dropped, or why; its digest."""
     try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return None, "files that are not UTF-8"
+        content = path.read_bytes()
     except OSError as error:
-        return None, f"files that cannot be read ({error.strerror})"
+        return None, f"files that cannot be read ({error.strerror})", UNKNOWN
+    digest = digest_of(content)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None, "files that are not UTF-8", digest
     if "\0" in text:
-        return None, "files that are not text (they hold NUL bytes)"
-    return text.removeprefix(MARK), "files with a byte-order mark, left out" if text[:1] == MARK else ""
+        return None, "files that are not text (they hold NUL bytes)", digest
+    marked = "files with a byte-order mark, left out" if text.startswith(MARK) else ""
+    return text.removeprefix(MARK), marked, digest

@@ -54,6 +54,7 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
         skipped = [name for names in reading.skipped.values() for name in names]
         left = [name for name in described["documents"] if name not in set(skipped)]
         account = (reading + source.reading).manifest()
+        facts["digests"] = "".join(reading.digests)
         return {**facts, **described, "documents": left, "skipped": skipped, "reading": account}
 
     return prepared(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
