@@ -69,7 +69,7 @@ def test_changed_new_and_missing_texts_are_named(root, capsys):
 
 def test_a_text_trained_on_is_never_accepted_in_another_split(root):
     kept = trained(root)
-    data = data_of(root, draw=1)
+    data = data_of(root, draw=3)
     data.accept_changes = True
     with pytest.raises(UserError, match="trained on, and in another split now"):
         data.load_state_dict(kept)
