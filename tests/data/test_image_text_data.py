@@ -131,3 +131,18 @@ def test_other_captions_than_a_runs_are_refused_or_told(table, tmp_path, capsys)
     data_of(path, *given, "data.name=other").load_state_dict(kept)
     old = {key: kept[key] for key in ("tokenizer", "length")}  # as runs of before kept it
     data_of(path, *given).load_state_dict(old)
+
+
+def test_accepted_captions_are_read_with_the_runs_tokenizer(table, tmp_path):
+    shutil.copytree(table.parent, tmp_path, dirs_exist_ok=True)
+    path, cache = tmp_path / table.name, f"data.cache={tmp_path / 'cache'}"
+    data = data_of(path, cache)
+    kept = data.state_dict()
+    path.write_text(path.read_text().replace("picture", "painting"))
+    other = data_of(path, cache)
+    other.accept_changes = True
+    other.load_state_dict(kept)
+    assert other.tokenizer.content == data.tokenizer.content
+    ids = next(iter(other.dataloader("val_text")))[0][1].tolist()
+    assert "painting" in data.tokenizer.decode(ids)
+    assert other.files_identity() != data.files_identity()

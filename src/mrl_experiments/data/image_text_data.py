@@ -86,18 +86,21 @@ class ImageTextData(ImageData):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that files and texts are those of a run, and that text becomes tokens that it can read.
 
-        Raises UserError otherwise; other texts of data of the same name are told with `accept_changes`.
+        Raises UserError otherwise; with `accept_changes`, other texts are told and read with the run's tokenizer.
         """
         super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
-        if "texts" in state_dict and state_dict["name"] == self.name:
-            self._compare_texts(state_dict["texts"])
         theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
-        if theirs.identity != self.tokenizer.identity:
+        if theirs.identity != self.tokenizer.identity and self.accept_changes:
+            self.tokenizer = theirs
+            self.captions = Captions(self.captioned.captions, theirs, self.length)
+        elif theirs.identity != self.tokenizer.identity:
             raise UserError(
                 f"the tokenizer of {self.name} is not the one that the run was trained with",
                 expected=f"{theirs.identity}, not {self.tokenizer.identity}",
                 remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
             )
+        if "texts" in state_dict and state_dict["name"] == self.name:
+            self._compare_texts(state_dict["texts"])
         if self.length > (longest := state_dict["length"]):
             raise UserError(
                 f"data.length={self.length}",
