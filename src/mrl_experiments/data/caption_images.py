@@ -57,7 +57,7 @@ class CaptionImages:
     @functools.cached_property
     def all(self) -> list[Path]:
         """All files below the folder that are not hidden."""
-        return [*files_below(self.folder, Reading())]
+        return files_below(self.folder, Reading())
 
     def _existing(self, name: str) -> Path | None:
         path = self.folder / os.path.normpath(name)

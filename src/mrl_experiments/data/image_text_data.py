@@ -86,7 +86,7 @@ class ImageTextData(ImageData):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that files and texts are those of a run, and that text becomes tokens that it can read.
 
-        Raises UserError otherwise; with `accept_changes`, other texts are told and read with the run's tokenizer.
+        Raises UserError otherwise; with `accept_changes`, other texts are told, and the run's tokenizer read.
         """
         super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
         theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
