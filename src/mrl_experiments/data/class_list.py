@@ -1,5 +1,7 @@
 """Lists of classes: which name has which label, and which folder shows which class."""
 
+import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -7,8 +9,10 @@ from pathlib import Path
 
 from mrl_experiments.data.image_files import class_folders
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_mapping
+from mrl_experiments.files import read_mapping, read_text
 
+WORDNET = re.compile(r"n\d{8}")
+HEADINGS = ("class", "classes", "name", "names", "label", "labels", "category")  # of a .csv
 OFFSET = re.compile(r"(\d{8})-n")  # how ImageNet-4K's list writes the WordNet id n<8 digits>
 
 
@@ -17,8 +21,8 @@ def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
 
     where: a folder with one folder a class, or with such folders in train/ (an ILSVRC root): their names
     sorted; or a file with a name a line; None: the 1,000 WordNet ids of ImageNet-1K.
-    A line is a name as a whole (golden retriever) where more of the names `seen` in the data are such lines
-    than first words, or where first words repeat; else its first word is the name, and a description follows.
+    A line begins with a WordNet id, or is a name as a whole (golden retriever) up to a tab, or a comma in a
+    .csv; it is its first word where more of the names `seen` in the data are such words.
     Raises UserError for a missing path, a file that is no text, repeated names, or fewer than two.
     """
     if where is None:
@@ -45,17 +49,24 @@ def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
 
 
 def _listed(path: Path, seen: set[str]) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte-order mark first
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"the list of classes {path} is no text: {error}", expected="one name a line, in UTF-8"
-        ) from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    """Return the names in a file: whole lines, first fields or first words, whichever the data have most."""
+    lines = [line.strip() for line in io.StringIO(read_text(path), newline=None) if line.strip()]
+    comma = path.suffix.lower() == ".csv"
+    fields = [_field(line, "," if comma else "\t") for line in lines]
+    if comma and fields and fields[0].casefold() in HEADINGS and fields[0] not in seen:
+        del lines[0], fields[0]
     words = [OFFSET.sub(r"n\1", line.split()[0]) for line in lines]
-    whole = len(seen.intersection(lines)) > len(seen.intersection(words))
-    repeated = len(set(words)) < len(words) and len(set(lines)) == len(lines) and not seen.intersection(words)
-    return lines if whole or repeated else words
+    if all(WORDNET.fullmatch(word) for word in words):
+        return words
+    return max((fields, lines, words), key=lambda names: len(seen.intersection(names)))
+
+
+def _field(line: str, separator: str) -> str:
+    """Return the first field of a line, without quotation marks around it."""
+    if line.startswith('"'):
+        line = next(csv.reader([line], delimiter=separator))[0]
+        return line.strip()
+    return line.split(separator)[0].strip()
 
 
 def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str | None) -> dict[str, int]:
@@ -67,7 +78,7 @@ def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str |
     """
     wanted = {folder: folder for folder in folders}
     if mapping is not None:
-        known = read_mapping(Path(mapping).expanduser())
+        known = read_mapping(Path(mapping).expanduser(), folders)
         wanted = {folder: known[folder] for folder in folders if folder in known}
     label_of = {name: label for label, name in enumerate(classes)}
     if all(name.isdecimal() for name in wanted.values()) and not label_of.keys() & set(wanted.values()):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mrl_experiments.data.read_image import DIGEST_BYTES, digest_of
 from mrl_experiments.data.tally import shown
+from mrl_experiments.errors import UserError
 
 UNKNOWN = "0" * 2 * DIGEST_BYTES
 
@@ -116,6 +117,25 @@ def changes(before: Files, now: Files, root: Path) -> Changes:
         if crossed:
             found.crossed.append(name)
     return found
+
+
+def are_same(what: str, before: Files, now: Files, root: Path, *, accept_changes: bool) -> bool:
+    """Return whether the files are those of a run. what: what they are called, such as "images of photos".
+
+    Raises UserError when they are not, unless changes are accepted, which is printed then; files that the run
+    was trained on are never accepted in another split.
+    """
+    found = changes(before, now, root)
+    if found.crossed or (found and not accept_changes):
+        raise UserError(
+            f"the {what} are not those that the run was trained on: {found}",
+            expected="the same files; where they lie does not matter",
+            remedy="restore them, or keep other data apart by a name of its own: data.name=<name>"
+            + ("" if found.crossed else "; embed.py accept_changes=true embeds what is there now"),
+        )
+    if found:
+        print(f"the {what} have changed since the run was trained: {found}", flush=True)
+    return not found
 
 
 def newest_change(paths: Sequence[Path], root: Path) -> int:

@@ -15,7 +15,7 @@ from mrl_experiments.data.beton import Storage, check_beton
 from mrl_experiments.data.cache import Cache
 from mrl_experiments.data.file_table import (
     Files,
-    changes,
+    are_same,
     file_table,
     pack,
     table_digest,
@@ -208,18 +208,9 @@ class ImageData(pl.LightningDataModule):
         if now is None:
             return
         self.files_known = True
-        found = changes(before, now, self.files_root())
-        if not found:
+        what = f"images of {self.name}"
+        if are_same(what, before, now, self.files_root(), accept_changes=self.accept_changes):
             self._as_trained = table_digest(before)
-        elif found.crossed or not self.accept_changes:
-            raise UserError(
-                f"the images of {self.name} are not those that the run was trained on: {found}",
-                expected="the same files; where they lie does not matter",
-                remedy="restore them, or keep other data apart by a name of its own: data.name=<name>"
-                + ("" if found.crossed else "; embed.py accept_changes=true embeds what is there now"),
-            )
-        else:
-            print(f"the images of {self.name} have changed since the run was trained: {found}", flush=True)
 
     def files_identity(self) -> str | None:
         """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""

@@ -19,8 +19,8 @@ ENDINGS = (*IMG_EXTENSIONS, ".gif")
 HIDDEN = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found"}
 
 
-def walk(folder: Path, root: Path, skipped: Tally, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
-    """Return the regular files below `folder` with one of `endings` (lower case), sorted.
+def walk(folder: Path, root: Path, skipped: Tally, endings: tuple[str, ...] | None = ENDINGS) -> list[Path]:
+    """Return the regular files below `folder` with one of `endings` (lower case; None: any), sorted.
 
     Links are followed; a folder that is reached twice, or from inside itself, is read once. Only regular
     files are listed, so a FIFO cannot hang whoever opens them. What is left out is counted in `skipped`, by
@@ -39,7 +39,7 @@ def walk(folder: Path, root: Path, skipped: Tally, endings: tuple[str, ...] = EN
                     pending.append(path)
             elif not stat.S_ISREG(status.st_mode):
                 skipped.add("no regular file", path.relative_to(root))
-            elif path.suffix.lower() not in endings:
+            elif endings is not None and path.suffix.lower() not in endings:
                 skipped.add("of another kind", path.relative_to(root))
             else:
                 found.append(path)

@@ -112,7 +112,7 @@ def check_siblings(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str
 def described(data: Any, options: DictConfig) -> dict[str, Any]:
     """Return what embeddings keep of their data: options, and a digest of the files where there are any."""
     flat = identity({"data": OmegaConf.to_container(options, resolve=True)})
-    files = data.files_identity() if isinstance(data, ImageData) else None
+    files = data.files_identity()
     return {"data": flat} if files is None else {"data": _without_roots(flat), "files": files}
 
 
@@ -149,7 +149,7 @@ def _without_roots(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _newest(data: Any) -> int | None:
     """Return when, in ns, the last of the data's files was changed, or None where it has none of its own."""
-    if not isinstance(data, ImageData) or (paths := data.paths()) is None:
+    if (paths := data.paths()) is None:
         return None
     return newest_change(paths, data.files_root())
 

@@ -108,8 +108,8 @@ def _superclasses(queries: Embeddings, mapping: str | None) -> list[str | None]:
     """Return the superclass of each class, by label, or None."""
     if mapping is None:
         return queries.known("superclass")
-    of = read_mapping(Path(mapping).expanduser())
     classes = queries.known("name")
+    of = read_mapping(Path(mapping).expanduser(), classes)
     strangers = sorted(of.keys() - set(classes))
     if strangers:
         raise UserError(
