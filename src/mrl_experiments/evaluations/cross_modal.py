@@ -6,7 +6,7 @@ import numpy as np
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.evaluations import ranking
-from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.evaluations.searched import labelled, neighbours
 from mrl_experiments.results import Measurement
 
 

@@ -29,12 +29,10 @@ def funnel(
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)
     sizes = nested_sizes(queries, dims)
-    for name, describe in indexes.items():
-        for start, dim in enumerate(sizes[:-2]):
-            index, _ = search.build(describe(dims=(dim,), stages=((dim, k),)), f"index={name}")
-            for lengths in cascades:
-                stages = funnel_stages(sizes[start:], lengths, k)
-                yield from search.measure(index, stages, f"index={name} stages={_written(stages)}")
+    for name, dim, index, _ in search.build_all(indexes, sizes[:-2]):
+        for lengths in cascades:
+            stages = funnel_stages(sizes[sizes.index(dim) :], lengths, k)
+            yield from search.measure(index, stages, f"index={name} stages={_written(stages)}")
 
 
 def funnel_stages(sizes: Sequence[int], lengths: Sequence[int], k: int) -> Stages:

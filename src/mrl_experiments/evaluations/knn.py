@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.evaluations.searched import labelled, neighbours
 from mrl_experiments.evaluations.votes import class_rank
 from mrl_experiments.results import Measurement
 
