@@ -66,7 +66,7 @@ def _standardised(database: NDArray[np.float32], queries: NDArray[np.float32]) -
         torch.from_numpy(np.array(part, np.float32 if ordinary else np.float64))
         for part in (database, queries)
     )
-    deviation, mean = torch.std_mean(features, dim=0)
+    deviation, mean = torch.std_mean(features, dim=0, correction=min(1, len(features) - 1))
     deviation[torch.from_numpy(spread == 0)] = torch.inf
     return features.sub_(mean).div_(deviation).float(), asked.sub_(mean).div_(deviation).float()
 

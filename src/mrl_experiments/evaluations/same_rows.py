@@ -34,7 +34,7 @@ def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
     if not (len(queries) and len(database)):
         raise UserError(
             f"{len(queries)} queries and a database of {len(database)}",
-            expected="at least one vector in each",
+            expected="at least one of each",
         )
     same = same_rows(queries, database)
     some = f"of {len(queries):,} queries ({queries.meta.get('split', 'in memory')})"
