@@ -18,7 +18,7 @@ BLOCK = 65536  # vectors at a time
 LOWEST, HIGHEST = 2.0**-100, 2.0**100
 
 
-def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.float32] | type[np.float64]:
+def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.floating[Any]]:
     """Return the type in which squares and products of the prefixes of some vectors can be computed.
 
     Args:

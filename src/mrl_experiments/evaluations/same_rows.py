@@ -1,6 +1,5 @@
 """Queries that are rows of the database themselves: they would find themselves."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.embeddings import FEATURES, Embeddings, shared_width
 from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.notices import tell
 
 BLOCK = 65536
 Rows = NDArray[np.int64]
@@ -94,9 +94,3 @@ def without_own(own: Rows, found: Rows, *others: NDArray[Any]) -> tuple[NDArray[
     drop = found == own[:, None]
     drop[~drop.any(axis=1), -1] = True
     return tuple(part[~drop].reshape(len(own), -1) for part in (found, *others))
-
-
-@functools.cache
-def tell(message: str) -> None:
-    """Print a line once a process: evaluations repeat themselves for each draw of a reduction."""
-    print(message, flush=True)

@@ -14,7 +14,8 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations import ranking
-from mrl_experiments.evaluations.same_rows import tell, told_same_rows, without_own
+from mrl_experiments.evaluations.notices import tell
+from mrl_experiments.evaluations.same_rows import told_same_rows, without_own
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.results import Measurement
 
@@ -93,8 +94,8 @@ class StagedSearch:
                 else:
                     count += 1
                     yield name, dim, index, costs
-            for error in list(refused.values())[:1]:
-                tell(f"index={name} is left out at {list(refused)} dims: {error.problem}")
+            for first in list(refused.values())[:1]:
+                tell(f"index={name} is left out at {list(refused)} dims: {first.problem}")
         if not count:
             raise next(iter(refused.values()), UserError("there is no index", expected="at least one"))
 
