@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.external import arrow_tables
 from mrl_experiments.external.vector_file import read_vectors
 
 FEATURES = np.arange(12, dtype=np.float64).reshape(4, 3) + 1
@@ -104,19 +105,18 @@ LYING = {
 @pytest.mark.parametrize("content", LYING.values(), ids=LYING)
 def test_what_a_file_declares_is_compared_with_its_size_before_memory_is_taken(tmp_path, content):
     """Of a .npy, of the labels beside one, and of both members of a .npz."""
+    refused = "(declares|holds Python objects|cannot be read)"
     save_npy(tmp_path)
     sound = {name: (tmp_path / name).read_bytes() for name in ("x.npy", "x.labels.npy")}
-    for name in sound:
+    for name, before in sound.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(
-            UserError, match=r"x(\.labels)?\.npy (declares|holds Python objects|cannot be read)"
-        ):
+        with pytest.raises(UserError, match=rf"x(\.labels)?\.npy {refused}"):
             read_vectors(tmp_path / "x.npy")
-        (tmp_path / name).write_bytes(sound[name])
+        (tmp_path / name).write_bytes(before)
         with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
             for member, other in (("embeddings.npy", "x.npy"), ("labels.npy", "x.labels.npy")):
                 archive.writestr(member, content if name == other else sound[other])
-        with pytest.raises(UserError, match=r"y\.npz (declares|holds Python objects|cannot be read)"):
+        with pytest.raises(UserError, match=rf"y\.npz {refused}"):
             read_vectors(tmp_path / "y.npz")
 
 
@@ -125,27 +125,20 @@ def test_nothing_in_a_file_is_executed(tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
-    for arrays in (
-        {"embeddings": FEATURES, "labels": [Evil()]},
-        {"embeddings": [[Evil()]], "labels": LABELS},
-    ):
-        arrays = {name: np.array(value) for name, value in arrays.items()}
+    evil = np.array([Evil()])
+    for arrays in ({"embeddings": FEATURES, "labels": evil}, {"embeddings": evil[:, None], "labels": LABELS}):
         with pytest.raises(UserError, match="Python objects"):
             read_vectors(save_npz(tmp_path, **arrays))
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_small_file_that_inflates_to_a_large_one_is_refused(tmp_path):
-    rows = 80_000_000
-    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_LZMA) as archive:
-        with archive.open("embeddings.npy", "w", force_zip64=True) as file:
-            file.write(header((rows, 1), "|i1"))
-            for _ in range(rows * 4 // 10_000_000):
-                file.write(b"\0" * 10_000_000)
-        archive.writestr("labels.npy", b"")
-    assert (tmp_path / "x.npz").stat().st_size < 10**6
-    with pytest.raises(UserError, match="inflates"):
-        read_vectors(tmp_path / "x.npz")
+def test_a_small_file_that_inflates_to_a_large_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrow_tables, "MOST_BYTES", 10_000)
+    np.savez_compressed(tmp_path / "x.npz", embeddings=np.zeros((100_000, 4)), labels=LABELS)
+    save_table(tmp_path / "x.parquet", {"embedding": [[0.0] * 4] * 100_000, "label": [0] * 100_000})
+    for name in ("x.npz", "x.parquet"):
+        with pytest.raises(UserError, match=rf"{name} inflates"):
+            read_vectors(tmp_path / name)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
@@ -246,7 +239,7 @@ def test_every_kind_of_list_of_numbers_is_read(tmp_path, kind):
         ({"embedding": [{"x": 1.0}] * 4}, "embeddings of type struct"),
         ({"label": [0.5] * 4}, "labels of type double"),
         ({"label": [b"a"] * 4}, "labels of type binary"),
-        ({"embedding": [[]] * 4}, r"shape \(4, 0\)"),
+        ({"embedding": [[]] * 4}, "embeddings of type list"),
     ],
 )
 def test_rows_and_types_that_do_not_fit_are_named(tmp_path, change, message):

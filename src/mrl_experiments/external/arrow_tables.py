@@ -20,7 +20,7 @@ Columns = tuple[NDArray[Any], NDArray[Any]]  # features (N, D) and labels (N,)
 
 
 def check_inflation(declared: int, stored: int, path: Path) -> None:
-    """Raise UserError where `stored` bytes of a file are to become so many that they are made to fill memory."""
+    """Raise UserError where `stored` bytes of a file are to become far more, to fill the memory."""
     if declared > max(MOST_BYTES, MOST_RATIO * stored):
         raise UserError(
             f"{path} inflates {stored:,} bytes to {declared:,}",
