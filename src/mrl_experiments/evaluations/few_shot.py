@@ -14,7 +14,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.class_means import nearest_means
 from mrl_experiments.evaluations.same_rows import same_rows
-from mrl_experiments.evaluations.searched import labelled
+from mrl_experiments.evaluations.searched import check_counts, labelled
 from mrl_experiments.results import Measurement
 
 Rows = NDArray[np.int64]
@@ -41,6 +41,7 @@ def few_shot(
     top1_ci95: half the width of the mean's 95 % interval, by Student's t.
     Raises UserError without a database, and for more shots or ways than there are examples or classes.
     """
+    check_counts("evaluation.shots", shots)
     task = _Task.of(queries, labelled(queries, database), max(shots), ways)
     if draws < 2:
         raise UserError(f"draws={draws}", expected="at least 2: an interval needs more than one draw")

@@ -9,7 +9,7 @@ from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.evaluations import ranking
 from mrl_experiments.evaluations.same_rows import same_rows
-from mrl_experiments.evaluations.searched import labelled, neighbours
+from mrl_experiments.evaluations.searched import check_counts, labelled, neighbours
 from mrl_experiments.results import Measurement
 
 FIRST = (1, 5, 10)
@@ -27,6 +27,7 @@ def retrieval(
     others than themselves; R@k is then the mean over those of a class with others.
     Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
     """
+    check_counts("evaluation.k", k)
     database = labelled(queries, database)
     same = same_rows(queries, database)
     total = _occurrences(database.labels, queries.labels) - same
