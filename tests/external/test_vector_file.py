@@ -299,3 +299,14 @@ def test_a_folder_without_parts_and_a_pipe_are_refused(tmp_path):
     os.mkfifo(tmp_path / "x.npz")
     with pytest.raises(UserError, match="neither a file nor a folder"):
         read_vectors(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+def test_tables_without_the_columns_or_without_rows_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"holds id, label\n(.|\n)*one called embeddings"):
+        read_vectors(save_table(tmp_path / name, {key: TABLE[key] for key in ("id", "label")}))
+    with pytest.raises(UserError, match=r"holds id, embedding\n(.|\n)*one called labels"):
+        read_vectors(save_table(tmp_path / name, {key: TABLE[key] for key in ("id", "embedding")}))
+    empty = pytest.importorskip("pyarrow").table(TABLE).slice(0, 0)
+    with pytest.raises(UserError, match=r"shape \(0, 0\)"):
+        read_vectors(save_table(tmp_path / name, {key: empty[key] for key in TABLE}))

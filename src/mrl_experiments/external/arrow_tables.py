@@ -15,6 +15,7 @@ LABELS = ("labels", "label")
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather")
 # No embeddings compress so well.
 MOST_BYTES, MOST_RATIO = 1 << 28, 200
+BATCH = 8192  # rows
 
 Columns = tuple[NDArray[Any], NDArray[Any]]  # features (N, D) and labels (N,)
 
@@ -76,15 +77,23 @@ def _read_table(path: Path, root: Path) -> Columns:
 
 
 def _parquet_columns(path: Path) -> dict[str, Any]:
+    """Read a batch of rows at a time: what columns declare of their size is not to be trusted."""
+    import pyarrow
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
-        metadata, names = file.metadata, file.schema_arrow.names
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        values = sum(group.column(i).num_values for group in groups for i in range(metadata.num_columns))
-        check_inflation(4 * values, path.stat().st_size, path)
+        names = file.schema_arrow.names
         wanted = [name for name in names if name in EMBEDDINGS + LABELS]
-        return _checked_columns(file.read(columns=wanted), names)
+        batches: list[Any] = []
+        total = 0
+        for batch in file.iter_batches(BATCH, columns=wanted):
+            batches.append(batch)
+            total += batch.nbytes
+            check_inflation(total, path.stat().st_size, path)
+        schema = (
+            batches[0].schema if batches else pyarrow.schema([file.schema_arrow.field(n) for n in wanted])
+        )
+        return _checked_columns(pyarrow.Table.from_batches(batches, schema), names)
 
 
 def _arrow_columns(path: Path) -> dict[str, Any]:
