@@ -17,6 +17,7 @@ GROUND = {
     "nested_accuracy",
     "locks",
     "names",
+    "directions",
 }
 LIBRARY = {"models", "losses", "reductions", "evaluations", "adaptive"}
 PROGRAM = {

@@ -129,7 +129,7 @@ def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:
 
 
 def _copy(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any]) -> None:
-    meta = {**meta, "source": {path.name: sha256(path) for path in part.files}}
+    meta = {**meta, "source": {str(path.relative_to(part.root)): sha256(path) for path in part.files}}
     if is_complete(folder, meta):
         return
     name, count = str(part.files[0]), len(labels)
