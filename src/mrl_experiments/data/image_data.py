@@ -11,7 +11,7 @@ import torch
 from mrl_experiments.data.augment import Augment, Resolution
 from mrl_experiments.data.beton import Storage, check_beton
 from mrl_experiments.data.cache import Cache
-from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader
+from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
@@ -84,7 +84,7 @@ class ImageData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
-        for split in ("train", "val"):
+        for split in training_splits(self):
             self.prepare(split)
 
     def prepare(self, split: str) -> None:

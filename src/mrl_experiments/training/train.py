@@ -58,8 +58,10 @@ def train(cfg: DictConfig) -> None:
     held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
     _fit(trainer, module, data, run)
     _finish(trainer, module, data, run)
-    if not module.validation:  # stopped after the last checkpoint, before the end was noted
-        trainer.validate(module, datamodule=data, verbose=False)
+    if module.validated_step != trainer.global_step:  # the last validation was of other weights
+        module.validation = {}
+        if trainer.limit_val_batches:
+            trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})
         _report(run, module.validation)
@@ -68,10 +70,10 @@ def train(cfg: DictConfig) -> None:
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
     if resume:
-        step = read_checkpoint(run.checkpoint)["global_step"]
+        kept = read_checkpoint(run.checkpoint)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
-                logger.rewind(step)
+                logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except BaseException:
@@ -84,8 +86,8 @@ def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> N
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
         if module.method.finish(_training_inputs(data, module.device)):
+            module.validated_step = -1
             trainer.save_checkpoint(run.checkpoint)
-            module.validation = {}
 
 
 def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
@@ -110,5 +112,8 @@ def _end_other_ranks(trainer: pl.Trainer) -> None:
 
 
 def _report(run: Run, validation: dict[Any, dict[str, float]]) -> None:
-    print_table(run.name, validation)
+    if validation:
+        print_table(run.name, validation)
+    else:
+        print(f"\n{run.name}: trained without validation (trainer.limit_val_batches=0)")
     print(f"run:  {run.folder}\nnext: {command_line('embed.py', {'run': run.name})}")
