@@ -27,7 +27,7 @@ Main = Callable[[DictConfig], None]
 
 
 class Stopped(SystemExit):
-    """SIGTERM or Ctrl-C where nothing is left to save. Not KeyboardInterrupt, which libraries keep to themselves."""
+    """SIGTERM or Ctrl-C where nothing is to be saved; no KeyboardInterrupt, which libraries keep from us."""
 
     def __init__(self, signum: int, frame: FrameType | None = None) -> None:
         super().__init__(128 + signum)

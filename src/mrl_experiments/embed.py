@@ -135,10 +135,11 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
     macs = 0
     with shown as advance:
         for images, targets, index in loader:
-            call = partial(mean_embedding, method, images.to(fabric.device), views)
+            inputs = images.to(fabric.device)
             with fabric.autocast():
-                z = call()
-                macs = macs or network_macs(call) // z[..., 0].numel()
+                z = mean_embedding(method, inputs, views)
+                one = partial(mean_embedding, method, inputs[:1], views)
+                macs = macs or network_macs(one) // z[:1, ..., 0].numel()
             own = index % fabric.world_size == fabric.global_rank
             rows = loader.rows_of(index[own].numpy())
             features[rows], labels[rows] = counted(z.float().cpu()[own], targets[own])

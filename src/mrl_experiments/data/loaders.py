@@ -5,7 +5,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from mrl_experiments.data.order import Batches, TrainingOrder, evaluation_batches
@@ -15,7 +14,7 @@ Batch: TypeAlias = tuple[Any, Tensor, Tensor]  # inputs (B, ...), labels (B, ...
 Run = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample indices, in an epoch
 
 
-def training_splits(data: LightningDataModule) -> tuple[str, ...]:
+def training_splits(data: Any) -> tuple[str, ...]:
     """Return the splits that a training of `data` reads: without "val" where nothing is validated.
 
     Raises UserError when the data have none to validate on.

@@ -116,7 +116,7 @@ class NestedModule(pl.LightningModule):
         return self._train_sums.drain()
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew, on all ranks with the batch statistics of the first, which are the ones saved."""
+        """Start counting anew, on all ranks with the batch statistics of the first, which are those saved."""
         if self.trainer.world_size > 1:
             saved = self.method.state_dict().keys()
             for name, buffer in self.method.named_buffers():
@@ -171,7 +171,7 @@ def _check_share(split: str, limit: float, batches: int) -> None:
     if isinstance(limit, float) and int(batches * limit) == 0:
         raise UserError(
             f"trainer.limit_{split}_batches={limit} leaves no batch of the {batches} of {split}",
-            expected=f"a share of at least {math.ceil(1e4 / batches) / 1e4 if batches else 1.0}, or a whole number",
+            expected=f"a share of at least {math.ceil(1e4 / max(1, batches)) / 1e4}, or a whole number",
             remedy="trainer.limit_val_batches=0 trains without validation" if split == "val" else "",
         )
 

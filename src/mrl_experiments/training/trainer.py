@@ -1,21 +1,20 @@
 """The Lightning trainer as this project sets it up."""
 
 import logging
-import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run
 from mrl_experiments.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from mrl_experiments.training.metrics_file import MetricsFile
+from mrl_experiments.training.wandb_logger import wandb_logger
 from mrl_experiments.training.watching import Metrics, ProgressBar
 
 
@@ -102,28 +101,9 @@ def best_precision(accelerator: str) -> str:
 def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
     """Return the metrics file and, with `logger=wandb`, W&B: offline unless a key is configured."""
     loggers: list[Logger] = [MetricsFile(run.metrics)]
-    if cfg.logger.name == "wandb":
-        online = cfg.logger.mode == "online" or (cfg.logger.mode == "auto" and _wandb_key())
-        os.environ.setdefault("WANDB_SILENT", "true")
-        wandb = WandbLogger(
-            project=cfg.logger.project,
-            entity=cfg.logger.entity,
-            name=run.name,
-            id=run.name,
-            resume="allow" if online else None,
-            save_dir=run.folder,
-            mode="online" if online else "offline",
-        )
-        wandb._wandb_init.pop("anonymous", None)  # Lightning still passes what wandb now warns about
+    if cfg.logger.name == "wandb" and (wandb := wandb_logger(cfg, run)):
         loggers.append(wandb)
     return loggers
-
-
-def _wandb_key() -> bool:
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        return False
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return bool(os.environ.get("WANDB_API_KEY")) or (netrc.exists() and "api.wandb.ai" in netrc.read_text())
 
 
 def _quieten() -> None:
