@@ -88,8 +88,9 @@ def _run(main: Main, cfg: DictConfig) -> int:
         check(cfg, Path(main.__code__.co_filename).stem)
         main(cfg)
     except Stopped as stopped:
-        print(f"\n{_reason(stopped)}; what was complete is kept", file=sys.stderr)
-        return 128 + stopped.signum
+        print(f"\n{_reason(stopped)}; what was complete is kept", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
     except Exception as error:
         if cfg.debug is True:
             raise

@@ -23,6 +23,7 @@ from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, identity, method_name, readable
+from mrl_experiments.training.processes import set_timeout, together
 from mrl_experiments.training.trainer import best_precision, check_devices
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
@@ -43,9 +44,11 @@ def embed(cfg: DictConfig) -> None:
     def read(run: Run) -> tuple[DictConfig, Method]:
         return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
 
-    for run, (config, method) in readable(runs, read, left_out):
-        with nullcontext(_given(cfg)) if cfg.get("data") else stored_data(run, config, cfg.cache) as data:
-            _embed_run(fabric, run, config, method.to(fabric.device), data, cfg)
+    with together(fabric.strategy, fabric.world_size):
+        fabric.launch()
+        for run, (config, method) in readable(runs, read, left_out):
+            with nullcontext(_given(cfg)) if cfg.get("data") else stored_data(run, config, cfg.cache) as data:
+                _embed_run(fabric, run, config, method.to(fabric.device), data, cfg)
     check_none_left_out(left_out)
 
 
@@ -57,7 +60,7 @@ def _given(cfg: DictConfig) -> Any:
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:
-    """Start the processes that a trainer configuration asks for."""
+    """Return what starts the processes that a trainer configuration asks for."""
     check_devices(trainer.accelerator, trainer.devices)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     accelerator = "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
@@ -69,7 +72,7 @@ def build_fabric(trainer: DictConfig) -> Fabric:
         strategy=trainer.strategy,
         precision=precision,
     )
-    fabric.launch()
+    set_timeout(fabric.strategy, trainer.timeout_minutes)
     return fabric
 
 
@@ -107,9 +110,8 @@ def _embed_run(
             keep_classes(folder, data.class_facts(split))
             fabric.print(f"{folder}: complete already")
             continue
-        if fabric.is_global_zero:
+        with fabric.rank_zero_first():  # the others wait as long as it takes
             data.prepare(split)
-        fabric.barrier()
         loader = data.dataloader(split)
         macs = _embed_split(fabric, part, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:

@@ -14,6 +14,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run
 from mrl_experiments.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from mrl_experiments.training.metrics_file import MetricsFile
+from mrl_experiments.training.processes import set_timeout
 from mrl_experiments.training.wandb_logger import wandb_logger
 from mrl_experiments.training.watching import Metrics, ProgressBar
 
@@ -25,6 +26,7 @@ def build_trainer(
     name: str,
     precision: str,
     checkpoint_minutes: float,
+    timeout_minutes: float,
     progress: bool,
     accelerator: str,
     max_epochs: int,
@@ -33,7 +35,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build a trainer that checkpoints atomically and logs per-size metrics.
 
-    `precision=auto` is bf16-mixed where the hardware has it. `options` go to Lightning as they are.
+    `precision=auto` is bf16-mixed where the hardware has it. Several processes wait `timeout_minutes` for one
+    that does not answer. `options` go to Lightning as they are.
     Raises UserError where Lightning cannot use the devices asked for.
     """
     _quieten()
@@ -53,7 +56,7 @@ def build_trainer(
         **options,
     }
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=accelerator,
             max_epochs=max_epochs,
             log_every_n_steps=log_every_n_steps,
@@ -69,6 +72,8 @@ def build_trainer(
             expected="what the Trainer of pytorch-lightning takes",
             remedy="leave out the options of trainer that are not those of conf/trainer",
         ) from error
+    set_timeout(trainer.strategy, timeout_minutes)
+    return trainer
 
 
 def check_devices(accelerator: str | None, devices: Any) -> None:
