@@ -156,3 +156,11 @@ def test_training_without_validation(tmp_path, capsys):
 def test_a_share_that_leaves_no_batch_is_refused(tmp_path, split):
     with pytest.raises(UserError, match=f"limit_{split}_batches=0.01 leaves no batch"):
         attempt(configured(tmp_path, f"trainer.limit_{split}_batches=0.01"))
+
+
+def test_a_second_interrupt_after_a_while_leaves_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("mrl_experiments.training.checkpoints.PATIENCE", -1.0)
+    cfg = configured(tmp_path, "trainer.accumulate_grad_batches=11")
+    stop_in(monkeypatch, "training_step", (3, 5), signal.SIGINT)
+    assert attempt(cfg) == 130
+    assert not run_of(cfg).checkpoint.exists()  # no step was complete
