@@ -2,10 +2,12 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,18 +19,30 @@ from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
 from mrl_experiments.options.typed import quoted
 
-USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses
+USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows all options with their values, and the groups they come from"
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
 Main = Callable[[DictConfig], None]
 
 
+class Stopped(SystemExit):
+    """SIGTERM or Ctrl-C where nothing is to be saved; no KeyboardInterrupt, which libraries keep from us."""
+
+    def __init__(self, signum: int, frame: FrameType | None = None) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
+
+
 def command(*, isolate: bool) -> Callable[[Main], Main]:
     """Wrap a script's main function.
 
     A UserError is printed and ends the process with status 2, what the operating system refuses likewise, any
-    other error with status 1; `debug=true` shows their tracebacks.
+    other error with status 1; `debug=true` shows their tracebacks. Ctrl-C and SIGTERM are one line, too.
     In a sweep, `isolate` runs each job in a process of its own, so that neither a crash nor the process
     group of a distributed training reaches the next job.
     """
@@ -36,6 +50,8 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
         def wrapper(cfg: DictConfig) -> None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _stop)
             sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
             if not sweeping:
                 sys.exit(_run(main, cfg))
@@ -71,9 +87,10 @@ def _run(main: Main, cfg: DictConfig) -> int:
     try:
         check(cfg, Path(main.__code__.co_filename).stem)
         main(cfg)
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was complete is kept", file=sys.stderr)
-        return INTERRUPTED
+    except Stopped as stopped:
+        print(f"\n{_reason(stopped)}; what was complete is kept", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
     except Exception as error:
         if cfg.debug is True:
             raise
@@ -100,5 +117,18 @@ def as_user_error(error: Exception) -> UserError:
     )
 
 
+def _reason(stopped: Stopped) -> str:
+    return "interrupted" if stopped.signum == signal.SIGINT else "terminated"
+
+
 def _run_alone(overrides: list[str]) -> int:
-    return subprocess.run([sys.executable, sys.argv[0], *overrides], check=False).returncode
+    """Return the exit status of a job; one that is asked to stop may save its work, then the sweep ends."""
+    with subprocess.Popen([sys.executable, sys.argv[0], *overrides]) as job:
+        try:
+            return job.wait()
+        except Stopped as stopped:
+            if stopped.signum == signal.SIGTERM:  # a terminal sends Ctrl-C to both
+                job.send_signal(signal.SIGTERM)
+            job.wait()
+            print(f"sweep {_reason(stopped)}; the same command continues it", file=sys.stderr)
+            raise

@@ -24,6 +24,7 @@ from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
+from mrl_experiments.training.processes import set_timeout, together
 from mrl_experiments.training.trainer import best_precision, check_devices
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
@@ -44,11 +45,13 @@ def embed(cfg: DictConfig) -> None:
     def read(run: Run) -> tuple[DictConfig, Method]:
         return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
 
-    for run, (config, method) in readable(runs, read, left_out):
-        given = as_trained(cfg.data, config) if cfg.get("data") else None
-        own = stored_data(run, config, cfg.cache) if given is None else nullcontext(_given(given, cfg.cache))
-        with own as data:
-            _embed_run(fabric, run, config, method.to(fabric.device), data, given, cfg)
+    with together(fabric.strategy, fabric.world_size):
+        fabric.launch()
+        for run, (config, method) in readable(runs, read, left_out):
+            given = as_trained(cfg.data, config) if cfg.get("data") else None
+            own = nullcontext(_given(given, cfg.cache)) if given else stored_data(run, config, cfg.cache)
+            with own as data:
+                _embed_run(fabric, run, config, method.to(fabric.device), data, given, cfg)
     check_none_left_out(left_out)
 
 
@@ -60,7 +63,7 @@ def _given(options: DictConfig, cache: str | None) -> Any:
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:
-    """Start the processes that a trainer configuration asks for."""
+    """Return what starts the processes that a trainer configuration asks for."""
     check_devices(trainer.accelerator, trainer.devices)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     accelerator = "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
@@ -72,7 +75,7 @@ def build_fabric(trainer: DictConfig) -> Fabric:
         strategy=trainer.strategy,
         precision=precision,
     )
-    fabric.launch()
+    set_timeout(fabric.strategy, trainer.timeout_minutes)
     return fabric
 
 
@@ -119,9 +122,8 @@ def _embed_run(
             keep_classes(folder, data.class_facts(split))
             fabric.print(f"{folder}: complete already")
             continue
-        if fabric.is_global_zero:
+        with fabric.rank_zero_first():  # the others wait as long as it takes
             data.prepare(split)
-        fabric.barrier()
         loader = data.dataloader(split)
         macs = _embed_split(fabric, part, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
@@ -147,10 +149,11 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
     macs = 0
     with shown as advance:
         for images, targets, index in loader:
-            call = partial(mean_embedding, method, images.to(fabric.device), views)
+            inputs = images.to(fabric.device)
             with fabric.autocast():
-                z = call()
-                macs = macs or network_macs(call) // z[..., 0].numel()
+                z = mean_embedding(method, inputs, views)
+                one = partial(mean_embedding, method, inputs[:1], views)
+                macs = macs or network_macs(one) // z[:1, ..., 0].numel()
             own = index % fabric.world_size == fabric.global_rank
             rows = loader.rows_of(index[own].numpy())
             features[rows], labels[rows] = counted(z.float().cpu()[own], targets[own])

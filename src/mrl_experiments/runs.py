@@ -23,7 +23,7 @@ Content = TypeVar("Content")
 WATCHING = {
     "": ("root", "debug", "logger", "run_name", "trust"),
     "data": ("cache", "workers"),
-    "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes"),
+    "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes"),
 }
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
 PAPERS_MODE = "switchable"  # of a slimmable network

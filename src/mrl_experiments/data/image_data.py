@@ -22,7 +22,7 @@ from mrl_experiments.data.file_table import (
     unpack,
     with_digests,
 )
-from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader
+from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
 from mrl_experiments.data.read_image import UnreadableImages
 from mrl_experiments.data.source import Source
@@ -116,10 +116,10 @@ class ImageData(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it.
 
-        Raises UserError that names images of both splits that cannot be read.
+        Raises UserError that names images of all these splits that cannot be read.
         """
         unreadable: list[UnreadableImages] = []
-        for split in ("train", "val"):
+        for split in training_splits(self):
             try:
                 self.prepare(split)
             except UnreadableImages as error:

@@ -1,21 +1,21 @@
 """The Lightning trainer as this project sets it up."""
 
 import logging
-import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run
 from mrl_experiments.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from mrl_experiments.training.metrics_file import MetricsFile
+from mrl_experiments.training.processes import set_timeout
+from mrl_experiments.training.wandb_logger import wandb_logger
 from mrl_experiments.training.watching import Metrics, ProgressBar
 
 
@@ -26,6 +26,7 @@ def build_trainer(
     name: str,
     precision: str,
     checkpoint_minutes: float,
+    timeout_minutes: float,
     progress: bool,
     accelerator: str,
     max_epochs: int,
@@ -34,7 +35,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build a trainer that checkpoints atomically and logs per-size metrics.
 
-    `precision=auto` is bf16-mixed where the hardware has it. `options` go to Lightning as they are.
+    `precision=auto` is bf16-mixed where the hardware has it. Several processes wait `timeout_minutes` for one
+    that does not answer. `options` go to Lightning as they are.
     Raises UserError where Lightning cannot use the devices asked for.
     """
     _quieten()
@@ -54,7 +56,7 @@ def build_trainer(
         **options,
     }
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=accelerator,
             max_epochs=max_epochs,
             log_every_n_steps=log_every_n_steps,
@@ -70,6 +72,8 @@ def build_trainer(
             expected="what the Trainer of pytorch-lightning takes",
             remedy="leave out the options of trainer that are not those of conf/trainer",
         ) from error
+    set_timeout(trainer.strategy, timeout_minutes)
+    return trainer
 
 
 def check_devices(accelerator: str | None, devices: Any) -> None:
@@ -102,28 +106,9 @@ def best_precision(accelerator: str) -> str:
 def build_loggers(cfg: DictConfig, run: Run) -> list[Logger]:
     """Return the metrics file and, with `logger=wandb`, W&B: offline unless a key is configured."""
     loggers: list[Logger] = [MetricsFile(run.metrics)]
-    if cfg.logger.name == "wandb":
-        online = cfg.logger.mode == "online" or (cfg.logger.mode == "auto" and _wandb_key())
-        os.environ.setdefault("WANDB_SILENT", "true")
-        wandb = WandbLogger(
-            project=cfg.logger.project,
-            entity=cfg.logger.entity,
-            name=run.name,
-            id=run.name,
-            resume="allow" if online else None,
-            save_dir=run.folder,
-            mode="online" if online else "offline",
-        )
-        wandb._wandb_init.pop("anonymous", None)  # Lightning still passes what wandb now warns about
+    if cfg.logger.name == "wandb" and (wandb := wandb_logger(cfg, run)):
         loggers.append(wandb)
     return loggers
-
-
-def _wandb_key() -> bool:
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        return False
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return bool(os.environ.get("WANDB_API_KEY")) or (netrc.exists() and "api.wandb.ai" in netrc.read_text())
 
 
 def _quieten() -> None:

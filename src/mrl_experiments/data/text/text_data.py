@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from mrl_experiments.data.file_table import Files, are_same, file_table, pack, table_digest, unpack
-from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader
+from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
 from mrl_experiments.data.prepared import manifest_path
 from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
@@ -155,7 +155,7 @@ class TextData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
-        for split in ("train", "val"):
+        for split in training_splits(self):
             self.prepare(split)
 
     def prepare(self, split: str) -> None:
