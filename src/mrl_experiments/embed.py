@@ -16,7 +16,7 @@ from torch import Tensor
 from mrl_experiments.build import check_data, construct, load_method
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
-from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
+from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
@@ -92,18 +92,39 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
         views = "" if cfg.tta == "none" else cfg.tta
         folder = run.embeddings(data.name, split, "-".join(filter(None, (variant, views))))
-        if is_complete(folder, {**meta, **own}) and not cfg.overwrite:
-            keep_classes(folder, data.class_facts(split))
-            fabric.print(f"{folder}: complete already")
-            continue
+        _embed_folder(fabric, part, data, folder, {**meta, **own}, cfg)
+
+
+def _embed_folder(
+    fabric: Fabric, method: Method, data: Any, folder: Path, meta: dict[str, Any], cfg: DictConfig
+) -> None:
+    """Write one folder of embeddings, unless it is complete; one command at a time does so."""
+    split, facts, heads = meta["split"], data.class_facts(meta["split"]), method.heads()
+
+    def is_done() -> bool:
+        """Let the first process look, for all of them."""
+        first = fabric.is_global_zero
+        found = first and not cfg.overwrite and is_complete(folder, meta, with_heads=heads is not None)
+        if found:
+            keep_classes(folder, facts)
+        done: bool = fabric.broadcast(found)
+        return done
+
+    if is_done():
+        fabric.print(f"{folder}: complete already")
+        return
+    with writing(folder) if fabric.is_global_zero else nullcontext():
+        if is_done():
+            fabric.print(f"{folder}: complete now")
+            return
         if fabric.is_global_zero:
             data.prepare(split)
         fabric.barrier()
         loader = data.dataloader(split)
-        macs = _embed_split(fabric, part, loader, folder, VIEWS[cfg.tta])
+        macs = _embed_split(fabric, method, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
-            seal(folder, part.heads(), {**meta, **own, **data.facts(split), "macs": macs})
-            keep_classes(folder, data.class_facts(split))
+            seal(folder, heads, {**meta, **data.facts(split), "macs": macs})
+            keep_classes(folder, facts)
         fabric.barrier()
         fabric.print(f"{folder}: {loader.rows:,} embeddings")
 

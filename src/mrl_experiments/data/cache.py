@@ -18,7 +18,7 @@ from mrl_experiments.data.parallel import share
 from mrl_experiments.data.prepared import keyed_folder, prepared
 from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.source import Sample, Source
-from mrl_experiments.files import atomic_path, require_space
+from mrl_experiments.files import allocate, atomic_path, require_space
 
 FORMAT = 1
 
@@ -55,8 +55,8 @@ class Cache:
         def write(path: Path) -> None:
             samples = self._open(split)
             with atomic_path(self.labels(split)) as labels_path:
-                images = _allocate(path, (len(samples), *np.asarray(samples[0][0]).shape), np.uint8)
-                labels = _allocate(labels_path, (len(samples),), np.int64)
+                images = allocate(path, (len(samples), *np.asarray(samples[0][0]).shape), np.uint8)
+                labels = allocate(labels_path, (len(samples),), np.int64)
 
                 def fill(chunks: Iterator[range]) -> None:
                     for index in chain.from_iterable(chunks):
@@ -67,10 +67,14 @@ class Cache:
                 images.flush()
                 labels.flush()
 
-        return self._prepared(split, ".npy", write)
+        return self._prepared(split, ".npy", write, beside=[self.labels(split)])
 
     def files(self, split: str, workers: int) -> Sequence[Sample]:
-        """Return samples that stay in their own files, after a look whether every one can be read."""
+        """Return samples that stay in their own files, after every one has been read once.
+
+        The mark <split>.readable says that the files of this identity could all be decoded then; one that is
+        damaged later ends the reading with its name.
+        """
 
         def write(path: Path) -> None:
             samples = self.source.open(split)
@@ -97,7 +101,9 @@ class Cache:
             require_space(self.folder, len(samples) * side**2 * self.source.channels, remedy)
         return samples
 
-    def _prepared(self, split: str, suffix: str, write: Callable[[Path], None]) -> Path:
+    def _prepared(
+        self, split: str, suffix: str, write: Callable[[Path], None], beside: Sequence[Path] = ()
+    ) -> Path:
         def write_and_describe(path: Path) -> dict[str, Any]:
             write(path)
             return {
@@ -106,15 +112,7 @@ class Cache:
                 **self.source.manifest(split),
             }
 
-        return prepared(self.folder / f"{split}{suffix}", write_and_describe)
-
-
-def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any, Any]:
-    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open("r+b") as file:
-        # A hole in the file that cannot be filled later, on a full disk, would kill the process.
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
+        return prepared(self.folder / f"{split}{suffix}", write_and_describe, beside)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from mrl_experiments.data.beton import Storage, check_beton
 from mrl_experiments.data.cache import Cache
 from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader
 from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.errors import UserError
@@ -61,7 +62,7 @@ class ImageData(pl.LightningDataModule):
         self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
         self.loader = _choose(loader)
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
-        self.cache = Cache(Path(cache), source, kept)
+        self.cache = Cache(cache_folder(cache), source, kept)
         self._ready: dict[str, tuple[Any, int]] = {}
         for path in self.betons.values():
             self._count(Path(path))

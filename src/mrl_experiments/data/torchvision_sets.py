@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
+from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path
+from mrl_experiments.files import (
+    atomic_path,
+    fingerprint,
+    is_unchanged,
+    read_object,
+    remove_quietly,
+    write_json,
+)
 from mrl_experiments.locks import exclusive
 
 SETS = {"fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
@@ -28,32 +36,55 @@ class TorchvisionSet:
     splits: tuple[str, ...] = ("train", "val")
 
     def __init__(self, name: str, root: str) -> None:
-        self.name, self.root = name, Path(root).expanduser() / "downloads"
+        self.name, self.root = name, cache_folder(root) / "downloads"
         self.channels, size = (1, 28) if name == "fashion_mnist" else (3, 32)
         self.size: int | None = size
         self.num_classes = 100 if name == "cifar100" else 10
 
     def _take_from_debian(self) -> None:
-        raw = self.root / "FashionMNIST" / "raw"
         for packed in DEBIAN_FASHION.glob("*-ubyte.gz"):
-            if not (target := raw / packed.stem).exists():
+            if not (target := self._folder / packed.stem).exists():
                 with gzip.open(packed) as source, atomic_path(target) as path, path.open("wb") as file:
                     shutil.copyfileobj(source, file)
 
-    def _load(self, split: str) -> Any:
+    @property
+    def _folder(self) -> Path:
         kind = SETS[self.name]
-        debian = self.name == "fashion_mnist"
+        return self.root / (f"{kind.__name__}/raw" if self.name == "fashion_mnist" else kind.base_folder)
+
+    @property
+    def _note(self) -> Path:
+        return self.root / f".{self.name}.json"  # what each file was when it was unpacked
+
+    def _changed(self) -> list[Path]:
+        """Return the unpacked files that have changed since; none where nothing was noted."""
+        noted = read_object(self._note) if self._note.exists() else {}
+        return [path for name, was in noted.items() if not is_unchanged(path := self._folder / name, was)]
+
+    def _load(self, split: str) -> Any:
+        """Return torchvision's data set; what is whole is read without a lock."""
+        problem: Exception | None = None
+        if not self._changed():
+            try:
+                return SETS[self.name](str(self.root), train=split == "train", download=False)
+            except (OSError, RuntimeError, ValueError) as error:  # not there, or not whole
+                problem = error
         with exclusive(self.root / f".{self.name}.lock", f"unpacks {self.name}"):
-            if debian:
+            for path in self._changed():
+                print(f"{path} has changed since it was unpacked: it is fetched again", flush=True)
+                remove_quietly(path)
+            if self.name == "fashion_mnist":
                 self._take_from_debian()
             try:
-                return kind(str(self.root), train=split == "train", download=True)
-            except (OSError, RuntimeError) as error:
-                package = ", or apt-get install dataset-fashion-mnist" if debian else ""
+                loaded = SETS[self.name](str(self.root), train=split == "train", download=True)
+            except (OSError, RuntimeError, ValueError) as error:
+                package = ", or apt-get install dataset-fashion-mnist" if self.name == "fashion_mnist" else ""
                 raise UserError(
                     f"data={self.name} is not whole under {self.root} and cannot be downloaded: {error}",
                     remedy=f"delete what is there and connect to the network once{package}",
-                ) from error
+                ) from problem or error
+            write_json(self._note, {path.name: fingerprint(path) for path in sorted(self._folder.iterdir())})
+        return loaded
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the images: the published files never change."""
