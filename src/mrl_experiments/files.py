@@ -105,6 +105,16 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
         remove_quietly(leftover)
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder unless it is there. Raises UserError where that is not possible, or it is read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise os_error(error, folder) from error
+
+
 def require_space(folder: Path, needed: int, remedy: str = "free some space") -> None:
     """Raise UserError when the disk under `folder` has less than `needed` bytes free."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -64,11 +64,10 @@ def train(cfg: DictConfig) -> None:
 
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
-    if resume:
-        step = read_checkpoint(run.checkpoint)["global_step"]
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.rewind(step)
+    step = read_checkpoint(run.checkpoint)["global_step"] if resume else -1
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsFile):
+            logger.rewind(step)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except BaseException:
