@@ -82,5 +82,7 @@ def _is_whole(path: Path, beside: Sequence[Path]) -> bool:
     except UserError as error:
         print(error.problem, flush=True)
         return False
+    if not noted.get("sha256"):
+        return False
     others = noted.get("beside", {})  # of which older manifests say nothing
     return is_unchanged(path, noted) and all(is_unchanged(part, others.get(part.name, {})) for part in beside)
