@@ -1,6 +1,7 @@
 """What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
 
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 
+# What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
+RAISED = re.compile(
+    r'(?s)Original Traceback.*\n  File "[^\n]*\n(?: {4}[^\n]*\n)*'
+    r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
+)
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
@@ -69,6 +75,8 @@ def _run(main: Main, cfg: DictConfig) -> int:
 
 
 def _as_user_error(error: Exception) -> UserError:
+    if cause := RAISED.search(str(error)):
+        return UserError(cause[1].strip())
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -76,6 +84,12 @@ def _as_user_error(error: Exception) -> UserError:
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error)
     text = str(error).strip().splitlines()
+    if "DataLoader worker (pid" in str(error):
+        return UserError(
+            f"a process that reads data ended: {text[0]}",
+            expected="memory, and shared memory (/dev/shm), for data.workers processes",
+            remedy="use fewer of them, data.workers=<number>, or give the machine more",
+        )
     return UserError(
         f"{type(error).__name__}{f': {text[0]}' if text else ''}",
         expected="no error of this kind: it is a fault of this program or of a library it uses",
