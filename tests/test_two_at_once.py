@@ -1,6 +1,7 @@
 """Two commands that write the same folder or file at once: one waits, and nothing is lost."""
 
 import multiprocessing as mp
+import os
 import shutil
 import time
 
@@ -144,3 +145,18 @@ def test_a_run_that_can_only_be_read_is_reported_and_evaluated_nowhere(tmp_path)
         finished.write_text(content)
         with pytest.raises(UserError, match=r"finished\.json is damaged"):
             Run(finished.parent).summary()
+
+
+def test_all_that_embedding_and_evaluating_write_has_the_rights_of_the_umask(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRL_DATA", str(tmp_path / "data"))
+    before = os.umask(0o027)
+    try:
+        make_run(tmp_path, "ff", "loss=ff")
+        embed(configured("embed", "run=ff", f"root={tmp_path}"))
+        evaluate(configured("evaluate", "run=ff", f"root={tmp_path}", "evaluation=knn"), "knn", "prefix")
+    finally:
+        os.umask(before)
+    written = [path for path in tmp_path.rglob("*") if path != tmp_path]
+    assert len(written) > 20
+    wrong = [path for path in written if path.stat().st_mode & 0o777 != (0o750 if path.is_dir() else 0o640)]
+    assert wrong == []
