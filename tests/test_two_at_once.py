@@ -62,7 +62,7 @@ def test_a_damaged_file_of_rows_ends_the_command_before_any_work(embedded, tmp_p
     path = embedded.results("linear", "digits", "prefix")
     path.write_text("run,method\n")
     monkeypatch.setattr(evaluate_module, "_rows", None)  # would fail
-    with pytest.raises(UserError, match=rf"{path.name} lacks the columns"):
+    with pytest.raises(UserError, match=rf"{path.name} is no file of result rows"):
         evaluate_split(tmp_path, "val")
     assert path.read_text() == "run,method\n"
     path.unlink()

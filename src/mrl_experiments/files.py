@@ -85,7 +85,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         rights = temporary.stat().st_mode & 0o777
         yield temporary
-        temporary.chmod(rights)  # a library may have put a file of its own there, as safetensors does
+        if temporary.stat().st_mode & 0o777 != rights:  # a library has put a file of its own there
+            temporary.chmod(rights)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
