@@ -3,7 +3,7 @@
 import pytest
 from torch._utils import ExceptionWrapper
 
-from mrl_experiments.command import _as_user_error
+from mrl_experiments.command import as_user_error
 from mrl_experiments.errors import UserError
 
 
@@ -29,9 +29,9 @@ def raised_in_a_worker(error):
     ],
 )
 def test_an_error_in_a_process_that_reads_data_is_shown_as_it_was(error, shown):
-    assert str(_as_user_error(raised_in_a_worker(error))) == (shown or str(error))
+    assert str(as_user_error(raised_in_a_worker(error))) == (shown or str(error))
 
 
 def test_a_process_that_reads_data_and_dies_is_one_message():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
-    assert "/dev/shm" in str(_as_user_error(error))
+    assert "/dev/shm" in str(as_user_error(error))

@@ -1,10 +1,12 @@
 """What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
 
 import functools
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -13,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
+from mrl_experiments.options.check import check
+from mrl_experiments.options.typed import quoted
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
 RAISED = re.compile(
@@ -20,6 +24,7 @@ RAISED = re.compile(
     r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
 )
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses
+HELP = "--help shows all options with their values, and the groups they come from"
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
 Main = Callable[[DictConfig], None]
@@ -51,7 +56,16 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, say which jobs failed and exit with status 1 if any did."""
-    main()
+    sys.argv[1:] = map(quoted, sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
+    try:
+        main()
+    except Exception as error:  # what was typed makes no configuration
+        if "debug=true" in map(str.lower, sys.argv):
+            raise
+        text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+        print(f"error: {UserError(text, remedy=HELP)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
     failed = [(overrides, status) for overrides, status in _outcomes if status]
     print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")
     for overrides, status in failed:
@@ -61,22 +75,23 @@ def launch(main: Callable[[], None]) -> None:
 
 def _run(main: Main, cfg: DictConfig) -> int:
     try:
+        check(cfg, Path(main.__code__.co_filename).stem)
         main(cfg)
     except KeyboardInterrupt:
         print("\ninterrupted; what was complete is kept", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if cfg.debug:
+        if cfg.debug is True:
             raise
-        shown = _as_user_error(error)
-        print(f"error: {shown}", file=sys.stderr)
+        print(f"error: {as_user_error(error)}", file=sys.stderr)
         return USER_ERROR if isinstance(error, UserError | OSError | OmegaConfBaseException) else FAULT
     return 0
 
 
-def _as_user_error(error: Exception) -> UserError:
+def as_user_error(error: Exception) -> UserError:
+    """Return what any error means to a user, in one message."""
     if cause := RAISED.search(str(error)):
-        return UserError(cause[1].strip())
+        error = UserError(cause[1].strip())
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -90,6 +105,8 @@ def _as_user_error(error: Exception) -> UserError:
             expected="memory, and shared memory (/dev/shm), for data.workers processes",
             remedy="use fewer of them, data.workers=<number>, or give the machine more",
         )
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
+        return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(
         f"{type(error).__name__}{f': {text[0]}' if text else ''}",
         expected="no error of this kind: it is a fault of this program or of a library it uses",

@@ -2,50 +2,66 @@
 
 import itertools
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import check_data, construct, load_method
+from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
+from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
-from mrl_experiments.runs import Run, find_runs, identity, method_name
-from mrl_experiments.training.trainer import best_precision
+from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
+from mrl_experiments.training.trainer import best_precision, check_devices
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
 
 
 def embed(cfg: DictConfig) -> None:
-    """Embed the wanted splits for each run that matches; what is complete and unchanged is skipped."""
+    """Embed the wanted splits for each run that matches; what is complete and unchanged is skipped.
+
+    Of several runs, those that cannot be read are named and left out. Raises UserError at the end then.
+    """
     if cfg.tta not in VIEWS:
         raise UserError(f"tta={cfg.tta}", expected=f"one of {', '.join(VIEWS)}")
     runs = find_runs(Path(cfg.root), cfg.run)
-    for run in runs:
-        if not run.checkpoint.exists():
-            raise UserError(f"run {run.name} has no checkpoint", remedy="train it first")
     fabric = build_fabric(cfg.trainer)
-    for run in runs:
-        _embed_run(fabric, run, cfg)
+    left_out: list[str] = []
+
+    def read(run: Run) -> tuple[DictConfig, Method]:
+        return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
+
+    for run, (config, method) in readable(runs, read, left_out):
+        given = as_trained(cfg.data, config) if cfg.get("data") else None
+        own = stored_data(run, config, cfg.cache) if given is None else nullcontext(_given(given, cfg.cache))
+        with own as data:
+            _embed_run(fabric, run, config, method.to(fabric.device), data, given, cfg)
+    check_none_left_out(left_out)
+
+
+def _given(options: DictConfig, cache: str | None) -> Any:
+    """Return the data that the command names."""
+    if cache is not None:
+        options.cache = cache
+    return construct(options)
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:
     """Start the processes that a trainer configuration asks for."""
-    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
+    check_devices(trainer.accelerator, trainer.devices)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     accelerator = "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     precision: Any = best_precision(accelerator) if trainer.precision == "auto" else trainer.precision
@@ -60,10 +76,15 @@ def build_fabric(trainer: DictConfig) -> Fabric:
     return fabric
 
 
-def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
-    config = run.config
-    described = cfg.get("data") or config.data
-    data = construct(described)
+def _embed_run(
+    fabric: Fabric,
+    run: Run,
+    config: DictConfig,
+    method: Method,
+    data: Any,
+    given: DictConfig | None,
+    cfg: DictConfig,
+) -> None:
     splits = list(cfg.splits or data.splits)
     unknown = [split for split in splits if split not in data.splits]
     if unknown:
@@ -73,19 +94,21 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         )
     if cfg.tta not in data.views:
         raise UserError(f"tta={cfg.tta}: {data.name} has no such views", expected=", ".join(data.views))
-    method = load_method(run).to(fabric.device)
+    data.accept_changes = cfg.accept_changes
     check_data(run, data)
+    check_own(run, config, data, given, cfg.accept_changes)
     meta = {
         "run": run.name,
         "method": method_name(config),
         "model": config.model.name,
         "seed": config.seed,
         "dataset": data.name,
-        "data": identity({"data": OmegaConf.to_container(described, resolve=True)}),
+        **described(data, config.data if given is None else given),
         "tta": cfg.tta,
         "precision": cfg.trainer.precision,
         "weights": sha256(run.checkpoint),
     }
+    check_siblings(run, data, splits, meta)
     parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
     for split, (variant, part) in itertools.product(splits, parts):
         label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
@@ -99,14 +122,17 @@ def _embed_folder(
     fabric: Fabric, method: Method, data: Any, folder: Path, meta: dict[str, Any], cfg: DictConfig
 ) -> None:
     """Write one folder of embeddings, unless it is complete; one command at a time does so."""
-    split, facts, heads = meta["split"], data.class_facts(meta["split"]), method.heads()
+    split, heads = meta["split"], method.heads()
 
     def is_done() -> bool:
         """Let the first process look, for all of them."""
         first = fabric.is_global_zero
-        found = first and not cfg.overwrite and is_complete(folder, meta, with_heads=heads is not None)
+        wanted: Mapping[str, Any] = meta
+        with suppress(UserError):  # a damaged meta file, of which is_complete tells
+            wanted = expected_meta(folder, meta, data)
+        found = first and not cfg.overwrite and is_complete(folder, wanted, with_heads=heads is not None)
         if found:
-            keep_classes(folder, facts)
+            keep_classes(folder, data.class_facts(split))
         done: bool = fabric.broadcast(found)
         return done
 
@@ -117,14 +143,13 @@ def _embed_folder(
         if is_done():
             fabric.print(f"{folder}: complete now")
             return
-        if fabric.is_global_zero:
+        with fabric.rank_zero_first():  # the others wait as long as it takes
             data.prepare(split)
-        fabric.barrier()
         loader = data.dataloader(split)
         macs = _embed_split(fabric, method, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
             seal(folder, heads, {**meta, **data.facts(split), "macs": macs})
-            keep_classes(folder, facts)
+            keep_classes(folder, data.class_facts(split))
         fabric.barrier()
         fabric.print(f"{folder}: {loader.rows:,} embeddings")
 

@@ -18,6 +18,7 @@ from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
+from mrl_experiments.runs import check_none_left_out
 
 Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
 
@@ -46,7 +47,8 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
-    jobs = list(find_jobs(cfg, reduce.needs_train))
+    left_out: list[str] = []
+    jobs = list(find_jobs(cfg, reduce.needs_train, left_out))
     files = [job.run.results(evaluation, job.dataset, reduction) for job in jobs]
     for path in files:
         require_writable(path.parent)
@@ -62,6 +64,7 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
         with exclusive(job.run.folder / ".results.lock", f"writes {path}"):
             write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
         print(f"{path}: {len(rows)} rows", flush=True)
+    check_none_left_out(left_out)
 
 
 def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[int, ...]:

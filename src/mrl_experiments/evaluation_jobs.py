@@ -11,7 +11,7 @@ from mrl_experiments.embeddings import META, TEXT, read_meta
 from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.files import sha256
-from mrl_experiments.runs import Run, find_runs
+from mrl_experiments.runs import Run, find_runs, readable
 
 DATABASES = ("database", "train")  # splits to search in, the first that is there
 IDENTITY = ("run", "method", "model", "dataset", "seed")  # what rows repeat of their embeddings
@@ -35,10 +35,11 @@ class Job:
     narrow: tuple["Job", ...] = ()
 
 
-def find_jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
+def find_jobs(cfg: DictConfig, needs_train: bool, left_out: list[str]) -> Iterator[Job]:
     """Yield one job for each run that matches `run=`, or that of the files of `embeddings=`.
 
-    needs_train: whether the reduction is fitted on training embeddings.
+    needs_train: whether the reduction is fitted on training embeddings. left_out: gets the names of runs that
+    cannot be read, where several match.
     Raises UserError that lists what there is where something is missing.
     """
     if bool(cfg.run) == bool(cfg.embeddings):
@@ -56,12 +57,13 @@ def find_jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
         split = files.queries.name
         yield Job(files.run, files.dataset, (split,), (files.queries,), (files.database,), train)
     else:
-        yield from (_job(cfg, run, needs_train) for run in find_runs(Path(cfg.root), cfg.run))
+        runs = find_runs(Path(cfg.root), cfg.run)
+        for run, config in readable(runs, lambda run: run.config, left_out):
+            yield _job(cfg, run, str(config.data.name), needs_train)
 
 
-def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
-    """Find the folders of one run. Raises UserError that lists what there is."""
-    home = str(run.config.data.name)
+def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
+    """Find the folders of one run, trained on `home`. Raises UserError that lists what there is."""
     dataset = str(cfg.data.name) if cfg.get("data") else home
     splits = _splits(run, dataset, cfg.variant)
     wanted = cfg.queries or [split for split in splits if split not in DATABASES and not split.endswith(TEXT)]

@@ -219,7 +219,7 @@ def test_bad_options_are_refused(tmp_path, files, options, message):
 def test_a_trained_run_of_the_same_name_is_left_alone(tmp_path, files):
     config = tmp_path / "runs" / "mrl_pixels_digits_s0" / "config.yaml"
     config.parent.mkdir(parents=True)
-    config.write_text("loss: {name: mrl}\n")
+    config.write_text("{loss: {name: mrl}, model: {name: pixels}, data: {name: digits}, seed: 0}\n")
     with pytest.raises(UserError, match=r"holds another run(.|\n)*names\.model="):
         evaluated(tmp_path, *files, "names.method=mrl", "names.seed=0")
 

@@ -2,21 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from mrl_experiments.data.image_files import class_folders
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping
 
 OFFSET = re.compile(r"(\d{8})-n")  # how ImageNet-4K's list writes the WordNet id n<8 digits>
 
 
-def class_list(where: str | None) -> list[str]:
+def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
     """Return class names in the order of their labels.
 
     where: a folder with one folder a class, or with such folders in train/ (an ILSVRC root): their names
-    sorted; or a file whose lines begin with a name each; None: the 1,000 WordNet ids of ImageNet-1K.
-    Raises UserError for a missing path, repeated names, or fewer than two.
+    sorted; or a file with a name a line; None: the 1,000 WordNet ids of ImageNet-1K.
+    A line is a name as a whole (golden retriever) where more of the names `seen` in the data are such lines
+    than first words, or where first words repeat; else its first word is the name, and a description follows.
+    Raises UserError for a missing path, a file that is no text, repeated names, or fewer than two.
     """
     if where is None:
         from timm.data import ImageNetInfo
@@ -26,8 +29,7 @@ def class_list(where: str | None) -> list[str]:
     if path.is_dir():
         names = class_folders(path / "train" if (path / "train").is_dir() else path)
     elif path.is_file():
-        words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        names = [OFFSET.sub(r"n\1", word) for word in words]
+        names = _listed(path, set(seen))
     else:
         raise UserError(
             f"the list of classes {where} does not exist",
@@ -42,9 +44,18 @@ def class_list(where: str | None) -> list[str]:
     return names
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+def _listed(path: Path, seen: set[str]) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte-order mark first
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the list of classes {path} is no text: {error}", expected="one name a line, in UTF-8"
+        ) from error
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    words = [OFFSET.sub(r"n\1", line.split()[0]) for line in lines]
+    whole = len(seen.intersection(lines)) > len(seen.intersection(words))
+    repeated = len(set(words)) < len(words) and len(set(lines)) == len(lines) and not seen.intersection(words)
+    return lines if whole or repeated else words
 
 
 def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str | None) -> dict[str, int]:

@@ -76,11 +76,15 @@ class ImageTextData(ImageData):
         return {**super().inputs, **text}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run keeps of its data: how text became tokens."""
-        return {"tokenizer": self.tokenizer.content, "length": self.length}
+        """Return what a run keeps of its data: which files, and how text became tokens."""
+        return {**super().state_dict(), "tokenizer": self.tokenizer.content, "length": self.length}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that text becomes tokens that a run can read. Raises UserError otherwise."""
+        """Check that files are those of a run, and that text becomes tokens it can read.
+
+        Raises UserError otherwise.
+        """
+        super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
         theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
         if theirs.identity != self.tokenizer.identity:
             raise UserError(

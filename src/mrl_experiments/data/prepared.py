@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,30 @@ from mrl_experiments.files import (
     write_json,
 )
 from mrl_experiments.locks import exclusive
+from mrl_experiments.names import check_name
 
-DEFAULT = "~/.cache/mrl-experiments"
+_read_only: list[Path] = []  # other caches, see reading_also
+
+
+def usual_cache() -> str:
+    """Return the folder of prepared files where no option names another."""
+    return os.environ.get("MRL_DATA") or "~/.cache/mrl-experiments"
+
+
+@contextmanager
+def reading_also(folders: Sequence[Path]) -> Iterator[None]:
+    """Within the block, what lies whole in one of these caches is read there; none of them is written to."""
+    before = list(_read_only)
+    _read_only[:] = folders
+    try:
+        yield
+    finally:
+        _read_only[:] = before
+
+
+def read_only_caches() -> tuple[Path, ...]:
+    """Return the caches that are read besides the one that is written to."""
+    return tuple(_read_only)
 
 
 def cache_folder(cache: str | Path | None) -> Path:
@@ -26,10 +50,10 @@ def cache_folder(cache: str | Path | None) -> Path:
     Raises UserError when it begins with ~ and this account has no home.
     """
     try:
-        return Path(cache or DEFAULT).expanduser()
+        return Path(cache or usual_cache()).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{cache or DEFAULT} cannot be found: {error}",
+            f"{cache or usual_cache()} cannot be found: {error}",
             expected="a home folder, which HOME names",
             remedy="name a folder for prepared data: MRL_DATA=/some/folder, or data.cache=/some/folder",
         ) from error
@@ -38,8 +62,9 @@ def cache_folder(cache: str | Path | None) -> Path:
 def keyed_folder(root: Path, name: str, identity: Mapping[str, Any]) -> Path:
     """Return <root>/<name>-<key>, where the key is a hash of all that determines what lies in it.
 
-    So a changed option never meets an old file.
+    So a changed option never meets an old file. Raises UserError for a name that leads elsewhere.
     """
+    check_name(name, "the name of prepared data")
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     return cache_folder(root) / f"{name}-{key}"
 
@@ -52,6 +77,8 @@ def prepared(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Seq
     """
     if _is_whole(path, beside):
         return path
+    if (elsewhere := _elsewhere(path, beside)) is not None:
+        return elsewhere
     with exclusive(path.with_name(f".{path.stem}.lock"), f"writes {path}"):
         remove_leftovers(path.parent, path.stem)
         if not _is_whole(path, beside):
@@ -66,6 +93,19 @@ def prepared(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Seq
                 {**fingerprint(path), **described, **({"beside": others} if others else {})},
             )
     return path
+
+
+def _elsewhere(path: Path, beside: Sequence[Path]) -> Path | None:
+    """Return where a prepared file lies whole in another cache."""
+    for folder in _read_only:
+        other = folder / path.parent.name / path.name
+        with suppress(UserError, OSError):  # what is no use there is written here
+            if _is_whole(other, [other.with_name(part.name) for part in beside]):
+                return other
+    if _read_only:
+        shown = ", ".join(map(str, _read_only))
+        print(f"{shown} holds no whole {path.parent.name}/{path.name}: it is written to {path}", flush=True)
+    return None
 
 
 def manifest_path(path: Path) -> Path:

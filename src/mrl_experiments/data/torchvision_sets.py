@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from mrl_experiments.data.prepared import cache_folder
+from mrl_experiments.data.prepared import cache_folder, read_only_caches
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
@@ -65,10 +65,11 @@ class TorchvisionSet:
         """Return torchvision's data set; what is whole is read without a lock."""
         problem: Exception | None = None
         if not self._changed():
-            try:
-                return SETS[self.name](str(self.root), train=split == "train", download=False)
-            except (OSError, RuntimeError, ValueError) as error:  # not there, or not whole
-                problem = error
+            for place in (self.root, *(cache / "downloads" for cache in read_only_caches())):
+                try:
+                    return SETS[self.name](str(place), train=split == "train", download=False)
+                except (OSError, RuntimeError, ValueError) as error:  # not there, or not whole
+                    problem = problem or error
         with exclusive(self.root / f".{self.name}.lock", f"unpacks {self.name}"):
             for path in self._changed():
                 print(f"{path} has changed since it was unpacked: it is fetched again", flush=True)

@@ -18,33 +18,37 @@ from mrl_experiments.checkpoint import read_checkpoint
 from mrl_experiments.errors import command_line
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
-from mrl_experiments.runs import Run, claim, run_of
+from mrl_experiments.runs import Run, claim, refuse_other_config, run_of
 from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
-from mrl_experiments.training.trainer import build_loggers
+from mrl_experiments.training.settled import settle
+from mrl_experiments.training.trainer import build_loggers, check_devices
 from mrl_experiments.training.watching import print_table
 
 GRACE = 15.0  # seconds a failed rank may take to leave before it is ended
 
 
 def train(cfg: DictConfig) -> None:
-    """Train, or resume, or say that the run is done; everything that can be wrong is checked first."""
+    """Train, or resume, or say that the run is done; what can be wrong is checked before a folder is made."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     first = rank == 0
-    held = claim(cfg) if first else None  # until the end: one writer a run
-    run = held.run if held else run_of(cfg)
+    settle(cfg)
+    run = run_of(cfg)
+    if run.config_path.exists():
+        refuse_other_config(run, cfg)
     if summary := run.summary():
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"])
         return
+    check_devices(cfg.trainer.get("accelerator"), cfg.trainer.get("devices"))
     pl.seed_everything(cfg.seed + rank, verbose=False)
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
     if cfg.init_from and not run.checkpoint.exists():
-        take_backbone(method, cfg.init_from, Path(cfg.root))
+        take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
     module = NestedModule(method, construct(cfg.optim), inputs, data)
@@ -53,6 +57,7 @@ def train(cfg: DictConfig) -> None:
     # Tuning costs a second a shape, which a network of random widths would pay at every step.
     options = {"max_epochs": cfg.epochs, "benchmark": method.steady}
     trainer = construct(cfg.trainer, **options)(run=run, loggers=loggers)
+    held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
     _fit(trainer, module, data, run)
     _finish(trainer, module, data, run)
     if not module.validation:  # stopped after the last checkpoint, before the end was noted

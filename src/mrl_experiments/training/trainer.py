@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run
@@ -37,29 +38,58 @@ def build_trainer(
     Raises UserError where Lightning cannot use the devices asked for.
     """
     _quieten()
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
+    check_devices(accelerator, options.get("devices"))
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     metrics = Metrics(log_every_n_steps)
     callbacks: list[pl.Callback] = [metrics, Checkpoints(run, checkpoint_minutes)]
     if progress:
         callbacks.append(ProgressBar(metrics))
-    return pl.Trainer(
-        accelerator=accelerator,
-        max_epochs=max_epochs,
-        log_every_n_steps=log_every_n_steps,
-        precision=best_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=False,  # ours is a callback
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the loaders shard by themselves
-        num_sanity_val_steps=0,
-        default_root_dir=run.folder,
+    settings: dict[str, Any] = {
+        "precision": best_precision(accelerator) if precision == "auto" else precision,
+        "enable_progress_bar": False,  # ours is a callback
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # the loaders shard by themselves
+        "num_sanity_val_steps": 0,
         **options,
-    )
+    }
+    try:
+        return pl.Trainer(
+            accelerator=accelerator,
+            max_epochs=max_epochs,
+            log_every_n_steps=log_every_n_steps,
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run.folder,
+            **settings,
+        )
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise UserError(
+            f"Lightning cannot train with the options of trainer: {str(error).strip().splitlines()[0]}",
+            expected="what the Trainer of pytorch-lightning takes",
+            remedy="leave out the options of trainer that are not those of conf/trainer",
+        ) from error
+
+
+def check_devices(accelerator: str | None, devices: Any) -> None:
+    """Raise UserError where GPUs are asked for and there are none, or not as many.
+
+    devices: how many, or the numbers of some, as Lightning takes them.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if accelerator in ("gpu", "cuda") and not found:
+        raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
+    if accelerator == "cpu" or not found or devices in ("auto", -1, "-1"):
+        return
+    numbers = devices.strip(",").split(",") if isinstance(devices, str) else devices
+    wanted = numbers if isinstance(numbers, int) else 1 + max(map(int, numbers))
+    if wanted > found:
+        raise UserError(
+            f"trainer.devices={devices}, but torch sees {found} GPUs",
+            expected=f"at most {found}, or some of the numbers from 0 to {found - 1}",
+            remedy="trainer.devices=auto takes all",
+        )
 
 
 def best_precision(accelerator: str) -> str:
