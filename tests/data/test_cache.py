@@ -147,6 +147,7 @@ def test_a_prepared_cache_that_can_only_be_read_serves(kind, pictures, tmp_path)
 @pytest.mark.parametrize("given", ["", None])
 def test_no_cache_is_the_usual_one_and_not_the_current_folder(given, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("MRL_DATA", "")
     assert cache_folder(given) == Path("/home/someone/.cache/mrl-experiments")
     assert cache_folder("~/data") == Path("/home/someone/data")
 
