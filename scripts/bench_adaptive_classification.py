@@ -82,7 +82,7 @@ def main() -> None:
         quality.add_row(f"size {dim} alone", f"{100 * accuracy:.2f}", str(dim))
     for setting, values in found.items():
         accuracy, size = np.mean(values, axis=0)
-        quality.add_row(setting, f"{100 * accuracy:.2f}", f"{size:.1f}")
+        quality.add_row(str(setting), f"{100 * accuracy:.2f}", f"{size:.1f}")
     cost = Table("step", "seconds", title=f"{SAMPLES:,} samples, {len(DIMS)} sizes, {SPLITS} splits")
     for step, value in seconds.items():
         cost.add_row(step, f"{value:.2f}")

@@ -143,7 +143,7 @@ def test_dims_are_trained_and_interpolated_ones(root):
 
 def test_draws_are_averaged(root):
     rows = evaluated(root, "ff", "linear", "random", "dims=[64]", "reduction.draws=3")
-    by_setting = {row.setting: row.value for row in rows if row.metric == "top1"}
+    by_setting = {str(row.setting): row.value for row in rows if row.metric == "top1"}
     draws = [by_setting[f"draw={draw}"] for draw in range(3)]
     assert by_setting[""] == pytest.approx(np.mean(draws))
     (deviation,) = [row.value for row in rows if row.metric == "top1_std"]

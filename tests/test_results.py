@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.results import ResultRow, read_rows, write_rows
+from mrl_experiments.results import Measurement, ResultRow, Setting, read_rows, read_setting, write_rows
 
 ROW = ResultRow(
     run="mrl", method="mrl", model="resnet10t", dataset="digits", split="val", evaluation="knn",
-    reduction="prefix", dim=8, trained=True, setting="k=1", metric="top1", value=0.5, seed=0,
+    reduction="prefix", dim=8, trained=True, setting={"k": 1}, metric="top1", value=0.5, seed=0,
 )  # fmt: skip
 NAMES = ["a,b", 'x"y', "</script>", "$(id)", "=1+1", "日本", "😀👩‍👩‍👧", "\u202egnp", "\u2028", " padded "]
 
@@ -24,7 +24,7 @@ def text(tmp_path) -> list[str]:
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
-    rows = [replace(ROW, run=name, label=name, setting=name) for name in NAMES]
+    rows = [replace(ROW, run=name, label=name, setting={"within": name}) for name in NAMES]
     rows += [replace(ROW, value=inf), replace(ROW, value=-inf), replace(ROW, seed=None, trained=False)]
     write_rows(tmp_path / "rows.csv", [*rows, replace(ROW, value=nan)])
     *found, last = read_rows(tmp_path / "rows.csv")
@@ -34,6 +34,58 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path, text):
     (tmp_path / "rows.csv").write_text("\ufeff" + "\n".join(text), encoding="utf-8")
     assert read_rows(tmp_path / "rows.csv")[0] == ROW
+
+
+SETTINGS = {
+    "": {},
+    "k=10 draw=3": {"k": 10, "draw": 3},
+    "policy=risk_control drop=0.0025 delta=0.1 tta=flip": {
+        "policy": "risk_control", "drop": 0.0025, "delta": 0.1, "tta": "flip",
+    },
+    "index=flat stages=8:200>16:10": {"index": "flat", "stages": ((8, 200), (16, 10))},
+    "quantile=5%": {"quantile": 5},
+    "codes=IVF4,Flat effort= within=1_0 shots=007 of=50% p=nan": {
+        "codes": "IVF4,Flat", "effort": "", "within": "1_0", "shots": "007", "of": "50%", "p": "nan",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("old", SETTINGS)
+def test_settings_of_rows_written_before_are_mappings_and_come_back_from_json(old, tmp_path, text):
+    found = read_setting(old)
+    assert found == SETTINGS[old] and str(found) == old
+    write_rows(tmp_path / "rows.csv", [replace(ROW, setting=found)])
+    (row,) = read_rows(tmp_path / "rows.csv")
+    assert row.setting == found and hash(row.setting) == hash(found)
+    (tmp_path / "old.csv").write_text("\n".join([text[0], text[1].replace('"{""k"": 1}"', f'"{old}"')]))
+    assert read_rows(tmp_path / "old.csv")[0] == row
+
+
+def test_settings_are_equal_whatever_their_order_and_type():
+    one, other = Setting({"k": 1.0, "drop": 0.5}), Setting(drop=0.5, k=1)
+    assert one == other and hash(one) == hash(other) and str(one) == "k=1 drop=0.5"
+    assert Measurement(8, "top1", 0.5, {"k": 1}) == Measurement(8, "top1", 0.5, Setting(k=1))
+    assert Measurement(8, "top1", 0.5).setting == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ('{"k": 1', "line 2: "),
+        ('{"k": null}', "line 2: 'None' in a setting"),
+        ('{"k": NaN}', "line 2: 'nan' in a setting"),
+        ('{"k": 1e999}', "line 2: 'inf' in a setting"),
+        ('{"k": {"a": 1}}', "line 2: "),
+        ('{"k": "a\\u0000b"}', "line 2: a control character"),
+        ('{"k": ' + "[" * 100_000, "line 2: a setting of lists inside lists"),
+    ],
+)
+def test_a_damaged_setting_is_named_with_its_line(setting, reason, tmp_path, text):
+    quoted = setting.replace('"', '""')
+    (tmp_path / "rows.csv").write_text("\n".join([text[0], text[1].replace('{""k"": 1}', quoted)]))
+    with pytest.raises(UserError) as caught:
+        read_rows(tmp_path / "rows.csv")
+    assert reason in caught.value.problem
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def validated(root, name):
 def measured(root, name, evaluation, metric, label):
     rows = read_rows(Run(root / "runs" / name).results(evaluation, "digits", "prefix"))
     wanted = [row for row in rows if row.split == "val" and row.metric == metric and row.label == label]
-    return {row.dim: row for row in wanted if row.setting in ("", "k=1")}
+    return {row.dim: row for row in wanted if str(row.setting) in ("", "k=1")}
 
 
 @pytest.mark.parametrize("name", [SLIM, US])

@@ -19,7 +19,7 @@ from mrl_experiments.evaluations.notices import tell
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import default_dims, interpolated_dims
-from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
+from mrl_experiments.results import DRAW, Measurement, ResultRow, read_rows, write_rows
 from mrl_experiments.runs import check_none_left_out
 
 Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
@@ -131,7 +131,7 @@ def _existing(measurements: Iterable[Measurement], split: str) -> Iterator[Measu
         if math.isfinite(measurement.value):
             yield measurement
         else:
-            where = " ".join(filter(None, (split, f"{measurement.dim} dims", measurement.setting)))
+            where = " ".join(filter(None, (split, f"{measurement.dim} dims", str(measurement.setting))))
             tell(f"{where}: {measurement.metric} is {measurement.value} and gets no row")
 
 
@@ -164,14 +164,14 @@ def _with_widest(narrow: Sequence[ResultRow], rows: Sequence[ResultRow]) -> list
 
 
 def _of_draw(row: ResultRow, draw: int) -> ResultRow:
-    return replace(row, setting=f"{row.setting} draw={draw}".strip())
+    return replace(row, setting={**row.setting, DRAW: draw})
 
 
 def _summaries(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
     """Yield mean and deviation over draws, named as a single draw would be and with `_std`."""
     values: dict[ResultRow, list[float]] = defaultdict(list)
     for row in rows:
-        setting = row.setting.rpartition("draw=")[0].strip()
+        setting = {name: value for name, value in row.setting.items() if name != DRAW}
         values[replace(row, setting=setting, value=0.0)].append(row.value)
     for row, drawn in values.items():
         yield replace(row, value=float(np.mean(drawn)))

@@ -92,12 +92,14 @@ def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
 
 def _narrow_variants(run: Run, dataset: str, variant: str) -> list[str]:
     """Return the variants that are narrower networks inside the run, seen from the same views."""
-    found = set()
-    for folder in _embedded(run, dataset):
-        meta = read_meta(folder)
-        if meta.get("variant") and meta.get("tta", "none") == (variant or "none"):
-            found.add(folder.name.partition("@")[2])
-    return sorted(found)
+    metas = map(read_meta, _embedded(run, dataset))
+    return sorted({_part(m) for m in metas if m.get("variant") and m.get("tta", "none") == (variant or "none")})
+
+
+def _part(meta: Mapping[str, Any]) -> str:
+    """Return what a folder of embeddings is of besides its split: a narrower network, other views, or both."""
+    tta = meta.get("tta", "none")
+    return "-".join(filter(None, (meta.get("variant"), tta if tta != "none" else "")))
 
 
 def _default_database(splits: Sequence[str]) -> str:
@@ -111,8 +113,9 @@ def _embedded(run: Run, dataset: str) -> list[Path]:
 
 
 def _splits(run: Run, dataset: str, variant: str) -> list[str]:
-    names = [folder.name.partition("@") for folder in _embedded(run, dataset)]
-    found = [split for split, _, of in names if of == variant]
+    suffix = f"@{variant}" if variant else ""
+    folders = [folder.name for folder in _embedded(run, dataset) if _part(read_meta(folder)) == variant]
+    found = [name.removesuffix(suffix) for name in folders if name.endswith(suffix)]
     if not found:
         datasets = sorted({path.parts[-3] for path in (run.folder / "embeddings").glob(f"*/*/{META}")})
         raise UserError(
@@ -159,6 +162,6 @@ def _check_origin(run: Run, folder: Path, remedy: str) -> None:
 
 def _home(run: Run, folder: Path, meta: Mapping[str, Any]) -> Path:
     """Return where embed.py wrote the embeddings of a meta file."""
-    views = [meta.get("variant"), meta["tta"] if meta.get("tta", "none") != "none" else ""]
-    split = meta.get("split", folder.name.partition("@")[0])
-    return run.embeddings(meta["dataset"], split, "-".join(filter(None, views)))
+    part = _part(meta)
+    split = meta.get("split", folder.name.removesuffix(f"@{part}"))  # which old files do not say
+    return run.embeddings(meta["dataset"], split, part)

@@ -1,13 +1,80 @@
 """Result rows: the only place where numbers live. Tables, figures and W&B are views of them."""
 
 import csv
+import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, os_error
+
+DRAW = "draw"  # names one random draw; the row without it is the mean over draws
+UNITS = {"quantile": "%"}  # of settings
+STAGES = re.compile(r"[0-9]{1,9}:[0-9]{1,9}(>[0-9]{1,9}:[0-9]{1,9})*")
+
+
+class Setting(dict[str, Any]):
+    """What tells apart measurements of one evaluation at one dim, such as {"k": 10}; not changed once made.
+
+    Values are names, numbers, and lists of them such as the stages of a funnel, held as tuples; 1.0 is 1.
+    """
+
+    def __init__(self, *given: Mapping[str, Any], **more: Any) -> None:
+        super().__init__({name: _held(value) for name, value in dict(*given, **more).items()})
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={text}" for name, text in self.texts().items())
+
+    def texts(self) -> dict[str, str]:
+        """Return the values as tables and messages show them, such as "16:200>2048:10" for stages."""
+        return {name: f"{_text(value)}{UNITS.get(name, '')}" for name, value in self.items()}
+
+
+def _held(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_held, value))
+    if not isinstance(value, str | int | float) or (isinstance(value, float) and not isfinite(value)):
+        raise ValueError(f"{str(value)[:40]!r} in a setting is neither a name nor a number")
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ">".join(":".join(map(_text, p)) if isinstance(p, tuple) else _text(p) for p in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read_setting(text: str) -> Setting:
+    """Read a setting from JSON, or from how rows were once written: "index=flat stages=8:200>16:10".
+
+    Raises ValueError for anything else than an object of names, numbers and lists of them.
+    """
+    if not text.startswith("{"):
+        parts = [part.split("=", 1) for part in text.split() if "=" in part]
+        return Setting({name: _old_value(value, UNITS.get(name, "")) for name, value in parts})
+    try:
+        return Setting(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("a setting of lists inside lists") from error
+
+
+def _old_value(text: str, unit: str) -> Any:
+    if STAGES.fullmatch(text):
+        return [[int(size) for size in stage.split(":")] for stage in text.split(">")]
+    for kind in (int, float):
+        with suppress(ValueError):
+            value = _held(kind(text.removesuffix(unit)))
+            if f"{_text(value)}{unit}" == text:
+                return value
+    return text
 
 
 @dataclass(frozen=True)
@@ -15,13 +82,16 @@ class Measurement:
     """What an evaluation yields: one value of one metric at one size.
 
     Fractions lie in [0, 1]; times are in milliseconds, sizes in bytes, costs in MACs, as the metric's name
-    says. `setting` tells apart measurements of one evaluation at one size ("k=10", "shortlist=200").
+    says. `setting` tells apart measurements of one evaluation at one dim: {"k": 10}, {"shortlist": 200}.
     """
 
     dim: int
     metric: str
     value: float
-    setting: str = ""
+    setting: Mapping[str, Any] = field(default_factory=Setting)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "setting", Setting(self.setting))
 
 
 @dataclass(frozen=True)
@@ -41,11 +111,14 @@ class ResultRow:
     reduction: str
     dim: int
     trained: bool
-    setting: str
+    setting: Mapping[str, Any]
     metric: str
     value: float
     seed: int | None
     label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "setting", Setting(self.setting))
 
 
 NATIVE = "native widths"  # labels networks inside a run that have a size of their own
@@ -61,7 +134,8 @@ def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            record = asdict(row)
+            record = dict(vars(row))
+            record["setting"] = json.dumps(row.setting, ensure_ascii=False)
             record["trained"] = str(row.trained).lower()
             record["value"] = f"{row.value:.8g}"
             record["seed"] = "" if row.seed is None else row.seed
@@ -116,6 +190,9 @@ def _row(path: Path, line: int, record: dict[str | None, str | None]) -> ResultR
         values["trained"] = _truth(cells["trained"])
         values["value"] = float(cells["value"])
         values["seed"] = _whole(cells["seed"]) if cells["seed"] else None
+        values["setting"] = read_setting(cells["setting"])
+        if CONTROL.search(str(values["setting"])):
+            raise ValueError("a control character in its setting")
     except ValueError as error:
         raise _damaged(path, f"line {line}: {error}") from error
     if not values["dim"]:

@@ -9,6 +9,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.adaptive_classification import adaptive_classification
 from mrl_experiments.heads import Heads
+from mrl_experiments.results import Setting
 
 DIMS, CLASSES, SPLITS = (4, 8, 16), 5, 3
 POLICIES = [
@@ -33,7 +34,7 @@ def embeddings(tied=False, heads=True, meta=None, count=400):
 def evaluate(queries, dims=DIMS, policies=POLICIES, **options):
     options = {"splits": SPLITS, "fit_share": 0.2, "present_classes_only": False, **options}
     rows = adaptive_classification(queries, None, dims, policies=policies, **options)
-    return {(row.setting, row.dim, row.metric): row.value for row in rows}
+    return {(str(row.setting), row.dim, row.metric): row.value for row in rows}
 
 
 def test_single_sizes_equal_a_plain_loop():
@@ -57,7 +58,7 @@ def test_a_cascade_is_fitted_on_one_part_and_measured_on_the_other():
 
     def smallest_only(exits, labels):
         fitted_counts.append(len(labels))
-        return {"policy=smallest": Cascade(exits.dims, (0.0, 0.0))}
+        return {Setting(policy="smallest"): Cascade(exits.dims, (0.0, 0.0))}
 
     values = evaluate(queries, policies=[smallest_only])
     assert fitted_counts == [80] * SPLITS
@@ -68,7 +69,7 @@ def test_a_cascade_is_fitted_on_one_part_and_measured_on_the_other():
 
 def test_a_cascade_that_always_climbs_costs_what_is_computed():
     def always(exits, labels):
-        return {"policy=always": Cascade(exits.dims, (0.999999,) * (len(exits.dims) - 1))}
+        return {Setting(policy="always"): Cascade(exits.dims, (0.999999,) * (len(exits.dims) - 1))}
 
     values = evaluate(embeddings(), policies=[always])
     setting = "policy=always tta=none"

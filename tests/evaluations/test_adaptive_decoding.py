@@ -12,6 +12,7 @@ from mrl_experiments.adaptive.classification.policies import joint, paper, risk_
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.adaptive_decoding import adaptive_decoding
 from mrl_experiments.evaluations.language import language
+from mrl_experiments.results import Setting
 
 FOLDS = 4
 QUALITY = ("top1", "nll", "perplexity", "bits_per_byte", "expected_dim")
@@ -19,13 +20,13 @@ QUALITY = ("top1", "nll", "perplexity", "bits_per_byte", "expected_dim")
 
 def given(*thresholds, dims=DIMS):
     """Return a policy that fits nothing."""
-    return lambda exits, labels: {"policy=given": Cascade(dims, thresholds)}
+    return lambda exits, labels: {Setting(policy="given"): Cascade(dims, thresholds)}
 
 
 def table(queries, *policies, dims=DIMS, **options):
     options = {"folds": FOLDS, "timed": 64, **options}
     rows = adaptive_decoding(queries, None, dims, policies=policies, **options)
-    return {(row.setting, row.dim, row.metric): row.value for row in rows}
+    return {(str(row.setting), row.dim, row.metric): row.value for row in rows}
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -85,7 +86,7 @@ def test_thresholds_are_fitted_on_other_tokens_than_those_reported():
     def by_fold(exits, labels):
         fitted.append(labels)
         stay = len(fitted) - 1  # the size at which all tokens of this fold's measurement are answered
-        return {"policy=by-fold": Cascade(DIMS, tuple(float(i < stay) for i in range(2)))}
+        return {Setting(policy="by-fold"): Cascade(DIMS, tuple(float(i < stay) for i in range(2)))}
 
     found = table(queries, by_fold, folds=3)
     np.testing.assert_array_equal(np.concatenate(fitted), queries.labels)  # each stretch once, in order

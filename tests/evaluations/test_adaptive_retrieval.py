@@ -29,7 +29,7 @@ PAIRS = {"shortlist": 40, "lengths": [20, 40, 600], "lengths_dim": 8}
 
 
 def by_key(rows):
-    return {(row.dim, row.setting, row.metric): row.value for row in rows}
+    return {(row.dim, str(row.setting), row.metric): row.value for row in rows}
 
 
 def brute_force(pairs):
@@ -117,7 +117,7 @@ def test_auto_reports_the_queries_it_was_not_tuned_on():
         auto_retrieval(QUERIES, DATABASE, DIMS, k=10, max_loss=0.05, max_latency=None, max_queries=50)
     )
     values = {row.metric: row.value for row in rows}
-    assert rows[0].setting.startswith("index=auto codes=")
+    assert str(rows[0].setting).startswith("index=auto codes=")
     assert values["mAP@10_lost"] < 0.1
     assert values["latency_ms"] > 0 and values["latency_ratio"] > 0
 

@@ -22,7 +22,7 @@ def samples(seed, per_class=20, noise=1.0, meta=None):
 
 
 def table(rows):
-    return {(row.dim, row.setting, row.metric): row.value for row in rows}
+    return {(row.dim, str(row.setting), row.metric): row.value for row in rows}
 
 
 def shots_of(queries, database, **options):

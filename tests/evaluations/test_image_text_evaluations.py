@@ -45,7 +45,7 @@ def unit(vector, dim):
 
 
 def values(measurements):
-    found = {(m.dim, m.metric, m.setting): m.value for m in measurements}
+    found = {(m.dim, m.metric, str(m.setting)): m.value for m in measurements}
     return found
 
 

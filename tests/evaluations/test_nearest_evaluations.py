@@ -32,7 +32,7 @@ def pair(tmp_path):
 
 
 def table(measurements):
-    return {(m.dim, m.setting, m.metric): m.value for m in measurements}
+    return {(m.dim, str(m.setting), m.metric): m.value for m in measurements}
 
 
 def sorted_labels(queries, database, dim):

@@ -53,7 +53,7 @@ def ranked(queries, database, dim, same):
 
 
 def by_key(rows):
-    return {(row.dim, row.metric, row.setting): row.value for row in rows}
+    return {(row.dim, row.metric, str(row.setting)): row.value for row in rows}
 
 
 @settings(max_examples=40, deadline=None)

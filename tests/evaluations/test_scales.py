@@ -60,7 +60,7 @@ def scaled(part, scale):
 def values(evaluation, queries, database):
     found = EVALUATIONS[evaluation](queries, database, DIMS)
     timed = ("latency_ms", "single_latency_ms", "latency_ms_all_threads", "single_latency_ms_all_threads")
-    return {(row.dim, row.metric, row.setting): row.value for row in found if row.metric not in timed}
+    return {(row.dim, row.metric, str(row.setting)): row.value for row in found if row.metric not in timed}
 
 
 @pytest.mark.parametrize("scale", [1e-30, 2.0**-70, 1e-20, 1e20, 2.0**70, 1e30])

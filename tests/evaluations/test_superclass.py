@@ -34,7 +34,7 @@ def embeddings(count=3000, classes=None, **changes):
 def run(queries, **options):
     options = {"mapping": None, "superclasses": 3, "within": None, **options}
     rows = superclass(queries, None, [*DIMS, 6], **options)  # 6 has no head
-    return {(row.dim, row.setting, row.metric): row.value for row in rows}
+    return {(row.dim, str(row.setting), row.metric): row.value for row in rows}
 
 
 def test_against_a_loop_over_samples():
@@ -103,9 +103,6 @@ def test_bad_superclasses(tmp_path):
     (tmp_path / "odd.json").write_text(json.dumps({"c0": "fish", "zebra": "cat"}))
     with pytest.raises(UserError, match=r"1 classes that zoo lacks, such as zebra"):
         run(embeddings(), mapping=str(tmp_path / "odd.json"))
-    (tmp_path / "words.json").write_text(json.dumps({"c0": "wading bird"}))
-    with pytest.raises(UserError, match="'wading bird' is not one word"):
-        run(embeddings(), mapping=str(tmp_path / "words.json"))
     (tmp_path / "three.csv").write_text("class,superclass\nc0,fish,wet\n")
     with pytest.raises(UserError, match="is no mapping"):
         run(embeddings(), mapping=str(tmp_path / "three.csv"))
@@ -140,7 +137,7 @@ def test_the_trend_of_a_class(name, accuracies):
 def test_trends_count_every_class_once_and_gaps_are_percentiles():
     queries = embeddings()
     rows = list(trends(queries, None, [2, 3, 4, 8], quantiles=[0, 50]))
-    counts = {row.setting: row.value for row in rows if row.metric == "classes"}
+    counts = {str(row.setting): row.value for row in rows if row.metric == "classes"}
     assert sum(counts.values()) == CLASSES and set(counts) == {
         f"trend={name}" for name in ("up", "up_then_dip", "down_then_up", "none", "flat")
     }
@@ -149,7 +146,7 @@ def test_trends_count_every_class_once_and_gaps_are_percentiles():
         right = queries.heads.logits(queries.features, dim).argmax(axis=1) == queries.labels
         own[dim] = np.array([right[queries.labels == c].mean() for c in range(CLASSES)])
     assert counts["trend=up"] == sum((own[2] <= own[4]) & (own[4] <= own[8]) & (own[2] < own[8]))
-    gaps = {(row.dim, row.setting): row.value for row in rows if row.metric == "class_gap"}
+    gaps = {(row.dim, str(row.setting)): row.value for row in rows if row.metric == "class_gap"}
     assert gaps[2, "quantile=0%"] == pytest.approx((own[2] - own[8]).min())
     assert gaps[4, "quantile=50%"] == pytest.approx(np.median(own[4] - own[8]))
     assert {dim for dim, _ in gaps} == set(DIMS) and gaps[8, "quantile=50%"] == 0

@@ -25,7 +25,7 @@ def _one_seed(seed: int, model: str) -> Iterator[ResultRow]:
         run: str, method: str, evaluation: str, dim: int, metric: str, value: float, **more: object
     ) -> ResultRow:
         place: dict[str, object] = {
-            "dataset": "kanji1k", "split": "val", "reduction": "prefix", "trained": True, "setting": "",
+            "dataset": "kanji1k", "split": "val", "reduction": "prefix", "trained": True, "setting": {},
         }  # fmt: skip
         name = f"{run}_{model}_kanji1k_s{seed}"
         values = {**place, **more}
@@ -49,12 +49,12 @@ def _one_seed(seed: int, model: str) -> Iterator[ResultRow]:
         random, place = 0.7 * value * dim / (dim + 20), {"reduction": "random", "trained": False}
         for draw in range(2):
             yield row(
-                "ff", "ff", "probe", dim, "top1", random + 0.004 * draw, setting=f"draw={draw}", **place
+                "ff", "ff", "probe", dim, "top1", random + 0.004 * draw, setting={"draw": draw}, **place
             )
         yield row("ff", "ff", "probe", dim, "top1", random + 0.002, **place)
         yield row("ff", "ff", "probe", dim, "top1_std", 0.002, **place)
         for reduction, loss in (("svd", 9), ("jl", 30), ("random", 40)):
-            place = {"reduction": reduction, "trained": False, "setting": "k=1"}
+            place = {"reduction": reduction, "trained": False, "setting": {"k": 1}}
             yield row("ff", "ff", "knn", dim, "top1", value * dim / (dim + loss), **place)
             yield row(
                 "ff", "ff", "retrieval", dim, "mAP@10", 0.9 * value * dim / (dim + loss), reduction=reduction
@@ -71,7 +71,7 @@ def _one_seed(seed: int, model: str) -> Iterator[ResultRow]:
                 trained=False,
             )
     for i, dim in enumerate(DIMS[1:]):
-        setting = {"setting": f"policy=paper cap={dim} tta=none"}
+        setting = {"setting": {"policy": "paper", "cap": dim, "tta": "none"}}
         for metric, value in (
             ("expected_dim", 13.0 + 9 * i), ("expected_dim_std", 1.5), ("top1_std", 0.002),
             ("top1", accuracy("mrl", 2 * dim, seed)),
@@ -87,8 +87,8 @@ def _search(row, run: str, method: str, dims: tuple[int, ...], seed: int) -> Ite
             weak = 1.0 if trained or method != "ff" else dim / (dim + 35)
             value = weak * accuracy(method, dim, seed, SHIFT[split])
             if split == "val":
-                yield row(run, method, "knn", dim, "top1", value, trained=trained, setting="k=1")
-                yield row(run, method, "knn", dim, "top1", value * 1.01, trained=trained, setting="k=10")
+                yield row(run, method, "knn", dim, "top1", value, trained=trained, setting={"k": 1})
+                yield row(run, method, "knn", dim, "top1", value * 1.01, trained=trained, setting={"k": 10})
             metrics = {"top1": value, "top5": value * 1.1, "mAP@10": 0.9 * value, "P@10": 0.93 * value}
             metrics["macs"] = float(DATABASE[dataset] * dim)
             for metric, number in metrics.items():
@@ -101,7 +101,7 @@ def _staged(row, run: str, dataset: str, split: str, seed: int) -> Iterator[Resu
     for i, dim in enumerate(DIMS[:-1]):
         for size in DIMS[i + 1 :]:
             value = 0.9 * accuracy("mrl", size, seed, SHIFT[split]) * (1 - 0.02 / (i + 1))
-            setting = f"index=flat rerank={size} shortlist=200"
+            setting = {"index": "flat", "rerank": size, "shortlist": 200}
             macs = float(DATABASE[dataset] * dim + 200 * size)
             for metric, number in (("mAP@10", value), ("top1", value / 0.9), ("macs", macs)):
                 yield row(
@@ -111,7 +111,7 @@ def _staged(row, run: str, dataset: str, split: str, seed: int) -> Iterator[Resu
     for dim in DIMS[:3]:
         sizes = [size for size in DIMS if size >= dim][:5]
         keeps = zip(sizes, (200, 100, 50, 25, 10), strict=False)
-        setting = "index=flat stages=" + ">".join(f"{d}:{k}" for d, k in [*keeps, (512, 10)])
+        setting = {"index": "flat", "stages": [*keeps, (512, 10)]}
         for metric, number in (
             ("mAP@10", 0.9 * accuracy("mrl", 256, seed, SHIFT[split])),
             ("macs", DATABASE[dataset] * dim + 9e3),

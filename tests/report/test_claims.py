@@ -26,7 +26,7 @@ UNTESTED = {"web-scale", "training"}
 def row(method, evaluation, dim, value, metric="top1", seed=0, **more) -> ResultRow:
     place = {
         "run": f"{method}{dim if method == 'ff' else ''}_s{seed}", "model": "net", "dataset": "kanji1k",
-        "split": "val", "reduction": "prefix", "trained": True, "setting": "",
+        "split": "val", "reduction": "prefix", "trained": True, "setting": {},
     }  # fmt: skip
     described = {**place, **more}
     return ResultRow(
@@ -66,7 +66,7 @@ def cascades(expected):
     for dim in DIMS:
         yield row("ff", "linear", dim, curve(dim))
     for metric, value in (("top1", curve(256)), ("expected_dim", expected), ("expected_dim_std", 1.0)):
-        setting = "policy=paper cap=128 tta=none"
+        setting = {"policy": "paper", "cap": 128, "tta": "none"}
         yield row("mrl", "adaptive_classification", 128, value, metric, setting=setting)
 
 
@@ -75,7 +75,7 @@ def searches(quality, saving, **more):
     costs = {"macs": 512e6, "latency_ms": 3.0}
     found = {(512, 10): (0.7, 1.0), (16, 200): (0.7 + quality, saving), (8, 200): (0.5, 2 * saving)}
     for (dim, length), (value, factor) in found.items():
-        setting = f"index=flat rerank=512 shortlist={length}"
+        setting = {"index": "flat", "rerank": 512, "shortlist": length}
         yield row("mrl", "adaptive_retrieval", dim, value, "mAP@10", setting=setting, **more)
         for metric, cost in costs.items():
             yield row("mrl", "adaptive_retrieval", dim, cost / factor, metric, setting=setting, **more)
@@ -83,11 +83,11 @@ def searches(quality, saving, **more):
 
 def funnels(gap, cost=1e6):
     for dim in (8, 16, 512):
-        setting = f"index=flat rerank=512 shortlist={200 if dim < 512 else 10}"
+        setting = {"index": "flat", "rerank": 512, "shortlist": 200 if dim < 512 else 10}
         yield row("mrl", "adaptive_retrieval", dim, 0.7, "mAP@10", setting=setting)
         yield row("mrl", "adaptive_retrieval", dim, 2e6, "macs", setting=setting)
     for dim in (8, 16):
-        setting = f"index=flat stages={dim}:200>64:50>512:10"
+        setting = {"index": "flat", "stages": [(dim, 200), (64, 50), (512, 10)]}
         value = 0.7 + (gap if dim == 8 else 0)
         yield row("mrl", "funnel", dim, value, "mAP@10", setting=setting)
         yield row("mrl", "funnel", dim, cost, "macs", setting=setting)
@@ -111,15 +111,16 @@ def shifted(gap):
 
 
 HEADS, FEATURES = [("linear", "svd_head"), ("probe", "random")], [("knn", "svd"), ("knn", "random")]
+K1 = {"k": 1}
 CASES = {  # for each claim: rows that hold it, and the figure; rows that do not, and the figure
     "accuracy": (beside_ff("linear", -0.004), -0.4, beside_ff("linear", -0.006), -0.6),
-    "accuracy-1nn": (beside_ff("knn", 0.1, setting="k=1"), 0, beside_ff("knn", -0.1, setting="k=1"), -10),
+    "accuracy-1nn": (beside_ff("knn", 0.1, setting=K1), 0, beside_ff("knn", -0.1, setting=K1), -10),
     "accuracy-retrieval": (
         beside_ff("retrieval", 0.1, "mAP@10"), 0, beside_ff("retrieval", -0.01, "mAP@10"), -1,
     ),
     "baselines": (cut_out("linear", 0.02, HEADS), 2, cut_out("linear", -0.02, HEADS), -2),
     "baselines-1nn": (
-        cut_out("knn", 0.02, FEATURES, setting="k=1"), 2, cut_out("knn", -0.02, FEATURES, setting="k=1"), -2,
+        cut_out("knn", 0.02, FEATURES, setting=K1), 2, cut_out("knn", -0.02, FEATURES, setting=K1), -2,
     ),
     "interpolation": (interpolated(-0.003), -0.4, interpolated(-0.05), -5.1),
     "smaller": (cascades(16.0), 16, cascades(20.0), 12.8),
@@ -135,8 +136,8 @@ CASES = {  # for each claim: rows that hold it, and the figure; rows that do not
     ),
     "funnel": (funnels(-0.004), -0.4, funnels(-0.006), -0.6),
     "few-shot": (
-        beside_ff("few_shot", 0.0, split="v2", setting="shots=5"), 0,
-        beside_ff("few_shot", -0.03, split="v2", setting="shots=5"), -3,
+        beside_ff("few_shot", 0.0, split="v2", setting={"shots": 5}), 0,
+        beside_ff("few_shot", -0.03, split="v2", setting={"shots": 5}), -3,
     ),
     "long-tail": (
         beside_ff("stream", 0.03, "novel_tail", dataset="kanji_stream", split="stream"), 3,
@@ -145,8 +146,8 @@ CASES = {  # for each claim: rows that hold it, and the figure; rows that do not
     "robust": (shifted(-0.008), -0.4, shifted(-0.02), -1),
     "efficient": (tied(-0.009, 64), -0.9, tied(-0.011, 64), -1.1),
     "vit": (
-        cut_out("knn", 0.02, [("knn", "random")], setting="k=20", model="vit_tiny"), 2,
-        cut_out("knn", -0.02, [("knn", "random")], setting="k=20", model="vit_tiny"), -2,
+        cut_out("knn", 0.02, [("knn", "random")], setting={"k": 20}, model="vit_tiny"), 2,
+        cut_out("knn", -0.02, [("knn", "random")], setting={"k": 20}, model="vit_tiny"), -2,
     ),
     "image-text": (beside_ff("zero_shot", 0.1), 0, beside_ff("zero_shot", -0.1), -10),
     "masked-lm": (
@@ -183,7 +184,7 @@ def test_it_is_held_or_not_by_its_rows(name):
 def test_it_is_not_testable_without_the_rows_it_compares(name):
     finding = found(name, [row("mrl", "trends", 8, 1.0)])
     assert (finding.verdict, finding.block) == (UNTESTABLE, None) and "no rows of" in finding.reason
-    good = [line for line in CASES[name][0] if line.method == "mrl" and line.setting.find("index") < 0]
+    good = [line for line in CASES[name][0] if line.method == "mrl" and "index" not in line.setting]
     alone = found(name, good or [row("mrl", "trends", 8, 1.0)])
     assert alone.verdict == UNTESTABLE or name == "interpolation"
 
@@ -245,7 +246,19 @@ def test_one_seed_has_an_interval_over_the_samples_that_rows_state():
 
 def test_searches_of_fewer_queries_count_those():
     rows = [line for line in funnels(-0.004)] + [row("mrl", "funnel", 16, 9000.0, "samples")]
-    few = [*rows, *(row("mrl", "funnel", 8, 400.0, "queries", setting="index=flat stages=8:200>512:10"),)]
+    few = [
+        *rows,
+        *(
+            row(
+                "mrl",
+                "funnel",
+                8,
+                400.0,
+                "queries",
+                setting={"index": "flat", "stages": ((8, 200), (512, 10))},
+            ),
+        ),
+    ]
     wide, narrow = (found("funnel", part).ours.interval for part in (few, rows))
     assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
 

@@ -11,7 +11,7 @@ from mrl_experiments.results import ResultRow
 
 ROW = ResultRow(
     run="ff", method="ff", model="m", dataset="d", split="val", evaluation="knn", reduction="prefix", dim=64,
-    trained=True, setting="k=1", metric="top1", value=0.5, seed=0,
+    trained=True, setting={"k": 1}, metric="top1", value=0.5, seed=0,
 )  # fmt: skip
 
 
@@ -68,12 +68,15 @@ def test_sizes_between_the_trained_ones_are_interpolated():
 
 
 def test_single_draws_give_way_to_their_mean():
-    rows = [changed(reduction="random", setting="k=1 draw=0"), changed(reduction="random", setting="k=1")]
-    assert [entry.row.setting for entry in entries([ROW, *rows]) if entry.line == "ff_random"] == ["k=1"]
+    rows = [
+        changed(reduction="random", setting={"k": 1, "draw": 0}),
+        changed(reduction="random", setting={"k": 1}),
+    ]
+    assert [entry.row.setting for entry in entries([ROW, *rows]) if entry.line == "ff_random"] == [{"k": 1}]
 
 
 def test_settings_are_taken_apart_and_costs_written_as_the_paper_does():
-    setting = "index=flat stages=8:200>16:100>512:10"
+    setting = {"index": "flat", "stages": [(8, 200), (16, 100), (512, 10)]}
     (entry,) = entries([changed(method="mrl", setting=setting, metric="macs", value=2.5e6)])
     assert (entry.get("index"), entry.get("shortlist"), entry.get("dim")) == ("flat", 200, 64)
     assert (entry.row.metric, entry.row.value) == ("MFLOPs", 2.5)

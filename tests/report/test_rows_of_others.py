@@ -61,7 +61,7 @@ def odd(tmp_path_factory) -> Path:
     first = [row for row in sound("linear") if row.dim in (8, 64) and row.split == "val"][:2]
     rows = [replace(row, run=name, method=name, label=name, seed=1) for name in NAMES for row in first]
     rows += [
-        replace(row, **dict.fromkeys(PLACES, name), setting=f"k={name}", seed=1)
+        replace(row, **dict.fromkeys(PLACES, name), setting={"k": name}, seed=1)
         for name in BLOCKS
         for row in first
     ]

@@ -102,7 +102,7 @@ def test_language_models_have_tables_of_their_own():
         place = {"dataset": "python_stdlib", "split": "val", "evaluation": "language", "reduction": "prefix"}
         return ResultRow(
             run=run, method=method, model=model, dim=dim, metric=metric, value=value, trained=True,
-            setting="", seed=0, **place,
+            setting={}, seed=0, **place,
         )  # fmt: skip
 
     causal = [row("a", "mrl_e", "gpt_tiny", dim, "bits_per_byte", 20 / dim) for dim in (8, 16)]
@@ -146,14 +146,14 @@ def test_adaptive_decoding_stands_beside_each_size_alone():
             row
             for seed in "01"
             for dim in (8, 16)
-            for row in rows(f"s{seed}", "policy=single", dim, dim * 1e4, 2)
+            for row in rows(f"s{seed}", {"policy": "single"}, dim, dim * 1e4, 2)
         ),
         *(
             row
             for seed in "01"
-            for row in rows(f"s{seed}", "policy=uniform threshold=0.3", 16, 9e4, int(seed))
+            for row in rows(f"s{seed}", {"policy": "uniform", "threshold": 0.3}, 16, 9e4, int(seed))
         ),
-        *rows("s0", "policy=risk_control drop=0.01 delta=0.1", 16, 1e5, 1.5),
+        *rows("s0", {"policy": "risk_control", "drop": 0.01, "delta": 0.1}, 16, 1e5, 1.5),
     ]
     (grid,) = grids(BY_NAME["table-decoding"], entries(found), [], {})
     assert len(grid.index) == 4
@@ -194,7 +194,7 @@ def test_two_runs_with_one_seed_are_named(rows):
 def test_metrics_that_a_table_does_not_show_are_no_runs_of_it(rows):
     shown = next(row for row in rows if row.evaluation == "linear" and row.metric == "top1")
     oracle = dataclasses.replace(
-        shown, split="v2", evaluation="adaptive_classification", setting="policy=oracle"
+        shown, split="v2", evaluation="adaptive_classification", setting={"policy": "oracle"}
     )
     others = [dataclasses.replace(oracle, dim=dim, metric="first_correct", value=dim / 99) for dim in (8, 16)]
     grid = grid_of("table23", [oracle, *others])

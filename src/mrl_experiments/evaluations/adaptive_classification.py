@@ -14,10 +14,10 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.own_heads import candidates, classifier_dims, own_heads
 from mrl_experiments.heads import Heads
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, Setting
 
-Sweep = Callable[[Exits, NDArray[np.int64]], Mapping[str, Cascade]]
-Scores = dict[tuple[str, int], list[dict[str, float]]]  # by setting and last size, one entry a split
+Sweep = Callable[[Exits, NDArray[np.int64]], Mapping[Setting, Cascade]]
+Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last size, one entry a split
 
 
 def adaptive_classification(
@@ -34,13 +34,13 @@ def adaptive_classification(
 
     Each split fits the thresholds on `fit_share` of the samples and measures on all others. A row's `dim` is
     the last size of its cascade; `setting` holds the policy, its options, and whether the embeddings were
-    averaged with those of flipped images. "policy=single" is each size alone, on the same splits.
+    averaged with those of flipped images. policy="single" is each size alone, on the same splits.
 
     top1: right answers / measured samples. expected_dim: mean of the size that answers.
     expected_dim_cumulative: mean sum of all sizes computed on the way. head_macs: multiply-adds of the
-    classifiers per prediction. `_std`: deviation over splits. A run with one size has only "policy=single".
+    classifiers per prediction. `_std`: deviation over splits. A run with one size has only policy="single".
 
-    "policy=oracle" uses all samples: top1 = right at any size / all, first_correct = first right at this size
+    policy="oracle" uses all samples: top1 = right at any size / all, first_correct = first right at this size
     / all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
     present_classes_only: as for `linear`. Raises UserError without classifiers or labels.
     """
@@ -55,9 +55,10 @@ def adaptive_classification(
     heads, labels = heads.of_classes(classes), np.searchsorted(classes, queries.labels)
     exits = read_exits(queries.features, heads, classifier_dims(queries, heads, dims))
     scores = _scores(exits, labels, heads, policies, splits, fit_share)
-    tta = f"tta={'flip' if queries.meta.get('tta', 'none') != 'none' else 'none'}"
-    yield from _summaries(scores, tta)
-    yield from _oracle_rows(exits, labels, f"policy=oracle {tta}")
+    tta = "flip" if queries.meta.get("tta", "none") != "none" else "none"
+    for (setting, dim), repeats in scores.items():
+        yield from _summaries(dim, repeats, Setting(setting, tta=tta))
+    yield from _oracle_rows(exits, labels, Setting(policy="oracle", tta=tta))
 
 
 def _scores(
@@ -70,12 +71,13 @@ def _scores(
 ) -> Scores:
     correct = exits.correct(labels)
     scores: Scores = defaultdict(list)
+    single = Setting(policy="single")
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(exits))
         fitted, measured = np.split(order, [round(fit_share * len(order))])
         held_out, values = exits.take(measured), {"top1": correct[:, measured]}
         for dim in exits.dims:
-            scores["policy=single", dim].append(outcome(Cascade((dim,), ()), held_out, heads, values))
+            scores[single, dim].append(outcome(Cascade((dim,), ()), held_out, heads, values))
         if len(exits.dims) > 1:
             for setting, cascade in all_cascades(policies, exits.take(fitted), labels[fitted]):
                 scores[setting, cascade.dims[-1]].append(outcome(cascade, held_out, heads, values))
@@ -84,7 +86,7 @@ def _scores(
 
 def all_cascades(
     policies: Sequence[Sweep], exits: Exits, labels: NDArray[np.int64]
-) -> Iterator[tuple[str, Cascade]]:
+) -> Iterator[tuple[Setting, Cascade]]:
     """Yield what all policies choose on some samples, by setting."""
     for sweep in policies:
         yield from sweep(exits, labels).items()
@@ -105,15 +107,14 @@ def outcome(
     return {name: float(value.mean()) for name, value in (answered | costs).items()}
 
 
-def _summaries(scores: Scores, suffix: str) -> Iterator[Measurement]:
-    for (setting, dim), repeats in scores.items():
-        for metric in repeats[0]:
-            values = [score[metric] for score in repeats]
-            yield Measurement(dim, metric, float(np.mean(values)), f"{setting} {suffix}")
-            yield Measurement(dim, f"{metric}_std", float(np.std(values)), f"{setting} {suffix}")
+def _summaries(dim: int, repeats: list[dict[str, float]], setting: Setting) -> Iterator[Measurement]:
+    for metric in repeats[0]:
+        values = [score[metric] for score in repeats]
+        yield Measurement(dim, metric, float(np.mean(values)), setting)
+        yield Measurement(dim, f"{metric}_std", float(np.std(values)), setting)
 
 
-def _oracle_rows(exits: Exits, labels: NDArray[np.int64], setting: str) -> Iterator[Measurement]:
+def _oracle_rows(exits: Exits, labels: NDArray[np.int64], setting: Setting) -> Iterator[Measurement]:
     best = oracle(exits, labels)
     for dim, share in best.first_correct.items():
         yield Measurement(dim, "first_correct", share, setting)

@@ -18,10 +18,10 @@ from mrl_experiments.evaluations.adaptive_classification import Sweep, all_casca
 from mrl_experiments.evaluations.language import bits_per_byte, bytes_of_text
 from mrl_experiments.evaluations.own_heads import candidates, classifier_dims, own_heads
 from mrl_experiments.heads import Heads
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, Setting
 
 Features = NDArray[np.float32]
-Scores = dict[tuple[str, int], list[dict[str, float]]]  # by setting and last size, one entry a fold
+Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last size, one entry a fold
 
 
 def adaptive_decoding(
@@ -33,7 +33,7 @@ def adaptive_decoding(
     folds: int,
     timed: int,
 ) -> Iterator[Measurement]:
-    """Yield quality, cost and speed of next-token heads that climb, and of each size alone ("policy=single").
+    """Yield quality, cost and speed of next-token heads that climb, and of each size alone (policy="single").
 
     The text is cut into `folds` stretches. Thresholds fitted on one of them are measured on all others, so
     each token counts folds - 1 times and never for thresholds that saw it. A row's `dim` is the last size.
@@ -81,7 +81,7 @@ def _scores(
     scores: Scores = defaultdict(list)
     for fitted in np.array_split(np.arange(len(exits)), folds):
         measured = np.setdiff1d(np.arange(len(exits)), fitted)
-        cascades = {("policy=single", dim): Cascade((dim,), ()) for dim in exits.dims}
+        cascades = {(Setting(policy="single"), dim): Cascade((dim,), ()) for dim in exits.dims}
         if len(exits.dims) > 1:
             chosen = all_cascades(policies, exits.take(fitted), labels[fitted])
             cascades |= {(setting, cascade.dims[-1]): cascade for setting, cascade in chosen}
@@ -104,8 +104,8 @@ def _nll(exits: Exits, features: Features, heads: Heads, labels: NDArray[np.int6
 
 
 def _tokens_per_s(
-    cascades: Mapping[tuple[str, int], Cascade], features: Features, heads: Heads
-) -> dict[tuple[str, int], float]:
+    cascades: Mapping[tuple[Setting, int], Cascade], features: Features, heads: Heads
+) -> dict[tuple[Setting, int], float]:
     """Return how many tokens (N, D) each cascade predicts a second; the first is run once before."""
     speeds = {}
     with threadpool_limits(1):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, Setting
 
 
 def adaptive_retrieval(
@@ -37,10 +37,10 @@ def adaptive_retrieval(
     sizes = nested_sizes(queries, dims)
     for name, dim, index, costs in search.build_all(indexes, sizes):
         yield from costs
-        yield from search.measure(index, [(dim, k)], f"index={name} rerank={dim} shortlist={k}")
+        yield from search.measure(index, [(dim, k)], Setting(index=name, rerank=dim, shortlist=k))
         pairs = [(size, shortlist) for size in sizes if size > dim]
         if dim == lengths_dim and pairs:
             pairs += [(sizes[-1], length) for length in lengths if length != shortlist]
         for size, length in pairs:
-            setting = f"index={name} rerank={size} shortlist={length}"
+            setting = Setting(index=name, rerank=size, shortlist=length)
             yield from search.measure(index, [(dim, length), (size, k)], setting)

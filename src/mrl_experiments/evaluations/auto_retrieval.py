@@ -12,7 +12,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.ranking import average_precision
 from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, Setting
 
 
 def auto_retrieval(
@@ -39,7 +39,7 @@ def auto_retrieval(
             "auto_retrieval of one query", expected="at least two: one half chooses, the other half measures"
         )
     whole = IndexSpec((sizes[-1],), "Flat", ((sizes[-1], search.reach),))
-    exact, _ = search.build(whole, "")
+    exact, _ = search.build(whole, Setting())
 
     def quality(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return average_precision(search.relevant(found, rows), k)
@@ -49,7 +49,7 @@ def auto_retrieval(
     vectors = search.database.features
     tuned = tuner.choose(vectors, nested_families(len(vectors), sizes, search.reach))
     spec, held_out = tuned.index.spec, tuned.held_out
-    stages = ">".join(f"{dim}:{keep}" for dim, keep in spec.stages)
+    setting = {"index": "auto", "codes": spec.codes, "effort": spec.effort, "stages": spec.stages}
     values = {
         f"mAP@{k}": held_out.quality,
         f"mAP@{k}_lost": held_out.loss,
@@ -58,5 +58,4 @@ def auto_retrieval(
         "index_bytes": float(tuned.index.shortlist_bytes),
     }
     for metric, value in values.items():
-        setting = f"index=auto codes={spec.codes} effort={spec.effort} stages={stages}"
         yield Measurement(spec.dims[0], metric, value, setting)

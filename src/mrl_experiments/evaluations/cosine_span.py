@@ -45,7 +45,7 @@ def cosine_span(
             TEXTS: text.mean_cosine_between(text),
         }
         for pairs, value in means.items():
-            yield Measurement(dim, "cosine", value, f"pairs={pairs}")
+            yield Measurement(dim, "cosine", value, {"pairs": pairs})
 
 
 @dataclass(frozen=True)

@@ -34,4 +34,4 @@ def cross_modal(
             own = searched.labels[found.positions] == asked.labels[:, None]
             for count in k:
                 recall = float(ranking.hit(own[counted], count).mean())
-                yield Measurement(dim, f"recall@{count}", recall, f"direction={direction}")
+                yield Measurement(dim, f"recall@{count}", recall, {"direction": direction})

@@ -53,7 +53,7 @@ def few_shot(
             for dim, predicted in nearest_means(asked, sums, dims).items():
                 scores[dim, count].append(float((predicted == answers).mean()))
     for (dim, count), values in sorted(scores.items()):
-        setting = f"shots={count}" + (f" ways={ways}" if ways else "")
+        setting = {"shots": count} | ({"ways": ways} if ways else {})
         deviation = float(np.std(values, ddof=1))
         half = t.ppf((1 + CONFIDENCE) / 2, draws - 1) * deviation / draws**0.5
         yield Measurement(dim, "top1", float(np.mean(values)), setting)

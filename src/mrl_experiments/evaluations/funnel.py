@@ -6,7 +6,7 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, Setting
 
 Stages = list[tuple[int, int]]
 
@@ -37,7 +37,7 @@ def funnel(
     for name, dim, index, _ in search.build_all(indexes, sizes[:-2]):
         for lengths in cascades:
             stages = funnel_stages(sizes[sizes.index(dim) :], lengths, k)
-            yield from search.measure(index, stages, f"index={name} stages={_written(stages)}")
+            yield from search.measure(index, stages, Setting(index=name, stages=stages))
 
 
 def funnel_stages(sizes: Sequence[int], lengths: Sequence[int], k: int) -> Stages:
@@ -45,8 +45,3 @@ def funnel_stages(sizes: Sequence[int], lengths: Sequence[int], k: int) -> Stage
     kept = [length for length in lengths if length >= k]
     between = sizes[: min(len(kept), len(sizes) - 1)]
     return [*zip(between, kept, strict=False), (sizes[-1], k)]
-
-
-def _written(stages: Stages) -> str:
-    """Return "8:200>16:100>...": which size keeps how many."""
-    return ">".join(f"{dim}:{keep}" for dim, keep in stages)

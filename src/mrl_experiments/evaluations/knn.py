@@ -23,6 +23,6 @@ def knn(
         voters = database.labels[found.positions]
         for count in k:
             place = class_rank(voters[:, :count], queries.labels)
-            yield Measurement(dim, "top1", float((place == 0).mean()), f"k={count}")
+            yield Measurement(dim, "top1", float((place == 0).mean()), {"k": count})
             if count >= 5:
-                yield Measurement(dim, "top5", float((place < 5).mean()), f"k={count}")
+                yield Measurement(dim, "top5", float((place < 5).mean()), {"k": count})

@@ -17,7 +17,7 @@ from mrl_experiments.evaluations import ranking
 from mrl_experiments.evaluations.notices import tell
 from mrl_experiments.evaluations.same_rows import told_same_rows, without_own
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, Setting
 
 REPEATS = 3
 SINGLES = 20  # queries timed one at a time
@@ -64,7 +64,7 @@ class StagedSearch:
         """How many neighbours a search has to find for k others than the query: k or k + 1."""
         return self.k + (self.own is not None)
 
-    def build(self, spec: IndexSpec, setting: str) -> tuple[AdaptiveIndex, Iterator[Measurement]]:
+    def build(self, spec: IndexSpec, setting: Setting) -> tuple[AdaptiveIndex, Iterator[Measurement]]:
         """Return the index, with its build time and its bytes besides the vectors as measurements."""
         start = perf_counter()
         index = AdaptiveIndex.build(self.database.features, None, spec)
@@ -86,7 +86,8 @@ class StagedSearch:
             refused = {}
             for dim in sizes:
                 try:
-                    index, costs = self.build(describe(dims=(dim,), stages=((dim, self.k),)), f"index={name}")
+                    spec = describe(dims=(dim,), stages=((dim, self.k),))
+                    index, costs = self.build(spec, Setting(index=name))
                 except UserError as error:
                     if not isinstance(error.__cause__, RuntimeError):  # a fault of the data or of the options
                         raise
@@ -108,7 +109,7 @@ class StagedSearch:
             (found,) = without_own(self.own[rows], found)
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
-    def measure(self, index: AdaptiveIndex, stages: Stages, setting: str) -> Iterator[Measurement]:
+    def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
         """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned size."""
         longer = self.reach - self.k
         found = index.search_stages(self.queries, [(dim, keep + longer) for dim, keep in stages]).ids

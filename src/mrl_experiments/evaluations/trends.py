@@ -21,8 +21,8 @@ def trends(
 ) -> Iterator[Measurement]:
     """Yield how many classes follow each trend over the sizes, and the spread of classes (Figure 12).
 
-    classes at "trend=<name>": classes of `queries` with that trend, see `trend`; `dim` is the largest size.
-    class_gap at "quantile=q%": the q-th percentile over classes of (accuracy at this size - at the largest).
+    classes at trend=<name>: classes of `queries` with that trend, see `trend`; `dim` is the largest size.
+    class_gap at quantile=q: the q-th percentile over classes of (accuracy at this size - at the largest).
     Source: Appendix J of the paper. Raises UserError without heads or with fewer than three sizes.
     """
     del database
@@ -40,11 +40,11 @@ def trends(
     by_class = np.stack([np.bincount(places, weights=level) / counts for level in right])
     found = Counter(map(trend, by_class.T))
     for name in TRENDS:
-        yield Measurement(sizes[-1], "classes", float(found[name]), f"trend={name}")
+        yield Measurement(sizes[-1], "classes", float(found[name]), {"trend": name})
     for dim, gaps in zip(sizes, by_class - by_class[-1], strict=True):
         for quantile in quantiles:
             value = np.percentile(gaps, quantile)
-            yield Measurement(dim, "class_gap", float(value), f"quantile={quantile}%")
+            yield Measurement(dim, "class_gap", float(value), {"quantile": quantile})
 
 
 def trend(accuracies: Accuracies) -> str:

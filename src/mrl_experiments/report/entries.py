@@ -1,4 +1,4 @@
-"""Result rows made ready to be placed: each with its line and its settings taken apart."""
+"""Result rows made ready to be placed: each with its line and its settings."""
 
 import os
 from collections import Counter, defaultdict
@@ -11,11 +11,10 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.report.lines import key_of, labelled
 from mrl_experiments.report.metrics import fault
-from mrl_experiments.results import DIGITS, ResultRow, read_rows
+from mrl_experiments.results import DIGITS, DRAW, ResultRow, Setting, read_rows
 
 Value = str | int | bool | float | None
 IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs", "head_macs": "head_MFLOPs"}
-DRAW = "draw"  # names one random draw; evaluate.py also writes the mean over draws, which is what counts
 
 OF_OWN_CLASSIFIER = (  # evaluations
     "linear", "language", "superclass", "trends", "adaptive_classification", "adaptive_decoding",
@@ -117,7 +116,7 @@ def entries(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -
             (homes or {}).get(row.dataset, row.dataset),
         )
         for row in rows
-        if DRAW not in (settings := _settings(row.setting))
+        if DRAW not in (settings := _settings(row))
         for line in _lines(row, sizes)
     ]
 
@@ -181,9 +180,9 @@ def _in_mflops(row: ResultRow) -> ResultRow:
     return replace(row, metric=IN_MFLOPS[row.metric], value=row.value / 1e6)
 
 
-def _settings(setting: str) -> dict[str, str]:
-    """Take "k=10 index=flat" apart; a funnel's stages also tell its first shortlist."""
-    settings = dict(part.split("=", 1) for part in setting.split() if "=" in part)
-    if "stages" in settings:
-        settings["shortlist"] = settings["stages"].split(">")[0].split(":")[-1]
-    return settings
+def _settings(row: ResultRow) -> dict[str, str]:
+    """Return the values of a setting as they are shown; a funnel's stages also tell its first shortlist."""
+    match row.setting.get("stages"):
+        case ((_, shortlist), *_):
+            return Setting(row.setting, shortlist=shortlist).texts()
+    return Setting(row.setting).texts()

@@ -69,7 +69,8 @@ def command(row: ResultRow) -> str:
     options = {
         "run": row.run, "data": row.dataset, "evaluation": row.evaluation, "reduction": row.reduction,
     }  # fmt: skip
-    return command_line("evaluate.py", options | ({"variant": "flip"} if "tta=flip" in row.setting else {}))
+    flipped = row.setting.get("tta") == "flip"
+    return command_line("evaluate.py", options | ({"variant": "flip"} if flipped else {}))
 
 
 def write_page(

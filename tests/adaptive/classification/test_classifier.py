@@ -25,7 +25,7 @@ def fitted(digits):
     return classifier.fit(Joint(0.01), digits.features[fit], digits.labels[fit], split="digits/fit")
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.setting)
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy.setting))
 def test_answers_are_those_of_the_size_used(digits, policy):
     fit, new = halves(digits)
     classifier = AdaptiveClassifier(digits.heads).fit(policy, digits.features[fit], digits.labels[fit])
@@ -75,7 +75,10 @@ def test_save_and_load_keep_every_answer(digits, tmp_path, with_heads):
     before, after = classifier.predict(inputs), loaded.predict(inputs)
     for name in ("labels", "dims", "confidence"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
-    assert (loaded.policy, loaded.fitted_on) == ("policy=risk_control drop=0.05 delta=0.1", "val")
+    assert (loaded.policy, loaded.fitted_on) == (
+        {"policy": "risk_control", "drop": 0.05, "delta": 0.1},
+        "val",
+    )
 
 
 def test_an_unfitted_classifier_is_refused(digits, tmp_path):

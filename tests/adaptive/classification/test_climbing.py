@@ -8,6 +8,7 @@ from mrl_experiments.adaptive.classification.exits import read_exits
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform, sweep
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.results import Setting
 
 DIMS = (4, 8, 16)
 
@@ -60,8 +61,8 @@ def test_a_uniform_threshold_is_the_same_at_all_sizes():
     features, heads = problem(tied=True)
     exits, labels = read_exits(features, heads, DIMS), np.zeros(50, np.int64)
     assert sweep(exits, labels, thresholds=[0.25, 1]) == {
-        "policy=uniform threshold=0.25": Cascade(DIMS, (0.25, 0.25)),
-        "policy=uniform threshold=1": Cascade(DIMS, (1, 1)),
+        Setting(policy="uniform", threshold=0.25): Cascade(DIMS, (0.25, 0.25)),
+        Setting(policy="uniform", threshold=1): Cascade(DIMS, (1, 1)),
     }
     for threshold, dim in ((0, 4), (1, 16)):
         fitted = AdaptiveClassifier(heads).fit(Uniform(threshold), features, labels, dims=DIMS)

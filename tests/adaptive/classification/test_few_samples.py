@@ -27,7 +27,7 @@ def logits(count, classes, shift):
     return tables, labels
 
 
-@pytest.mark.parametrize("policy", [*FITTED, Uniform(0.5)], ids=lambda policy: policy.setting)
+@pytest.mark.parametrize("policy", [*FITTED, Uniform(0.5)], ids=lambda policy: str(policy.setting))
 @pytest.mark.parametrize("shift", [0, 50, -50])
 @pytest.mark.parametrize("classes", [1, 2, 5])
 @pytest.mark.parametrize("count", [1, 2, 3, 40])
@@ -44,7 +44,7 @@ def test_few_samples_all_right_or_all_wrong_give_a_cascade(policy, count, classe
         assert policy.fit(exits, labels) == full_cascade(DIMS)  # one sample shows nothing
 
 
-@pytest.mark.parametrize("policy", FITTED, ids=lambda policy: policy.setting)
+@pytest.mark.parametrize("policy", FITTED, ids=lambda policy: str(policy.setting))
 def test_no_samples_are_refused(policy):
     tables, labels = logits(0, 3, 0)
     with pytest.raises(UserError, match="0 labels for 0 samples"):

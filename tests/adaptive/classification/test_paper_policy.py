@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from mrl_experiments.adaptive.classification.exits import Exits
 from mrl_experiments.adaptive.classification.policies.paper import Paper, sweep
 from mrl_experiments.errors import UserError
+from mrl_experiments.results import Setting
 
 
 def best_threshold_of_pair(grid, exits, labels, small):
@@ -41,7 +42,7 @@ def test_the_default_grid_is_that_of_the_official_code(digits):
 def test_sweep_gives_one_cascade_for_each_cap(digits):
     cascades = sweep(digits.exits, digits.labels)
     assert [cascade.dims[-1] for cascade in cascades.values()] == [4, 8, 16, 32, 64]
-    assert cascades["policy=paper cap=16"] == Paper(cap=16).fit(digits.exits, digits.labels)
+    assert cascades[Setting(policy="paper", cap=16)] == Paper(cap=16).fit(digits.exits, digits.labels)
 
 
 def test_an_unknown_cap_is_refused(digits):

@@ -67,7 +67,7 @@ def test_sweep_equals_separate_fits(digits):
     cascades = sweep(digits.exits, digits.labels, drops=[0.05, 0.1], delta=0.1)
     fitted = RiskControl(0.1, 0.1).fit(digits.exits, digits.labels)
     losses = [loss_and_size(cascade, digits.exits, digits.labels) for cascade in cascades.values()]
-    assert list(cascades) == [f"policy=risk_control drop={drop} delta=0.1" for drop in (0.05, 0.1)]
+    assert list(cascades) == [{"policy": "risk_control", "drop": drop, "delta": 0.1} for drop in (0.05, 0.1)]
     assert losses[1][1] <= losses[0][1]
     assert loss_and_size(fitted, digits.exits, digits.labels)[1] == pytest.approx(losses[1][1], rel=0.1)
 

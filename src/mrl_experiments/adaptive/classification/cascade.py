@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.exits import Exits, check_nested
 from mrl_experiments.errors import UserError
+from mrl_experiments.results import Setting
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Policy(Protocol):
     """Chooses the thresholds of a cascade on labelled samples."""
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> Setting:
         """The policy and its options as result rows name them."""
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:

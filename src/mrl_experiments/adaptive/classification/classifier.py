@@ -1,6 +1,6 @@
 """A classifier that uses as few dimensions as each sample needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from mrl_experiments.files import (
     write_json,
 )
 from mrl_experiments.heads import Heads
+from mrl_experiments.results import Setting, read_setting
 
 CASCADE, HEADS = "cascade.json", "heads.safetensors"
 VERSION = 1
@@ -82,7 +83,7 @@ class AdaptiveClassifier:
     def __init__(self, heads: Heads | None = None) -> None:
         self.heads = heads
         self.cascade: Cascade | None = None
-        self.policy = ""
+        self.policy = Setting()
         self.fitted_on = ""
 
     def fit(
@@ -167,8 +168,10 @@ class AdaptiveClassifier:
         classifier = cls(Heads.load(folder / HEADS, remedy) if noted else None)
         try:
             classifier.cascade = Cascade(tuple(stored["dims"]), tuple(stored["thresholds"]))
-            classifier.policy, classifier.fitted_on = stored["policy"], stored["fitted_on"]
-        except (KeyError, TypeError) as error:
+            policy = stored["policy"]
+            classifier.policy = Setting(policy if isinstance(policy, Mapping) else read_setting(policy))
+            classifier.fitted_on = stored["fitted_on"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error}", remedy=remedy) from error
         return classifier
 

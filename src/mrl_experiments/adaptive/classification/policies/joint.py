@@ -10,6 +10,7 @@ from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits
 from mrl_experiments.adaptive.classification.frontier import Frontier
 from mrl_experiments.errors import UserError
+from mrl_experiments.results import Setting
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Joint:
             raise UserError(f"joint: drop={self.drop}", expected="a fraction from 0 to below 1")
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> Setting:
         """The policy and its tolerated drop."""
-        return f"policy=joint drop={self.drop:g}"
+        return Setting(policy="joint", drop=self.drop)
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
         """Return the chosen cascade over all sizes."""
@@ -36,7 +37,7 @@ class Joint:
         return found.cascade(found.cheapest(self.drop))
 
 
-def sweep(exits: Exits, labels: NDArray[np.int64], *, drops: Sequence[float]) -> dict[str, Cascade]:
+def sweep(exits: Exits, labels: NDArray[np.int64], *, drops: Sequence[float]) -> dict[Setting, Cascade]:
     """Return the cascade for each tolerated drop, by its setting: one search for all."""
     found = Frontier(exits, labels)
     return {Joint(drop).setting: found.cascade(found.cheapest(drop)) for drop in drops}

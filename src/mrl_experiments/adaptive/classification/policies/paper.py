@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits
 from mrl_experiments.errors import UserError
+from mrl_experiments.results import Setting
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Paper:
             )
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> Setting:
         """The policy and its cap."""
-        return "policy=paper" if self.cap is None else f"policy=paper cap={self.cap}"
+        return Setting({"policy": "paper"} if self.cap is None else {"policy": "paper", "cap": self.cap})
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
         """Return the cascade up to `cap`. Raises UserError when the cap is none of the sizes."""
@@ -48,7 +49,7 @@ class Paper:
         return cascade if self.cap is None else cascade.capped(self.cap)
 
 
-def sweep(exits: Exits, labels: NDArray[np.int64]) -> dict[str, Cascade]:
+def sweep(exits: Exits, labels: NDArray[np.int64]) -> dict[Setting, Cascade]:
     """Return the cascade for each cap from the second size on, by its setting (the rows of Table 3)."""
     uncapped = Paper().fit(exits, labels)
     return {Paper(cap).setting: uncapped.capped(cap) for cap in exits.dims[1:]}

@@ -10,6 +10,7 @@ from mrl_experiments.adaptive.classification.cascade import Cascade, full_cascad
 from mrl_experiments.adaptive.classification.exits import Exits
 from mrl_experiments.adaptive.classification.frontier import Frontier
 from mrl_experiments.errors import UserError
+from mrl_experiments.results import Setting
 
 PATH_STEPS = 10
 LARGEST_BET = 0.75  # of the stake that a single sample could lose whole
@@ -42,9 +43,9 @@ class RiskControl:
                 raise UserError(f"risk_control: {name}={value}", expected="a fraction between 0 and 1")
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> Setting:
         """The policy and its promise."""
-        return f"policy=risk_control drop={self.drop:g} delta={self.delta:g}"
+        return Setting(policy="risk_control", drop=self.drop, delta=self.delta)
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
         """Return the cheapest cascade whose promise could be shown, over all sizes."""
@@ -53,7 +54,7 @@ class RiskControl:
 
 def sweep(
     exits: Exits, labels: NDArray[np.int64], *, drops: Sequence[float], delta: float, seed: int = 0
-) -> dict[str, Cascade]:
+) -> dict[Setting, Cascade]:
     """Return the cascade for each promised drop, by its setting: one learned frontier for all."""
     promises = [RiskControl(drop, delta, seed) for drop in drops]
     order = np.random.default_rng(seed).permutation(len(exits))

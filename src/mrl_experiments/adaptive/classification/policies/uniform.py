@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits
+from mrl_experiments.results import Setting
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class Uniform:
     threshold: float
 
     @property
-    def setting(self) -> str:
+    def setting(self) -> Setting:
         """The policy and its threshold."""
-        return f"policy=uniform threshold={self.threshold:g}"
+        return Setting(policy="uniform", threshold=self.threshold)
 
     def cascade(self, dims: Sequence[int]) -> Cascade:
         """Return the cascade over `dims`. Raises UserError for a threshold that is not within [0, 1]."""
@@ -30,7 +31,7 @@ class Uniform:
         return self.cascade(exits.dims)
 
 
-def sweep(exits: Exits, labels: NDArray[np.int64], *, thresholds: Sequence[float]) -> dict[str, Cascade]:
+def sweep(exits: Exits, labels: NDArray[np.int64], *, thresholds: Sequence[float]) -> dict[Setting, Cascade]:
     """Return the cascade for each threshold, by its setting."""
     policies = [Uniform(threshold) for threshold in thresholds]
     return {policy.setting: policy.fit(exits, labels) for policy in policies}
