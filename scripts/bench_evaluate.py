@@ -29,8 +29,8 @@ from rich.table import Table
 
 from mrl_experiments.embeddings import Embeddings, create, load, open_arrays, seal
 from mrl_experiments.evaluations.knn import knn
-from mrl_experiments.evaluations.neighbours import nearest
 from mrl_experiments.nesting import default_dims, interpolated_dims
+from mrl_experiments.search.neighbours import nearest
 
 Array = NDArray[np.float32]
 WIDTHS = (512, 2048)

@@ -29,7 +29,7 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Family, Tuner, recall
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.ranking import average_precision
+from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.nesting import default_dims
 
 K, MAX_LOST, BATCH, SINGLES, ROUNDS, TUNING = 10, 0.001, 2000, 50, 5, 2000

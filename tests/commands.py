@@ -26,3 +26,10 @@ def run(script: str, *overrides: str, timeout: float = 300) -> subprocess.Comple
     process = start(script, *overrides)
     out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def succeed(script: str, *overrides: str, timeout: float = 300) -> str:
+    """Run a root script that must end well; return what it printed."""
+    done = run(script, *overrides, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -16,7 +16,7 @@ def test_any_finite_prefix_has_a_direction(vectors, dim):
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     expected = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
     np.testing.assert_allclose(unit_prefixes(vectors, dim), expected, atol=1e-6)
-    np.testing.assert_allclose(inverse_norms(vectors, dim) * norms[:, 0], norms[:, 0] > 0, rtol=1e-6)
+    np.testing.assert_allclose(inverse_norms(vectors, [dim])[dim] * norms[:, 0], norms[:, 0] > 0, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

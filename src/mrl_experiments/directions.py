@@ -52,26 +52,38 @@ def _in_range(squares: NDArray[Any], vectors: NDArray[Any], dim: int) -> bool:
     return not outside.any() or not prefix(vectors[outside], dim).any()
 
 
-def inverse_norms(vectors: NDArray[np.float32], dim: int) -> NDArray[Any]:
+def inverse_norms(vectors: NDArray[Any], dims: Sequence[int]) -> dict[int, NDArray[Any]]:
     """Return one over the norm of each prefix of vectors (N, D), or 0 for a prefix of zeros.
 
+    Args:
+        vectors: float32 or float64. dims: the lengths of the prefixes, ascending.
+
     Returns:
-        (N,) float32, or float64 where a norm is out of float32's reach (see `dtype_for`).
+        {dim: (N,)} of the vectors' type, or float64 where a norm is out of its reach (see `dtype_for`).
     """
     starts = range(0, len(vectors), BLOCK)
-    squares = [_squares(vectors[start : start + BLOCK], dim) for start in starts]
-    norms = np.sqrt(np.concatenate(squares)) if squares else np.empty(0, np.float32)
-    return np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+    blocks = [_squares(vectors[start : start + BLOCK], dims) for start in starts]
+    empty = np.empty(0, vectors.dtype)
+    norms = [np.sqrt(np.concatenate([empty, *squares])) for squares in zip(*blocks, strict=True)]
+    norms = norms or [empty for _ in dims]
+    return {
+        dim: np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
+        for dim, norm in zip(dims, norms, strict=True)
+    }
 
 
-def _squares(vectors: NDArray[np.float32], dim: int) -> NDArray[Any]:
-    short = prefix(vectors, dim)
+def _squares(vectors: NDArray[Any], dims: Sequence[int]) -> list[NDArray[Any]]:
+    """Return the squared norm of each prefix: that of the shorter one plus that of the features between."""
+    squares, found = np.zeros(len(vectors), vectors.dtype), []
     with np.errstate(over="ignore", under="ignore"):
-        squares = np.einsum("nd,nd->n", short, short)
-    if not _in_range(squares, vectors, dim):
-        wide = short.astype(np.float64)
-        squares = np.einsum("nd,nd->n", wide, wide)
-    return squares
+        for low, high in itertools.pairwise((0, *dims)):
+            part = vectors[:, low:high]
+            squares = squares + np.einsum("nd,nd->n", part, part)
+            found.append(squares)
+            if not _in_range(squares, vectors, high):
+                wide = prefix(vectors, high).astype(np.float64)
+                found[-1] = np.einsum("nd,nd->n", wide, wide)
+    return found
 
 
 def unit_prefixes(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
@@ -85,7 +97,7 @@ def unit_prefixes(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]
         block = vectors[start : start + BLOCK]
         np.multiply(
             prefix(block, dim),
-            inverse_norms(block, dim)[:, None],
+            inverse_norms(block, [dim])[dim][:, None],
             out=units[start : start + BLOCK],
             casting="same_kind",
         )

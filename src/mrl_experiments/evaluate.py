@@ -15,13 +15,14 @@ from mrl_experiments.build import construct
 from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, find_jobs
-from mrl_experiments.evaluations.notices import tell
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import default_dims, interpolated_dims
+from mrl_experiments.notices import tell
 from mrl_experiments.results import DRAW, Measurement, ResultRow, read_rows, write_rows
 from mrl_experiments.runs import check_none_left_out
 
+FILED_AS = {"trained_head": "linear"}  # its former name, so that old rows and new ones stand in one table
 Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
 
 
@@ -45,8 +46,9 @@ class Reduction(Protocol):
 def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     """Evaluate each run that matches, or files, and replace result rows; all folders are looked up first.
 
-    evaluation, reduction: the names under which rows are filed.
+    evaluation, reduction: the names under which rows are filed; see FILED_AS.
     """
+    evaluation = FILED_AS.get(evaluation, evaluation)
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
     left_out: list[str] = []

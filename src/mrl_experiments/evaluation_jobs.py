@@ -93,11 +93,13 @@ def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
 def _narrow_variants(run: Run, dataset: str, variant: str) -> list[str]:
     """Return the variants that are narrower networks inside the run, seen from the same views."""
     metas = map(read_meta, _embedded(run, dataset))
-    return sorted({_part(m) for m in metas if m.get("variant") and m.get("tta", "none") == (variant or "none")})
+    return sorted(
+        {_part(m) for m in metas if m.get("variant") and m.get("tta", "none") == (variant or "none")}
+    )
 
 
 def _part(meta: Mapping[str, Any]) -> str:
-    """Return what a folder of embeddings is of besides its split: a narrower network, other views, or both."""
+    """Return what embeddings are of besides their split: a narrower network, other views, or both."""
     tta = meta.get("tta", "none")
     return "-".join(filter(None, (meta.get("variant"), tta if tta != "none" else "")))
 

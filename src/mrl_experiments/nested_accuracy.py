@@ -1,19 +1,44 @@
-"""Top-k accuracy at all nested sizes in one vectorised pass."""
+"""Top-k accuracy, and its one rule for ties, in training and in every evaluation.
+
+A tie counts against the label: a label is among the k highest where fewer than k *other* classes score at
+least as high. So constant scores find nothing, whatever the order of the classes, and neither do NaN ones. Of
+equally near neighbours, those of the query's label come last (`search.database.neighbours`); a class has the
+most votes where no other has as many (`metrics.votes`).
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+TIED = -1  # in place of a class where several score highest
+
+
+def label_rank(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return how many other classes score at least as high as the label, (...); C where that is NaN.
+
+    scores: (..., C). labels: (...) int64.
+    """
+    rank = (scores >= scores.gather(-1, labels[..., None])).sum(-1) - 1
+    return torch.where(rank < 0, scores.shape[-1], rank)
 
 
 def nested_hits(logits: Tensor | Mapping[int, Tensor], labels: Tensor, k: Sequence[int] = (1, 5)) -> Tensor:
-    """Return (L, K): how many labels are among the k highest logits, for each of L sizes and K values of k.
+    """Return (L, K): how many labels are among the k highest logits, for each of L dims and K values of k.
 
     logits: (B, L, C), or {dim: (B, C)}. labels: (B,) int64.
-    A tie counts against the label, so constant logits score nothing, and so do NaN ones.
     """
     if isinstance(logits, Mapping):
         return torch.cat([nested_hits(level[:, None], labels, k) for level in logits.values()])
-    own = logits.gather(-1, labels[:, None, None].expand(-1, logits.shape[1], 1))
-    rank = (logits >= own).sum(-1)  # 1 is the highest; 0 where the label's own logit is NaN
-    return torch.stack([((rank >= 1) & (rank <= limit)).sum(0) for limit in k], dim=1)
+    rank = label_rank(logits, labels[:, None].expand(-1, logits.shape[1]))
+    return torch.stack([(rank < limit).sum(0) for limit in k], dim=1)
+
+
+def sole_highest(scores: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the class with the highest of scores (B, C), or TIED where several have it, (B,)."""
+    first = scores.argmax(axis=1)
+    tied = np.count_nonzero(scores == np.take_along_axis(scores, first[:, None], axis=1), axis=1) > 1
+    return np.where(tied, TIED, first)

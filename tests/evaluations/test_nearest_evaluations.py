@@ -3,9 +3,9 @@ import pytest
 
 from mrl_experiments.embeddings import Embeddings, create, load, open_arrays, seal
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.kept_neighbours import _name
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
+from mrl_experiments.search.neighbour_cache import _name
 
 DIMS = (4, 8, 16)
 

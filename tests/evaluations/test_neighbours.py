@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations import neighbours
-from mrl_experiments.evaluations.neighbours import nearest
+from mrl_experiments.search import neighbours
+from mrl_experiments.search.neighbours import nearest
 
 
 def brute_force(queries, database, dim, k):

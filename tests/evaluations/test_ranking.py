@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalPrecision, RetrievalRecall
 
-from mrl_experiments.evaluations import ranking
+from mrl_experiments.metrics import ranking
 
 
 def random_lists(seed, queries=20, count=60):

@@ -17,11 +17,11 @@ from mrl_experiments.evaluations.cosine_span import cosine_span
 from mrl_experiments.evaluations.cross_modal import cross_modal
 from mrl_experiments.evaluations.few_shot import few_shot
 from mrl_experiments.evaluations.knn import knn
-from mrl_experiments.evaluations.notices import tell
 from mrl_experiments.evaluations.probe import lbfgs, probe
 from mrl_experiments.evaluations.retrieval import retrieval
-from mrl_experiments.evaluations.same_rows import count_copies, same_rows
 from mrl_experiments.evaluations.zero_shot import zero_shot
+from mrl_experiments.notices import tell
+from mrl_experiments.search.same_rows import count_copies, same_rows
 
 DIMS = (2, 4, 8)
 

@@ -11,21 +11,21 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.adaptive_classification import adaptive_classification
-from mrl_experiments.evaluations.class_means import class_sums
 from mrl_experiments.evaluations.cosine_span import cosine_span
 from mrl_experiments.evaluations.cross_modal import cross_modal
 from mrl_experiments.evaluations.few_shot import few_shot
 from mrl_experiments.evaluations.funnel import funnel
 from mrl_experiments.evaluations.knn import knn
-from mrl_experiments.evaluations.linear import linear
-from mrl_experiments.evaluations.neighbours import nearest
 from mrl_experiments.evaluations.probe import lbfgs, probe
 from mrl_experiments.evaluations.retrieval import retrieval
 from mrl_experiments.evaluations.stream import stream
 from mrl_experiments.evaluations.superclass import superclass
+from mrl_experiments.evaluations.trained_head import trained_head
 from mrl_experiments.evaluations.zero_shot import zero_shot
 from mrl_experiments.heads import Heads
 from mrl_experiments.reductions.svd import SVD
+from mrl_experiments.search.class_means import class_sums
+from mrl_experiments.search.neighbours import nearest
 
 DIMS, WIDTH = (4, 8, 16), 16
 FLAT = {"flat": partial(IndexSpec, codes="Flat")}
@@ -133,7 +133,7 @@ def classified(scale):
 @pytest.mark.parametrize(
     "evaluation",
     [
-        partial(linear, present_classes_only=False),
+        partial(trained_head, present_classes_only=False),
         partial(superclass, mapping=None, superclasses=2, within=None),
         partial(adaptive_classification, policies=[], splits=1, fit_share=0.5, present_classes_only=False),
     ],

@@ -5,9 +5,8 @@ import pytest
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.long_tail import long_tail
-from mrl_experiments.evaluations.running_means import predict_then_update
-from mrl_experiments.evaluations.stream import stream
+from mrl_experiments.evaluations.stream import long_tail, stream
+from mrl_experiments.search.running_means import predict_then_update
 
 DIMS = (2, 5, 12)
 FREQUENCY = list(range(40, 0, -1))  # of 40 classes, the last is the commonest
@@ -21,7 +20,8 @@ def one_by_one(samples, classes, sums, seen, dims):
             norms = np.sqrt((sums[:, :dim] ** 2).sum(axis=1))
             inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
             cosines = np.where(seen, (sums[:, :dim] @ x[:dim]) * inverse, -np.inf)
-            predicted[dim].append(int(cosines.argmax()))
+            best = np.flatnonzero(cosines == cosines.max())
+            predicted[dim].append(int(best[0]) if len(best) == 1 else -1)
         sums[own] += x
         seen[own] = True
     return predicted

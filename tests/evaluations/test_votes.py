@@ -4,27 +4,33 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from mrl_experiments.evaluations.neighbours import nearest
-from mrl_experiments.evaluations.votes import class_rank
+from mrl_experiments.metrics.votes import class_rank
+from mrl_experiments.search.neighbours import nearest
 
 
-def brute_rank(voters, label):
-    votes = Counter(voters)  # most_common sorts stably, and classes enter in order of nearness
-    classes = [name for name, _ in votes.most_common()]
-    return classes.index(label) if label in classes else len(voters)
+def brute_rank(voters, similarities, label):
+    nearest = {}
+    for voter, similarity in zip(voters, similarities, strict=True):
+        nearest.setdefault(voter, similarity)
+    standing = {voter: (count, nearest[voter]) for voter, count in Counter(voters).items()}
+    if label not in standing:
+        return len(voters)
+    return sum(other >= standing[label] for name, other in standing.items() if name != label)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 30])
 def test_against_counting(k):
     rng = np.random.default_rng(k)
     voters, labels = rng.integers(0, 6, (3000, k)), rng.integers(0, 7, 3000)  # few classes: many ties
-    expected = [brute_rank(row, label) for row, label in zip(voters.tolist(), labels.tolist(), strict=True)]
-    np.testing.assert_array_equal(class_rank(voters, labels), expected)
+    similarities = -np.sort(rng.integers(0, 4, (3000, k)), axis=1).astype(np.float32)  # many equally near
+    rows = zip(voters.tolist(), similarities.tolist(), labels.tolist(), strict=True)
+    found = class_rank(voters, similarities, labels)
+    np.testing.assert_array_equal(found, [brute_rank(*row) for row in rows])
 
 
 def test_large_labels_stay_apart():
     voters = np.array([[2**40, 2**40 + 1, 2**40 + 1]])
-    assert class_rank(voters, np.array([2**40]))[0] == 1
+    assert class_rank(voters, np.array([[0.9, 0.8, 0.7]]), np.array([2**40]))[0] == 1
 
 
 def test_against_scikit_learn_where_no_votes_are_equal():
@@ -35,4 +41,6 @@ def test_against_scikit_learn_where_no_votes_are_equal():
     found = nearest(queries, database[:300], [6], 9)[6]
     unit = database / np.linalg.norm(database, axis=1, keepdims=True)
     predicted = KNeighborsClassifier(9).fit(unit[:300], labels[:300]).predict(unit[300:])
-    np.testing.assert_array_equal(class_rank(labels[found.positions], truth) == 0, predicted == truth)
+    np.testing.assert_array_equal(
+        class_rank(labels[found.positions], found.similarities, truth) == 0, predicted == truth
+    )

@@ -13,8 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import _existing, evaluate
-from mrl_experiments.evaluations.notices import tell
 from mrl_experiments.external.vector_file import read_vectors
+from mrl_experiments.notices import tell
 from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.entries import entries
 from mrl_experiments.report.pivot import grids

@@ -1,8 +1,7 @@
 """Adaptive classification: accuracy and expected size of cascades over the nested sizes."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +9,13 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits, read_exits
 from mrl_experiments.adaptive.classification.oracle import oracle
+from mrl_experiments.adaptive.classification.outcome import Sweep, all_cascades, outcome
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.own_heads import candidates, classifier_dims, own_heads
 from mrl_experiments.heads import Heads
 from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
-Sweep = Callable[[Exits, NDArray[np.int64]], Mapping[Setting, Cascade]]
 Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last size, one entry a split
 
 
@@ -42,7 +41,7 @@ def adaptive_classification(
 
     policy="oracle" uses all samples: top1 = right at any size / all, first_correct = first right at this size
     / all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
-    present_classes_only: as for `linear`. Raises UserError without classifiers or labels.
+    present_classes_only: as for `trained_head`. Raises UserError without classifiers or labels.
     """
     del database
     if not 0 < fit_share < 1 or splits < 1 or not 0 < round(fit_share * len(queries)) < len(queries):
@@ -50,7 +49,7 @@ def adaptive_classification(
             f"fit_share={fit_share}, splits={splits} of {len(queries)} samples",
             expected="at least one split, and a share between 0 and 1 that leaves samples on both sides",
         )
-    heads = own_heads(queries, dims)
+    heads = trained_heads(queries, dims)
     classes = candidates(queries, heads, present_classes_only)
     heads, labels = heads.of_classes(classes), np.searchsorted(classes, queries.labels)
     exits = read_exits(queries.features, heads, classifier_dims(queries, heads, dims))
@@ -82,29 +81,6 @@ def _scores(
             for setting, cascade in all_cascades(policies, exits.take(fitted), labels[fitted]):
                 scores[setting, cascade.dims[-1]].append(outcome(cascade, held_out, heads, values))
     return scores
-
-
-def all_cascades(
-    policies: Sequence[Sweep], exits: Exits, labels: NDArray[np.int64]
-) -> Iterator[tuple[Setting, Cascade]]:
-    """Yield what all policies choose on some samples, by setting."""
-    for sweep in policies:
-        yield from sweep(exits, labels).items()
-
-
-def outcome(
-    cascade: Cascade, exits: Exits, heads: Heads, values: Mapping[str, NDArray[Any]]
-) -> dict[str, float]:
-    """Return means over N samples: of `values` (L, N) where each is answered, of sizes and of their cost."""
-    stop = cascade.stop(exits)
-    size = np.asarray(exits.dims)[stop]
-    computed = [dim if dim in cascade.pruned().dims else 0 for dim in exits.dims]
-    climbed = np.cumsum(computed)[stop]
-    # Tied classifiers share their columns: climbing adds the new ones alone.
-    macs = heads.classes * (size if heads.tied else climbed)
-    costs = {"expected_dim": size, "expected_dim_cumulative": climbed, "head_macs": macs}
-    answered = {name: value[stop, np.arange(len(stop))] for name, value in values.items()}
-    return {name: float(value.mean()) for name, value in (answered | costs).items()}
 
 
 def _summaries(dim: int, repeats: list[dict[str, float]], setting: Setting) -> Iterator[Measurement]:

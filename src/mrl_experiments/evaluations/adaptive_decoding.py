@@ -12,13 +12,13 @@ from threadpoolctl import threadpool_limits
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier
 from mrl_experiments.adaptive.classification.exits import Exits, read_exits
+from mrl_experiments.adaptive.classification.outcome import Sweep, all_cascades, outcome
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.adaptive_classification import Sweep, all_cascades, outcome
-from mrl_experiments.evaluations.language import bits_per_byte, bytes_of_text
-from mrl_experiments.evaluations.own_heads import candidates, classifier_dims, own_heads
 from mrl_experiments.heads import Heads
+from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text
 from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
 Features = NDArray[np.float32]
 Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last size, one entry a fold
@@ -57,7 +57,7 @@ def adaptive_decoding(
             f"folds={folds}, timed={timed} of {len(queries)} tokens",
             expected="at least two folds with a token each, and a token to measure the speed on",
         )
-    heads = own_heads(queries, dims)
+    heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
     exits = read_exits(queries.features, heads, classifier_dims(queries, heads, dims))
     for (setting, dim), scores in _scores(exits, queries, heads, policies, folds, timed).items():

@@ -10,9 +10,9 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.ranking import average_precision
-from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
+from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.search.staged_search import StagedSearch, nested_sizes
 
 
 def auto_retrieval(

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.class_means import class_sums
-from mrl_experiments.evaluations.same_rows import refuse_same_rows
-from mrl_experiments.evaluations.searched import labelled
 from mrl_experiments.results import Measurement
+from mrl_experiments.search.class_means import class_sums
+from mrl_experiments.search.database import labelled
+from mrl_experiments.search.same_rows import refuse_same_rows
 
 POSITIVE = "positive_text_to_image"
 TEXT_IMAGE, IMAGES, TEXTS = "random_text_to_image", "random_image_to_image", "random_text_to_text"

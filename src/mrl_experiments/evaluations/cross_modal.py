@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.evaluations import ranking
-from mrl_experiments.evaluations.searched import check_counts, labelled, neighbours
+from mrl_experiments.metrics import ranking
 from mrl_experiments.results import Measurement
+from mrl_experiments.search.database import check_counts, labelled, neighbours
 
 
 def cross_modal(
@@ -20,7 +20,7 @@ def cross_modal(
 
     recall@k, direction=image_to_text: images with any of their texts among the first k of all texts / N.
     recall@k, direction=text_to_image: texts with any of their images among the first k of all images / T',
-    the texts of which there is an image. Of equally near ones the earlier leads.
+    the texts of which there is an image. Of equally near ones those that belong come last.
     Raises UserError without texts, when an image has none, and when k exceeds the number of either.
     """
     check_counts("evaluation.k", k)

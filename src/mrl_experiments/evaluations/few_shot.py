@@ -12,10 +12,10 @@ from scipy.stats import t
 from mrl_experiments.directions import dtype_for
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.class_means import nearest_means
-from mrl_experiments.evaluations.same_rows import same_rows
-from mrl_experiments.evaluations.searched import check_counts, labelled
 from mrl_experiments.results import Measurement
+from mrl_experiments.search.class_means import nearest_means
+from mrl_experiments.search.database import check_counts, labelled
+from mrl_experiments.search.same_rows import same_rows
 
 Rows = NDArray[np.int64]
 CONFIDENCE = 0.95

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
 from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.search.staged_search import StagedSearch, nested_sizes
 
 Stages = list[tuple[int, int]]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.evaluations.searched import check_counts, labelled, neighbours
-from mrl_experiments.evaluations.votes import class_rank
+from mrl_experiments.metrics.votes import class_rank
 from mrl_experiments.results import Measurement
+from mrl_experiments.search.database import check_counts, labelled, neighbours
 
 
 def knn(
@@ -14,7 +14,8 @@ def knn(
     """Yield the accuracy of k nearest neighbours for each k, on unit-norm prefixes (Figure 3, Table 2).
 
     top1: queries whose label has most votes / Q. top5 (k >= 5): queries whose label is among the five with
-    most votes / Q. Equal votes: the label of the nearer neighbour leads, so k=1 is the nearest one's label.
+    most votes / Q. Of labels with equal votes the one with the nearer neighbour leads; those that are equal
+    in both, as two equally near neighbours are for k=1, are tied, which counts against the query's label.
     Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)
@@ -22,7 +23,7 @@ def knn(
     for dim, found in neighbours(queries, database, dims, max(k)).items():
         voters = database.labels[found.positions]
         for count in k:
-            place = class_rank(voters[:, :count], queries.labels)
+            place = class_rank(voters[:, :count], found.similarities[:, :count], queries.labels)
             yield Measurement(dim, "top1", float((place == 0).mean()), {"k": count})
             if count >= 5:
                 yield Measurement(dim, "top5", float((place < 5).mean()), {"k": count})

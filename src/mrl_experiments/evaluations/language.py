@@ -1,17 +1,14 @@
 """Language modelling by a run's own vocabulary head."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.linear import scores
-from mrl_experiments.evaluations.own_heads import candidates, own_heads
+from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text, scores
 from mrl_experiments.results import Measurement
+from mrl_experiments.trained_heads import candidates, trained_heads
 
 BLOCK = 2048  # tokens; their logits of a vocabulary of 2,048 then stay near the processor (16 MB)
 
@@ -27,7 +24,7 @@ def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[in
     """
     del database
     text_bytes = bytes_of_text(queries.meta)
-    heads = own_heads(queries, dims)
+    heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
     for dim in filter(heads.serves, dims):
         sums = np.zeros(3)
@@ -43,24 +40,3 @@ def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[in
         yield Measurement(dim, "macs", macs)
         if "macs" in queries.meta:
             yield Measurement(dim, "network_macs", queries.meta["macs"] + macs)
-
-
-def bits_per_byte(nll: float, tokens: int, text_bytes: int) -> float:
-    """Return the bits that a byte of text takes, given the mean nll of its tokens in nats."""
-    return nll * tokens / math.log(2) / text_bytes
-
-
-def bytes_of_text(meta: Mapping[str, Any]) -> int | None:
-    """Return the bytes of text that embedded tokens stand for, None where tokens were hidden.
-
-    Raises UserError where no text was embedded.
-    """
-    if meta.get("masked"):
-        return None
-    if not meta.get("bytes"):
-        raise UserError(
-            f"{meta.get('dataset', 'these embeddings')}: these are not the tokens of a text",
-            expected="embeddings of a language model, such as model=gpt_small data=python_stdlib",
-            remedy="evaluation=linear for classes of another kind",
-        )
-    return int(meta["bytes"])

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.linear import scores
-from mrl_experiments.evaluations.same_rows import refuse_same_rows, told_same_rows
+from mrl_experiments.metrics.likelihood import scores
 from mrl_experiments.results import Measurement
+from mrl_experiments.search.same_rows import refuse_same_rows, told_same_rows
 
 BLOCK = 16384
 Solver = Callable[[nn.Linear, Tensor, Tensor], None]
@@ -24,7 +24,7 @@ def probe(
     """Yield the accuracy of a multinomial logistic regression fitted on `database` (Rand. LP of Table 1).
 
     Features are standardised with the database's mean and deviation, whatever their scale; one that is the
-    same in the whole database is left out. top1, top5, nll: as for `linear`.
+    same in the whole database is left out. top1, top5, nll: as for `trained_head`.
     `solver` fits a zero-initialised Linear(d, C) to features (N, d) and labels (N,); `seed` fixes its order.
     Raises UserError without a database, when a query's label is not in it, or when it is the queries.
     """

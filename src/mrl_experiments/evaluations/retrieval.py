@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.evaluations import ranking
-from mrl_experiments.evaluations.same_rows import same_rows
-from mrl_experiments.evaluations.searched import check_counts, labelled, neighbours
+from mrl_experiments.metrics import ranking
 from mrl_experiments.results import Measurement
+from mrl_experiments.search.database import check_counts, labelled, neighbours
+from mrl_experiments.search.same_rows import same_rows
 
 FIRST = (1, 5, 10)
 
@@ -25,6 +25,7 @@ def retrieval(
     the whole database. macs: multiply-adds per query. index_bytes: of the database's float32 prefixes.
     A database of less than 10 has no top10, of less than 5 no top5. Queries that are the database itself find
     others than themselves; R@k is then the mean over those of a class with others.
+    Of equally near items the right ones come last.
     Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)

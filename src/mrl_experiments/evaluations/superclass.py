@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.linear import check_logits
-from mrl_experiments.evaluations.own_heads import candidates, own_heads
 from mrl_experiments.files import read_mapping
+from mrl_experiments.metrics.likelihood import check_logits
+from mrl_experiments.nested_accuracy import label_rank
 from mrl_experiments.results import Measurement
+from mrl_experiments.trained_heads import candidates, trained_heads
 
 BLOCK = 4096
 REJECT = -1
@@ -39,10 +41,11 @@ def superclass(
     top1 at superclasses=S: samples whose predicted class has the superclass of their class, of S + 1 / all
     samples. top1 at within=<name>: samples of a superclass whose class has the largest logit among those of
     the superclass / its samples; within="all": over all S. classes: how many classes a superclass has.
+    A tie, of two superclasses or of two classes inside one, counts against the label.
     Raises UserError without heads, for a mapping of other classes, and for more superclasses than there are.
     """
     del database
-    heads = own_heads(queries, dims)
+    heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
     groups = _Groups.of(queries, mapping, superclasses)
     shown = groups.places(within)
@@ -69,9 +72,10 @@ def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.b
         labels = queries.labels[rows]
         logits = queries.heads.logits(queries.features[rows], dim)
         check_logits(logits)
-        found[rows] = of_class[logits.argmax(axis=1)] == of_class[labels]
-        logits[of_class != of_class[labels][:, None]] = -np.inf
-        inside[rows] = logits.argmax(axis=1) == labels
+        others = of_class != of_class[labels][:, None]
+        own = np.where(others, -np.inf, logits)
+        found[rows] = own.max(axis=1) > np.where(others, logits, -np.inf).max(axis=1)
+        inside[rows] = label_rank(torch.from_numpy(own), torch.from_numpy(labels)).numpy() == 0
     return found, inside
 
 

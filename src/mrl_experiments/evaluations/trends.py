@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.classification.exits import read_exits
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.own_heads import candidates, classifier_dims, own_heads
 from mrl_experiments.results import Measurement
+from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
 TRENDS = ("up", "up_then_dip", "down_then_up", "none", "flat")
 Accuracies = NDArray[np.float64]
@@ -26,7 +26,7 @@ def trends(
     Source: Appendix J of the paper. Raises UserError without heads or with fewer than three sizes.
     """
     del database
-    heads = own_heads(queries, dims)
+    heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
     sizes = classifier_dims(queries, heads, dims)
     if len(sizes) < 3:

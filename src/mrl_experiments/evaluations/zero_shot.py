@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings, shared_width
-from mrl_experiments.evaluations.class_means import class_sums
-from mrl_experiments.evaluations.linear import rank_of_own
-from mrl_experiments.evaluations.same_rows import refuse_same_rows
-from mrl_experiments.evaluations.searched import labelled
+from mrl_experiments.nested_accuracy import label_rank
 from mrl_experiments.results import Measurement
+from mrl_experiments.search.class_means import class_sums
+from mrl_experiments.search.database import labelled
+from mrl_experiments.search.same_rows import refuse_same_rows
 
 BLOCK = 8192  # images compared with all classes at a time
 
@@ -23,7 +24,7 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
     the unit-norm prefixes of its texts, normalised again, and near is what has a large cosine. Classes are
     all that have a text.
 
-    top1, top5: images whose class is among the 1, 5 nearest / N; of equally near classes the lower leads.
+    top1, top5: images whose class is among the 1, 5 nearest / N; a tie counts against it.
     classes: how many there are.
     Raises UserError without texts, when an image's class has none, or when images and texts are the same.
     """
@@ -31,15 +32,15 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
     texts = labelled(queries, database)
     shared_width([queries, texts])
     classes, places = np.unique(texts.labels, return_inverse=True)
-    labels = np.searchsorted(classes, queries.labels)
+    labels = torch.from_numpy(np.searchsorted(classes, queries.labels))
     for dim in dims:
         means = _class_means(texts, places, len(classes), dim)
         hits = np.zeros(2)
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
             images = unit_prefixes(queries.features[rows], dim)
-            rank = rank_of_own(images @ means.T, labels[rows])
-            hits += ((rank < 1).sum(), (rank < 5).sum())
+            rank = label_rank(torch.from_numpy(images @ means.T), labels[rows])
+            hits += [int((rank < count).sum()) for count in (1, 5)]
         for metric, value in zip(("top1", "top5"), hits / len(queries), strict=True):
             yield Measurement(dim, metric, float(value))
         yield Measurement(dim, "classes", len(classes))

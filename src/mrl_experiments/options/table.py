@@ -306,7 +306,7 @@ EVALUATIONS: dict[str, Options] = {
     "knn": {"k": FIRST_K},
     "retrieval": {"k": FIRST_K},
     "cross_modal": {"k": FIRST_K},
-    "linear": {"present_classes_only": PRESENT},
+    "trained_head": {"present_classes_only": PRESENT},
     "probe": {
         "seed": seed(),
         "solver.iterations": count("of L-BFGS", high=1_000_000),

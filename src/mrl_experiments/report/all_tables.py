@@ -1,6 +1,14 @@
-"""The tables of the report. To add one, describe it here."""
+"""The tables of the report. To add one, describe it here; an evaluation that none shows gets one anyway."""
 
-from mrl_experiments.report.views import LINEAR, MRL, Table
+from collections.abc import Iterable, Sequence
+
+from mrl_experiments.report.cells import role_of
+from mrl_experiments.report.entries import Entry
+from mrl_experiments.report.metrics import DEVIATION
+from mrl_experiments.report.views import LINEAR, MRL, Table, View
+
+OTHERS = "evaluation-"  # begins the names of tables that are not described here
+LONGEST = 60  # characters of an evaluation's name; the names of its files hold more
 
 CURVE = ("mAP@10", "mAP@25", "mAP@50", "mAP@100", "P@10", "P@25", "P@50", "P@100")
 RETRIEVAL = ("MFLOPs", "top1", "top5", "top10", *CURVE)
@@ -180,3 +188,24 @@ TABLES = (
         index=("rerank", "shortlist"), settings={"dim": 16},
     ),
 )  # fmt: skip
+
+
+def others(found: Sequence[Entry], described: Iterable[View]) -> list[Table]:
+    """Return a table of all metrics of each evaluation that no view shows, by its settings."""
+    shown = {name for view in described for name in view.evaluations}
+    tables: dict[tuple[str, str], list[Entry]] = {}
+    for entry in found:
+        name = entry.row.evaluation
+        if name not in shown and name.isidentifier() and len(name) <= LONGEST:
+            tables.setdefault((name, role_of(entry)), []).append(entry)
+    return [_other(*place, group) for place, group in sorted(tables.items())]
+
+
+def _other(name: str, role: str, found: Sequence[Entry]) -> Table:
+    metrics = dict.fromkeys(entry.row.metric for entry in found if entry.row.metric != "samples")
+    settings = dict.fromkeys(setting for entry in found for setting in entry.settings)
+    return Table(
+        name=f"{OTHERS}{name}" + f"-{role}" * (role != "main"), title=name.replace("_", " ").capitalize(),
+        paper=(), role=role, evaluations=(name,), index=("dim", *settings), columns=("line", "metric"),
+        metrics=tuple(metric for metric in metrics if not metric.endswith(DEVIATION)),
+    )  # fmt: skip

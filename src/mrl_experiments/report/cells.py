@@ -49,11 +49,16 @@ def select(found: Iterable[Entry], view: View) -> list[Entry]:
         entry
         for entry in found
         if entry.row.evaluation in view.evaluations
-        and ROLES.get(entry.row.split, "shift") == view.role
+        and role_of(entry) == view.role
         and entry.interpolated in wanted
         and all(fnmatchcase(str(entry.get(name)), str(value)) for name, value in view.settings.items())
         and _compared(entry.row.label, view.ablation)
     ]
+
+
+def role_of(entry: Entry) -> str:
+    """Return what a row's split is for, as `View.role`."""
+    return ROLES.get(entry.row.split, "shift")
 
 
 def _compared(label: str, ablation: str) -> bool:

@@ -74,7 +74,7 @@ def find_rows(patterns: str | Sequence[str]) -> tuple[list[ResultRow], list[str]
         raise UserError(
             "; ".join([f"no result rows in {printable(', '.join(patterns)) or 'nothing'}", *left_out]),
             expected="files that evaluate.py wrote",
-            remedy="python evaluate.py run=<name> evaluation=linear, or name files: 'rows=[\"<glob>\"]'",
+            remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
         )
     return rows, unmatched + left_out
 

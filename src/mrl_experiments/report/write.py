@@ -8,7 +8,7 @@ from mrl_experiments.files import atomic_path
 from mrl_experiments.locks import exclusive
 from mrl_experiments.paper import PaperRow, published
 from mrl_experiments.report.all_figures import FIGURES
-from mrl_experiments.report.all_tables import TABLES
+from mrl_experiments.report.all_tables import OTHERS, TABLES, others
 from mrl_experiments.report.claims import formats as claim_formats
 from mrl_experiments.report.claims.all_claims import CLAIMS
 from mrl_experiments.report.claims.claim import Finding, judge
@@ -46,7 +46,8 @@ def _write(
     ours = entries(found, {name: of["part_of"] for name, of in counterparts.items() if "part_of" in of})
     paper = _by_table()
     drawn = {table: [row for row in values if row.is_target] for table, values in paper.items()}
-    tables = [grid for table in TABLES for grid in grids(table, ours, _beside(paper, table), counterparts)]
+    described = [*TABLES, *others(ours, [*TABLES, *FIGURES])]
+    tables = [grid for table in described for grid in grids(table, ours, _beside(paper, table), counterparts)]
     figures = [
         chart for figure in FIGURES for chart in charts(figure, ours, _beside(drawn, figure), counterparts)
     ]
@@ -103,7 +104,7 @@ def _write_claims(findings: Sequence[Finding], folder: Path) -> None:
 
 def _keep_only(folder: Path, written: Sequence[Path]) -> None:
     """Remove the tables and figures of an earlier report whose rows are gone, and nothing else."""
-    names = [f"{view.name}-" for view in (*TABLES, *FIGURES)]
+    names = [OTHERS, *(f"{view.name}-" for view in (*TABLES, *FIGURES))]
     for path in {path for name in names for path in folder.glob(f"{name}*")} - {*written}:
         if path.suffix in (*WRITERS, *SUFFIXES):
             path.unlink()

@@ -14,7 +14,7 @@ def test_similarities_are_the_cosines_of_the_prefixes(width, data):
     vectors = rng.normal(size=(30, width)).astype(np.float32)
     queries = rng.normal(size=(4, width)).astype(np.float32)
     positions = rng.integers(0, 30, (4, 7))
-    found = similarities(queries, vectors, inverse_norms(vectors, dim), positions, dim)
+    found = similarities(queries, vectors, inverse_norms(vectors, [dim])[dim], positions, dim)
     for query, row, cosines in zip(queries, positions, found, strict=True):
         for position, cosine in zip(row, cosines, strict=True):
             a, b = query[:dim].astype(float), vectors[position, :dim].astype(float)
@@ -23,13 +23,13 @@ def test_similarities_are_the_cosines_of_the_prefixes(width, data):
 
 def test_a_missing_candidate_is_infinitely_far():
     vectors = np.eye(4, dtype=np.float32)
-    found = similarities(vectors[:1], vectors, inverse_norms(vectors, 4), np.array([[0, -1]]), 4)
+    found = similarities(vectors[:1], vectors, inverse_norms(vectors, [4])[4], np.array([[0, -1]]), 4)
     assert found.tolist() == [[1.0, -np.inf]]
 
 
 def test_an_all_zero_prefix_is_similar_to_nothing():
     vectors = np.array([[0, 0, 1, 0], [1, 0, 0, 0]], np.float32)
-    assert similarities(vectors[1:], vectors, inverse_norms(vectors, 2), np.array([[0, 1]]), 2).tolist() == [
+    assert similarities(vectors[1:], vectors, inverse_norms(vectors, [2])[2], np.array([[0, 1]]), 2).tolist() == [
         [0, 1]
     ]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.classification.climbing import Climbing, Inputs
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.nested_accuracy import TIED, sole_highest
 
 BLOCK = 512  # samples; a block of 2,048-class logits then stays near the processor (4 MB)
 
@@ -21,23 +22,26 @@ class Exits:
     """Prediction and confidence at each of L nested sizes.
 
     dims: L sizes, ascending. predicted: (L, N) int64 classes. confidence: (L, N) float32, the largest
-    soft-max probability.
+    soft-max probability. tied: (L, N), whether several classes share it, which counts against any label.
     """
 
     dims: tuple[int, ...]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
+    tied: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return self.predicted.shape[1]
 
     def take(self, rows: NDArray[np.int64]) -> "Exits":
         """Return the samples `rows`, in that order."""
-        return replace(self, predicted=self.predicted[:, rows], confidence=self.confidence[:, rows])
+        taken = {name: getattr(self, name) for name in ("predicted", "confidence", "tied")}
+        return replace(self, **{name: v if v is None else v[:, rows] for name, v in taken.items()})
 
     def correct(self, labels: NDArray[np.int64] | None) -> NDArray[np.bool_]:
         """Return (L, N): whether each prediction is right. Raises UserError when labels are missing."""
-        return np.equal(self.predicted, check_labels(labels, len(self)))
+        right = np.equal(self.predicted, check_labels(labels, len(self)))
+        return right if self.tied is None else right & ~self.tied
 
 
 def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] | None = None) -> Exits:
@@ -52,12 +56,15 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
     count = sample_count(inputs)
     predicted = np.empty((len(sizes), count), np.int64)
     confidence = np.empty((len(sizes), count), np.float32)
+    tied = np.empty((len(sizes), count), bool)
     for start in range(0, count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, count))
         climbing = Climbing(inputs, heads, rows)
         for i, dim in enumerate(sizes):
-            predicted[i, rows], confidence[i, rows] = top1(climbing.to(dim), rows, dim)
-    return Exits(sizes, predicted, confidence)
+            logits = climbing.to(dim)
+            predicted[i, rows], confidence[i, rows] = top1(logits, rows, dim)
+            tied[i, rows] = sole_highest(logits) == TIED
+    return Exits(sizes, predicted, confidence, tied)
 
 
 def available_dims(inputs: Inputs, heads: Heads | None) -> tuple[int, ...]:

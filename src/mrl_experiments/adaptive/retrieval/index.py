@@ -115,7 +115,7 @@ class AdaptiveIndex:
     def rerank(self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int) -> Candidates:
         """Return the best `keep` of `found` by the exact cosine at `dim`; `found` stays as it is."""
         if dim not in self.norms:
-            self.norms[dim] = inverse_norms(self.vectors, dim)
+            self.norms |= inverse_norms(self.vectors, [dim])
         scores = rerank.similarities(queries, self.vectors, self.norms[dim], found.ids, dim)
         return rerank.best(Candidates(scores, found.ids), keep)
 
@@ -137,7 +137,8 @@ class AdaptiveIndex:
         for index in self.shortlists.values():
             extend_shortlist(index, added)
         self.norms = {
-            dim: np.concatenate([norms, inverse_norms(added, dim)]) for dim, norms in self.norms.items()
+            dim: np.concatenate([norms, inverse_norms(added, [dim])[dim]])
+            for dim, norms in self.norms.items()
         }
         self.vectors, self.ids = np.concatenate([self.vectors, added]), all_ids
 

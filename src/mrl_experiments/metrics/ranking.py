@@ -3,6 +3,8 @@
 `relevant` (Q, K) tells which neighbours have the query's label. Each function returns (Q,).
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,3 +35,11 @@ def average_precision(relevant: Flags, k: int) -> Values:
     found = relevant[:, :k]
     precisions = np.cumsum(found, axis=1) / np.arange(1, found.shape[1] + 1)
     return np.asarray((precisions * found).sum(axis=1) / k)
+
+
+def own_last(similarities: NDArray[Any], relevant: Flags) -> NDArray[np.int64]:
+    """Return the order (Q, K), nearest first, in which relevant ones come last among equally near ones.
+
+    So a tie counts against the query's label, whatever the order of the database or of a search.
+    """
+    return np.lexsort((relevant, -similarities))

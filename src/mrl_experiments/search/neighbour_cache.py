@@ -7,8 +7,8 @@ import numpy as np
 
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.neighbours import Neighbours, nearest
 from mrl_experiments.files import atomic_path
+from mrl_experiments.search.neighbours import Neighbours, nearest
 
 
 def neighbours(

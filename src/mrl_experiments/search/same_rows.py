@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.embeddings import FEATURES, Embeddings, shared_width
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.notices import tell
+from mrl_experiments.notices import tell
 
 BLOCK = 65536
 BEGINNING = 8  # features that tell most vectors apart

@@ -13,11 +13,12 @@ from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations import ranking
-from mrl_experiments.evaluations.notices import tell
-from mrl_experiments.evaluations.same_rows import told_same_rows, without_own
+from mrl_experiments.metrics import ranking
+from mrl_experiments.metrics.ranking import own_last
 from mrl_experiments.nesting import default_dims
+from mrl_experiments.notices import tell
 from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.search.same_rows import told_same_rows, without_own
 
 REPEATS = 3
 SINGLES = 20  # queries timed one at a time
@@ -101,7 +102,7 @@ class StagedSearch:
             raise next(iter(refused.values()), UserError("there is no index", expected="at least one"))
 
     def relevant(self, found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which neighbours (R, reach) of the queries in rows (R,) have their label, (R, k).
+        """Return which neighbours (R, reach) of the queries in rows (R,) have their label, (R, k).
 
         -1 is no neighbour.
         """
@@ -112,8 +113,10 @@ class StagedSearch:
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
         """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned size."""
         longer = self.reach - self.k
-        found = index.search_stages(self.queries, [(dim, keep + longer) for dim, keep in stages]).ids
-        relevant = self.relevant(found, np.arange(len(self.queries)))
+        found = index.search_stages(self.queries, [(dim, keep + longer) for dim, keep in stages])
+        own = self.database.labels[found.ids] == self.query_labels[:, None]
+        order = own_last(found.similarities, own)
+        relevant = self.relevant(np.take_along_axis(found.ids, order, 1), np.arange(len(self.queries)))
         values = {
             f"mAP@{self.k}": float(ranking.average_precision(relevant, self.k).mean()),
             f"P@{self.k}": float(ranking.precision(relevant, self.k).mean()),

@@ -11,7 +11,7 @@ from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import default_dims
 
 
-def own_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
+def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
     """Return the classifiers. Raises UserError when there are none, none at any of `dims`, or no samples."""
     if not len(queries):
         raise UserError("there are no samples to classify", expected="at least one")

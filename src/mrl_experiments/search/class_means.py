@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrl_experiments.directions import dtype_for
-from mrl_experiments.evaluations.neighbours import inverse_norms
+from mrl_experiments.directions import dtype_for, inverse_norms
+from mrl_experiments.nested_accuracy import sole_highest
 
 QUERY_BLOCK = 256  # a block of scores then stays in a core's second-level cache
 
@@ -37,12 +37,12 @@ def class_sums(features: Features, classes: Labels, count: int, block: int = 819
 def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) -> dict[int, Labels]:
     """Return the class of the nearest mean for queries (Q, D) at each size, {dim: (Q,)}.
 
-    sums: (C, D). Of equally near means the first counts; a prefix of zeros has similarity 0.
+    sums: (C, D). TIED where several means are equally near; a prefix of zeros has similarity 0.
     """
     dims = sorted(dims)
     dtype = dtype_for(dims, queries, sums)
     means = torch.from_numpy(sums.astype(dtype, copy=False))
-    inverse = list(inverse_norms(means, dims).values())
+    inverse = [torch.from_numpy(norms) for norms in inverse_norms(means.numpy(), dims).values()]
     segments = list(itertools.pairwise((0, *dims)))
     columns = [means[:, low:high].T.contiguous() for low, high in segments]
     predicted = {dim: np.empty(len(queries), np.int64) for dim in dims}
@@ -53,6 +53,5 @@ def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) ->
         for dim, (low, high), part, norms in zip(dims, segments, columns, inverse, strict=True):
             products.addmm_(block[:, low:high], part)
             torch.mul(products, norms, out=scores)
-            # numpy's argmax is ten times faster than torch's, and promises the first of equals.
-            predicted[dim][start : start + len(block)] = scores.numpy().argmax(axis=1)
+            predicted[dim][start : start + len(block)] = sole_highest(scores.numpy())
     return predicted

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrl_experiments.directions import dtype_for, unit_prefixes
+from mrl_experiments.directions import dtype_for, inverse_norms, unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import prefix
 
@@ -64,19 +64,6 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
     return search.result()
 
 
-def inverse_norms(vectors: Tensor, dims: Sequence[int]) -> dict[int, Tensor]:
-    """Return {dim: (N,)}, one over the norm of each prefix of vectors (N, D), or 0 for a zero prefix.
-
-    The type is that of `vectors`, which `dtype_for` chooses.
-    """
-    squares = vectors.new_zeros(len(vectors))
-    norms = {}
-    for low, high in itertools.pairwise((0, *dims)):
-        squares = squares + vectors[:, low:high].square().sum(dim=1)
-        norms[high] = torch.where(squares > 0, squares.rsqrt(), 0.0)
-    return norms
-
-
 class _Search:
     """The running result of a search: for each size a heap of the nearest found so far, for every query.
 
@@ -88,7 +75,7 @@ class _Search:
         self.dims, self.dtype = dims, dtype
         self.segments = list(itertools.pairwise((0, *dims)))
         full = torch.from_numpy(np.array(prefix(queries, dims[-1]), dtype))
-        self.scale = inverse_norms(full, dims)
+        self.scale = inverse_norms(full.numpy(), dims)
         self.queries = [-full[:, low:high].contiguous() for low, high in self.segments]
         self.values = [np.empty((len(queries), k), np.float32) for _ in dims]
         self.positions = [np.empty((len(queries), k), np.int64) for _ in dims]
@@ -96,7 +83,7 @@ class _Search:
 
     def add(self, chunk: Tensor, start: int, pool: ThreadPoolExecutor) -> None:
         """Compare all queries with database rows (n, D) that begin at `start`."""
-        inverse = list(inverse_norms(chunk, self.dims).values())
+        inverse = [torch.from_numpy(norms) for norms in inverse_norms(chunk.numpy(), self.dims).values()]
         blocks = []
         for first in range(0, len(chunk), DATABASE_BLOCK):
             rows = slice(first, first + DATABASE_BLOCK)
@@ -118,7 +105,8 @@ class _Search:
                 products.addmm_(query, part)
                 torch.mul(products, norms, out=scores)
                 if self.dtype is np.float64:
-                    cosines = (scores * self.scale[dim][row : row + QUERY_BLOCK, None]).float()
+                    scale = torch.from_numpy(self.scale[dim][row : row + QUERY_BLOCK, None])
+                    cosines = (scores * scale).float()
                 else:
                     cosines = scores
                 heap.addn(len(norms), faiss.swig_ptr(cosines.numpy()), position, row, count)
@@ -130,7 +118,7 @@ class _Search:
             self.dims, self.heaps, self.values, self.positions, strict=True
         ):
             heap.reorder()
-            scale = 1 if self.dtype is np.float64 else self.scale[dim].numpy()[:, None]
+            scale = 1 if self.dtype is np.float64 else self.scale[dim][:, None]
             similarities = -values * scale
             found[dim] = _order_equals(values, similarities, positions)
         return found

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.directions import dtype_for
+from mrl_experiments.nested_accuracy import sole_highest
 
 Array = NDArray[Any]  # float32, or float64 where float32 does not hold the squares
 Labels = NDArray[np.int64]
@@ -30,8 +31,8 @@ def predict_then_update(
     added up, changed here. seen: (C,), whether a class has any; one without is never predicted.
 
     The definition: for one sample after the other, predict the class whose sum's prefix has the largest
-    cosine with the sample's (the first of equals), then add the sample to its class. Inside a block only the
-    classes of its samples move, by samples of the block: so products with the sums at its beginning and
+    cosine with the sample's (TIED where several have), then add the sample to its class. Inside a block only
+    the classes of its samples move, by samples of the block: so products with the sums at its beginning and
     among its samples give every cosine. `block` changes nothing but the time.
     """
     seen = seen.copy()
@@ -52,7 +53,7 @@ def predict_then_update(
             squares += np.square(total).sum(axis=1)
             scores = np.where(seen, products * _inverse(squares), -np.inf)
             scores[:, moved.classes] = moved.scores(products, among, squares)
-            predicted[high][rows] = scores.argmax(axis=1)
+            predicted[high][rows] = sole_highest(scores)
         np.add.at(sums, own, part)
         seen[own] = True
     return predicted

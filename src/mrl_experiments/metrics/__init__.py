@@ -1,0 +1,1 @@
+"""From scores and ranked neighbours to numbers, one value a sample."""

@@ -1,0 +1,35 @@
+"""Votes of neighbours on a query's class."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+
+BLOCK = 2048  # queries whose (K, K) comparisons are in memory at a time
+
+
+def class_rank(neighbour_labels: Labels, similarities: NDArray[Any], labels: Labels) -> Labels:
+    """Return how many other classes stand at least as high as the query's among its neighbours, (Q,).
+
+    A class with more votes stands higher; of equal votes, the one whose nearest voter is nearer. Two that are
+    equal in both are tied, which counts against the label (`nested_accuracy`). K means no vote.
+
+    neighbour_labels, similarities: (Q, K), nearest first. labels: (Q,).
+    """
+    blocks = (slice(start, start + BLOCK) for start in range(0, len(labels), BLOCK))
+    parts = [_class_rank(neighbour_labels[b], similarities[b], labels[b]) for b in blocks]
+    return np.concatenate(parts)
+
+
+def _class_rank(voters: Labels, similarities: NDArray[Any], labels: Labels) -> Labels:
+    k = voters.shape[1]
+    same = voters[:, :, None] == voters[:, None, :]
+    nearest = same.argmax(axis=2) == np.arange(k)  # one voter for each class
+    votes = same.sum(axis=2)
+    own = voters == labels[:, None]
+    first = own.argmax(axis=1)[:, None]
+    own_votes, own_similarity = (np.take_along_axis(part, first, axis=1) for part in (votes, similarities))
+    ahead = (votes > own_votes) | ((votes == own_votes) & (similarities >= own_similarity))
+    return np.where(own.any(axis=1), (nearest & ~own & ahead).sum(axis=1), k).astype(np.int64)

@@ -1,0 +1,43 @@
+"""A new evaluation takes two files, its function and its yaml; its rows then have a table in the report."""
+
+import numpy as np
+import pytest
+from commands import succeed
+
+FUNCTION = """
+from mrl_experiments.results import Measurement
+
+
+def mean_norm(queries, database, dims, *, powers):
+    for dim in dims:
+        norms = (queries.at(dim) ** 2).sum(axis=1) ** 0.5
+        for power in powers:
+            yield Measurement(dim, "norm", float((norms**power).mean()), {"power": power})
+"""
+YAML = """
+_target_: mean_norm.mean_norm
+_partial_: true
+powers: [1, 2]
+"""
+
+
+@pytest.mark.slow
+def test_two_files_are_an_evaluation_with_a_table(tmp_path, monkeypatch):
+    (tmp_path / "mean_norm.py").write_text(FUNCTION)
+    (tmp_path / "conf" / "evaluation").mkdir(parents=True)
+    (tmp_path / "conf" / "evaluation" / "mean_norm.yaml").write_text(YAML)
+    features = np.random.default_rng(0).normal(size=(20, 16)).astype(np.float32)
+    np.savez(tmp_path / "queries.npz", embeddings=features, labels=np.arange(20) % 4)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    succeed(
+        "evaluate.py", f"embeddings={tmp_path}/queries.npz", "names.dataset=some", "names.dims=[8,16]",
+        "evaluation=mean_norm", f"hydra.searchpath=[file://{tmp_path}/conf]", f"root={tmp_path}",
+    )  # fmt: skip
+    succeed("report.py", f"root={tmp_path}")
+    table = tmp_path / "report" / "tables" / "evaluation-mean_norm-some-test-queries.csv"
+    header, *rows = [line.split(",") for line in table.read_text().splitlines()]
+    assert header[:2] == ["Size", "power"] and [row[:2] for row in rows] == [
+        ["8", "1"], ["8", "2"], ["16", "1"], ["16", "2"],
+    ]  # fmt: skip
+    assert float(rows[2][2]) == pytest.approx(np.linalg.norm(features, axis=1).mean())
+    assert "Mean norm" in (tmp_path / "report" / "index.html").read_text()
