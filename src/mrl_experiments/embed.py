@@ -19,8 +19,8 @@ from mrl_experiments.data.cache import progress
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
+from mrl_experiments.losses.classifier import counted
 from mrl_experiments.losses.method import Method, width_of
-from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, find_runs, identity, method_name
 from mrl_experiments.training.trainer import best_precision

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.backward_in_turn import sum_in_turn
-from mrl_experiments.losses.linear_heads import SeparateHeads, TiedHead
+from mrl_experiments.losses.classifier import NestedClassifier, batch_sums
 from mrl_experiments.losses.method import Inputs, Method, StepOutput
-from mrl_experiments.losses.nested_classifier import NestedClassifier, batch_sums
 from mrl_experiments.nested_accuracy import nested_hits
-from mrl_experiments.nesting import NestingSpec, prefix
 
 MODES = ("switchable", "universal")
 CALIBRATION_BATCHES = 50  # of training, from which a universal network takes its statistics
@@ -58,8 +56,6 @@ class Slim(NestedClassifier):
     widths: ascending to 1. weights: of each width's loss (switchable only), by default 1.
     """
 
-    head: TiedHead
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -85,8 +81,15 @@ class Slim(NestedClassifier):
                 f"loss.widths={list(widths)} have {list(sizes)} features",
                 expected="widths so far apart that each has a size of its own",
             )
-        spec = NestingSpec.resolve(sizes[-1], sizes, weights)
-        super().__init__(backbone, spec, TiedHead(sizes, num_classes), label_smoothing)
+        super().__init__(
+            backbone,
+            num_classes,
+            name=name,
+            dims=sizes,
+            weights=weights,
+            tied=True,
+            label_smoothing=label_smoothing,
+        )
 
     @property
     def net(self) -> SlimmableNet:
@@ -140,7 +143,8 @@ class Slim(NestedClassifier):
             yield loss, hits
 
     def _classify(self, z: Tensor) -> Tensor:
-        weight, bias = prefix(self.head.linear.weight, z.shape[-1]), self.head.linear.bias
+        weight, bias = self.head.parameters_at(z.shape[-1])
+        assert bias is not None
         exact = torch.promote_types(z.dtype, torch.float32)  # half-precision logits would tie
         with torch.autocast(z.device.type, enabled=False):
             return F.linear(z.to(exact), weight.to(exact), bias.to(exact))
@@ -181,13 +185,19 @@ class Slim(NestedClassifier):
         }
 
     def _variant(self, width: float, dim: int) -> NestedClassifier:
-        heads = (TiedHead if width == 1 else SeparateHeads)((dim,), self.head.linear.out_features)
+        weight, bias = self.head.parameters_at(dim)
+        variant = NestedClassifier(
+            AtWidth(self.backbone, width, dim),
+            len(weight),
+            dims=(dim,),
+            tied=width == 1,
+            label_smoothing=self.label_smoothing,
+        )
         with torch.no_grad():
-            for own, shared in zip(heads.parameters_at(dim), self.head.parameters_at(dim), strict=True):
+            for own, shared in zip(variant.head.parameters_at(dim), (weight, bias), strict=True):
                 if own is not None and shared is not None:
                     own.copy_(shared)
-        spec = NestingSpec((dim,), (1.0,))
-        return NestedClassifier(AtWidth(self.backbone, width, dim), spec, heads, self.label_smoothing)
+        return variant
 
 
 class AtWidth(nn.Module):
