@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_gather_single_autograd
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.chunked import embed_in_chunks
+from mrl_experiments.losses.gradient_cache import embed_with_gradient_cache
 from mrl_experiments.losses.method import Inputs, Method, StepOutput, width_of
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, one_or_many, prefix
@@ -87,7 +87,11 @@ class InfoNCE(Method):
         return torch.cat([losses.sum(dim=1, keepdim=True), hits, counts], dim=1)
 
     def _embedded(self, x: Tensor) -> Tensor:
-        return embed_in_chunks(self.backbone, x, self.cache_chunk) if self.cache_chunk else self.embed(x)
+        return (
+            embed_with_gradient_cache(self.backbone, x, self.cache_chunk)
+            if self.cache_chunk
+            else self.embed(x)
+        )
 
     def _compare(
         self, images: Tensor, texts: Tensor, y: Tensor, *, everywhere: bool

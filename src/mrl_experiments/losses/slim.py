@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.backward_in_turn import sum_in_turn
 from mrl_experiments.losses.classifier import NestedClassifier, batch_sums
 from mrl_experiments.losses.method import Inputs, Method, StepOutput
+from mrl_experiments.losses.sequential_backward import sequential_backward
 from mrl_experiments.nested_accuracy import nested_hits
 
 MODES = ("switchable", "universal")
@@ -49,7 +49,7 @@ class Slim(NestedClassifier):
     and random ones in between, as many as there are `widths`; all but the largest learn its soft-max instead
     of the labels. `finish` then measures the statistics of the `widths` on training batches.
 
-    The widths of a step take turns, largest first, and only one holds its activations: see `sum_in_turn`.
+    The widths of a step take turns, largest first, and only one holds its activations: see `sequential_backward`.
     `logits` are the paper's protocol: the network at full width, its first features, the classifier's first
     columns. `validate` measures each width with its own features, and so do all but the first of `variants`.
 
@@ -112,7 +112,7 @@ class Slim(NestedClassifier):
                 yield weights[place] * loss
 
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        total = sum_in_turn(passes(), trained)
+        total = sequential_backward(passes(), trained)
         return StepOutput(total, losses.flip(0), correct.flip(0), len(y))
 
     def step_widths(self) -> list[float]:
