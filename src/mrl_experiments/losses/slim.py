@@ -49,7 +49,8 @@ class Slim(NestedClassifier):
     and random ones in between, as many as there are `widths`; all but the largest learn its soft-max instead
     of the labels. `finish` then measures the statistics of the `widths` on training batches.
 
-    The widths of a step take turns, largest first, and only one holds its activations: see `sequential_backward`.
+    The widths of a step take turns, largest first, and only one holds its activations; see
+    `sequential_backward`.
     `logits` are the paper's protocol: the network at full width, its first features, the classifier's first
     columns. `validate` measures each width with its own features, and so do all but the first of `variants`.
 
