@@ -6,9 +6,13 @@ ARGS    ?=
 PROFILE ?= full
 # One worker a core, of one thread each; the tests of a file share what is dear to make.
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation
+# For every platform and Python; of the index, only the hashes remain.
+LOCK    := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-emit-index-url --custom-compile-command "make lock" -o
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train reproduce test test-slow test-all lint format freeze clean
+.PHONY: help setup train reproduce test test-slow test-all lint format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,10 +24,13 @@ $(VENV)/.system: conf/system/*.txt scripts/install_system.sh
 	@mkdir -p $(VENV)
 	@PYTHON=$(PYTHON) scripts/install_system.sh && touch $@ || true
 
-$(VENV)/.python: pyproject.toml constraints.txt | $(VENV)/.system
+# Only files whose hashes are locked are installed. Source packages (FFCV among them) are built with the locked tools.
+$(VENV)/.python: pyproject.toml $(addprefix requirements/,build.txt dev.txt ffcv.txt) | $(VENV)/.system
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ffcv]' 2>$(VENV)/ffcv.log \
+	$(INSTALL) --require-hashes -r requirements/build.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	$(INSTALL) --no-deps -e .
+	@$(INSTALL) --require-hashes -r requirements/ffcv.txt 2>$(VENV)/ffcv.log \
 	  || echo "FFCV could not be built (see $(VENV)/ffcv.log): loaders fall back to torch, all else works"
 	@touch $@
 
@@ -51,9 +58,15 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-freeze: setup ## write constraints.txt from what is installed
-	@(echo "# Exact versions of everything that is installed; \`make freeze\` writes this file anew."; \
-	  $(BIN)/pip freeze --exclude-editable) > constraints.txt.new && mv constraints.txt.new constraints.txt
+# What is locked stays as it is; UPGRADE=--upgrade takes the newest versions, UPGRADE="--upgrade-package timm" one.
+lock: ## write requirements/*.txt anew from pyproject.toml
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
+	$(LOCK) requirements/ffcv.txt pyproject.toml --extra dev --extra ffcv $(UPGRADE)
+	$(LOCK) requirements/dev.txt pyproject.toml --extra dev -c requirements/ffcv.txt
+	$(LOCK) requirements/base.txt pyproject.toml -c requirements/ffcv.txt
+	$(LOCK) requirements/build.txt requirements/build.in -c requirements/ffcv.txt $(UPGRADE)
+	$(LOCK) requirements/lock.txt requirements/lock.in $(UPGRADE)
 
 clean: ## remove .venv and caches; runs and data stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info

@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.command import USER_ERROR, as_user_error
 from mrl_experiments.gradcam.figure import gradcam_figure
-from mrl_experiments.runs import find_runs
+from mrl_experiments.runs import check_none_left_out, find_runs, readable
 
 
 def numbers(text: str) -> list[int]:
@@ -34,13 +34,24 @@ def main() -> int:
         "--layer", help="module of the timm model (default: the last stage of 4 x 4 cells or more)"
     )
     parser.add_argument("--root", type=Path, default=Path("outputs"), help="where runs are")
+    parser.add_argument(
+        "--cache", help="where data is prepared (default: MRL_DATA, or ~/.cache/mrl-experiments)"
+    )
+    parser.add_argument(
+        "--trust", nargs="*", default=False, metavar="CLASS",
+        help="classes of your own that config.yaml may build; none named: all of them (it can run code)",
+    )  # fmt: skip
     options = vars(parser.parse_args())
+    options["trust"] = options["trust"] if options["trust"] != [] else True
     try:
-        for run in find_runs(options.pop("root"), options.pop("run")):
-            print(*gradcam_figure(run, **options), sep="\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        left_out: list[str] = []
+        runs = find_runs(options.pop("root"), options.pop("run"))
+        for _, paths in readable(runs, lambda run: gradcam_figure(run, **options), left_out):
+            print(*paths, sep="\n")
+        check_none_left_out(left_out)
+    except Exception as error:
+        print(f"error: {as_user_error(error)}", file=sys.stderr)
+        return USER_ERROR
     return 0
 
 

@@ -253,7 +253,7 @@ def test_a_runs_label_is_in_its_rows_and_an_older_run_has_none(copied):
     assert {row.label for row in evaluated(copied, "boosted", "linear")} == {"weights/8boost"}
     assert {row.label for row in evaluated(copied, "mrl", "linear")} == {""}
     run = Run(copied / "runs" / "mrl")
-    config = run.config
+    config = OmegaConf.load(run.config_path)
     del config["label"]  # as in a run made before there were labels
     OmegaConf.save(config, run.config_path)
     before = (run.embeddings("digits", "val") / META).stat().st_mtime_ns

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from mrl_experiments.build import construct, load_method
+from mrl_experiments.build import construct, load_method, trusted_config
 from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
@@ -53,7 +53,7 @@ def evaluated(root, evaluation, *overrides):
 
 def test_images_and_texts_are_what_the_towers_make_of_them(root):
     run = run_in(root)
-    data, method = construct(run.config.data), load_method(run)
+    data, method = construct(trusted_config(run).data), load_method(run)
     for split, count in (("val", 6 * len(CLASSES)), ("val_text", 2 * len(CLASSES))):
         stored = load(run.embeddings(DATASET, split))
         assert stored.features.shape == (count, 16)

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "mrl_experiments"
-GROUND = {"errors", "files", "nesting", "heads", "embeddings", "results", "cost", "nested_accuracy", "locks"}
+GROUND = {
+    "errors",
+    "files",
+    "nesting",
+    "heads",
+    "embeddings",
+    "results",
+    "cost",
+    "nested_accuracy",
+    "locks",
+    "names",
+    "directions",
+}
 LIBRARY = {"models", "losses", "reductions", "evaluations", "adaptive"}
 PROGRAM = {
     "data",
@@ -14,6 +26,8 @@ PROGRAM = {
     "report",
     "paper",
     "runs",
+    "stored",
+    "trust",
     "build",
     "checkpoint",
     "command",
@@ -25,6 +39,7 @@ PROGRAM = {
     "external",
     "reproduce",
     "gradcam",
+    "options",
 }
 
 

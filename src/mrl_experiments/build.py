@@ -1,22 +1,34 @@
 """From a configuration to a method, and from a run back to its trained method."""
 
 import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from mrl_experiments.checkpoint import read_checkpoint
+from mrl_experiments.checkpoint import REMEDY, read_checkpoint
+from mrl_experiments.data.cache import default_workers
+from mrl_experiments.data.prepared import reading_also, usual_cache
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.runs import Run
+from mrl_experiments.trust import Trust, replace_cache, trusted
 
 PREFIX = "method."  # of the method's parameters in a checkpoint of the LightningModule
 
 
 def construct(node: DictConfig, **arguments: Any) -> Any:
-    """Instantiate a node of the configuration; a UserError from inside comes out as it is."""
+    """Instantiate a node of the configuration; a UserError from inside comes out as it is.
+
+    A stored configuration is read-only until `trusted_config` has checked it, and refused here.
+    """
+    if OmegaConf.is_readonly(node):
+        raise ValueError("a stored configuration is built from only once it has been checked")
     try:
         return instantiate(node, **arguments)
     except InstantiationException as error:
@@ -45,25 +57,116 @@ def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
     return method
 
 
-def load_method(run: Run) -> Method:
+def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
+    """Return a run's configuration once all that it names is known, or allowed by `trust` (see trust.py).
+
+    Raises UserError where it is not, or where the run is damaged or was made of files.
+    """
+    config = run.config
+    if config.get("external"):
+        raise UserError(
+            f"run {run.name} was made of files: it has no model",
+            expected="a run of train.py",
+            remedy="evaluate.py embeddings=<file> database=<file> reads files",
+        )
+    return trusted(config, run.config_path, trust)
+
+
+@contextmanager
+def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Iterator[Any]:
+    """Yield the data that a run was trained on, as `config`, from `trusted_config`, describes them.
+
+    They are prepared in `cache`, or in MRL_DATA where it is None. What lies whole where the cache was when
+    the run was trained is read there within the block, and nothing is written to it.
+    Raises UserError when the data cannot be built.
+    """
+    config = config.copy()
+    with _building(run):
+        if isinstance(workers := config.data.get("workers"), int):
+            config.data.workers = min(workers, default_workers())  # those of another machine
+        places = replace_cache(config, cache or usual_cache())
+    with reading_also(places):
+        with _building(run):
+            data = construct(config.data)
+        yield data
+
+
+def load_method(run: Run, trust: Trust = False) -> Method:
     """Rebuild the trained method of a run, in evaluation mode on the CPU.
 
-    Raises UserError when the run has no checkpoint yet.
+    trust: see trust.py. Raises UserError when the run has no checkpoint yet, is damaged, or names what is not
+    allowed.
     """
-    checkpoint = _checkpoint(run)
-    cfg = run.config
-    cfg.model.pretrained = None  # the checkpoint brings the weights
-    method = build_method(cfg, **checkpoint["inputs"])
-    state = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
-    method.load_state_dict(state)
+    cfg = trusted_config(run, trust)
+    inputs, stored = _trained(run)
+    if "pretrained" in cfg.model:
+        cfg.model.pretrained = None  # the checkpoint brings the weights
+    with _building(run):
+        method = build_method(cfg, **inputs)
+    state = {k.removeprefix(PREFIX): v for k, v in stored.items() if k.startswith(PREFIX)}
+    try:
+        method.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{run.checkpoint} does not fit {run.config_path}: {difference(method.state_dict(), state)}",
+            expected="a checkpoint of this configuration",
+            remedy="restore both from one copy",
+        ) from error
     return method.eval()
+
+
+def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Say in one line how the tensors of a checkpoint differ from those that a model has."""
+
+    def shape(tensors: Mapping[str, Any], name: str) -> str:
+        tensor = tensors.get(name)
+        return "x".join(map(str, tensor.shape)) or "a number" if isinstance(tensor, Tensor) else "none"
+
+    names = [*dict.fromkeys([*expected, *found])]
+    odd = [name for name in names if shape(expected, name) != shape(found, name)]
+    first = f", such as {odd[0]}: {shape(expected, odd[0])}, not {shape(found, odd[0])}" if odd else ""
+    return f"{len(odd)} of {len(names)} tensors differ{first}"
+
+
+@contextmanager
+def _building(run: Run, path: Path | None = None) -> Iterator[None]:
+    """Name the file, config.yaml or `path`, when what it describes cannot be built."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # values of the wrong kind make libraries raise nearly anything
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # Hydra's first line names the class, its second what went wrong there.
+        text = " ".join(lines[:2]) if isinstance(error, InstantiationException) else lines[0]
+        raise UserError(
+            f"{path or run.config_path}: what it describes cannot be built: {text}",
+            expected="a file as train.py wrote it",
+            remedy="restore it from a copy",
+        ) from error
 
 
 def check_data(run: Run, data: Any) -> None:
     """Raise UserError when data is not as a run needs it, such as text of another vocabulary."""
     kept = _checkpoint(run).get(type(data).__qualname__)  # where Lightning puts the data's state
     if kept is not None:
-        data.load_state_dict(kept)
+        with _building(run, run.checkpoint):
+            data.load_state_dict(kept)
+
+
+def _trained(run: Run) -> tuple[dict[str, int], Mapping[str, Any]]:
+    """Return what a run's model reads, and its weights. Raises UserError where its checkpoint lacks them."""
+    checkpoint = _checkpoint(run)
+    inputs: Any = checkpoint.get("inputs")
+    state: Any = checkpoint.get("state_dict")
+    named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
+    if not (isinstance(inputs, dict) and isinstance(inputs.get("num_classes"), int) and named):
+        raise UserError(
+            f"{run.checkpoint} does not say what its model reads",
+            expected="inputs and state_dict, as train.py writes them",
+            remedy=REMEDY,
+        )
+    return inputs, state
 
 
 def _checkpoint(run: Run) -> dict[str, Any]:
@@ -71,4 +174,6 @@ def _checkpoint(run: Run) -> dict[str, Any]:
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )
+    if not run.checkpoint.is_file():
+        raise UserError(f"{run.checkpoint} is no file", expected="a checkpoint that train.py wrote")
     return read_checkpoint(run.checkpoint)

@@ -1,9 +1,13 @@
 """What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
 
 import functools
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,18 +16,33 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
+from mrl_experiments.options.check import check
+from mrl_experiments.options.typed import quoted
 
-USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130  # exit statuses
+USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
+HELP = "--help shows all options with their values, and the groups they come from"
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
 Main = Callable[[DictConfig], None]
+
+
+class Stopped(SystemExit):
+    """SIGTERM or Ctrl-C where nothing is to be saved; no KeyboardInterrupt, which libraries keep from us."""
+
+    def __init__(self, signum: int, frame: FrameType | None = None) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
 
 
 def command(*, isolate: bool) -> Callable[[Main], Main]:
     """Wrap a script's main function.
 
     A UserError is printed and ends the process with status 2, what the operating system refuses likewise, any
-    other error with status 1; `debug=true` shows their tracebacks.
+    other error with status 1; `debug=true` shows their tracebacks. Ctrl-C and SIGTERM are one line, too.
     In a sweep, `isolate` runs each job in a process of its own, so that neither a crash nor the process
     group of a distributed training reaches the next job.
     """
@@ -31,6 +50,8 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
         def wrapper(cfg: DictConfig) -> None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _stop)
             sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
             if not sweeping:
                 sys.exit(_run(main, cfg))
@@ -45,7 +66,16 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, say which jobs failed and exit with status 1 if any did."""
-    main()
+    sys.argv[1:] = map(quoted, sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
+    try:
+        main()
+    except Exception as error:  # what was typed makes no configuration
+        if "debug=true" in map(str.lower, sys.argv):
+            raise
+        text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+        print(f"error: {UserError(text, remedy=HELP)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
     failed = [(overrides, status) for overrides, status in _outcomes if status]
     print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")
     for overrides, status in failed:
@@ -55,20 +85,22 @@ def launch(main: Callable[[], None]) -> None:
 
 def _run(main: Main, cfg: DictConfig) -> int:
     try:
+        check(cfg, Path(main.__code__.co_filename).stem)
         main(cfg)
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was complete is kept", file=sys.stderr)
-        return INTERRUPTED
+    except Stopped as stopped:
+        print(f"\n{_reason(stopped)}; what was complete is kept", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
     except Exception as error:
-        if cfg.debug:
+        if cfg.debug is True:
             raise
-        shown = _as_user_error(error)
-        print(f"error: {shown}", file=sys.stderr)
+        print(f"error: {as_user_error(error)}", file=sys.stderr)
         return USER_ERROR if isinstance(error, UserError | OSError | OmegaConfBaseException) else FAULT
     return 0
 
 
-def _as_user_error(error: Exception) -> UserError:
+def as_user_error(error: Exception) -> UserError:
+    """Return what any error means to a user, in one message."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -76,6 +108,8 @@ def _as_user_error(error: Exception) -> UserError:
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error)
     text = str(error).strip().splitlines()
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
+        return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(
         f"{type(error).__name__}{f': {text[0]}' if text else ''}",
         expected="no error of this kind: it is a fault of this program or of a library it uses",
@@ -83,5 +117,18 @@ def _as_user_error(error: Exception) -> UserError:
     )
 
 
+def _reason(stopped: Stopped) -> str:
+    return "interrupted" if stopped.signum == signal.SIGINT else "terminated"
+
+
 def _run_alone(overrides: list[str]) -> int:
-    return subprocess.run([sys.executable, sys.argv[0], *overrides], check=False).returncode
+    """Return the exit status of a job; one that is asked to stop may save its work, then the sweep ends."""
+    with subprocess.Popen([sys.executable, sys.argv[0], *overrides]) as job:
+        try:
+            return job.wait()
+        except Stopped as stopped:
+            if stopped.signum == signal.SIGTERM:  # a terminal sends Ctrl-C to both
+                job.send_signal(signal.SIGTERM)
+            job.wait()
+            print(f"sweep {_reason(stopped)}; the same command continues it", file=sys.stderr)
+            raise

@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Callable, Sequence
 
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 FLOAT32_BYTES = 4
@@ -24,9 +26,23 @@ def head_macs(dim: int, classes: int) -> int:
 
 
 def network_macs(run: Callable[[], object]) -> int:
-    """Return the multiply-adds of the convolutions and matrix products that happen while `run` is called."""
-    with FlopCounterMode(display=False) as counter:
-        run()
+    """Return the multiply-adds of the convolutions and matrix products that happen while `run` is called.
+
+    Attention counts as its two products, T x T x D each for T tokens of width D. It is computed as these,
+    without compiled code: which fused kernels are counted, and how they pad, differs between devices. That
+    takes the memory of all weights (T x T for each head and sample), so `run` should be small.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # torch.nn.MultiheadAttention in one uncounted call
+    try:
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.compiler.set_stance("force_eager"),
+            FlopCounterMode(display=False) as counter,
+        ):
+            run()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return int(counter.get_total_flops()) // 2
 
 

@@ -10,42 +10,61 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import check_data, construct, load_method
+from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
+from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import counted
 from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.results import NATIVE
-from mrl_experiments.runs import Run, find_runs, identity, method_name
-from mrl_experiments.training.trainer import best_precision
+from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
+from mrl_experiments.training.processes import set_timeout, together
+from mrl_experiments.training.trainer import best_precision, check_devices
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
 
 
 def embed(cfg: DictConfig) -> None:
-    """Embed the wanted splits for each run that matches; what is complete and unchanged is skipped."""
+    """Embed the wanted splits for each run that matches; what is complete and unchanged is skipped.
+
+    Of several runs, those that cannot be read are named and left out. Raises UserError at the end then.
+    """
     if cfg.tta not in VIEWS:
         raise UserError(f"tta={cfg.tta}", expected=f"one of {', '.join(VIEWS)}")
     runs = find_runs(Path(cfg.root), cfg.run)
-    for run in runs:
-        if not run.checkpoint.exists():
-            raise UserError(f"run {run.name} has no checkpoint", remedy="train it first")
     fabric = build_fabric(cfg.trainer)
-    for run in runs:
-        _embed_run(fabric, run, cfg)
+    left_out: list[str] = []
+
+    def read(run: Run) -> tuple[DictConfig, Method]:
+        return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
+
+    with together(fabric.strategy, fabric.world_size):
+        fabric.launch()
+        for run, (config, method) in readable(runs, read, left_out):
+            given = as_trained(cfg.data, config) if cfg.get("data") else None
+            own = nullcontext(_given(given, cfg.cache)) if given else stored_data(run, config, cfg.cache)
+            with own as data:
+                _embed_run(fabric, run, config, method.to(fabric.device), data, given, cfg)
+    check_none_left_out(left_out)
+
+
+def _given(options: DictConfig, cache: str | None) -> Any:
+    """Return the data that the command names."""
+    if cache is not None:
+        options.cache = cache
+    return construct(options)
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:
-    """Start the processes that a trainer configuration asks for."""
-    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
+    """Return what starts the processes that a trainer configuration asks for."""
+    check_devices(trainer.accelerator, trainer.devices)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     accelerator = "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     precision: Any = best_precision(accelerator) if trainer.precision == "auto" else trainer.precision
@@ -56,14 +75,19 @@ def build_fabric(trainer: DictConfig) -> Fabric:
         strategy=trainer.strategy,
         precision=precision,
     )
-    fabric.launch()
+    set_timeout(fabric.strategy, trainer.timeout_minutes)
     return fabric
 
 
-def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
-    config = run.config
-    described = cfg.get("data") or config.data
-    data = construct(described)
+def _embed_run(
+    fabric: Fabric,
+    run: Run,
+    config: DictConfig,
+    method: Method,
+    data: Any,
+    given: DictConfig | None,
+    cfg: DictConfig,
+) -> None:
     splits = list(cfg.splits or data.splits)
     unknown = [split for split in splits if split not in data.splits]
     if unknown:
@@ -73,32 +97,33 @@ def _embed_run(fabric: Fabric, run: Run, cfg: DictConfig) -> None:
         )
     if cfg.tta not in data.views:
         raise UserError(f"tta={cfg.tta}: {data.name} has no such views", expected=", ".join(data.views))
-    method = load_method(run).to(fabric.device)
+    data.accept_changes = cfg.accept_changes
     check_data(run, data)
+    check_own(run, config, data, given, cfg.accept_changes)
     meta = {
         "run": run.name,
         "method": method_name(config),
         "model": config.model.name,
         "seed": config.seed,
         "dataset": data.name,
-        "data": identity({"data": OmegaConf.to_container(described, resolve=True)}),
+        **described(data, config.data if given is None else given),
         "tta": cfg.tta,
         "precision": cfg.trainer.precision,
         "weights": sha256(run.checkpoint),
     }
+    check_siblings(run, data, splits, meta)
     parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
     for split, (variant, part) in itertools.product(splits, parts):
         label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
         views = "" if cfg.tta == "none" else cfg.tta
         folder = run.embeddings(data.name, split, "-".join(filter(None, (variant, views))))
-        if is_complete(folder, {**meta, **own}) and not cfg.overwrite:
+        if is_complete(folder, expected_meta(folder, {**meta, **own}, data)) and not cfg.overwrite:
             keep_classes(folder, data.class_facts(split))
             fabric.print(f"{folder}: complete already")
             continue
-        if fabric.is_global_zero:
+        with fabric.rank_zero_first():  # the others wait as long as it takes
             data.prepare(split)
-        fabric.barrier()
         loader = data.dataloader(split)
         macs = _embed_split(fabric, part, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
@@ -124,10 +149,11 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
     macs = 0
     with shown as advance:
         for images, targets, index in loader:
-            call = partial(mean_embedding, method, images.to(fabric.device), views)
+            inputs = images.to(fabric.device)
             with fabric.autocast():
-                z = call()
-                macs = macs or network_macs(call) // z[..., 0].numel()
+                z = mean_embedding(method, inputs, views)
+                one = partial(mean_embedding, method, inputs[:1], views)
+                macs = macs or network_macs(one) // z[:1, ..., 0].numel()
             own = index % fabric.world_size == fabric.global_rank
             rows = loader.rows_of(index[own].numpy())
             features[rows], labels[rows] = counted(z.float().cpu()[own], targets[own])

@@ -1,4 +1,11 @@
-"""The one error a user of the commands should ever see."""
+"""The one error a user of the commands should ever see, and the commands its remedies name."""
+
+import re
+import shlex
+from collections.abc import Mapping
+
+# Values that neither a shell nor Hydra takes apart, or for a number.
+PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][\w./@+-]*", re.ASCII | re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -23,3 +30,16 @@ class UserError(Exception):
 
 def _rebuild(problem: str, expected: str, remedy: str) -> UserError:
     return UserError(problem, expected=expected, remedy=remedy)
+
+
+def command_line(script: str, options: Mapping[str, str]) -> str:
+    """Return a command to be copied into a shell: what has a meaning to the shell or to Hydra is quoted."""
+    return shlex.join(["python", script, *(f"{key}={_quoted(value)}" for key, value in options.items())])
+
+
+def _quoted(value: str) -> str:
+    if PLAIN.fullmatch(value):
+        return value
+    value = value.replace("${", r"\${")
+    # In Hydra's grammar, a backslash needs another only where a quote follows.
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", r"\'"), value) + "'"

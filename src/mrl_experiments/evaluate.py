@@ -1,6 +1,7 @@
 """From stored embeddings to result rows."""
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,8 +15,10 @@ from mrl_experiments.build import construct
 from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, find_jobs
+from mrl_experiments.evaluations.notices import tell
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
+from mrl_experiments.runs import check_none_left_out
 
 Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
 
@@ -44,7 +47,8 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
-    jobs = list(find_jobs(cfg, reduce.needs_train))
+    left_out: list[str] = []
+    jobs = list(find_jobs(cfg, reduce.needs_train, left_out))
     for job in jobs:
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
         narrow = [
@@ -56,6 +60,7 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
         path = job.run.results(evaluation, job.dataset, reduction)
         write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
         print(f"{path}: {len(rows)} rows", flush=True)
+    check_none_left_out(left_out)
 
 
 def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -105,13 +110,23 @@ def _rows(
                 continue
             name, folder = job.splits[number], job.databases[number]
             database = databases[folder] if folder else None
-            for measurement in measure(fitted.apply(split), database, sizes[number]):
+            for measurement in _existing(measure(fitted.apply(split), database, sizes[number]), name):
                 row = _row(split, name, measurement, evaluation, reduction)
                 drawn[number].append(row if reduce.draws == 1 else _of_draw(row, draw))
                 yield drawn[number][-1]
     if reduce.draws > 1:
         for rows in drawn.values():
             yield from _summaries(rows)
+
+
+def _existing(measurements: Iterable[Measurement], split: str) -> Iterator[Measurement]:
+    """Leave out values that do not exist, such as the mean of nothing, and say so: a row holds a number."""
+    for measurement in measurements:
+        if math.isfinite(measurement.value):
+            yield measurement
+        else:
+            where = " ".join(filter(None, (split, f"{measurement.dim} dims", measurement.setting)))
+            tell(f"{where}: {measurement.metric} is {measurement.value} and gets no row")
 
 
 def _row(

@@ -7,10 +7,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mrl_experiments.embeddings import META, TEXT
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.files import read_json
-from mrl_experiments.runs import Run, find_runs
+from mrl_experiments.runs import Run, find_runs, readable
 
 DATABASES = ("database", "train")  # splits to search in, the first that is there
 EACH = "*"  # in the name of a database: the queries' split
@@ -33,10 +33,11 @@ class Job:
     narrow: tuple["Job", ...] = ()
 
 
-def find_jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
+def find_jobs(cfg: DictConfig, needs_train: bool, left_out: list[str]) -> Iterator[Job]:
     """Yield one job for each run that matches `run=`, or that of the files of `embeddings=`.
 
-    needs_train: whether the reduction is fitted on training embeddings.
+    needs_train: whether the reduction is fitted on training embeddings. left_out: gets the names of runs that
+    cannot be read, where several match.
     Raises UserError that lists what there is where something is missing.
     """
     if bool(cfg.run) == bool(cfg.embeddings):
@@ -54,12 +55,13 @@ def find_jobs(cfg: DictConfig, needs_train: bool) -> Iterator[Job]:
         split = files.queries.name
         yield Job(files.run, files.dataset, (split,), (files.queries,), (files.database,), train)
     else:
-        yield from (_job(cfg, run, needs_train) for run in find_runs(Path(cfg.root), cfg.run))
+        runs = find_runs(Path(cfg.root), cfg.run)
+        for run, config in readable(runs, lambda run: run.config, left_out):
+            yield _job(cfg, run, str(config.data.name), needs_train)
 
 
-def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
-    """Find the folders of one run. Raises UserError that lists what there is."""
-    home = str(run.config.data.name)
+def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
+    """Find the folders of one run, trained on `home`. Raises UserError that lists what there is."""
     dataset = str(cfg.data.name) if cfg.get("data") else home
     splits = _splits(run, dataset, cfg.variant)
     wanted = cfg.queries or [split for split in splits if split not in DATABASES and not split.endswith(TEXT)]
@@ -67,7 +69,7 @@ def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset} besides {splits}",
             expected="a split of queries",
-            remedy=f"python embed.py run={run.name} data={dataset}, or queries=[{splits[0]}]",
+            remedy=f"{_embed(run, dataset)}, or queries=[{splits[0]}]",
         )
     other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
     databases = [database.replace(EACH, split) for split in wanted]
@@ -108,7 +110,7 @@ def _splits(run: Run, dataset: str, variant: str) -> list[str]:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}{f' of the variant {variant}' if variant else ''}",
             expected=f"one of {datasets}" if datasets else "embeddings written by embed.py",
-            remedy=f"python embed.py run={run.name} data={dataset}",
+            remedy=_embed(run, dataset),
         )
     return sorted(found)
 
@@ -119,6 +121,10 @@ def _folder(run: Run, dataset: str, split: str, variant: str) -> Path:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}/{folder.name}",
             expected=f"one of {_splits(run, dataset, variant)}",
-            remedy=f"python embed.py run={run.name} data={dataset} splits=[{split}]",
+            remedy=f"{_embed(run, dataset)} splits=[{split}]",
         )
     return folder
+
+
+def _embed(run: Run, dataset: str) -> str:
+    return command_line("embed.py", {"run": run.name, "data": dataset})

@@ -1,13 +1,16 @@
 """Writing files so that a reader sees the old content or the new one, and notices damage."""
 
+import codecs
 import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 from mrl_experiments.errors import UserError
 
 DIGEST = "digest"  # the key under which a JSON object carries the checksum of its other keys
+MAPPING = "a JSON object {name: name}, or a CSV file with a heading and two columns"
 LARGE = 1 << 30  # bytes; larger files are hashed only where their times differ from those noted
 
 # What an error of the operating system means to a user: problem, expectation, remedy.
@@ -188,31 +192,98 @@ def is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
     return True
 
 
-def read_mapping(path: Path) -> dict[str, str]:
-    """Read names to names from a JSON object or a CSV file of two columns (its first line is the heading).
-
-    Raises UserError when the file is missing or is neither.
-    """
-    expected = "a JSON object {name: name}, or a CSV file with a heading and two columns"
-    if not path.is_file():
-        raise UserError(f"the mapping {path} does not exist", expected=expected)
+def require_regular(path: Path) -> None:
+    """Raise UserError unless a path leads to a regular file; reading a pipe would wait without end."""
     try:
-        if path.suffix == ".json":
-            return _of_strings(read_json(path))
-        with path.open(newline="", encoding="utf-8") as file:
-            (_, _), *rows = [row for row in csv.reader(file) if row]
-        return {name.strip(): value.strip() for name, value in rows}
-    except (ValueError, UnicodeError) as error:
-        raise UserError(f"{path} is no mapping: {error}", expected=expected) from error
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise os_error(error, path) from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise UserError(f"{path} is {kind}", expected="a regular file")
 
 
-def _of_strings(content: Any) -> dict[str, str]:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"it holds a {type(content).__name__}")
-    odd = [name for name, value in content.items() if not isinstance(value, str | int)]
-    if odd:
-        raise ValueError(f"{odd[0]} has {content[odd[0]]!r}, not one name")
-    return {name: str(value) for name, value in content.items()}
+_MARKS = (  # UTF-32's begins like UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a user's file: UTF-8, or what its byte-order mark says; the mark is left out.
+
+    Line ends stay as they are. errors: what becomes of bytes that are not UTF-8, as in `bytes.decode`.
+    Raises UserError that names the file, and the line of the first byte that cannot be decoded.
+    """
+    require_regular(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise os_error(error, path) from error
+    encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
+    try:
+        return raw.decode(encoding, errors if encoding.startswith("utf-8") else "strict")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path} is not {encoding.removesuffix('-sig').upper()} text: line {line} ({error.reason})",
+            expected="text in UTF-8",
+            remedy=f"convert it: iconv -f <its encoding> -t UTF-8 {path.name}",
+        ) from error
+
+
+def read_mapping(path: Path, known: Container[str] = ()) -> dict[str, str]:
+    """Read names to names from a JSON object or a CSV file of two columns.
+
+    The CSV file's first line is its heading, unless it begins with one of the `known` names. Raises UserError
+    when the file is missing or is neither, and for names that are empty or mapped to two things; all lines
+    that are wrong are counted, the first five named.
+    """
+    if not path.exists():
+        raise UserError(f"the mapping {path} does not exist", expected=MAPPING)
+    text = read_text(path)
+    try:
+        pairs = _json_pairs(text) if path.suffix.lower() == ".json" else _csv_pairs(text, known)
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise UserError(f"{path} is no mapping: {error}", expected=MAPPING) from error
+    mapping: dict[str, str] = {}
+    twice = sorted({name for name, value in pairs if mapping.setdefault(name, value) != value})
+    if twice or "" in mapping or "" in mapping.values():
+        problem = f"{len(twice)} names are mapped to different ones: {', '.join(twice[:5])}"
+        raise UserError(
+            f"{path} is no mapping: {problem if twice else 'it has empty names'}",
+            expected="one name, not empty, for each",
+        )
+    return mapping
+
+
+def _csv_pairs(text: str, known: Container[str]) -> list[tuple[str, str]]:
+    reader = csv.reader(io.StringIO(text, newline=None), strict=True)
+    rows = [(reader.line_num, [field.strip() for field in row]) for row in reader]
+    rows = [(line, row[:2] + [field for field in row[2:] if field]) for line, row in rows if any(row)]
+    if odd := [line for line, row in rows if len(row) != 2]:
+        more = ", ..." if len(odd) > 5 else ""
+        raise ValueError(
+            f"{len(odd)} lines have not two columns: line {', '.join(map(str, odd[:5]))}{more} "
+            "(a name with a comma belongs in quotation marks)"
+        )
+    if not rows:
+        raise ValueError("it is empty")
+    pairs = [(row[0], row[1]) for _, row in rows]
+    return pairs if pairs[0][0] in known else pairs[1:]
+
+
+def _json_pairs(text: str) -> list[tuple[str, str]]:
+    pairs = json.loads(text, object_pairs_hook=tuple)
+    if not isinstance(pairs, tuple):
+        raise ValueError(f"it holds a {type(pairs).__name__}")
+    for name, value in pairs:
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise ValueError(f"{name} has {value!r}, not one name")
+    return [(name.strip(), str(value).strip()) for name, value in pairs]
 
 
 def sha256(path: Path) -> str:

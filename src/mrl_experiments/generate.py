@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.classifier import climb
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform
-from mrl_experiments.build import check_data, construct, load_method
+from mrl_experiments.build import check_data, load_method, stored_data, trusted_config
 from mrl_experiments.data.text.text_data import TextData
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.models.text_backbone import TextBackbone
-from mrl_experiments.runs import find_runs
+from mrl_experiments.runs import Run, find_runs
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,17 @@ def generate(cfg: DictConfig) -> Generated:
     if len(runs) > 1:
         raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
     (run,) = runs
-    data = construct(run.config.data)
+    with stored_data(run, trusted_config(run, cfg.trust), cfg.cache) as data:
+        return _continued(cfg, run, data)
+
+
+def _continued(cfg: DictConfig, run: Run, data: Any) -> Generated:
     if not isinstance(data, TextData) or data.masked is not None:
         raise UserError(
             f"run {run.name} does not predict next tokens",
             expected="a causal language model, such as one of experiment=gpt_stdlib",
         )
-    method = load_method(run)
+    method = load_method(run, cfg.trust)
     dim = method.spec.dims[-1] if cfg.dim is None else cfg.dim
     if dim not in method.spec.dims:
         raise UserError(f"dim={dim}: not a size of {run.name}", expected=f"one of {list(method.spec.dims)}")

@@ -1,23 +1,31 @@
 """Runs on disk: their names, their folders, and who may write into them."""
 
+import hashlib
+import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, read_json, remove_leftovers
+from mrl_experiments.files import read_json, remove_leftovers
 from mrl_experiments.locks import acquire
+from mrl_experiments.names import check_name, is_name
+from mrl_experiments.stored import read_config, write_config
+
+Content = TypeVar("Content")
 
 # What may differ between two commands that mean the same run: where it is written, how it is watched.
 WATCHING = {
-    "": ("root", "debug", "logger", "run_name"),
+    "": ("root", "debug", "logger", "run_name", "trust"),
     "data": ("cache", "workers"),
-    "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes"),
+    "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes"),
 }
+NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
 PAPERS_MODE = "switchable"  # of a slimmable network
 
 
@@ -39,12 +47,13 @@ class Run:
 
     @property
     def config(self) -> DictConfig:
-        """Read the configuration. Raises UserError when the run has none."""
+        """Read the configuration, read-only: `build.trusted_config` is what may be built from.
+
+        Raises UserError when the run has none, or one that is damaged (see stored.py).
+        """
         if not self.config_path.exists():
             raise UserError(f"{self.folder} is not a run", expected="a folder written by train.py")
-        config = OmegaConf.load(self.config_path)
-        assert isinstance(config, DictConfig)
-        return config
+        return read_config(self.config_path)
 
     @property
     def checkpoint(self) -> Path:
@@ -67,11 +76,31 @@ class Run:
 
     def embeddings(self, dataset: str, split: str, variant: str = "") -> Path:
         """Folder of the embeddings of one split; `variant` names a width of a slimmable network or a TTA."""
-        return self.folder / "embeddings" / dataset / (f"{split}@{variant}" if variant else split)
+        return self.inside("embeddings", dataset, f"{split}@{variant}" if variant else split)
 
     def results(self, evaluation: str, dataset: str, reduction: str) -> Path:
         """File of the result rows of one evaluation."""
-        return self.folder / "results" / f"{evaluation}-{dataset}-{reduction}.csv"
+        return self.inside("results", f"{evaluation}-{dataset}-{reduction}.csv")
+
+    def inside(self, *names: str) -> Path:
+        """Return the path of these names, one below the other, in the run's folder.
+
+        Raises UserError for names, or links on disk, that lead out of it: names come from stored files too.
+        """
+        for name in names:
+            check_name(name, f"{self.folder}: a folder's name")
+        path = self.folder.joinpath(*names)
+        try:
+            leads_out = not path.resolve().is_relative_to(self.folder.resolve())
+        except (OSError, RuntimeError) as error:  # links that lead in a circle
+            raise UserError(f"{path} cannot be followed: {error}", remedy="remove its links") from error
+        if leads_out:
+            raise UserError(
+                f"{path} leads out of the run's folder, to {path.resolve()}",
+                expected="folders, not links to other places",
+                remedy="move what lies there into the run's folder; the run's folder itself may be a link",
+            )
+        return path
 
 
 def find_runs(root: Path, pattern: str) -> list[Run]:
@@ -92,6 +121,36 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
     return matching
 
 
+def readable(
+    runs: Sequence[Run], read: Callable[[Run], Content], left_out: list[str]
+) -> Iterator[tuple[Run, Content]]:
+    """Yield each run with what `read` returns of it.
+
+    One of several that cannot be read is named on standard error and added to `left_out`, for
+    `check_none_left_out` after the others are done. Raises UserError when there is one run only.
+    """
+    for run in runs:
+        try:
+            content = read(run)
+        except UserError as error:
+            if len(runs) == 1:
+                raise
+            print(f"error: run {run.name} is left out: {error}", file=sys.stderr, flush=True)
+            left_out.append(run.name)
+        else:
+            yield run, content
+
+
+def check_none_left_out(left_out: Sequence[str]) -> None:
+    """Raise UserError that names the runs that `readable` left out."""
+    if left_out:
+        raise UserError(
+            f"runs that cannot be read were left out: {', '.join(left_out)}",
+            expected="whole runs; the others are done",
+            remedy="see above for each",
+        )
+
+
 def method_name(cfg: DictConfig) -> str:
     """Name a run's method as tables do: by its option, and by its mode where that is not the paper's."""
     mode = cfg.loss.get("mode", PAPERS_MODE)
@@ -99,16 +158,28 @@ def method_name(cfg: DictConfig) -> str:
 
 
 def run_name(cfg: DictConfig) -> str:
-    """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag."""
+    """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag.
+
+    A name longer than file systems take is cut, and a digest of all of it stands in for the rest.
+    Raises UserError for a name that no folder of its own can have.
+    """
     if cfg.run_name:
-        return str(cfg.run_name)
+        return check_name(cfg.run_name, "run_name")
     listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
     sizes = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
     shown = [f"d{'-'.join(map(str, sizes))}"] if sizes else []
     label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
-    return (
-        "_".join([method_name(cfg), cfg.model.name, cfg.data.name, *shown, *label, f"s{cfg.seed}"]) + cfg.tag
-    )
+    stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *label])
+    name = _of_length(stem, f"_s{cfg.seed}{cfg.tag}")
+    return name if is_name(name, NAME_MAX) else check_name(name, "the run's name")
+
+
+def _of_length(stem: str, end: str) -> str:
+    name = stem + end
+    if len(name.encode()) <= NAME_MAX:
+        return name
+    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:10]}{end}"
+    return stem.encode()[: max(0, SHORTENED - len(end.encode()))].decode(errors="ignore") + end
 
 
 def run_of(cfg: DictConfig) -> Run:
@@ -138,20 +209,20 @@ def claim(cfg: DictConfig) -> Claim:
         ) from error
     for folder in (run.folder, run.checkpoint.parent):
         remove_leftovers(folder)
-    ours = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(ours, dict)
     if run.config_path.exists():
-        theirs = OmegaConf.to_container(run.config)
-        assert isinstance(theirs, dict)
-        _refuse_other_config(run, identity(theirs), identity(ours))
+        refuse_other_config(run, cfg)
     else:
-        with atomic_path(run.config_path) as path:
-            OmegaConf.save(OmegaConf.create(ours), path)
+        ours = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(ours, dict)
+        write_config(run.config_path, ours)
     return Claim(run, lock)
 
 
 def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """Flatten a configuration to {dotted key: value}, without what only concerns watching the run."""
+    """Flatten a configuration to {dotted key: value}, without what only concerns watching the run.
+
+    ~ in a path is the home folder, however it was typed.
+    """
     ignored = {".".join(filter(None, (group, key))) for group, keys in WATCHING.items() for key in keys}
     flat: dict[str, Any] = {}
 
@@ -163,13 +234,17 @@ def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
             if isinstance(value, Mapping) and value:
                 walk(value, name)
             else:
-                flat[name] = value
+                home = isinstance(value, str) and value.startswith("~")
+                flat[name] = os.path.expanduser(value) if home else value
 
     walk(config, "")
     return flat
 
 
-def _refuse_other_config(run: Run, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def refuse_other_config(run: Run, cfg: DictConfig) -> None:
+    """Raise UserError where a run that exists has another configuration than `cfg`."""
+    configs = (OmegaConf.to_container(run.config), OmegaConf.to_container(cfg, resolve=True))
+    theirs, ours = (identity(config) for config in configs if isinstance(config, dict))
     differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
     if differing:
         shown = "\n".join(f"    {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:8])

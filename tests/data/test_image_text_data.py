@@ -1,5 +1,7 @@
 """Batches of images with texts: that each text belongs to its image, and in which order they come."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,40 @@ def test_bad_options_are_refused(table, override, message):
 def test_texts_that_are_cut_are_counted(table, capsys):
     data_of(table, "data.length=4")
     assert "captions are longer than data.length=4 and are cut" in capsys.readouterr().out
+
+
+def test_other_captions_than_a_runs_are_refused_or_told(table, tmp_path, capsys):
+    shutil.copytree(table.parent, tmp_path, dirs_exist_ok=True)
+    path, cache = tmp_path / table.name, f"data.cache={tmp_path / 'cache'}"
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text(data_of(path, cache).tokenizer.content)
+    given = [cache, f"data.tokenizer={tokenizer}"]
+    kept = data_of(path, *given).state_dict()
+    data_of(path, *given).load_state_dict(kept)
+    whole = path.read_text()
+    path.write_text(whole.replace("red plain, val", "red and plain, val"))
+    with pytest.raises(UserError, match=r"captions .* are not those .*: 1 of val are new or changed, 1 gone"):
+        data_of(path, *given).load_state_dict(kept)
+    other = data_of(path, *given)
+    other.accept_changes = True
+    capsys.readouterr()
+    other.load_state_dict(kept)
+    assert "1 of val are new or changed" in capsys.readouterr().out
+    data_of(path, *given, "data.name=other").load_state_dict(kept)
+    old = {key: kept[key] for key in ("tokenizer", "length")}  # as runs of before kept it
+    data_of(path, *given).load_state_dict(old)
+
+
+def test_accepted_captions_are_read_with_the_runs_tokenizer(table, tmp_path):
+    shutil.copytree(table.parent, tmp_path, dirs_exist_ok=True)
+    path, cache = tmp_path / table.name, f"data.cache={tmp_path / 'cache'}"
+    data = data_of(path, cache)
+    kept = data.state_dict()
+    path.write_text(path.read_text().replace("picture", "painting"))
+    other = data_of(path, cache)
+    other.accept_changes = True
+    other.load_state_dict(kept)
+    assert other.tokenizer.content == data.tokenizer.content
+    ids = next(iter(other.dataloader("val_text")))[0][1].tolist()
+    assert "painting" in data.tokenizer.decode(ids)
+    assert other.files_identity() != data.files_identity()

@@ -90,7 +90,14 @@ def test_a_changed_image_is_other_data(tmp_path):
             r"shares its caption, is in the splits 'train' and",
         ),
         ([("a.png", "x", "train"), ("a.png", "y", "val")], r"a\.png.* is in the splits"),
-        ([("a.png", "x", "train"), ("b.png", "y", "test")], r"'test'(.|\n)*train or val in the column split"),
+        (
+            [("a.png", "x", "train"), ("b.png", "y", "fold2")],
+            r"'fold2'(.|\n)*train or val in the column split",
+        ),
+        (
+            [("a.png", "x", "train"), ("b.png", "x", "val"), ("c.png", "z", "val"), ("d.png", "z", "test")],
+            r"^2 groups",
+        ),
         ([("a.png", "x", "train"), ("b.png", "y", "train")], "no pair is in val"),
         ([("a.png", "x", "train"), ("b.png", "y", "")], "is in the splits|no pair is in"),
     ],
@@ -114,3 +121,57 @@ def test_defects_are_printed(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "skipped 1 captions without an image: line 6 (gone.png)" in out
     assert "skipped 1 lines that are not UTF-8: line 7" in out
+
+
+def sides(root, **options):
+    data = ImageTextFolder("pairs", root, 0.25, 0, **options)
+    return {
+        data.captions[label][0]: (split, path.name)
+        for split in data.splits
+        for path, label in data.open(split)
+    }
+
+
+def test_by_name_adding_or_removing_a_pair_moves_no_other(tmp_path):
+    pairs = many(60)
+    before = sides(written(tmp_path, pairs), split="by_name")
+    held_out = [text for text, (split, _) in before.items() if split == "val"]
+    assert 8 <= len(held_out) <= 24  # 15 expected, three deviations
+    for changed in (pairs[1:], pairs[:30] + pairs[31:], [("A.png", "new"), *pairs], pairs[::-1]):
+        after = sides(written(tmp_path, changed), split="by_name")
+        assert all(after[text] == before[text] for text in after.keys() & before.keys())
+    moved = sides(written(tmp_path, pairs[1:]))  # by position, as runs of before were split
+    old = sides(written(tmp_path, pairs))
+    assert any(moved[text] != old[text] for text in moved)
+
+
+def test_two_pairs_are_enough_for_both_sides_and_one_is_refused(tmp_path):
+    assert {split for split, _ in sides(written(tmp_path, many(2)), split="by_name").values()} == {
+        "train",
+        "val",
+    }
+    with pytest.raises(UserError, match="leaves no train or no val"):
+        sides(written(tmp_path, many(1)), split="by_name")
+    with pytest.raises(UserError, match=r"split=size"):
+        sides(written(tmp_path, many(2)), split="size")
+
+
+def test_a_test_split_beside_val_is_a_third(tmp_path):
+    pairs = [("a.png", "one", "Validation"), ("b.png", "two", "Train"), ("c.png", "three", "test")]
+    data = source(written(tmp_path, pairs, "image,caption,split"))
+    assert data.splits == ("train", "val", "test")
+    assert [path.name for path, _ in data.open("test")] == ["c.png"]
+    assert data.manifest("test")["reading"] == {
+        "read": 3,
+        "converted": {"words in the column split": 2},
+        "skipped": {},
+    }
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "metadata.jsonl", "captions.json", "data-0.arrow"])
+def test_tables_of_other_kinds_are_refused_by_name(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"holds none; {name} is not read"):
+        source(str(tmp_path))
+    with pytest.raises(UserError, match=rf"{name} is no table of captions(.|\n)*pandas"):
+        source(str(tmp_path / name))

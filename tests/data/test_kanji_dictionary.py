@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from mrl_experiments.data.kanji_dictionary import KANJIDIC, Character, parse_line, read_kanjidic
@@ -44,3 +46,16 @@ def test_the_real_dictionary():
     assert ranks == sorted(ranks) and len(ranks) == 2501
     assert entries[0].character == "日" and "sun" in entries[0].meanings
     assert all(1 <= entry.radical <= 214 and entry.strokes > 0 for entry in entries)
+
+
+def test_a_dictionary_that_is_a_pipe_or_damaged_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    whole = "".join(f"{character} 3021 U4e9c B7 S7 {{asia}}\n" for character in "\u4e9c\u5516").encode(
+        "euc_jp"
+    )
+    for name, content in (("cut", whole[:-12]), ("bytes", whole + b"\xff\xff"), ("empty", b" \n")):
+        (tmp_path / name).write_bytes(content)
+    for name in ("pipe", "loop", "cut", "bytes", "empty"):
+        with pytest.raises(UserError, match=name):
+            read_kanjidic(tmp_path / name)

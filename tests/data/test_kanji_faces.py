@@ -1,3 +1,4 @@
+import os
 import re
 from itertools import combinations
 from pathlib import Path
@@ -115,3 +116,20 @@ def test_every_face_draws_nearly_all_it_is_said_to_cover(covers):
     for face in find_faces(GROUPS, covers):
         if face.member == 0:
             assert sum(draw(face, character) is None for character in characters) <= 3, face
+
+
+def test_font_files_that_are_pipes_or_lost_count_as_missing(tmp_path):
+    os.mkfifo(tmp_path / "Konatu.ttf")
+    (tmp_path / "MTLc3m.ttf").symlink_to("MTLc3m.ttf")
+    (tmp_path / "MTLmr3m.ttf").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"\d+ font files are not installed") as caught:
+        find_faces(["val"], 100, tmp_path)
+    for package in ("fonts-konatu", "fonts-motoya-l-cedar", "fonts-motoya-l-maruberi"):
+        assert package in str(caught.value)
+
+
+def test_a_damaged_font_is_named(tmp_path):
+    for content in (b"", b"\0\1\0\0" + bytes(200)):
+        (tmp_path / "x.ttf").write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.ttf cannot be read as a font"):
+            draw(Face("X", tmp_path / "x.ttf", 0), "\u4e9c")

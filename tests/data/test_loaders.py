@@ -42,6 +42,15 @@ def reference(pixels, index, epoch, *, shift, flip, mean, std):
     return out
 
 
+def test_no_workers_are_none_and_null_is_as_many_as_torch_has_threads(loader, pictures, image_data):
+    """The batches are the same; with the torch loader no process is started."""
+    none, some = (image_data(pictures(), loader, workers=workers) for workers in (0, 2))
+    assert image_data(pictures(), loader, workers=None).workers == torch.get_num_threads()
+    batches, others = (copied(data.val_dataloader()) for data in (none, some))
+    assert all(torch.equal(*pair) for pair in zip(batches[0], others[0], strict=True))
+    assert none.workers == 0
+
+
 def test_training_batches_are_the_reference_and_go_on_where_they_stopped(loader, pictures, image_data):
     source = pictures()
     data = image_data(source, loader, augment=VARIED)

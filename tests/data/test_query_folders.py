@@ -135,3 +135,33 @@ def test_every_shift_is_read_through_its_option(option, split, names, expected, 
     images, found, index = next(iter(data.dataloader(split)))
     assert images.shape == (len(expected), 3, 16, 16)
     assert dict(zip(index.tolist(), found.tolist(), strict=True)) == dict(enumerate(expected))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
+@pytest.mark.parametrize(
+    ("name", "lines", "seen", "names"),
+    [
+        ("l.txt", ["golden retriever", " caf\u00e9 ", ""], (), ["golden retriever", "caf\u00e9"]),
+        ("l.txt", ["golden retriever", "golden eagle"], (), ["golden retriever", "golden eagle"]),
+        ("l.txt", ["n01440764 tench, fish", "n01443537 goldfish"], (), ["n01440764", "n01443537"]),
+        ("l.txt", ["01440764-n x", "01443537-n y"], (), ["n01440764", "n01443537"]),
+        ("l.txt", ["cat a small pet", "dog a pet"], ("dog",), ["cat", "dog"]),
+        ("l.txt", ["great white\tshark", "ray\tfish"], (), ["great white", "ray"]),
+        ("l.txt", ['"great white"', '"ray"'], (), ["great white", "ray"]),
+        ("l.csv", ["Name,id", '"shark, white",0', "ray,1"], (), ["shark, white", "ray"]),
+        ("l.csv", ["label,id", "ray,1"], ("label",), ["label", "ray"]),
+    ],
+)
+def test_lists_as_people_write_them(tmp_path, encoding, end, name, lines, seen, names):
+    (tmp_path / name).write_bytes(end.join(lines).encode(encoding))
+    assert class_list(str(tmp_path / name), seen) == names
+
+
+def test_lists_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("cat\ncaf\u00e9\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin\.txt is not UTF-8 text: line 2"):
+        class_list(str(tmp_path / "latin.txt"))
+    (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n\n")
+    with pytest.raises(UserError, match=r"3 classes, 1 of them more than once \['cat'\]"):
+        class_list(str(tmp_path / "twice.txt"))

@@ -1,5 +1,6 @@
 """What every source promises, and what each refuses."""
 
+import gzip
 import shutil
 
 import numpy as np
@@ -110,8 +111,8 @@ def test_folders_that_are_no_data_set_are_refused(photographs, tmp_path):
         shutil.rmtree(root / name)
     refused(root, "1 class folders")
     both = shutil.copytree(photographs, tmp_path / "both")
-    shutil.rmtree(both / "val" / "b")
-    refused(both, r"differ in the classes \['b'\]")
+    shutil.rmtree(both / "train" / "b")
+    refused(both, r"val has 1 classes that .*train lacks: b")
 
 
 def test_a_split_too_small_for_its_classes_is_refused(photographs, tmp_path):
@@ -141,3 +142,14 @@ def test_ready_betons_need_both_splits_and_ffcv():
     assert source.splits == ("train", "val")
     with pytest.raises(UserError, match=r"use data\.loader=ffcv"):
         source.open("train")
+
+
+def test_a_damaged_package_of_fashion_mnist_is_named(tmp_path, monkeypatch):
+    (tmp_path / "packed").mkdir()
+    whole = gzip.compress(bytes(1000))
+    monkeypatch.setattr("mrl_experiments.data.torchvision_sets.DEBIAN_FASHION", tmp_path / "packed")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for content in (b"no gzip", whole[:-5], whole[:12] + b"\xff" + whole[13:]):
+        (tmp_path / "packed/train-images-idx3-ubyte.gz").write_bytes(content)
+        with pytest.raises(UserError, match=r"fashion_mnist|train-images"):
+            TorchvisionSet("fashion_mnist", str(tmp_path / "root")).open("train")

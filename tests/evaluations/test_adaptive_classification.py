@@ -137,7 +137,9 @@ def test_missing_classifiers_and_labels_are_refused():
         evaluate(queries)
 
 
-@pytest.mark.parametrize("options", [{"fit_share": 0.0}, {"fit_share": 1.0}, {"splits": 0}])
+@pytest.mark.parametrize(
+    "options", [{"fit_share": 0.0}, {"fit_share": 1.0}, {"fit_share": 1e-4}, {"splits": 0}]
+)
 def test_impossible_splits_are_refused(options):
     with pytest.raises(UserError, match="fit_share"):
         evaluate(embeddings(), **options)

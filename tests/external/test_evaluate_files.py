@@ -12,12 +12,13 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluate import evaluate
+from mrl_experiments.evaluate import _existing, evaluate
+from mrl_experiments.evaluations.notices import tell
 from mrl_experiments.external.vector_file import read_vectors
 from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.entries import entries
 from mrl_experiments.report.pivot import grids
-from mrl_experiments.results import read_rows
+from mrl_experiments.results import Measurement, read_rows
 from mrl_experiments.runs import Run
 
 
@@ -219,7 +220,7 @@ def test_bad_options_are_refused(tmp_path, files, options, message):
 def test_a_trained_run_of_the_same_name_is_left_alone(tmp_path, files):
     config = tmp_path / "runs" / "mrl_pixels_digits_s0" / "config.yaml"
     config.parent.mkdir(parents=True)
-    config.write_text("loss: {name: mrl}\n")
+    config.write_text("{loss: {name: mrl}, model: {name: pixels}, data: {name: digits}, seed: 0}\n")
     with pytest.raises(UserError, match=r"holds another run(.|\n)*names\.model="):
         evaluated(tmp_path, *files, "names.method=mrl", "names.seed=0")
 
@@ -251,3 +252,36 @@ def test_the_example_from_a_model_to_the_report(tmp_path):
     done = run("report.py", f"root={tmp_path}/out")
     assert done.returncode == 0, done.stderr
     assert "external" in (tmp_path / "out/report/tables.md").read_text()
+
+
+def test_a_file_searched_in_itself_finds_others_than_the_query(tmp_path, digits, capsys):
+    """Also in a copy of the file, and against sklearn on all other rows."""
+    (tmp_path / "copy.npz").write_bytes((digits / "pixels.npz").read_bytes())
+    pixels, labels = (part[:400] for part in load_digits(return_X_y=True))
+    unit = pixels / np.linalg.norm(pixels, axis=1, keepdims=True)
+    nearest = KNeighborsClassifier(2).fit(unit, labels).kneighbors(unit, return_distance=False)
+    expected = np.mean([labels[next(n for n in row if n != i)] == labels[i] for i, row in enumerate(nearest)])
+    for number, database in enumerate((digits / "pixels.npz", tmp_path / "copy.npz")):
+        files = [f"embeddings={digits}/pixels.npz", f"database={database}"]
+        tell.cache_clear()
+        rows = evaluated(tmp_path / str(number), *files, "dims=[64]", "evaluation.k=[1]")
+        (top1,) = [row.value for row in rows if row.metric == "top1"]
+        assert top1 == pytest.approx(expected) and top1 < 1
+        assert "all of 400 queries (test) are the database itself" in capsys.readouterr().out
+
+
+def test_two_hundred_vectors_are_enough_for_some_indexes(tmp_path, digits, capsys):
+    pixels, labels = load_digits(return_X_y=True)
+    np.savez(tmp_path / "few.npz", embeddings=pixels[400:600], labels=labels[400:600])
+    files = [f"embeddings={digits}/pixels.npz", f"database={tmp_path}/few.npz", "dims=[8,32,64]"]
+    quick = ["evaluation.max_queries=20", "evaluation.timed=2"]
+    rows = evaluated(tmp_path / "out", *files, *quick, evaluation="adaptive_retrieval")
+    found = {row.setting.split()[0] for row in rows if row.setting}
+    assert found == {"index=flat", "index=hnsw32"}
+    assert "index=ivf is left out at [8, 32, 64] dims" in capsys.readouterr().out
+
+
+def test_a_value_that_does_not_exist_gets_no_row(capsys):
+    values = [Measurement(8, "top1", 0.5, "k=1"), Measurement(8, "nll", float("nan"), "k=1")]
+    assert list(_existing(values, "val")) == values[:1]
+    assert "val 8 dims k=1: nll is nan and gets no row" in capsys.readouterr().out

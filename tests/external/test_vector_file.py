@@ -1,12 +1,18 @@
 """Files of embeddings: what is read, and what is refused."""
 
 import importlib.util
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.external import vector_file
+from mrl_experiments.external import arrow_tables
 from mrl_experiments.external.vector_file import read_vectors
 
 FEATURES = np.arange(12, dtype=np.float64).reshape(4, 3) + 1
@@ -39,27 +45,10 @@ def test_npz_is_read_by_the_usual_names(tmp_path, names):
     assert found.labels.tolist() == ["3", "1", "1", "2"]
 
 
-@pytest.mark.parametrize("library", ["pyarrow", "pandas"])
-def test_parquet_is_read_by_either_library(tmp_path, library, monkeypatch):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    if library == "pandas":
-        pytest.importorskip("pandas")
-        monkeypatch.setattr(vector_file, "_parquet_columns", vector_file._pandas_columns)
-    columns = {"id": list("abcd"), "embedding": FEATURES.tolist(), "label": ["x", "y", "y", "z"]}
-    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
-    found = read_vectors(tmp_path / "x.parquet")
-    np.testing.assert_array_equal(found.features, FEATURES)
-    assert found.labels.tolist() == ["x", "y", "y", "z"]
-
-
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(name) for name in ("pyarrow", "pandas")), reason="Parquet can be read here"
-)
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is not None, reason="Parquet can be read here")
 def test_parquet_without_a_library_says_what_to_do(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"pyarrow or pandas(.|\n)*np\.savez"):
+    with pytest.raises(UserError, match=r"needs pyarrow(.|\n)*np\.savez"):
         read_vectors(tmp_path / "x.parquet")
 
 
@@ -93,3 +82,231 @@ def test_a_file_that_is_not_there_or_of_another_kind_or_broken_is_refused(tmp_pa
     np.save(tmp_path / "x.labels.npy", LABELS)
     with pytest.raises(UserError, match=r"x\.npy cannot be read"):
         read_vectors(tmp_path / "x.npy")
+
+
+def header(shape, dtype="<f4", fortran=False):
+    """Return the start of a .npy file that declares `shape`."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": fortran, "shape": shape})
+    return file.getvalue()
+
+
+LYING = {
+    "terabytes": header((10**9, 1024)) + b"\0" * 64,
+    "more rows than there are": header((5, 3)) + b"\0" * 48,
+    "a product beyond 64 bits": header((2**40, 2**40)) + b"\0" * 64,
+    "a negative length": header((-1, 3)) + b"\0" * 64,
+    "objects": header((2,), "|O") + pickle.dumps([1, 2]),
+    "a header alone": header((4, 3))[:40],
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("content", LYING.values(), ids=LYING)
+def test_what_a_file_declares_is_compared_with_its_size_before_memory_is_taken(tmp_path, content):
+    """Of a .npy, of the labels beside one, and of both members of a .npz."""
+    refused = "(declares|holds Python objects|cannot be read)"
+    save_npy(tmp_path)
+    sound = {name: (tmp_path / name).read_bytes() for name in ("x.npy", "x.labels.npy")}
+    for name, before in sound.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"x(\.labels)?\.npy {refused}"):
+            read_vectors(tmp_path / "x.npy")
+        (tmp_path / name).write_bytes(before)
+        with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
+            for member, other in (("embeddings.npy", "x.npy"), ("labels.npy", "x.labels.npy")):
+                archive.writestr(member, content if name == other else sound[other])
+        with pytest.raises(UserError, match=rf"y\.npz {refused}"):
+            read_vectors(tmp_path / "y.npz")
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    evil = np.array([Evil()])
+    for arrays in ({"embeddings": FEATURES, "labels": evil}, {"embeddings": evil[:, None], "labels": LABELS}):
+        with pytest.raises(UserError, match="Python objects"):
+            read_vectors(save_npz(tmp_path, **arrays))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_small_file_that_inflates_to_a_large_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrow_tables, "MOST_BYTES", 10_000)
+    np.savez_compressed(tmp_path / "x.npz", embeddings=np.zeros((100_000, 4)), labels=LABELS)
+    save_table(tmp_path / "x.parquet", {"embedding": [[0.0] * 4] * 100_000, "label": [0] * 100_000})
+    for name in ("x.npz", "x.parquet"):
+        with pytest.raises(UserError, match=rf"{name} inflates"):
+            read_vectors(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+@pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x.arrow", "x.feather"])
+def test_damaged_files_are_refused_or_whole(tmp_path, name, damage):
+    path = tmp_path / name
+    features = np.random.default_rng(0).normal(size=(200, 16))
+    if name == "x.npz":
+        np.savez_compressed(path, embeddings=features, labels=np.arange(200))
+    else:
+        save_table(path, {"embedding": features.tolist(), "label": np.arange(200)})
+    whole = path.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 60)):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        path.write_bytes({"cut": whole[:place], "flipped": bytes(changed), "empty": b""}[damage])
+        try:
+            found = read_vectors(path)
+            assert len(found.features) == len(found.labels)
+        except UserError as error:
+            assert "x." in error.problem
+
+
+def test_big_endian_fortran_order_and_half_precision_are_read(tmp_path):
+    for features in (FEATURES.astype(">f8"), np.asfortranarray(FEATURES), FEATURES.astype(np.float16)):
+        for path in (save_npy(tmp_path, features), save_npz(tmp_path, embeddings=features, labels=LABELS)):
+            np.testing.assert_array_equal(read_vectors(path).features, FEATURES)
+    structured = np.zeros(4, [("a", "f4"), ("b", "f4")])
+    with pytest.raises(UserError, match=r"shape \(4,\)"):
+        read_vectors(save_npz(tmp_path, embeddings=structured, labels=LABELS))
+    with pytest.raises(UserError, match="a label 18446744073709551615"):
+        read_vectors(save_npz(tmp_path, embeddings=FEATURES, labels=np.full(4, 2**64 - 1, np.uint64)))
+
+
+def save_table(path, columns, stream=False):
+    """Write a table as the name says: Parquet, Feather, or an Arrow file or stream."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    table = pyarrow.table(columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, path)
+    else:
+        with (pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file)(path, table.schema) as writer:
+            for batch in table.to_batches(max_chunksize=3):
+                writer.write_batch(batch)
+    return path
+
+
+TABLE = {"id": list("abcd"), "embedding": FEATURES.tolist(), "label": ["x", "y", "y", "z"]}
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.feather", "x.arrow"])
+def test_tables_are_read(tmp_path, name):
+    for stream in (False, True):
+        found = read_vectors(save_table(tmp_path / name, TABLE, stream))
+        np.testing.assert_array_equal(found.features, FEATURES)
+        assert found.labels.tolist() == ["x", "y", "y", "z"]
+
+
+def arrays_of(kind):
+    pyarrow = pytest.importorskip("pyarrow")
+    values = pyarrow.array(FEATURES.ravel())
+    return {
+        "fixed": pyarrow.FixedSizeListArray.from_arrays(values, 3),
+        "large": pyarrow.array(FEATURES.tolist(), pyarrow.large_list(pyarrow.float32())),
+        "half": pyarrow.array(FEATURES.astype(np.float16).tolist(), pyarrow.list_(pyarrow.float16())),
+        "whole": pyarrow.array(FEATURES.astype(int).tolist()),
+        "tensor": pyarrow.FixedShapeTensorArray.from_numpy_ndarray(FEATURES),
+        "sliced": pyarrow.array([[0.0, 0, 0], *FEATURES.tolist()]).slice(1),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["fixed", "large", "half", "whole", "tensor", "sliced"])
+def test_every_kind_of_list_of_numbers_is_read(tmp_path, kind):
+    pyarrow = pytest.importorskip("pyarrow")
+    labels = pyarrow.array(["x", "y", "y", "z"]).dictionary_encode()
+    for name in ("x.parquet", "x.arrow"):
+        found = read_vectors(save_table(tmp_path / name, {"embedding": arrays_of(kind), "label": labels}))
+        np.testing.assert_array_equal(found.features, FEATURES)
+        assert found.labels.tolist() == ["x", "y", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"embedding": [[1.0, 2], [1.0, 2], None, [1.0, 2]]}, "row 2 has no embedding"),
+        ({"embedding": [[1.0, 2], [1.0, 2], [1.0, 2], [1.0]]}, "row 3 has 1 values, most others 2"),
+        ({"embedding": [[1.0], [1.0, 2], [1.0, 2], [1.0, 2]]}, "row 0 has 1 values, most others 2"),
+        ({"embedding": [[1.0, 2], [1.0, None], [1.0, 2], [1.0, 2]]}, "row 1 has values that are null"),
+        ({"label": ["a", "b", "c", None]}, "row 3 has no label"),
+        ({"embedding": [[[1.0, 2]]] * 4}, "embeddings of type list"),
+        ({"embedding": [["a"]] * 4}, "embeddings of type list"),
+        ({"embedding": [1.0] * 4}, "embeddings of type double"),
+        ({"embedding": [{"x": 1.0}] * 4}, "embeddings of type struct"),
+        ({"label": [0.5] * 4}, "labels of type double"),
+        ({"label": [b"a"] * 4}, "labels of type binary"),
+        ({"embedding": [[]] * 4}, "embeddings of type list"),
+    ],
+)
+def test_rows_and_types_that_do_not_fit_are_named(tmp_path, change, message):
+    for name in ("x.parquet", "x.arrow"):
+        with pytest.raises(UserError, match=rf"{name}: {message}"):
+            read_vectors(save_table(tmp_path / name, TABLE | change))
+
+
+def part(rows):
+    return {name: column[rows] for name, column in TABLE.items()}
+
+
+def test_a_folder_of_spark_is_read_in_the_order_of_its_parts(tmp_path):
+    folder = tmp_path / "x.parquet"
+    save_table(folder / "part-00001-ab.snappy.parquet", part(slice(2, 4)))
+    save_table(folder / "part-00000-ab.snappy.parquet", part(slice(0, 2)))
+    (folder / "_SUCCESS").touch()
+    (folder / ".part-00000-ab.snappy.parquet.crc").write_bytes(b"crc")
+    save_table(folder / ".hidden" / "part-9.parquet", part(slice(0, 1)))
+    save_table(folder / "_temporary" / "part-9.parquet", part(slice(0, 1)))
+    found = read_vectors(folder)
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert found.labels.tolist() == ["x", "y", "y", "z"]
+    assert [path.name[:10] for path in found.files] == ["part-00000", "part-00001"]
+    save_table(folder / "part-00002.parquet", TABLE | {"embedding": [[1.0, 2]] * 4})
+    with pytest.raises(UserError, match="parts differ in width"):
+        read_vectors(folder)
+
+
+def test_labels_may_be_the_names_of_folders(tmp_path):
+    for label in ("cat", "a%20dog"):
+        save_table(tmp_path / "x" / f"label={label}" / "part-0.parquet", {"embedding": FEATURES.tolist()})
+    assert read_vectors(tmp_path / "x").labels.tolist() == ["a dog"] * 4 + ["cat"] * 4
+
+
+def test_a_saved_data_set_is_read_as_its_state_says(tmp_path):
+    names = [f"data-0000{number}-of-00002.arrow" for number in (0, 1)]
+    for name, rows in zip(names, (slice(0, 2), slice(2, 4)), strict=True):
+        save_table(tmp_path / "d" / "train" / name, part(rows), stream=True)
+    save_table(tmp_path / "d" / "train" / "cache-1a2b.arrow", part(slice(0, 1)), stream=True)
+    files = [{"filename": name} for name in names]
+    (tmp_path / "d" / "train" / "state.json").write_text(json.dumps({"_data_files": files}))
+    (tmp_path / "d" / "train" / "dataset_info.json").write_text("{}")
+    (tmp_path / "d" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    np.testing.assert_array_equal(read_vectors(tmp_path / "d" / "train").features, FEATURES)
+    with pytest.raises(UserError, match=r"holds the splits train(.|\n)*name it: .*d/train"):
+        read_vectors(tmp_path / "d")
+    (tmp_path / "d" / "train" / names[1]).unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_vectors(tmp_path / "d" / "train")
+
+
+def test_a_folder_without_parts_and_a_pipe_are_refused(tmp_path):
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(UserError, match=r"holds readme\.txt"):
+        read_vectors(tmp_path)
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        read_vectors(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+def test_tables_without_the_columns_or_without_rows_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"holds id, label\n(.|\n)*one called embeddings"):
+        read_vectors(save_table(tmp_path / name, {key: TABLE[key] for key in ("id", "label")}))
+    with pytest.raises(UserError, match=r"holds id, embedding\n(.|\n)*one called labels"):
+        read_vectors(save_table(tmp_path / name, {key: TABLE[key] for key in ("id", "embedding")}))
+    empty = pytest.importorskip("pyarrow").table(TABLE).slice(0, 0)
+    with pytest.raises(UserError, match=r"shape \(0, 0\)"):
+        read_vectors(save_table(tmp_path / name, {key: empty[key] for key in TABLE}))

@@ -53,7 +53,7 @@ def test_other_encoders_of_transformers_work(type):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: tower("burt"), "cannot build the text tower burt"),
+        (lambda: tower("burt"), "burt is not a model type of transformers"),
         (lambda: tower(num_attention_heads=5), "cannot build the text tower bert"),
         (lambda: tower(max_position_embeddings=4), r"data\.length=8 tokens, but the model has 4 positions"),
         (lambda: encoder(arch="resnet_fifty"), "not a timm architecture"),

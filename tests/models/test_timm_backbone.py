@@ -4,7 +4,7 @@ import torch
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.blurpool import BlurredConv2d
-from mrl_experiments.models.timm_backbone import TimmBackbone
+from mrl_experiments.models.timm_backbone import TimmBackbone, current_arch
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,30 @@ def test_blur_keeps_a_constant_image_inside_and_the_shape():
     plain, blurred = conv(image), BlurredConv2d(conv)(image)
     assert blurred.shape == plain.shape
     torch.testing.assert_close(blurred[..., 1:-1, 1:-1], plain[..., 1:-1, 1:-1])
+
+
+@pytest.mark.filterwarnings("ignore:.*timm calls it")
+def test_old_names_are_mapped_as_timm_does_with_the_size_of_the_images():
+    assert current_arch("vit_base_patch16_224_in21k") == "vit_base_patch16_224.augreg_in21k"
+    assert current_arch("tf_efficientnet_b0_ns") == "tf_efficientnet_b0.ns_jft_in1k"
+    for old, new in timm.models.get_deprecated_models().items():
+        assert current_arch(old).partition(".")[0] == new.partition(".")[0]
+    backbone = TimmBackbone(
+        arch="vit_tiny_patch16_224_in21k", name="v", channels=1, size=32, options={"depth": 1}
+    )
+    assert backbone.net.patch_embed.img_size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "near"),
+    [
+        ({"arch": "resnt50"}, "resnet50"),
+        ({"arch": "hf_hub:timm/resnet50"}, "resnet50"),
+        ({"arch": "resnet50.a1_in1"}, "a1_in1k"),
+        ({"arch": "resnet50", "pretrained": "a1_in1"}, "a1_in1k"),
+        ({"arch": "resnet50", "pretrained": "weights/none"}, "no such file"),
+    ],
+)
+def test_unknown_names_and_tags_come_with_near_ones(options, near):
+    with pytest.raises(UserError, match=near):
+        TimmBackbone(name="r", channels=3, size=32, **options)

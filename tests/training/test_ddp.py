@@ -4,12 +4,16 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from commands import ROOT, run
+import torch
+from commands import ROOT, run, start
 
 pytestmark = pytest.mark.slow
 # A ViT has no batch statistics, so two half batches must follow one whole batch.
@@ -63,6 +67,61 @@ def test_ffcv_feeds_two_processes(tmp_path):
     assert len(json.loads((tmp_path / RUN / "finished.json").read_text())["validation"]) > 1
 
 
+def rank_one(process):
+    """Return the process of rank 1 once both have logged."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == process.pid and b"LOCAL_RANK=1" in (folder / "environ").read_bytes():
+                return int(folder.name)
+    raise AssertionError("there is no rank 1")
+
+
+def logged(root, process):
+    while not (root / RUN / "metrics.csv").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+
+
+def test_a_rank_that_is_stopped_for_good_ends_all_after_the_timeout(tmp_path):
+    options = ["epochs=1000", "trainer.timeout_minutes=1", f"root={tmp_path}"]
+    process = start("train.py", *COMMON, *TWO, *options)
+    logged(tmp_path, process)
+    stopped = rank_one(process)
+    os.kill(stopped, signal.SIGSTOP)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 2 and "did not answer for 1 minutes" in err and "Traceback" not in err
+    state = Path(f"/proc/{stopped}/stat")
+    assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_two_processes_resume_bit_equal_inside_an_accumulation(tmp_path):
+    small = [
+        *COMMON[len(VIT) :],
+        *TWO,
+        *VIT[:2],
+        "model.arch=test_resnet",
+        "model.name=test_vit",
+        "logger=csv",
+    ]
+    small += ["trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=10"]
+    kept = []
+    for folder in ("whole", "stopped"):
+        process = start("train.py", *small, f"root={tmp_path / folder}")
+        if folder == "stopped":
+            logged(tmp_path / folder, process)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=120)
+            assert process.returncode == 143
+            process = start("train.py", *small, f"root={tmp_path / folder}")
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        kept.append(torch.load(tmp_path / folder / RUN / "checkpoints/last.ckpt", weights_only=True))
+        losses = values(tmp_path / folder, "train/loss")
+        kept[-1] = (kept[-1]["state_dict"], kept[-1]["optimizer_states"], losses)
+    torch.testing.assert_close(kept[0], kept[1], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_failing_rank_ends_all_within_30_seconds_with_its_own_error(tmp_path, rank):
     broken = tmp_path / "broken_optim.py"
@@ -77,7 +136,7 @@ def test_a_failing_rank_ends_all_within_30_seconds_with_its_own_error(tmp_path, 
     done = subprocess.run(
         [sys.executable, "train.py", *COMMON, *TWO, f"root={tmp_path}", "optim._target_=broken_optim.fail"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,
         text=True,
         timeout=200,

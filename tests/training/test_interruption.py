@@ -48,12 +48,15 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path, uninte
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert (tmp_path / RUN / "checkpoints/last.ckpt").exists()
+    left = tmp_path / RUN / "checkpoints/.last.ckpt.1-00.part"  # as a kill in the middle of writing leaves it
+    left.write_bytes(b"half")
     assert not (tmp_path / RUN / "finished.json").exists()
     done = run("train.py", *command)
     assert done.returncode == 0, done.stderr
     expected, resumed = weights(uninterrupted), weights(tmp_path)
     assert all(torch.equal(resumed[key], value) for key, value in expected.items())
     assert logged_steps(tmp_path) == list(range(1, 67))
+    assert not list((tmp_path / RUN).rglob("*.part"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -69,6 +72,17 @@ def test_a_run_asked_to_stop_saves_and_resumes(tmp_path, uninterrupted, number):
         return  # it resumes as after SIGTERM
     assert run("train.py", *command).returncode == 0
     assert all(torch.equal(weights(tmp_path)[key], value) for key, value in weights(uninterrupted).items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_data_are_prepared_is_one_line(tmp_path, number):
+    environment = {"MRL_DATA": str(tmp_path / "data")}
+    process = start("train.py", *SMALL, "data=kanji1k", f"root={tmp_path}", env=environment)
+    wait_for(lambda: list((tmp_path / "data").glob("*")), process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err.strip() in ("terminated; what was complete is kept", "interrupted; what was complete is kept")
 
 
 def test_two_processes_never_train_the_same_run(tmp_path):

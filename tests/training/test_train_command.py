@@ -2,13 +2,18 @@
 
 import csv
 import json
+import time
+from pathlib import Path
 
 import pytest
+import torch
 from commands import ROOT, TINY, run
 from hydra import compose, initialize_config_dir
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.runs import run_name
 from mrl_experiments.training.train import train
+from mrl_experiments.training.trainer import check_devices
 
 
 def config(tmp_path, *overrides):
@@ -72,11 +77,33 @@ def test_a_loss_that_becomes_nan_names_the_step_and_keeps_the_last_good_checkpoi
         (["loss=ff", "loss.dim=100000"], "100000"),
         (["data.batch_size=5000"], "exceeds the training set"),
         (["data.loader=quick"], "auto, ffcv or torch"),
+        (["trainer.strategy=foo"], "invalid strategy"),
+        (["+trainer.nonsense=1"], "nonsense"),
+        (["trainer=gpu"], "no GPU") if not torch.cuda.is_available() else (["loss.dims=[0]"], "0"),
     ],
 )
 def test_bad_input_is_named_before_work_is_spent(tmp_path, overrides, complaint):
     with pytest.raises(UserError, match=complaint):
         train(config(tmp_path, *overrides))
+    needs_data = overrides == ["data.batch_size=5000"]
+    assert (tmp_path / "runs").exists() == needs_data  # nothing is written for what is refused
+
+
+@pytest.mark.slow
+def test_a_refused_value_is_one_message_at_once_and_leaves_nothing(tmp_path):
+    began = time.monotonic()
+    done = run("train.py", f"root={tmp_path}/out", "epochs=abc", "optim.lr=-1")
+    assert (done.returncode, "Traceback" in done.stderr, done.stdout) == (2, False, "")
+    assert "epochs=abc" in done.stderr and "optim.lr=-1" in done.stderr
+    assert time.monotonic() - began < 10  # no torch was imported
+    for typed in ("model=null", "optim.learning_rate=1", "loss.dims=[8,16", "loss=foo"):
+        done = run("train.py", f"root={tmp_path}/out", typed)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    done = run(
+        "train.py", "-m", f"root={tmp_path}/out", "data=image_folder", "data.root=~/no such, folder (1)"
+    )
+    assert done.stderr.count(f"data.root={Path.home()}/no such is not a folder") == 1
+    assert not (tmp_path / "out/runs").exists()
 
 
 @pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
@@ -95,7 +122,7 @@ def test_gradient_accumulation_counts_optimiser_steps(tmp_path):
 def test_the_command_prints_one_error_without_a_traceback(tmp_path):
     done = run("train.py", *TINY, f"root={tmp_path}", "loss.dims=[8,8]")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: loss.dims=[8, 8]: 8 is repeated\n  expected: ")
+    assert done.stderr.startswith("error: loss.dims=[8,8]: 8 is repeated\n  expected: ")
     assert "Traceback" not in done.stderr
     debug = run("train.py", *TINY, f"root={tmp_path}", "loss.dims=[8,8]", "debug=true")
     assert debug.returncode != 0 and "Traceback" in debug.stderr
@@ -114,3 +141,40 @@ def test_a_sweep_outlives_a_failing_run_says_so_and_skips_what_is_done(tmp_path)
     finished = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/finished.json"))
     assert finished == ["ff_tiny_digits_d16_s0"]
     assert run("train.py", *sweep, "loss.dim=16").stdout.count("is finished already") == 1
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "fits"),
+    [
+        ("gpu", 2, True),
+        ("gpu", 3, False),
+        ("auto", 3, False),
+        ("gpu", [0, 1], True),
+        ("gpu", [2], False),
+        ("gpu", "0,1", True),
+        ("gpu", "2,", False),
+        ("gpu", "auto", True),
+        ("gpu", -1, True),
+        ("cpu", 3, True),
+    ],
+)
+def test_more_gpus_than_there_are_are_refused(accelerator, devices, fits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if fits:
+        check_devices(accelerator, devices)
+    else:
+        with pytest.raises(UserError, match="sees 2 GPUs"):
+            check_devices(accelerator, devices)
+
+
+def test_a_runs_name_is_one_folders_name(tmp_path):
+    many = list(range(8, 200))
+    long, other = (run_name(config(tmp_path, f"loss.dims={dims}", "tag=_b")) for dims in (many, many[1:]))
+    assert len(long.encode()) <= 200 and long != other
+    assert long.startswith("mrl_tiny_digits_d8-9-10") and long.endswith("_s0_b")
+    assert run_name(config(tmp_path, "loss.dims=[8,16]")) == "mrl_tiny_digits_d8-16_s0"
+    assert run_name(config(tmp_path, "model.name=resnet50.a1_in1k")) == "mrl_resnet50.a1_in1k_digits_s0"
+    for value in ("model.name=a/b", "run_name=../x", "tag=/../../x"):
+        with pytest.raises(UserError, match="cannot name"):
+            run_name(config(tmp_path, value))

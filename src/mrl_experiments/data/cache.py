@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -15,12 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mrl_experiments.data.beton import Storage
 from mrl_experiments.data.beton_writer import write_beton
 from mrl_experiments.data.parallel import share
-from mrl_experiments.data.prepared import keyed_folder, prepared
-from mrl_experiments.data.read_image import read_image
+from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
+from mrl_experiments.data.read_image import Readings, gathered
 from mrl_experiments.data.source import Sample, Source
-from mrl_experiments.files import atomic_path, require_space
+from mrl_experiments.files import atomic_path, read_object, require_space
+from mrl_experiments.names import check_name
 
 FORMAT = 1
+FILES_FORMAT = 2  # of what is read from image files: how files become pixels
 
 
 class Cache:
@@ -28,21 +30,24 @@ class Cache:
 
     def __init__(self, root: Path, source: Source, storage: dict[str, Storage]) -> None:
         self.source, self.storage = source, storage
+        self.described: dict[str, dict[str, Any]] = {}  # the manifest of each split that is ready
         identity = {
-            "format": FORMAT,
+            "format": FORMAT if source.size else FILES_FORMAT,
             "source": source.identity(),
             "storage": {split: vars(kept) for split, kept in storage.items()},
         }
         self.identity = json.loads(json.dumps(identity))
         self.folder = keyed_folder(root, source.name, self.identity)
+        for split in source.splits:
+            check_name(split, f"a split of {source.name}")
 
     def beton(self, split: str, workers: int) -> Path:
         """Return the split's .beton file, writing it first where it is missing."""
 
-        def write(path: Path) -> None:
+        def write(path: Path) -> Mapping[str, Any]:
             samples = self._open(split)
             with progress(f"writing {self.source.name} {split}", len(samples)) as advance:
-                write_beton(path, samples, self.source.channels, self.storage[split], workers, advance)
+                return write_beton(path, samples, self.source.channels, self.storage[split], workers, advance)
 
         return self._prepared(split, ".beton", write)
 
@@ -52,7 +57,7 @@ class Cache:
         Only for sources whose images have one size. Labels lie beside it as <split>.labels.npy.
         """
 
-        def write(path: Path) -> None:
+        def write(path: Path) -> Mapping[str, Any]:
             samples = self._open(split)
             with atomic_path(self.labels(split)) as labels_path:
                 images = _allocate(path, (len(samples), *np.asarray(samples[0][0]).shape), np.uint8)
@@ -66,22 +71,26 @@ class Cache:
                     share(len(samples), workers, fill, advance)
                 images.flush()
                 labels.flush()
+            return {}
 
         return self._prepared(split, ".npy", write)
 
     def files(self, split: str, workers: int) -> Sequence[Sample]:
         """Return samples that stay in their own files, after a look whether every one can be read."""
 
-        def write(path: Path) -> None:
+        def write(path: Path) -> Mapping[str, Any]:
             samples = self.source.open(split)
 
-            def check(chunks: Iterator[range]) -> None:
+            def check(chunks: Iterator[range]) -> Readings:
+                readings = Readings()
                 for index in chain.from_iterable(chunks):
-                    read_image(samples[index][0], self.source.channels)
+                    readings.read(index, samples[index][0], self.source.channels)
+                return readings
 
             with progress(f"reading {self.source.name} {split} once", len(samples)) as advance:
-                share(len(samples), workers, check, advance)
+                parts = share(len(samples), workers, check, advance)
             path.write_text(f"{len(samples)} files can be read\n")
+            return gathered(parts, len(samples))
 
         self._prepared(split, ".readable", write)
         return self.source.open(split)
@@ -97,16 +106,18 @@ class Cache:
             require_space(self.folder, len(samples) * side**2 * self.source.channels, remedy)
         return samples
 
-    def _prepared(self, split: str, suffix: str, write: Callable[[Path], None]) -> Path:
+    def _prepared(self, split: str, suffix: str, write: Callable[[Path], Mapping[str, Any]]) -> Path:
         def write_and_describe(path: Path) -> dict[str, Any]:
-            write(path)
             return {
+                **write(path),
                 "samples": len(self.source.open(split)),
                 "identity": self.identity,
                 **self.source.manifest(split),
             }
 
-        return prepared(self.folder / f"{split}{suffix}", write_and_describe)
+        path = prepared(self.folder / f"{split}{suffix}", write_and_describe)
+        self.described[split] = read_object(manifest_path(path))
+        return path
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any, Any]:

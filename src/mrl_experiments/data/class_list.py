@@ -1,22 +1,29 @@
 """Lists of classes: which name has which label, and which folder shows which class."""
 
+import csv
+import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from mrl_experiments.data.image_files import class_folders
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_mapping
+from mrl_experiments.files import read_mapping, read_text
 
+WORDNET = re.compile(r"n\d{8}")
+HEADINGS = ("class", "classes", "name", "names", "label", "labels", "category")  # of a .csv
 OFFSET = re.compile(r"(\d{8})-n")  # how ImageNet-4K's list writes the WordNet id n<8 digits>
 
 
-def class_list(where: str | None) -> list[str]:
+def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
     """Return class names in the order of their labels.
 
     where: a folder with one folder a class, or with such folders in train/ (an ILSVRC root): their names
-    sorted; or a file whose lines begin with a name each; None: the 1,000 WordNet ids of ImageNet-1K.
-    Raises UserError for a missing path, repeated names, or fewer than two.
+    sorted; or a file with a name a line; None: the 1,000 WordNet ids of ImageNet-1K.
+    A line begins with a WordNet id, or is a name as a whole (golden retriever) up to a tab, or a comma in a
+    .csv; it is its first word where more of the names `seen` in the data are such words.
+    Raises UserError for a missing path, a file that is no text, repeated names, or fewer than two.
     """
     if where is None:
         from timm.data import ImageNetInfo
@@ -26,8 +33,7 @@ def class_list(where: str | None) -> list[str]:
     if path.is_dir():
         names = class_folders(path / "train" if (path / "train").is_dir() else path)
     elif path.is_file():
-        words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        names = [OFFSET.sub(r"n\1", word) for word in words]
+        names = _listed(path, set(seen))
     else:
         raise UserError(
             f"the list of classes {where} does not exist",
@@ -42,9 +48,25 @@ def class_list(where: str | None) -> list[str]:
     return names
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+def _listed(path: Path, seen: set[str]) -> list[str]:
+    """Return the names in a file: whole lines, first fields or first words, whichever the data have most."""
+    lines = [line.strip() for line in io.StringIO(read_text(path), newline=None) if line.strip()]
+    comma = path.suffix.lower() == ".csv"
+    fields = [_field(line, "," if comma else "\t") for line in lines]
+    if comma and fields and fields[0].casefold() in HEADINGS and fields[0] not in seen:
+        del lines[0], fields[0]
+    words = [OFFSET.sub(r"n\1", line.split()[0]) for line in lines]
+    if all(WORDNET.fullmatch(word) for word in words):
+        return words
+    return max((fields, lines, words), key=lambda names: len(seen.intersection(names)))
+
+
+def _field(line: str, separator: str) -> str:
+    """Return the first field of a line, without quotation marks around it."""
+    if line.startswith('"'):
+        line = next(csv.reader([line], delimiter=separator))[0]
+        return line.strip()
+    return line.split(separator)[0].strip()
 
 
 def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str | None) -> dict[str, int]:
@@ -56,7 +78,7 @@ def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str |
     """
     wanted = {folder: folder for folder in folders}
     if mapping is not None:
-        known = read_mapping(Path(mapping).expanduser())
+        known = read_mapping(Path(mapping).expanduser(), folders)
         wanted = {folder: known[folder] for folder in folders if folder in known}
     label_of = {name: label for label, name in enumerate(classes)}
     if all(name.isdecimal() for name in wanted.values()) and not label_of.keys() & set(wanted.values()):

@@ -68,7 +68,7 @@ class FFCVLoader:
         self.path, self.channels, self.how = path, channels, how
         self.batch_size, self.seed = batch_size, seed
         most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        self.workers = min(workers, most)
+        self.workers = max(1, min(workers, most))  # threads; FFCV takes 0 for all there are
         self._key = None if seed is None else np.zeros(1, dtype=np.uint64)
         self._loaders: dict[int, PlannedLoader] = {}  # by side length
 

@@ -5,14 +5,26 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 
 from mrl_experiments.data.augment import Augment, Resolution
 from mrl_experiments.data.beton import Storage, check_beton
 from mrl_experiments.data.cache import Cache
-from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader
+from mrl_experiments.data.file_table import (
+    Files,
+    are_same,
+    file_table,
+    pack,
+    table_digest,
+    unpack,
+    with_digests,
+)
+from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.read_image import UnreadableImages
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.errors import UserError
@@ -25,7 +37,8 @@ class ImageData(pl.LightningDataModule):
     ----------
     name: how runs and tables call the data set. source: see data/source.py; it may refer to `root`.
     loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
-    batch_size: of one process. workers: null is the number of threads torch uses.
+    batch_size: of one process. workers: that read and prepare; null is the number of threads torch uses, and
+    with 0 this process reads (one more prepares).
     cache: folder for prepared files. size: side of the images a model sees in validation.
     resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
     augment: see data/augment.py. storage: {split: ...}, see data/beton.py; `default` is for the others.
@@ -33,6 +46,7 @@ class ImageData(pl.LightningDataModule):
     """
 
     views: tuple[str, ...] = ("none", "flip")  # ways to look at a sample: embed.py's tta
+    accept_changes = False  # of a run's own files since it was trained
 
     def __init__(
         self,
@@ -56,13 +70,20 @@ class ImageData(pl.LightningDataModule):
         self.num_classes, self.channels, self.splits = source.num_classes, source.channels, source.splits
         self.size = _size(size, source)
         self.batch_size, self.seed, self.betons = batch_size, seed, dict(betons)
-        self.workers = workers or torch.get_num_threads()
+        self.workers = torch.get_num_threads() if workers is None else workers
         self.augment = Augment(**augment)
         self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
         self.loader = _choose(loader)
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(Path(cache), source, kept)
         self._ready: dict[str, tuple[Any, int]] = {}
+        self._told: set[str] = set()
+        self._state: dict[str, Any] | None = None
+        self.files_known = self.classes_known = False  # by a run, of which load_state_dict was told
+        self._unseen = False
+        self._as_trained: str | None = None  # the digest of a run's files, where these are the same
+        self._classes: list[str] | None = None  # of the run, where they are others than the source's
+        self._label_of: NDArray[np.int64] | None = None
         for path in self.betons.values():
             self._count(Path(path))
 
@@ -75,20 +96,51 @@ class ImageData(pl.LightningDataModule):
         """Return what is known of the classes, a column each in the order of labels; see data/source.py."""
         manifest = self.source.manifest(split)
         names = {"name": manifest["classes"]} if "classes" in manifest else {}
-        return {**names, **manifest.get("facts", {})}
+        facts = {**names, **manifest.get("facts", {})}
+        if self._classes is None:
+            return facts
+        row = {name: label for label, name in enumerate(facts["name"])}
+        moved = {
+            column: [values[row[name]] if name in row else None for name in self._classes]
+            for column, values in facts.items()
+        }
+        return {**moved, "name": self._classes}
 
     def facts(self, split: str) -> dict[str, Any]:
-        """Return what evaluations need to know of a split besides features, labels and classes: nothing."""
-        return {}
+        """Return what evaluations need to know of a split besides features, labels and classes.
+
+        unseen: true where no class is one of the run's.
+        """
+        return {"unseen": True} if self._unseen else {}
 
     def prepare_data(self) -> None:
-        """Write what training needs, once, before the processes of a distributed training need it."""
-        for split in ("train", "val"):
-            self.prepare(split)
+        """Write what training needs, once, before the processes of a distributed training need it.
+
+        Raises UserError that names images of all these splits that cannot be read.
+        """
+        unreadable: list[UnreadableImages] = []
+        for split in training_splits(self):
+            try:
+                self.prepare(split)
+            except UnreadableImages as error:
+                unreadable.append(error)
+        if unreadable:
+            problem = "\n".join(error.problem for error in unreadable)
+            raise UserError(problem, remedy=unreadable[0].remedy)
 
     def prepare(self, split: str) -> None:
-        """Write one split into the cache unless it is there. Raises UserError for an unknown split."""
+        """Write one split into the cache unless it is there, and say once what was read and how.
+
+        Raises UserError for an unknown split.
+        """
         self.samples(split)
+        report = getattr(self.source, "report", None)
+        if report is not None and not self._told:
+            print(report(), flush=True)
+        if split not in self._told and (kinds := self.cache.described.get(split, {}).get("converted")):
+            shown = ", ".join(f"{k['count']:,} {kind} ({k['first']})" for kind, k in kinds.items())
+            print(f"{self.name} {split}: images {shown}", flush=True)
+        self._told.add(split)
 
     def samples(self, split: str) -> Any:
         """Return what the loader reads, written or checked first: a .beton path, or a sequence of samples."""
@@ -108,7 +160,87 @@ class ImageData(pl.LightningDataModule):
             return Path(self.betons[split]) if split in self.betons else self.cache.beton(split, self.workers)
         if self.source.size is None:
             return self.cache.files(split, self.workers)
-        return ArraySamples(self.cache.array(split, self.workers), self.cache.labels(split))
+        images = self.cache.array(split, self.workers)
+        return ArraySamples(images, images.with_name(self.cache.labels(split).name))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run keeps of its data: name, classes, and which files each split was."""
+        if self._state is None:
+            files = self._table()
+            self._state = {
+                "name": self.name,
+                "classes": self._names(),
+                "files": None if files is None else pack(with_digests(files, self.files_root())),
+            }
+        return self._state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare with what a run keeps of its data: the files of data of the same name, and the classes.
+
+        Raises UserError when files have changed, unless `accept_changes`, or images for training would be
+        in another split.
+        """
+        if state_dict.get("files") is not None and state_dict.get("name") == self.name:
+            self._compare_files(unpack(state_dict["files"]))
+        if state_dict.get("classes"):
+            self.take_classes(state_dict["classes"])
+
+    def take_classes(self, names: list[str]) -> None:
+        """Label as a run does, whose classes have these names, from here on.
+
+        Classes that the run knows get its labels, new ones labels after them. Where all are new, labels stay,
+        and `facts` says so.
+        """
+        ours, self.classes_known = self._names(), True
+        if not ours or ours[: len(names)] == names:
+            return
+        self._unseen = not set(names) & set(ours)
+        if self._unseen:
+            return
+        if new := sorted(set(ours) - set(names)):
+            print(f"{self.name}: {len(new)} classes are new to the run, such as {new[0]}", flush=True)
+        self._classes = [*names, *new]
+        label_of = {name: label for label, name in enumerate(self._classes)}
+        self._label_of = np.array([label_of[name] for name in ours])
+
+    def _compare_files(self, before: Files) -> None:
+        now = self._table()
+        if now is None:
+            return
+        self.files_known = True
+        what = f"images of {self.name}"
+        if are_same(what, before, now, self.files_root(), accept_changes=self.accept_changes):
+            self._as_trained = table_digest(before)
+
+    def files_identity(self) -> str | None:
+        """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""
+        return self._as_trained or (None if self.paths() is None else self.source.identity().get("files"))
+
+    def files_root(self) -> Path:
+        """Return the folder below which the source's files have their names."""
+        place = getattr(self.source, "root", None) or getattr(self.source, "table", Path("/table")).parent
+        return Path(place)
+
+    def paths(self) -> list[Path] | None:
+        """Return the source's files of all splits, or None where it has none of its own."""
+        return (
+            None
+            if self.source.size is not None or self.betons
+            else [path for split in self.source.splits for path in self._paths(split)]
+        )
+
+    def _paths(self, split: str) -> list[Path]:
+        return [value for value, _ in self.source.open(split) if isinstance(value, Path)]
+
+    def _names(self) -> list[str] | None:
+        return self.source.manifest(self.splits[0]).get("classes")
+
+    def _table(self) -> Files | None:
+        if self.paths() is None:
+            return None
+        paths = {split: self._paths(split) for split in self.source.splits}
+        digests = {split: kept.get("digests", "") for split, kept in self.cache.described.items()}
+        return file_table(paths, self.files_root(), digests)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
@@ -126,7 +258,18 @@ class ImageData(pl.LightningDataModule):
     def dataloader(self, split: str) -> EvalLoader:
         """Return all of a split in order, without augmentation."""
         run, count = self._reader(split, training=False)
-        return EvalLoader(count, self.batch_size, run)
+        return EvalLoader(count, self.batch_size, self._relabelled(run))
+
+    def _relabelled(self, run: Run) -> Run:
+        if (table := self._label_of) is None:
+            return run
+        label_of = torch.from_numpy(table)
+
+        def relabelled(batches: Batches, epoch: int) -> Iterator[Batch]:
+            for images, labels, index in run(batches, epoch):
+                yield images, label_of[labels], index
+
+        return relabelled
 
     def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
         samples, count = self._counted(split)

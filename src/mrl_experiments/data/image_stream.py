@@ -36,7 +36,7 @@ class ImageStream:
                 expected=f"the files that the sequence names, below {self.root}",
             )
         names = [path.name.partition("_")[0] for path in paths]
-        known = class_list(classes)
+        known = class_list(classes, names)
         self.classes = [*known, *sorted(set(names) - set(known))]
         self.num_classes = len(self.classes)
         label_of = {name: label for label, name in enumerate(self.classes)}
@@ -44,7 +44,7 @@ class ImageStream:
 
     def identity(self) -> dict[str, Any]:
         """Return what determines images and labels."""
-        return {"root": str(self.root.resolve()), "files": files_digest({"stream": self._files})}
+        return {"files": files_digest({"stream": self._files}, self.root)}
 
     def open(self, split: str) -> Sequence[Sample]:
         """Return the samples in the order of the stream."""

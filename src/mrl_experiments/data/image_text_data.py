@@ -1,8 +1,12 @@
 """The LightningDataModule of images with texts."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mrl_experiments.data.captions import CaptionedSource, Captions, batches, identity_of
 from mrl_experiments.data.image_data import ImageData
@@ -75,23 +79,74 @@ class ImageTextData(ImageData):
         return {**super().inputs, **text}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run keeps of its data: how text became tokens."""
-        return {"tokenizer": self.tokenizer.content, "length": self.length}
+        """Return what a run keeps of its data: which files, which texts, and how text became tokens."""
+        own = {"texts": self._texts(), "tokenizer": self.tokenizer.content, "length": self.length}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that text becomes tokens that a run can read. Raises UserError otherwise."""
+        """Check that files and texts are those of a run, and that text becomes tokens that it can read.
+
+        Raises UserError otherwise; with `accept_changes`, other texts are told, and the run's tokenizer read.
+        """
+        super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
         theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
-        if theirs.identity != self.tokenizer.identity:
+        if theirs.identity != self.tokenizer.identity and self.accept_changes:
+            self.tokenizer = theirs
+            self.captions = Captions(self.captioned.captions, theirs, self.length)
+        elif theirs.identity != self.tokenizer.identity:
             raise UserError(
                 f"the tokenizer of {self.name} is not the one that the run was trained with",
                 expected=f"{theirs.identity}, not {self.tokenizer.identity}",
                 remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
             )
+        if "texts" in state_dict and state_dict["name"] == self.name:
+            self._compare_texts(state_dict["texts"])
         if self.length > (longest := state_dict["length"]):
             raise UserError(
                 f"data.length={self.length}",
                 expected=f"at most {longest} tokens, as the run was trained with",
             )
+
+    def files_identity(self) -> str | None:
+        """Return a digest of the images' files and of their captions; None where images are not files."""
+        if (files := super().files_identity()) is None:
+            return None
+        digest = hashlib.blake2b(files.encode(), digest_size=16)
+        for split, hashes in self._texts().items():
+            digest.update(split.encode() + hashes.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _texts(self) -> dict[str, Tensor]:
+        """Return, for each split, a hash of each label's name and captions (L,) int64."""
+        names = getattr(self.captioned, "names", range(self.num_classes))
+
+        def of(label: int) -> int:
+            content = "\0".join((str(names[label]), *self.captioned.captions[label]))
+            digest = hashlib.blake2b(content.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+            return int.from_bytes(digest, "big", signed=True)
+
+        labels = {split: self.captioned.labels(split) for split in self.images}
+        return {split: torch.tensor([of(label) for label in own]) for split, own in labels.items()}
+
+    def _compare_texts(self, before: dict[str, Tensor]) -> None:
+        """Raise UserError, or say with `accept_changes`, where captions are not those of a run."""
+        now = self._texts()
+        found = []
+        for split in sorted(before.keys() & now.keys()):
+            theirs, ours = set(before[split].tolist()), set(now[split].tolist())
+            if theirs != ours:
+                found.append(f"{len(ours - theirs)} of {split} are new or changed, {len(theirs - ours)} gone")
+        if not found:
+            return
+        told = f"the captions of {self.name} are not those that the run was trained with: {'; '.join(found)}"
+        if not self.accept_changes:
+            raise UserError(
+                told,
+                expected="the same captions of the same images",
+                remedy="restore them, or keep other data apart by a name of its own: data.name=<name>; or "
+                "embed.py accept_changes=true embeds what is there now",
+            )
+        print(told, flush=True)
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:
         """Return what is known of the classes; of texts, what is known of their images' classes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import require_regular
 
 KANJIDIC = Path("/usr/share/edict/kanjidic")
 FIRST_RADICAL = 0x2F00  # in Unicode
@@ -57,6 +58,8 @@ def read_kanjidic(path: Path = KANJIDIC) -> list[Character]:
     """
     remedy = "sudo apt-get install -y --no-install-recommends kanjidic, or use data=digits"
     try:
+        if path.exists():
+            require_regular(path)
         lines = path.read_text(encoding="euc_jp").splitlines()
         characters = [parse_line(line) for line in lines if line and not line.startswith("#")]
     except OSError as error:

@@ -147,7 +147,12 @@ def find_faces(groups: Sequence[str], covers: int, root: Path = FONTS) -> list[F
     Raises UserError with the command that installs what is missing under `root`.
     """
     wanted = [family for family in FAMILIES if family.group in groups and family.covers >= covers]
-    paths = {path.name: path for path in sorted(root.rglob("*")) if path.suffix in (".ttf", ".ttc", ".otf")}
+    paths = {
+        path.name: path
+        for path in sorted(root.rglob("*"))
+        # A pipe would be waited for without end.
+        if path.suffix in (".ttf", ".ttc", ".otf") and path.is_file()
+    }
     lacking = [family for family in wanted if not set(family.files) <= paths.keys()]
     if lacking:
         packages = sorted({family.package for family in lacking})

@@ -11,6 +11,7 @@ from PIL import ImageFont, ImageOps
 
 from mrl_experiments.data.kanji_faces import Face
 from mrl_experiments.data.source import Image
+from mrl_experiments.errors import UserError
 
 SIZE = 32  # pixels
 GLYPH = 27  # pixels of the font's em square
@@ -41,7 +42,13 @@ class Perturbation:
 
 @functools.lru_cache(maxsize=4)
 def _font(face: Face) -> tuple[ImageFont.FreeTypeFont, Pillow.Image | None]:
-    font = ImageFont.truetype(face.path, GLYPH, index=face.member, layout_engine=ImageFont.Layout.BASIC)
+    try:
+        font = ImageFont.truetype(face.path, GLYPH, index=face.member, layout_engine=ImageFont.Layout.BASIC)
+    except OSError as error:
+        raise UserError(
+            f"{face.path} cannot be read as a font: {error}",
+            remedy=f"reinstall the package of {face.family}; see conf/system/fonts.txt",
+        ) from error
     return font, _ink(font, UNASSIGNED)
 
 

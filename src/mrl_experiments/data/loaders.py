@@ -8,9 +8,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrl_experiments.data.order import Batches, TrainingOrder, evaluation_batches
+from mrl_experiments.errors import UserError
 
 Batch: TypeAlias = tuple[Any, Tensor, Tensor]  # inputs (B, ...), labels (B, ...), index (B,)
 Run = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample indices, in an epoch
+
+
+def training_splits(data: Any) -> tuple[str, ...]:
+    """Return the splits that a training of `data` reads: without "val" where nothing is validated.
+
+    Raises UserError when the data have none to validate on.
+    """
+    validates = data.trainer is None or bool(data.trainer.limit_val_batches)
+    if validates and "val" not in data.splits:
+        raise UserError(
+            f"{data.name} has no split val",
+            expected="images or texts to validate on",
+            remedy="trainer.limit_val_batches=0 trains without validation",
+        )
+    return ("train", "val") if validates else ("train",)
 
 
 class TrainLoader:

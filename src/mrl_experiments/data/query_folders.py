@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mrl_experiments.data.class_list import class_folders, class_list, folder_labels
-from mrl_experiments.data.image_files import existing_root, files_digest, image_files
+from mrl_experiments.data.class_list import class_list, folder_labels
+from mrl_experiments.data.image_files import (
+    class_folders,
+    existing_root,
+    files_digest,
+    image_files,
+    reading_report,
+)
 from mrl_experiments.data.source import Sample
+from mrl_experiments.data.tally import Tally
 
 
 class QueryFolders:
@@ -24,14 +31,16 @@ class QueryFolders:
     ) -> None:
         self.name, self.splits = name, (split,)
         self.root = existing_root(name, root, "one folder of images a class")
-        self.classes = class_list(classes)
+        self.skipped = Tally()
+        folders = class_folders(self.root, self.skipped)
+        self.classes = class_list(classes, folders)
         self.num_classes = len(self.classes)
-        labels = folder_labels(class_folders(self.root) or ["none"], self.classes, mapping)
-        self._files = image_files(self.root, labels)
+        labels = folder_labels(folders or ["none"], self.classes, mapping)
+        self._files = image_files(self.root, labels, self.skipped)
 
     def identity(self) -> dict[str, Any]:
         """Return what determines images and labels."""
-        return {"root": str(self.root.resolve()), "files": files_digest({self.splits[0]: self._files})}
+        return {"files": files_digest({self.splits[0]: self._files}, self.root)}
 
     def open(self, split: str) -> Sequence[Sample]:
         """Return the samples, folder by folder."""
@@ -39,4 +48,9 @@ class QueryFolders:
 
     def manifest(self, split: str) -> dict[str, Any]:
         """Return the names of all classes, also of those that no image shows."""
-        return {"classes": self.classes}
+        return {"classes": self.classes, "skipped": self.skipped.described()}
+
+    def report(self) -> str:
+        """Return one line: what is read and what is not."""
+        shown = len({label for _, label in self._files})
+        return reading_report(self.name, {self.splits[0]: self._files}, shown, self.skipped)

@@ -5,9 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from mrl_experiments.data.class_list import class_folders, class_list
-from mrl_experiments.data.image_files import Files, existing_root, files_digest, image_files
+from mrl_experiments.data.class_list import class_list
+from mrl_experiments.data.image_files import (
+    Files,
+    class_folders,
+    existing_root,
+    files_digest,
+    image_files,
+    reading_report,
+)
 from mrl_experiments.data.source import Sample
+from mrl_experiments.data.tally import Tally
 from mrl_experiments.errors import UserError
 
 
@@ -30,28 +38,35 @@ class UnseenFolders:
         self.root = existing_root(name, root, "database/<class>/ and query/<class>/, or <class>/ folders")
         divided = all((self.root / split).is_dir() for split in self.splits)
         home = self.root / "database" if divided else self.root
-        self.classes = class_folders(home) if classes is None else class_list(classes)
+        self.skipped = Tally()
+        folders = class_folders(home, self.skipped)
+        self.classes = folders if classes is None else class_list(classes, folders)
         self.num_classes = len(self.classes)
         labels = {name: label for label, name in enumerate(self.classes)}
         if divided:
-            self._files = {split: image_files(self.root / split, labels) for split in self.splits}
+            self._files = {
+                split: image_files(self.root / split, labels, self.skipped) for split in self.splits
+            }
         else:
             counts = [per_class[split] for split in self.splits]
-            self._files = dict(
-                zip(self.splits, _drawn(image_files(home, labels), self.classes, counts, seed), strict=True)
-            )
+            files = image_files(home, labels, self.skipped)
+            self._files = dict(zip(self.splits, _drawn(files, self.classes, counts, seed), strict=True))
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the images: names, sizes and times of change of all files."""
-        return {"root": str(self.root.resolve()), "files": files_digest(self._files)}
+        return {"files": files_digest(self._files, self.root)}
 
     def open(self, split: str) -> Sequence[Sample]:
         """Return the samples of a split."""
         return self._files[split]
 
     def manifest(self, split: str) -> dict[str, Any]:
-        """Return the class names."""
-        return {"classes": self.classes}
+        """Return the class names, and what lies in the folder and was not read."""
+        return {"classes": self.classes, "skipped": self.skipped.described()}
+
+    def report(self) -> str:
+        """Return one line: what is read and what is not."""
+        return reading_report(self.name, self._files, self.num_classes, self.skipped)
 
 
 def _drawn(files: Files, classes: Sequence[str], counts: Sequence[int], seed: int) -> list[Files]:

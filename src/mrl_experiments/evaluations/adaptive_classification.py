@@ -45,10 +45,10 @@ def adaptive_classification(
     present_classes_only: as for `linear`. Raises UserError without classifiers or labels.
     """
     del database
-    if not 0 < fit_share < 1 or splits < 1:
+    if not 0 < fit_share < 1 or splits < 1 or not 0 < round(fit_share * len(queries)) < len(queries):
         raise UserError(
-            f"fit_share={fit_share}, splits={splits}",
-            expected="a share between 0 and 1, and at least one split",
+            f"fit_share={fit_share}, splits={splits} of {len(queries)} samples",
+            expected="at least one split, and a share between 0 and 1 that leaves samples on both sides",
         )
     heads = own_heads(queries, dims)
     classes = candidates(queries, heads, present_classes_only)

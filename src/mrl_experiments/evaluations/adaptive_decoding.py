@@ -1,6 +1,5 @@
 """Adaptive decoding: the vocabulary head of a causal language model climbs in size while it is unsure."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -68,7 +67,7 @@ def adaptive_decoding(
             metric: float(np.average([score[metric] for score in scores], weights=tokens))
             for metric in scores[0]
         }
-        means["perplexity"] = math.exp(means["nll"])
+        means["perplexity"] = float(np.exp(means["nll"]))
         means["bits_per_byte"] = bits_per_byte(means["nll"], len(queries), text_bytes)
         for metric, value in {**means, "tokens_per_s": speed}.items():
             yield Measurement(dim, metric, value, setting)

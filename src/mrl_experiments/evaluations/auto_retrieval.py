@@ -9,6 +9,7 @@ from mrl_experiments.adaptive.retrieval.families import nested_families
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.ranking import average_precision
 from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
 from mrl_experiments.results import Measurement
@@ -33,7 +34,11 @@ def auto_retrieval(
     budget = Budget(max_loss, max_latency)
     search = StagedSearch.of(queries, database, k, max_queries, max_queries)
     sizes = nested_sizes(queries, dims)
-    whole = IndexSpec((sizes[-1],), "Flat", ((sizes[-1], k),))
+    if len(search.queries) < 2:
+        raise UserError(
+            "auto_retrieval of one query", expected="at least two: one half chooses, the other half measures"
+        )
+    whole = IndexSpec((sizes[-1],), "Flat", ((sizes[-1], search.reach),))
     exact, _ = search.build(whole, "")
 
     def quality(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -42,7 +47,7 @@ def auto_retrieval(
     tuner = Tuner(search.queries, exact.search_stages(search.queries).ids, quality, budget)
     slowest = tuner.measure(exact, np.arange(1, len(search.queries), 2))
     vectors = search.database.features
-    tuned = tuner.choose(vectors, nested_families(len(vectors), sizes, k))
+    tuned = tuner.choose(vectors, nested_families(len(vectors), sizes, search.reach))
     spec, held_out = tuned.index.spec, tuned.held_out
     stages = ">".join(f"{dim}:{keep}" for dim, keep in spec.stages)
     values = {

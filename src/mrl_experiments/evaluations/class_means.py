@@ -7,11 +7,13 @@ shorter one plus those of the features between them, and all sizes cost as much 
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import dtype_for
 from mrl_experiments.evaluations.neighbours import inverse_norms
 
 QUERY_BLOCK = 256  # a block of scores then stays in a core's second-level cache
@@ -26,26 +28,27 @@ def class_sums(features: Features, classes: Labels, count: int, block: int = 819
     for start in range(0, len(features), block):
         rows = slice(start, start + block)
         present, places = np.unique(classes[rows], return_inverse=True)
-        chosen = np.zeros((len(present), len(places)), np.float32)
+        chosen = np.zeros((len(present), len(places)), dtype_for([features.shape[1]], features[rows]))
         chosen[places, np.arange(len(places))] = 1
         sums[present] += chosen @ features[rows]
     return sums
 
 
-def nearest_means(queries: Features, sums: Features, dims: Sequence[int]) -> dict[int, Labels]:
+def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) -> dict[int, Labels]:
     """Return the class of the nearest mean for queries (Q, D) at each size, {dim: (Q,)}.
 
     sums: (C, D). Of equally near means the first counts; a prefix of zeros has similarity 0.
     """
     dims = sorted(dims)
-    means = torch.from_numpy(sums)
+    dtype = dtype_for(dims, queries, sums)
+    means = torch.from_numpy(sums.astype(dtype, copy=False))
     inverse = list(inverse_norms(means, dims).values())
     segments = list(itertools.pairwise((0, *dims)))
     columns = [means[:, low:high].T.contiguous() for low, high in segments]
     predicted = {dim: np.empty(len(queries), np.int64) for dim in dims}
     for start in range(0, len(queries), QUERY_BLOCK):
-        block = torch.from_numpy(queries[start : start + QUERY_BLOCK])
-        products = torch.zeros(len(block), len(means))
+        block = torch.from_numpy(queries[start : start + QUERY_BLOCK].astype(dtype, copy=False))
+        products = means.new_zeros(len(block), len(means))
         scores = torch.empty_like(products)
         for dim, (low, high), part, norms in zip(dims, segments, columns, inverse, strict=True):
             products.addmm_(block[:, low:high], part)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.class_means import class_sums
-from mrl_experiments.evaluations.kept_neighbours import labelled
-from mrl_experiments.evaluations.neighbours import unit_prefixes
+from mrl_experiments.evaluations.same_rows import refuse_same_rows
+from mrl_experiments.evaluations.searched import labelled
 from mrl_experiments.results import Measurement
 
 POSITIVE = "positive_text_to_image"
@@ -24,8 +25,10 @@ def cosine_span(
 
     queries: images. database: texts. cosine: the mean over all such pairs, none is drawn. Pairs are positive
     where a text and an image have one label. The others, of a text and an image, two images, or two texts,
-    have different labels. Raises UserError without texts, when an image has none, or with a single label.
+    have different labels.
+    Raises UserError without texts, when an image has none, with a single label, or when both are the same.
     """
+    refuse_same_rows(queries, database, "images, and texts of them")
     texts = labelled(queries, database)
     shared_width([queries, texts])
     classes, places = np.unique(texts.labels, return_inverse=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.evaluations import ranking
-from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.evaluations.searched import check_counts, labelled, neighbours
 from mrl_experiments.results import Measurement
 
 
@@ -23,6 +23,7 @@ def cross_modal(
     the texts of which there is an image. Of equally near ones the earlier leads.
     Raises UserError without texts, when an image has none, and when k exceeds the number of either.
     """
+    check_counts("evaluation.k", k)
     texts = labelled(queries, database)
     shown = np.isin(texts.labels, queries.labels)
     for direction, asked, searched, counted in (

@@ -3,15 +3,18 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.directions import dtype_for
+from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.class_means import nearest_means
-from mrl_experiments.evaluations.kept_neighbours import labelled
+from mrl_experiments.evaluations.same_rows import same_rows
+from mrl_experiments.evaluations.searched import check_counts, labelled
 from mrl_experiments.results import Measurement
 
 Rows = NDArray[np.int64]
@@ -38,6 +41,7 @@ def few_shot(
     top1_ci95: half the width of the mean's 95 % interval, by Student's t.
     Raises UserError without a database, and for more shots or ways than there are examples or classes.
     """
+    check_counts("evaluation.shots", shots)
     task = _Task.of(queries, labelled(queries, database), max(shots), ways)
     if draws < 2:
         raise UserError(f"draws={draws}", expected="at least 2: an interval needs more than one draw")
@@ -45,7 +49,7 @@ def few_shot(
     for draw in range(draws):
         random = np.random.default_rng((seed, draw))
         examples, asked, answers = task.draw(random)
-        for count, sums in zip(sorted(shots), _sums(examples, sorted(shots)), strict=True):
+        for count, sums in zip(sorted(shots), _sums(examples, sorted(shots), task.dtype), strict=True):
             for dim, predicted in nearest_means(asked, sums, dims).items():
                 scores[dim, count].append(float((predicted == answers).mean()))
     for (dim, count), values in sorted(scores.items()):
@@ -57,10 +61,12 @@ def few_shot(
         yield Measurement(dim, "top1_ci95", float(half), setting)
 
 
-def _sums(examples: NDArray[np.float32], shots: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+def _sums(
+    examples: NDArray[np.float32], shots: Sequence[int], dtype: type[np.floating[Any]]
+) -> Iterator[NDArray[Any]]:
     """Yield the sums of the first n of examples (C, n, D) for each n, (C, D)."""
     for count in shots:
-        yield examples[:, :count].sum(axis=1)
+        yield examples[:, :count].sum(axis=1, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class _Task:
     """What draws are taken from: C classes, and the rows of the database grouped by class.
 
     places: (Q,) the class of each query, 0 to C - 1. grouped: rows of the database, class by class;
-    first, counts: (C,) where a class begins there and how many rows it has.
+    first, counts: (C,) where a class begins there and how many rows it has. dtype: of the sums of examples.
     """
 
     queries: Embeddings
@@ -80,17 +86,18 @@ class _Task:
     grouped: Rows
     first: Rows
     counts: Rows
+    dtype: type[np.floating[Any]]
 
     @classmethod
     def of(cls, queries: Embeddings, database: Embeddings, shots: int, ways: int | None) -> "_Task":
-        shared_width([queries, database])
-        same = queries is database or (queries.folder is not None and queries.folder == database.folder)
+        same = same_rows(queries, database)
         classes, places = np.unique(queries.labels, return_inverse=True)
         order = np.argsort(database.labels, kind="stable")
         first, last = (np.searchsorted(database.labels[order], classes, side) for side in ("left", "right"))
         _check(classes, last - first, shots + same, ways)
         chosen = len(classes) if ways is None else ways
-        return cls(queries, database, same, shots, chosen, places, order, first, last - first)
+        dtype = dtype_for([database.width], database.features)
+        return cls(queries, database, same, shots, chosen, places, order, first, last - first, dtype)
 
     def draw(self, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32], Rows]:
         """Draw examples (C, n, D), queries (Q, D), and the place of each query's class among the C (Q,)."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.staged_search import StagedSearch, nested_sizes
 from mrl_experiments.results import Measurement
 
@@ -29,12 +30,14 @@ def funnel(
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)
     sizes = nested_sizes(queries, dims)
-    for name, describe in indexes.items():
-        for start, dim in enumerate(sizes[:-2]):
-            index, _ = search.build(describe(dims=(dim,), stages=((dim, k),)), f"index={name}")
-            for lengths in cascades:
-                stages = funnel_stages(sizes[start:], lengths, k)
-                yield from search.measure(index, stages, f"index={name} stages={_written(stages)}")
+    if len(sizes) < 3:
+        raise UserError(
+            f"dims={list(dims)} leave no two re-ranks", expected="at least three nested sizes for a funnel"
+        )
+    for name, dim, index, _ in search.build_all(indexes, sizes[:-2]):
+        for lengths in cascades:
+            stages = funnel_stages(sizes[sizes.index(dim) :], lengths, k)
+            yield from search.measure(index, stages, f"index={name} stages={_written(stages)}")
 
 
 def funnel_stages(sizes: Sequence[int], lengths: Sequence[int], k: int) -> Stages:

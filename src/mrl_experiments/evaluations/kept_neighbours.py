@@ -6,28 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mrl_experiments.embeddings import Embeddings, shared_width
-from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.neighbours import Neighbours, nearest
 from mrl_experiments.files import atomic_path
-
-
-def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
-    """Return the database. Raises UserError when there is none, or it lacks the label of a query."""
-    if database is None:
-        raise UserError(
-            "there is no database for these queries",
-            expected="embeddings of a split named train or database",
-            remedy="embed that split too, or name another one: database=<split> or <dataset>/<split>",
-        )
-    unknown = ~np.isin(queries.labels, database.labels)
-    if unknown.any():
-        raise UserError(
-            f"{unknown.sum()} of {len(queries)} queries have a label that is missing from the database, "
-            f"such as {queries.labels[unknown][0]}",
-            expected="a database with the classes of all queries",
-            remedy="name the one that belongs to them: database=<split> or <dataset>/<split>",
-        )
-    return database
 
 
 def neighbours(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.evaluations.searched import check_counts, labelled, neighbours
 from mrl_experiments.evaluations.votes import class_rank
 from mrl_experiments.results import Measurement
 
@@ -17,6 +17,7 @@ def knn(
     most votes / Q. Equal votes: the label of the nearer neighbour leads, so k=1 is the nearest one's label.
     Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
     """
+    check_counts("evaluation.k", k)
     database = labelled(queries, database)
     for dim, found in neighbours(queries, database, dims, max(k)).items():
         voters = database.labels[found.positions]

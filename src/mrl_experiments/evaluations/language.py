@@ -37,7 +37,7 @@ def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[in
         top1, top5, nll = (sums / len(queries)).tolist()
         yield from (Measurement(dim, *pair) for pair in (("top1", top1), ("top5", top5), ("nll", nll)))
         if text_bytes is not None:
-            yield Measurement(dim, "perplexity", math.exp(nll))
+            yield Measurement(dim, "perplexity", float(np.exp(nll)))
             yield Measurement(dim, "bits_per_byte", bits_per_byte(nll, len(queries), text_bytes))
         macs = cost.head_macs(dim, heads.classes)
         yield Measurement(dim, "macs", macs)

@@ -1,6 +1,7 @@
 """Linear classification by a run's own heads."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.own_heads import candidates, own_heads
 from mrl_experiments.results import Measurement
 
@@ -44,11 +46,26 @@ def linear(
 
 
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (B, 3) for logits (B, C) and labels (B,): top-1 and top-5 hit, negative log-likelihood."""
+    """Return (B, 3) for logits (B, C) and labels (B,): top-1 and top-5 hit, negative log-likelihood.
+
+    Raises UserError for logits without a finite soft-max.
+    """
     rank = rank_of_own(logits, labels)
     own = np.take_along_axis(logits, labels[:, None], axis=1)
     nll = torch.from_numpy(logits).logsumexp(dim=1).double().numpy() - own[:, 0]
+    check_logits(nll)
     return np.stack([rank < 1, rank < 5, nll], axis=1)
+
+
+def check_logits(values: NDArray[np.floating[Any]]) -> None:
+    """Raise UserError where logits, or what is made of them, (B,) or (B, C), are not finite."""
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"{bad.sum()} of {len(bad)} samples have logits that are NaN or beyond float32",
+            expected="features and classifiers whose products are finite",
+            remedy="scale the features down, or lower the learning rate that the classifier was trained with",
+        )
 
 
 def rank_of_own(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:

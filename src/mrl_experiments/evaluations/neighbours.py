@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrl_experiments.directions import dtype_for, unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import prefix
 
@@ -39,6 +40,7 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
     vectors. The inner product of a prefix is that of the next shorter one plus that of the features between
     them, so all sizes together multiply as much as the largest alone. A GPU build of FAISS searches size by
     size instead. A prefix of zeros, as rectified features can have, has similarity 0 with everything.
+    Vectors whose squares are out of float32's range are compared in float64.
     Raises UserError when k exceeds N.
     """
     dims = sorted(set(dims))
@@ -49,13 +51,13 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
         )
     if faiss.get_num_gpus() > 0:
         return {dim: _nearest_on_gpu(queries, database, dim, k) for dim in dims}
-    search = _Search(queries, dims, k)
+    search = _Search(queries, dims, k, dtype_for(dims, queries, database))
     threads = torch.get_num_threads()
     try:
         # Kernels of one thread on many blocks: the blocks are too small to share.
         with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
             for start in range(0, len(database), DATABASE_CHUNK):
-                chunk = torch.from_numpy(np.array(database[start : start + DATABASE_CHUNK]))
+                chunk = torch.from_numpy(np.array(database[start : start + DATABASE_CHUNK], search.dtype))
                 search.add(chunk, start, pool)
     finally:
         torch.set_num_threads(threads)
@@ -63,8 +65,11 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
 
 
 def inverse_norms(vectors: Tensor, dims: Sequence[int]) -> dict[int, Tensor]:
-    """Return {dim: (N,)}, one over the norm of each prefix of vectors (N, D), or 0 for a zero prefix."""
-    squares = torch.zeros(len(vectors))
+    """Return {dim: (N,)}, one over the norm of each prefix of vectors (N, D), or 0 for a zero prefix.
+
+    The type is that of `vectors`, which `dtype_for` chooses.
+    """
+    squares = vectors.new_zeros(len(vectors))
     norms = {}
     for low, high in itertools.pairwise((0, *dims)):
         squares = squares + vectors[:, low:high].square().sum(dim=1)
@@ -72,22 +77,17 @@ def inverse_norms(vectors: Tensor, dims: Sequence[int]) -> dict[int, Tensor]:
     return norms
 
 
-def unit_prefixes(vectors: Array, dim: int) -> Array:
-    """Return the first `dim` features of vectors (N, D), each row of norm 1; zeros stay zeros."""
-    short = torch.from_numpy(np.array(prefix(vectors, dim)))
-    return (short * inverse_norms(short, [dim])[dim][:, None]).numpy()
-
-
 class _Search:
     """The running result of a search: for each size a heap of the nearest found so far, for every query.
 
     The heaps keep the smallest values, so queries enter negated: then FAISS drops the later of two equals.
+    They hold float32: products scaled by the database's norms alone or, of products in float64, cosines.
     """
 
-    def __init__(self, queries: Array, dims: Sequence[int], k: int) -> None:
-        self.dims = dims
+    def __init__(self, queries: Array, dims: Sequence[int], k: int, dtype: type[np.floating[Any]]) -> None:
+        self.dims, self.dtype = dims, dtype
         self.segments = list(itertools.pairwise((0, *dims)))
-        full = torch.from_numpy(np.array(prefix(queries, dims[-1])))
+        full = torch.from_numpy(np.array(prefix(queries, dims[-1]), dtype))
         self.scale = inverse_norms(full, dims)
         self.queries = [-full[:, low:high].contiguous() for low, high in self.segments]
         self.values = [np.empty((len(queries), k), np.float32) for _ in dims]
@@ -110,12 +110,18 @@ class _Search:
         queries = [part[row : row + QUERY_BLOCK] for part in self.queries]
         count = len(queries[0])
         for position, parts, inverse in blocks:
-            products = torch.zeros(count, len(inverse[0]))
+            products = queries[0].new_zeros(count, len(inverse[0]))
             scores = torch.empty_like(products)
-            for heap, query, part, norms in zip(self.heaps, queries, parts, inverse, strict=True):
+            for dim, heap, query, part, norms in zip(
+                self.dims, self.heaps, queries, parts, inverse, strict=True
+            ):
                 products.addmm_(query, part)
                 torch.mul(products, norms, out=scores)
-                heap.addn(len(norms), faiss.swig_ptr(scores.numpy()), position, row, count)
+                if self.dtype is np.float64:
+                    cosines = (scores * self.scale[dim][row : row + QUERY_BLOCK, None]).float()
+                else:
+                    cosines = scores
+                heap.addn(len(norms), faiss.swig_ptr(cosines.numpy()), position, row, count)
 
     def result(self) -> dict[int, Neighbours]:
         """Return the neighbours in order."""
@@ -124,7 +130,8 @@ class _Search:
             self.dims, self.heaps, self.values, self.positions, strict=True
         ):
             heap.reorder()
-            similarities = -values * self.scale[dim].numpy()[:, None]
+            scale = 1 if self.dtype is np.float64 else self.scale[dim].numpy()[:, None]
+            similarities = -values * scale
             found[dim] = _order_equals(values, similarities, positions)
         return found
 

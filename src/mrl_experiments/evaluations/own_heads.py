@@ -12,7 +12,9 @@ from mrl_experiments.nesting import default_dims
 
 
 def own_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
-    """Return the classifiers. Raises UserError when there are none, or none at any of `dims`."""
+    """Return the classifiers. Raises UserError when there are none, none at any of `dims`, or no samples."""
+    if not len(queries):
+        raise UserError("there are no samples to classify", expected="at least one")
     heads = queries.heads
     if heads is None:
         raise UserError(
@@ -41,15 +43,24 @@ def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray
     Raises UserError when the data set numbers other classes than the classifiers, or labels exceed theirs.
     """
     labels, count = queries.labels, heads.classes
-    numbered = len(queries.classes.get("name", ())) or count
+    names = queries.classes.get("name", ())
+    numbered = len(names) or count
     unknown = (labels < 0) | (labels >= count)
-    if unknown.any() or numbered != count:
-        raise UserError(
+    problem = ""
+    if queries.meta.get("unseen"):
+        problem = "none of the classes is one that the run was trained on"
+    elif unknown.any():
+        first = labels[unknown][0]
+        problem = (
             f"{unknown.sum()} of {len(labels)} labels are not among the {count} classes of the classifier, "
-            f"such as {labels[unknown][0]}"
-            if unknown.any()
-            else f"the data set numbers {numbered} classes, the classifier {count}",
-            expected="a data set with the classes the run was trained on, in their order",
+            f"such as {names[first] if numbered > count else first}"
+        )
+    elif numbered != count:
+        problem = f"the data set numbers {numbered} classes, the classifier {count}"
+    if problem:
+        raise UserError(
+            problem,
+            expected="a data set with the classes the run was trained on, known by their names",
             remedy="for some of these classes: data=imagenet_r and its like, with data.source.classes=; "
             "for other classes: evaluation=knn, retrieval or probe",
         )

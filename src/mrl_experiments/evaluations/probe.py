@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.linear import scores
+from mrl_experiments.evaluations.same_rows import refuse_same_rows, told_same_rows
 from mrl_experiments.results import Measurement
 
 BLOCK = 16384
@@ -21,14 +23,17 @@ def probe(
 ) -> Iterator[Measurement]:
     """Yield the accuracy of a multinomial logistic regression fitted on `database` (Rand. LP of Table 1).
 
-    Features are standardised with the database's mean and deviation. top1, top5, nll: as for `linear`.
+    Features are standardised with the database's mean and deviation, whatever their scale; one that is the
+    same in the whole database is left out. top1, top5, nll: as for `linear`.
     `solver` fits a zero-initialised Linear(d, C) to features (N, d) and labels (N,); `seed` fixes its order.
-    Raises UserError without a database or when a query's label is not in it.
+    Raises UserError without a database, when a query's label is not in it, or when it is the queries.
     """
     if database is None:
         raise UserError(
             "there is no split to fit the probe on", remedy="embed train too, or set database=..."
         )
+    refuse_same_rows(queries, database, "other samples to fit the probe on than those it is measured on")
+    told_same_rows(queries, database)
     classes, targets = np.unique(database.labels, return_inverse=True)
     unknown = ~np.isin(queries.labels, classes)
     if unknown.any():
@@ -40,17 +45,30 @@ def probe(
     labels = np.searchsorted(classes, queries.labels)
     for dim in dims:
         torch.manual_seed(seed)
-        features = torch.from_numpy(np.array(database.at(dim)))
-        deviation, mean = torch.std_mean(features, dim=0)
-        deviation.clamp_(min=torch.finfo(deviation.dtype).tiny ** 0.5)
         model = nn.Linear(dim, len(classes))
         nn.init.zeros_(model.weight)
         nn.init.zeros_(model.bias)
-        solver(model, features.sub_(mean).div_(deviation), torch.from_numpy(targets))
-        logits = _logits(model, torch.from_numpy(np.array(queries.at(dim))).sub_(mean).div_(deviation))
+        fitted, asked = _standardised(database.at(dim), queries.at(dim))
+        solver(model, fitted, torch.from_numpy(targets))
+        logits = _logits(model, asked)
         values = scores(logits.numpy(), labels).mean(axis=0)
         for metric, value in zip(("top1", "top5", "nll"), values, strict=True):
             yield Measurement(dim, metric, float(value))
+
+
+def _standardised(database: NDArray[np.float32], queries: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Return both, (N, d) and (Q, d), with the mean and deviation of each feature of the database removed."""
+    extremes = [np.abs(part).max(axis=0) for part in (database, queries)]
+    spread = np.ptp(database, axis=0)
+    # Squares of features: float32 serves from 1e-15 to 1e15.
+    ordinary = max(map(np.max, extremes)) < 1e15 and (spread[spread > 0] > 1e-15).all()
+    features, asked = (
+        torch.from_numpy(np.array(part, np.float32 if ordinary else np.float64))
+        for part in (database, queries)
+    )
+    deviation, mean = torch.std_mean(features, dim=0, correction=min(1, len(features) - 1))
+    deviation[torch.from_numpy(spread == 0)] = torch.inf
+    return features.sub_(mean).div_(deviation).float(), asked.sub_(mean).div_(deviation).float()
 
 
 def lbfgs(model: nn.Linear, features: Tensor, labels: Tensor, *, iterations: int, l2: float) -> None:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.evaluations import ranking
-from mrl_experiments.evaluations.kept_neighbours import labelled, neighbours
+from mrl_experiments.evaluations.same_rows import same_rows
+from mrl_experiments.evaluations.searched import check_counts, labelled, neighbours
 from mrl_experiments.results import Measurement
 
 FIRST = (1, 5, 10)
@@ -22,19 +23,25 @@ def retrieval(
     Means over the Q queries: top1, top5, top10: any right item in the first 1, 5, 10. P@k: right ones in the
     first k / k. mAP@k: the sum of P@i over right ranks i <= k / k. R@k: right ones in the first k / those in
     the whole database. macs: multiply-adds per query. index_bytes: of the database's float32 prefixes.
+    A database of less than 10 has no top10, of less than 5 no top5. Queries that are the database itself find
+    others than themselves; R@k is then the mean over those of a class with others.
     Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
     """
+    check_counts("evaluation.k", k)
     database = labelled(queries, database)
-    total = _occurrences(database.labels, queries.labels)
-    for dim, found in neighbours(queries, database, dims, max(*k, *FIRST)).items():
+    same = same_rows(queries, database)
+    total = _occurrences(database.labels, queries.labels) - same
+    first = [count for count in FIRST if count <= max(1, len(database) - same)]
+    for dim, found in neighbours(queries, database, dims, max(*k, *first)).items():
         relevant = database.labels[found.positions] == queries.labels[:, None]
-        values = {f"top{count}": ranking.hit(relevant, count) for count in FIRST}
+        values = {f"top{count}": ranking.hit(relevant, count) for count in first}
         for count in k:
             values[f"mAP@{count}"] = ranking.average_precision(relevant, count)
             values[f"P@{count}"] = ranking.precision(relevant, count)
-            values[f"R@{count}"] = ranking.recall(relevant, count, total)
+            values[f"R@{count}"] = ranking.recall(relevant[total > 0], count, total[total > 0])
         for metric, per_query in values.items():
-            yield Measurement(dim, metric, float(per_query.mean()))
+            if len(per_query):
+                yield Measurement(dim, metric, float(per_query.mean()))
         yield Measurement(dim, "macs", cost.search_macs(len(database), [(dim, max(k))]))
         yield Measurement(dim, "index_bytes", cost.index_bytes(len(database), dim))
 

@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from mrl_experiments.directions import dtype_for
+
+Array = NDArray[Any]  # float32, or float64 where float32 does not hold the squares
 Labels = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
@@ -33,17 +36,18 @@ def predict_then_update(
     """
     seen = seen.copy()
     dims = sorted(dims)
+    dtype = dtype_for(dims, samples, sums)
     predicted = {dim: np.empty(len(samples), np.int64) for dim in dims}
     for start in range(0, len(samples), block):
         rows = slice(start, start + block)
-        part, own = np.ascontiguousarray(samples[rows]), classes[rows]
+        part, own = np.ascontiguousarray(samples[rows], dtype), classes[rows]
         moved = _Moved(own, seen)
-        products = np.zeros((len(part), len(sums)), np.float32)
-        among = np.zeros((len(part), len(part)), np.float32)
+        products = np.zeros((len(part), len(sums)), dtype)
+        among = np.zeros((len(part), len(part)), dtype)
         squares = np.zeros(len(sums))
         for low, high in itertools.pairwise((0, *dims)):
             features, total = part[:, low:high], sums[:, low:high]
-            products += features @ total.T.astype(np.float32)
+            products += features @ total.T.astype(dtype)
             among += features @ features.T
             squares += np.square(total).sum(axis=1)
             scores = np.where(seen, products * _inverse(squares), -np.inf)

@@ -1,6 +1,6 @@
 """What the retrieval evaluations measure of an AdaptiveIndex and a funnel: quality, cost and time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -11,9 +11,11 @@ from threadpoolctl import threadpool_limits
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages
-from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations import ranking
+from mrl_experiments.evaluations.notices import tell
+from mrl_experiments.evaluations.same_rows import told_same_rows, without_own
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.results import Measurement
 
@@ -23,28 +25,44 @@ SINGLES = 20  # queries timed one at a time
 
 @dataclass(frozen=True)
 class StagedSearch:
-    """Queries (Q, D) against a labelled database, for k neighbours; the first `timed` queries are timed."""
+    """Queries (Q, D) against a labelled database, for k neighbours; the first `timed` queries are timed.
+
+    own: (Q,) which row of the database each query is, None where they are others. Such a query is left out of
+    its own neighbours, so that each list of a search holds one more.
+    """
 
     queries: NDArray[np.float32]
     query_labels: NDArray[np.int64]
     database: Embeddings
     k: int
     timed: int
+    own: NDArray[np.int64] | None
 
     @classmethod
     def of(
         cls, queries: Embeddings, database: Embeddings | None, k: int, max_queries: int, timed: int
     ) -> "StagedSearch":
         """Take at most `max_queries`, evenly spaced. Raises UserError when the database is smaller than k."""
-        if database is None or len(database) < k:
+        same = database is not None and told_same_rows(queries, database)
+        if database is None or len(database) - same < k:
             raise UserError(
-                f"retrieval of {k} neighbours from {0 if database is None else len(database)} vectors",
+                f"retrieval of {k} neighbours from {0 if database is None else len(database) - same} "
+                f"{'other ' if same else ''}vectors",
                 expected="a database at least as large as k",
-                remedy="embed the database split as well, or ask for fewer neighbours",
+                remedy="embed the database split as well, or ask for fewer neighbours: evaluation.k=...",
             )
-        shared_width([queries, database])
+        if not k >= 1 or not max_queries >= 1 or not timed >= 1:
+            raise UserError(
+                f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
+            )
         rows = np.unique(np.linspace(0, len(queries) - 1, max_queries).astype(np.int64))
-        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed)
+        own = rows if same else None
+        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, own)
+
+    @property
+    def reach(self) -> int:
+        """How many neighbours a search has to find for k others than the query: k or k + 1."""
+        return self.k + (self.own is not None)
 
     def build(self, spec: IndexSpec, setting: str) -> tuple[AdaptiveIndex, Iterator[Measurement]]:
         """Return the index, with its build time and its bytes besides the vectors as measurements."""
@@ -54,13 +72,46 @@ class StagedSearch:
         costs = {"build_seconds": seconds, "index_bytes": float(index.shortlist_bytes)}
         return index, (Measurement(spec.dims[0], *cost, setting) for cost in costs.items())
 
+    def build_all(
+        self, indexes: Mapping[str, Callable[..., IndexSpec]], sizes: Sequence[int]
+    ) -> Iterator[tuple[str, int, AdaptiveIndex, Iterator[Measurement]]]:
+        """Yield each index by name at each scanned size, with the measurements of `build`.
+
+        What FAISS cannot build from this database, such as more lists than vectors, is left out with a line
+        that says so. Raises UserError when that leaves nothing.
+        """
+        refused: dict[int, UserError] = {}
+        count = 0
+        for name, describe in indexes.items():
+            refused = {}
+            for dim in sizes:
+                try:
+                    index, costs = self.build(describe(dims=(dim,), stages=((dim, self.k),)), f"index={name}")
+                except UserError as error:
+                    if not isinstance(error.__cause__, RuntimeError):  # a fault of the data or of the options
+                        raise
+                    refused[dim] = error
+                else:
+                    count += 1
+                    yield name, dim, index, costs
+            for first in list(refused.values())[:1]:
+                tell(f"index={name} is left out at {list(refused)} dims: {first.problem}")
+        if not count:
+            raise next(iter(refused.values()), UserError("there is no index", expected="at least one"))
+
     def relevant(self, found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which neighbours (R, K) of the queries in rows (R,) have their label; -1 is no neighbour."""
+        """Tell which neighbours (R, reach) of the queries in rows (R,) have their label, (R, k).
+
+        -1 is no neighbour.
+        """
+        if self.own is not None:
+            (found,) = without_own(self.own[rows], found)
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: str) -> Iterator[Measurement]:
         """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned size."""
-        found = index.search_stages(self.queries, stages).ids
+        longer = self.reach - self.k
+        found = index.search_stages(self.queries, [(dim, keep + longer) for dim, keep in stages]).ids
         relevant = self.relevant(found, np.arange(len(self.queries)))
         values = {
             f"mAP@{self.k}": float(ranking.average_precision(relevant, self.k).mean()),

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.class_means import class_sums
 from mrl_experiments.evaluations.long_tail import long_tail
 from mrl_experiments.evaluations.running_means import predict_then_update
+from mrl_experiments.evaluations.same_rows import refuse_same_rows, told_same_rows
 from mrl_experiments.results import Measurement
 
 Labels = NDArray[np.int64]
@@ -74,7 +75,8 @@ def _begun(queries: Embeddings, database: Embeddings | None) -> tuple[Embeddings
             remedy="name them: database=kanji1k/train for data=kanji_stream, database=imagenet/train for "
             "data=fluid",
         )
-    shared_width([queries, database])
+    refuse_same_rows(queries, database, "a stream of other samples than those its means begin with")
+    told_same_rows(queries, database)
     return database, known.astype(np.int64)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.linear import check_logits
 from mrl_experiments.evaluations.own_heads import candidates, own_heads
 from mrl_experiments.files import read_mapping
 from mrl_experiments.results import Measurement
@@ -67,6 +68,7 @@ def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.b
         rows = slice(start, start + BLOCK)
         labels = queries.labels[rows]
         logits = queries.heads.logits(queries.features[rows], dim)
+        check_logits(logits)
         found[rows] = of_class[logits.argmax(axis=1)] == of_class[labels]
         logits[of_class != of_class[labels][:, None]] = -np.inf
         inside[rows] = logits.argmax(axis=1) == labels
@@ -108,8 +110,8 @@ def _superclasses(queries: Embeddings, mapping: str | None) -> list[str | None]:
     """Return the superclass of each class, by label, or None."""
     if mapping is None:
         return queries.known("superclass")
-    of = read_mapping(Path(mapping).expanduser())
     classes = queries.known("name")
+    of = read_mapping(Path(mapping).expanduser(), classes)
     strangers = sorted(of.keys() - set(classes))
     if strangers:
         raise UserError(

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.evaluations.class_means import class_sums
-from mrl_experiments.evaluations.kept_neighbours import labelled
 from mrl_experiments.evaluations.linear import rank_of_own
-from mrl_experiments.evaluations.neighbours import unit_prefixes
+from mrl_experiments.evaluations.same_rows import refuse_same_rows
+from mrl_experiments.evaluations.searched import labelled
 from mrl_experiments.results import Measurement
 
 BLOCK = 8192  # images compared with all classes at a time
@@ -23,8 +24,10 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
     all that have a text.
 
     top1, top5: images whose class is among the 1, 5 nearest / N; of equally near classes the lower leads.
-    classes: how many there are. Raises UserError without texts, or when an image's class has none.
+    classes: how many there are.
+    Raises UserError without texts, when an image's class has none, or when images and texts are the same.
     """
+    refuse_same_rows(queries, database, "images, and the texts of their classes")
     texts = labelled(queries, database)
     shared_width([queries, texts])
     classes, places = np.unique(texts.labels, return_inverse=True)

@@ -14,8 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from mrl_experiments.embeddings import check_finite, create, is_complete, open_arrays, seal
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
-from mrl_experiments.files import atomic_path, sha256
+from mrl_experiments.files import sha256
+from mrl_experiments.names import check_name
 from mrl_experiments.runs import Run
+from mrl_experiments.stored import write_config
 
 BLOCK = 65536
 OTHERS = ("database", "train")  # options that name further files, and the splits they become
@@ -82,9 +84,7 @@ def _common_width(found: Mapping[str, VectorFile], files: Mapping[str, Path]) ->
 def _config(names: DictConfig, queries: Path) -> dict[str, Any]:
     """Return what a run's config.yaml says of it; the file's name and its folder's stand in for names."""
     model, dataset = names.model or queries.stem, names.dataset or queries.resolve().parent.name
-    if "/" in dataset:
-        raise UserError(f"names.dataset={dataset}", expected="a name that can be a folder's")
-    parts = {"loss": names.method, "model": model, "data": dataset}
+    parts = {"loss": names.method, "model": model, "data": check_name(str(dataset), "names.dataset")}
     return {**{key: {"name": str(name)} for key, name in parts.items()}, "seed": names.seed, "external": True}
 
 
@@ -99,8 +99,7 @@ def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
                 f"{run.folder} holds another run", remedy="name this one differently: names.model=<name>"
             )
     else:
-        with atomic_path(run.config_path) as path:
-            OmegaConf.save(OmegaConf.create(dict(config)), path)
+        write_config(run.config_path, config)
     return run
 
 
@@ -130,7 +129,7 @@ def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:
 
 
 def _copy(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any]) -> None:
-    meta = {**meta, "source": {path.name: sha256(path) for path in part.files}}
+    meta = {**meta, "source": {str(path.relative_to(part.root)): sha256(path) for path in part.files}}
     if is_complete(folder, meta):
         return
     name, count = str(part.files[0]), len(labels)

@@ -1,46 +1,69 @@
-"""Reading vectors with their labels from a file: .npy, .npz or Parquet."""
+"""Reading vectors with their labels: .npy, .npz, Parquet and Arrow files, and folders of them."""
 
-from collections.abc import Callable, Mapping
+import math
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.external.arrow_tables import (
+    ARROW,
+    EMBEDDINGS,
+    LABELS,
+    PARQUET,
+    check_inflation,
+    named,
+    read_tables,
+)
+from mrl_experiments.files import read_object
 
-EMBEDDINGS = ("embeddings", "embedding", "features", "vectors", "vector")  # arrays or columns, first found
-LABELS = ("labels", "label")
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
 class VectorFile:
-    """What one file holds.
+    """What one file, or a folder of parts, holds.
 
     features: (N, D) numbers of any type, perhaps a memory map. labels: (N,) integers or strings.
-    files: those that were read.
+    files: those that were read, all inside `root`.
     """
 
     features: NDArray[Any]
     labels: NDArray[Any]
     files: tuple[Path, ...]
+    root: Path
 
 
 def read_vectors(path: Path) -> VectorFile:
-    """Read a file of embeddings; the labels of x.npy lie beside it in x.labels.npy.
+    """Read a file of embeddings, or a folder of Parquet or Arrow parts; labels of x.npy lie in x.labels.npy.
 
-    Raises UserError when the file is none, lacks labels, or shapes, lengths or types do not fit.
+    Sizes that a file declares are compared with its own before memory is taken; nothing in it is executed.
+
+    Raises:
+        UserError: when it is none, is damaged, lacks labels, has null or short rows (with the row), or when
+            shapes, lengths or types do not fit.
     """
-    if path.suffix not in READERS:
-        raise UserError(f"{path} is not a file of embeddings", expected=f"a name in {', '.join(READERS)}")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist", expected="a file of embeddings")
-    try:
-        found = READERS[path.suffix](path)
-    except (OSError, ValueError) as error:
+    if not path.is_dir() and path.suffix not in READERS:
         raise UserError(
-            f"{path} cannot be read: {error}",
+            f"{path} is not a file of embeddings",
+            expected=f"a name in {', '.join(READERS)}, or a folder of Parquet or Arrow files",
+        )
+    if not path.exists():
+        raise UserError(f"{path} does not exist", expected="a file of embeddings")
+    if not (path.is_dir() or path.is_file()):
+        raise UserError(f"{path} is neither a file nor a folder", expected="a file of embeddings")
+    try:
+        found = _read_folder(path) if path.is_dir() else READERS[path.suffix](path)
+    except UserError:
+        raise
+    except Exception as error:  # damaged files make their readers raise nearly anything
+        raise UserError(
+            f"{path} cannot be read: {str(error) or type(error).__name__}",
             expected="numbers and, for labels, integers or strings (.astype(str) where they are objects)",
         ) from error
     _check(found, path)
@@ -60,58 +83,89 @@ def _read_npy(path: Path) -> VectorFile:
             expected=f"{beside}, one label for each row",
             remedy=f"np.save({beside.name!r}, labels), or np.savez(..., embeddings=..., labels=...)",
         )
-    return VectorFile(np.load(path, mmap_mode="r"), np.load(beside), (path, beside))
+    for part in (path, beside):
+        with part.open("rb") as file:
+            _check_header(file, part.stat().st_size, part)
+    return VectorFile(np.load(path, mmap_mode="r"), np.load(beside), (path, beside), path.parent)
 
 
 def _read_npz(path: Path) -> VectorFile:
-    with np.load(path) as stored:
-        features, labels = (stored[_named(stored.files, names, path)] for names in (EMBEDDINGS, LABELS))
-    return VectorFile(features, labels, (path,))
+    with zipfile.ZipFile(path) as archive:
+        there = [name.removesuffix(".npy") for name in archive.namelist()]
+        features, labels = (
+            _member(archive, f"{named(there, names, path)}.npy", path) for names in (EMBEDDINGS, LABELS)
+        )
+    return VectorFile(features, labels, (path,), path.parent)
 
 
-def _read_parquet(path: Path) -> VectorFile:
-    columns = _parquet_columns(path)
-    features, labels = (columns[_named(list(columns), names, path)] for names in (EMBEDDINGS, LABELS))
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        labels = labels.astype(str)
-    return VectorFile(np.stack(list(features)) if len(features) else np.empty((0, 0)), labels, (path,))
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+    info = archive.getinfo(name)
+    check_inflation(info.file_size, min(info.compress_size, path.stat().st_size), path)
+    with archive.open(info) as file:
+        _check_header(file, info.file_size, path)
+    with archive.open(info) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def _parquet_columns(path: Path) -> Mapping[str, NDArray[Any]]:
-    """Return the columns by name, those of lists as arrays of arrays, with whichever library is there."""
-    try:
-        from pyarrow.parquet import read_table
-    except ImportError:
-        return _pandas_columns(path)
-    table = read_table(path)
-    return {name: table[name].to_numpy() for name in table.column_names}
-
-
-def _pandas_columns(path: Path) -> Mapping[str, NDArray[Any]]:
-    try:
-        import pandas
-
-        frame = pandas.read_parquet(path)
-    except ImportError as error:
+def _check_header(file: IO[bytes], size: int, path: Path) -> None:
+    """Raise UserError where the header of a .npy of `size` bytes declares objects, or more than is there."""
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise UserError(f"{path} is a NumPy file of version {version}", expected="versions 1.0 and 2.0")
+    shape, _, dtype = HEADERS[version](file)
+    if dtype.hasobject:
         raise UserError(
-            f"{path}: reading Parquet needs pyarrow or pandas, and neither is installed",
-            remedy="pip install pyarrow, or save the arrays with np.savez(..., embeddings=..., labels=...)",
-        ) from error
-    return {str(name): frame[name].to_numpy() for name in frame.columns}
+            f"{path} holds Python objects, which are not loaded: they could run any code",
+            expected="arrays of numbers, and of integers or strings for labels",
+            remedy="save them as such, for example labels.astype(str)",
+        )
+    declared, there = dtype.itemsize * math.prod(shape), size - file.tell()
+    if min(shape, default=0) < 0 or declared > there:
+        raise UserError(
+            f"{path} declares an array of shape {shape}, {declared:,} bytes, and holds {there:,}",
+            expected="a whole file",
+            remedy="copy or save it again",
+        )
+
+
+def _read_folder(folder: Path) -> VectorFile:
+    """Read the parts of a folder as Spark and others write it, or as `datasets` saves it to disk."""
+    if (folder / "dataset_dict.json").exists():
+        splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
+        raise UserError(
+            f"{folder} holds the splits {', '.join(splits) or '(none)'}",
+            expected="one of them",
+            remedy=f"name it: {folder / splits[0]}" if splits else "",
+        )
+    if (folder / "state.json").exists():
+        stored = read_object(folder / "state.json").get("_data_files", [])
+        files = [folder / Path(str(part["filename"])).name for part in stored]
+    else:
+        inside = (path for path in folder.rglob("*") if path.is_file())
+        files = sorted(path for path in inside if _is_part(path.relative_to(folder)))
+    if not files or len({path.suffix in ARROW for path in files}) > 1:
+        there = sorted(path.name for path in folder.iterdir())[:5]
+        raise UserError(
+            f"{folder} holds {', '.join(there) or 'nothing'}",
+            expected="Parquet or Arrow files of one kind: a folder of Spark, or of datasets' save_to_disk",
+        )
+    return VectorFile(*read_tables(files, folder), tuple(files), folder)
+
+
+def _is_part(path: Path) -> bool:
+    """Tell whether a path inside a folder is a part's; hidden ones and _SUCCESS and its like are none."""
+    return path.suffix in (*PARQUET, *ARROW) and not any(name[0] in "._" for name in path.parts)
+
+
+def _read_table(path: Path) -> VectorFile:
+    return VectorFile(*read_tables([path], path), (path,), path.parent)
 
 
 READERS: dict[str, Callable[[Path], VectorFile]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".parquet": _read_parquet,
+    **dict.fromkeys((*PARQUET, *ARROW), _read_table),
 }
-
-
-def _named(there: list[str], names: tuple[str, ...], path: Path) -> str:
-    for name in names:
-        if name in there:
-            return name
-    raise UserError(f"{path} holds {', '.join(there) or 'nothing'}", expected=f"one called {names[0]}")
 
 
 def _check(found: VectorFile, path: Path) -> None:
@@ -130,3 +184,5 @@ def _check(found: VectorFile, path: Path) -> None:
         raise UserError(
             f"{path}: {len(features)} embeddings and {len(labels)} labels", expected="one label for each row"
         )
+    if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{path}: a label {labels.max()}", expected="integers of 64 bits with a sign")

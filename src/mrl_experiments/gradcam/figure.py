@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import construct, load_method
+from mrl_experiments.build import load_method, stored_data, trusted_config
 from mrl_experiments.errors import UserError
 from mrl_experiments.gradcam.examples import named, read_examples, telling
 from mrl_experiments.gradcam.grid import draw_grid
 from mrl_experiments.gradcam.layers import choose_layer
 from mrl_experiments.gradcam.maps import class_maps
 from mrl_experiments.runs import Run
+from mrl_experiments.trust import Trust
 
 AMONG = 1000  # images of a split that are looked at to choose some
 DEFAULT_SIZES = 3  # the smallest, and the full width: 8, 16, 32 and 2048 in the paper
@@ -29,36 +30,41 @@ def gradcam_figure(
     count: int = 6,
     layer: str | None = None,
     stem: Path | None = None,
+    trust: Trust = False,
+    cache: str | None = None,
 ) -> list[Path]:
     """Write the Grad-CAM of images x dims as PNG and SVG (Figure 9) and return both paths.
 
     dims: None: the three smallest sizes and the full width. images: numbers within the split; None: `count`
     that tell sizes apart. layer: None: the last whose maps show places. stem: where to, without the suffix.
+    trust, cache: see trust.py and `build.stored_data`.
     Raises UserError for an unfinished run, a network without feature maps, and sizes or images there are not.
     """
-    cfg = run.config
-    method = load_method(run)
+    cfg = trusted_config(run, trust)
+    method = load_method(run, trust)
     trained = method.spec.dims
     sizes = tuple(dims or (*trained[:-1][:DEFAULT_SIZES], trained[-1]))
     if unknown := [dim for dim in sizes if dim not in trained]:
         raise UserError(f"--dims: {run.name} has no size {unknown[0]}", expected=f"some of {list(trained)}")
     if not images and count < 1:
         raise UserError(f"--count {count}", expected="at least one image")
-    data = construct(cfg.data)
-    if split not in data.splits:
-        raise UserError(f"--split {split}: {data.name} has none", expected=f"one of {', '.join(data.splits)}")
-    examples = read_examples(data, split, max(images) + 1 if images else AMONG)
+    with stored_data(run, cfg, cache) as data:
+        if split not in data.splits:
+            known = ", ".join(data.splits)
+            raise UserError(f"--split {split}: {data.name} has none", expected=f"one of {known}")
+        examples = read_examples(data, split, max(images) + 1 if images else AMONG)
+        named_classes = data.class_facts(split).get("name")
     where = choose_layer(method, examples.images, layer)
     chosen = named(examples, images, split) if images else telling(method, examples, sizes, count)
     maps = class_maps(method, where, chosen.images, sizes)
-    names = data.class_facts(split).get("name") or [str(label) for label in range(data.num_classes)]
+    names = named_classes or [str(label) for label in range(data.num_classes)]
     return draw_grid(
         f"Grad-CAM of {run.name} at {where.name}: {data.name} {split}",
         chosen,
         pixels(chosen.images, cfg.data.augment),
         maps,
         list(map(str, names)),
-        stem or run.folder / "figures" / f"gradcam-{split}",
+        stem or run.inside("figures", f"gradcam-{split}"),
     )
 
 

@@ -87,15 +87,22 @@ class TextBackbone(nn.Module):
             )
 
 
-def _create(arch: str, settings: dict[str, Any]) -> Any:
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+def check_type(name: str, option: str) -> None:
+    """Raise UserError with near names where transformers knows no model type of this name."""
+    from transformers import CONFIG_MAPPING
 
-    if arch not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(arch, list(CONFIG_MAPPING), n=3)
+    if name not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(name.rpartition("/")[2], list(CONFIG_MAPPING), n=3, cutoff=0.5)
         raise UserError(
-            f"model.arch={arch} is not a model type of transformers",
+            f"{option}={name} is not a model type of transformers",
             expected=f"a type such as {', '.join(near or ['gpt2', 'llama', 'bert'])}",
         )
+
+
+def _create(arch: str, settings: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    check_type(arch, "model.arch")
     try:
         net = AutoModel.from_config(AutoConfig.for_model(arch, **settings))
     except Exception as error:  # each architecture checks its options in its own way

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.models.text_backbone import check_type
 
 
 class TextTower(nn.Module):
@@ -50,6 +51,7 @@ class TextTower(nn.Module):
 def _create(type: str, settings: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModel  # takes seconds
 
+    check_type(type, "model.text.type")
     try:
         config = AutoConfig.for_model(type, **settings)
         net = AutoModel.from_config(config)

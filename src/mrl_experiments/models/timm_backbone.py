@@ -1,6 +1,8 @@
 """Any timm model as a backbone: images (B, C, H, W) to features (B, D)."""
 
 import difflib
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,14 @@ class TimmBackbone(nn.Module):
 
     Parameters
     ----------
-    arch: the timm name. name: how tables call it.
+    arch: the timm name; an old one is mapped as timm does. name: how tables call it.
     channels, size: what the data delivers: (B, channels, size, size).
     pretrained: null, `true` or a timm tag (weights are downloaded), or a local weights file.
     blurpool: low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
     options: further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
 
     `width` is D, measured, since no attribute of timm gives it for all architectures.
-    Raises UserError for an unknown architecture, weights that cannot be had, or a size it cannot take.
+    Raises UserError for an unknown architecture or tag, weights that cannot be had, or a size it cannot take.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class TimmBackbone(nn.Module):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_arch(arch)
+        arch = current_arch(arch)
         self.name = name
         self.shape = (channels, size, size)
         self.net = _create(arch, pretrained, channels, size, dict(options or {}))
@@ -62,14 +64,43 @@ class TimmBackbone(nn.Module):
         return self.net.dims
 
 
-def _check_arch(arch: str) -> None:
-    if not timm.is_model(arch.split(".", maxsplit=1)[0]):
-        near = difflib.get_close_matches(arch, timm.list_models(), n=3)
+def current_arch(arch: str) -> str:
+    """Return the name by which timm knows an architecture now, with its tag where one is named.
+
+    Raises UserError with near names for an unknown architecture or tag.
+    """
+    base, _, tag = arch.partition(".")
+    if current := timm.models.get_deprecated_models().get(base):
+        warnings.warn(f"model.arch={arch}: timm calls it {current} now", stacklevel=2)
+        base, _, newest = current.partition(".")
+        tag = tag or next(iter(difflib.get_close_matches(newest, _tags(base), n=1, cutoff=0.5)), "")
+    if not timm.is_model(base) or timm.models.get_deprecated_models().get(base, base) is None:
+        # Names of other hubs end like timm's: hf_hub:timm/resnet50.a1_in1k.
+        near = difflib.get_close_matches(re.split("[:/]", base)[-1], timm.list_models(), n=3, cutoff=0.5)
         raise UserError(
             f"model.arch={arch} is not a timm architecture",
             expected=f"a name timm knows{', such as ' + ', '.join(near) if near else ''}",
             remedy="list them with: python -c 'import timm; print(*timm.list_models())'",
         )
+    return _tagged(base, tag, f"model.arch={arch}") if tag else base
+
+
+def _tagged(base: str, tag: str, option: str) -> str:
+    """Return a name with its tag. Raises UserError for a tag that the architecture has not."""
+    tags = _tags(base)
+    if tag in tags:
+        return f"{base}.{tag}"
+    near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.3) or tags[:3]
+    raise UserError(
+        f"{option}: timm has no weights of {base} that are tagged {tag}",
+        expected=f"a tag such as {', '.join(near)}" if near else "null: there are none of this architecture",
+        remedy=f"list them with: python -c 'import timm; print(*timm.list_pretrained(\"{base}.*\"))'",
+    )
+
+
+def _tags(base: str) -> list[str]:
+    names = timm.list_models(f"{base}.*", include_tags=True)
+    return [name.partition(".")[2] for name in names]
 
 
 def _create(
@@ -78,10 +109,11 @@ def _create(
     settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels, **options}
     if isinstance(pretrained, str) and Path(pretrained).is_file():
         settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
-    elif isinstance(pretrained, str) and Path(pretrained).suffix in WEIGHT_FILES:
+    elif isinstance(pretrained, str) and ("/" in pretrained or Path(pretrained).suffix in WEIGHT_FILES):
         raise UserError(f"model.pretrained={pretrained}: no such file")
     elif isinstance(pretrained, str):
-        arch, settings["pretrained"] = f"{arch.split('.', maxsplit=1)[0]}.{pretrained}", True
+        arch = _tagged(arch.partition(".")[0], pretrained, f"model.pretrained={pretrained}")
+        settings["pretrained"] = True
     else:
         settings["pretrained"] = bool(pretrained)
     config = timm.get_pretrained_cfg(arch)
@@ -102,7 +134,7 @@ def _measure_width(net: nn.Module, arch: str, channels: int, size: int) -> int:
     try:
         with torch.no_grad():
             features = net.eval()(torch.zeros(1, channels, size, size))
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:  # each architecture fails in its own way
         raise UserError(
             f"model.arch={arch} does not take {channels}x{size}x{size} images: {error}",
             expected="an input size the architecture can reduce",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.embeddings import Embeddings, check_finite
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 
@@ -28,7 +28,7 @@ class LinearMap:
     def apply(self, embeddings: Embeddings) -> Embeddings:
         """Return the embeddings mapped, in a temporary memory-mapped file.
 
-        Raises UserError when the width is not that of the training set.
+        Raises UserError when the width is not that of the training set, or a result is beyond float32.
         """
         if embeddings.width != len(self.matrix):
             raise UserError(
@@ -40,7 +40,10 @@ class LinearMap:
             features = np.memmap(file, np.float32, mode="w+", shape=shape)
         for start in range(0, len(embeddings), BLOCK):
             rows = slice(start, start + BLOCK)
-            np.matmul(embeddings.features[rows], self.matrix, out=features[rows])
+            with np.errstate(over="ignore", invalid="ignore"):  # refused below
+                np.matmul(embeddings.features[rows], self.matrix, out=features[rows])
+        source = f"{embeddings.meta.get('split', 'embeddings')} after the reduction ({self.name})"
+        check_finite(features, source, remedy="scale the embeddings: their norms are at an end of float32")
         heads = self._map_heads(embeddings.heads) if self.keeps_heads and embeddings.heads else None
         return embeddings.with_features(features, heads, reduction=self.name)
 

@@ -4,11 +4,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import nan
 from statistics import fmean, stdev
 
 from mrl_experiments.report.entries import Entry, Value
 from mrl_experiments.report.lines import family
-from mrl_experiments.report.metrics import DEVIATION
+from mrl_experiments.report.metrics import DEVIATION, fault
 from mrl_experiments.report.views import View
 from mrl_experiments.results import ResultRow
 
@@ -26,12 +27,14 @@ class Cell:
     splits or draws; else None. rows: where the number comes from.
     repeated: whether two of the runs have one seed and different values: they differ in something that rows
     don't say.
+    fault: why a value of it cannot be averaged ("not finite", "out of range"); the mean is NaN then.
     """
 
     mean: float
     deviation: float | None
     rows: tuple[ResultRow, ...]
     repeated: bool = False
+    fault: str = ""
 
     @property
     def count(self) -> int:
@@ -79,10 +82,13 @@ def cells(found: Iterable[Entry], key: Callable[[Entry], Key]) -> dict[Key, dict
 
 
 def _cell(group: list[Entry], stated: list[Entry] | None) -> Cell:
-    rows = list(dict.fromkeys(entry.row for entry in group))
+    rows = tuple(dict.fromkeys(entry.row for entry in group))
+    faults = sorted(filter(None, (fault(row.metric, row.value) for row in rows)))
+    if faults:
+        return Cell(nan, None, rows, fault=faults[0])
     deviation = stdev(row.value for row in rows) if len(rows) > 1 else None
-    if len(rows) == 1 and stated:
+    if len(rows) == 1 and stated and not fault(stated[0].row.metric, stated[0].row.value):
         deviation = stated[0].row.value
     distinct = {(row.seed, row.value) for row in rows}
     repeated = len({seed for seed, _ in distinct}) < len(distinct)
-    return Cell(fmean(row.value for row in rows), deviation, tuple(rows), repeated)
+    return Cell(fmean(row.value for row in rows), deviation, rows, repeated)

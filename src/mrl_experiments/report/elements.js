@@ -15,7 +15,6 @@ function make(name, attributes = {}, ...children) {
   return node;
 }
 
-const slug = (text) => text.replace(/[^\w-]+/g, "-");
 const identity = (series) => series.line + "|" + series.note;
 const visible = (series) => !hidden.has(identity(series)) && !(series.paper && hidden.has("paper"));
 const colours = (name) => `--light:${report.lines[name].light};--dark:${report.lines[name].dark}`;

@@ -1,6 +1,7 @@
 """Result rows made ready to be placed: each with its line and its settings taken apart."""
 
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob
@@ -9,7 +10,8 @@ from pathlib import Path
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.report.lines import key_of, labelled
-from mrl_experiments.results import ResultRow, read_rows
+from mrl_experiments.report.metrics import fault
+from mrl_experiments.results import DIGITS, ResultRow, read_rows
 
 Value = str | int | bool | float | None
 IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs", "head_macs": "head_MFLOPs"}
@@ -39,20 +41,62 @@ class Entry:
         if name in ("line", "dataset"):
             return self.line if name == "line" else self.home
         value: Value = vars(self.row).get(name, self.settings.get(name, ""))
-        return int(value) if isinstance(value, str) and value.isdigit() else value
+        return int(value) if isinstance(value, str) and value.isdecimal() and len(value) <= DIGITS else value
 
 
-def find_rows(patterns: Sequence[str]) -> list[ResultRow]:
-    """Read the rows of all CSV files that match the patterns. Raises UserError when there are none."""
-    files = sorted({Path(path) for pattern in patterns for path in glob(pattern, recursive=True)})
-    rows = [row for path in files for row in read_rows(path)]
+def find_rows(patterns: str | Sequence[str]) -> tuple[list[ResultRow], list[str]]:
+    """Read the rows of all CSV files that match the patterns.
+
+    Args:
+        patterns: one or several paths or globs; `**` matches any number of folders.
+
+    Returns:
+        The rows, and what to say of patterns without files and of files that were left out.
+
+    Raises:
+        UserError: when there are no rows at all.
+    """
+    several = isinstance(patterns, Sequence) and not isinstance(patterns, str)
+    patterns = [str(pattern) for pattern in (patterns if several else [patterns])]
+    rows: list[ResultRow] = []
+    unmatched, left_out = [], []
+    files: set[str] = set()
+    for pattern in map(os.path.expanduser, patterns):
+        found = [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
+        files.update(map(os.path.normpath, found))
+        if not found:
+            unmatched.append(f"no file matches {printable(pattern)}")
+    for path in sorted(files):
+        try:
+            rows += read_rows(Path(path))
+        except UserError as error:
+            left_out.append(f"left out: {printable(error.problem)}")
     if not rows:
         raise UserError(
-            f"no result rows in {', '.join(patterns)}",
+            "; ".join([f"no result rows in {printable(', '.join(patterns)) or 'nothing'}", *left_out]),
             expected="files that evaluate.py wrote",
-            remedy="python evaluate.py run=<name> evaluation=linear, or name other files: rows=[<glob>]",
+            remedy="python evaluate.py run=<name> evaluation=linear, or name files: 'rows=[\"<glob>\"]'",
         )
-    return rows
+    return rows, unmatched + left_out
+
+
+def faulty(rows: Sequence[ResultRow]) -> list[str]:
+    """Name the runs with values that no metric can have: no mean, figure or claim counts them."""
+    counts = Counter(
+        (row.run, row.evaluation, row.metric, reason)
+        for row in rows
+        if (reason := fault(row.metric, row.value))
+    )
+    return [
+        f"{count} row{'s' if count > 1 else ''} of {printable(run)} {'are' if count > 1 else 'is'} {reason}"
+        f" ({printable(f'{metric} of {evaluation}')}): their cells say so, figures and claims leave them out"
+        for (run, evaluation, metric, reason), count in sorted(counts.items())
+    ]
+
+
+def printable(text: str) -> str:
+    """Return text with what a terminal or page could not show, or would obey, as its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def entries(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> list[Entry]:

@@ -4,7 +4,9 @@ function steps(low, high) {
   const unit = 10 ** Math.floor(Math.log10(raw));
   const step = unit * [1, 2, 5, 10].find((m) => m * unit >= raw);
   const ticks = [];
-  for (let tick = Math.ceil(low / step) * step; tick <= high + 1e-9; tick += step) ticks.push(+tick.toFixed(6));
+  const first = Math.ceil(low / step);
+  // Counted: beyond 2^53, adding a step may change nothing.
+  for (let i = 0; i < 9 && (first + i) * step <= high + 1e-9; i++) ticks.push(+((first + i) * step).toFixed(6));
   return ticks;
 }
 
@@ -13,7 +15,7 @@ function scales(chart, points, width, height, margin) {
   const ys = points.flatMap((p) => [p.y - (p.deviation || 0), p.y + (p.deviation || 0)]);
   const [left, right] = [Math.min(...xs), Math.max(...xs)];
   const [low, high] = [Math.min(...ys), Math.max(...ys)];
-  const room = (high - low || 1) * 0.06;
+  const room = (high - low || Math.abs(high) || 1) * 0.06;
   const [bottom, top] = [low - room, high + room];
   const x = (value) => margin.left + ((Math.log(value) - left) / (right - left || 1)) * (width - margin.left - margin.right);
   const y = (value) => height - margin.bottom - ((value - bottom) / (top - bottom)) * (height - margin.top - margin.bottom);
@@ -147,7 +149,7 @@ function legend(card) {
 }
 
 function figureCard(chart) {
-  const card = make("article", { class: "card", id: slug(chart.id), "data-dataset": chart.dataset, "data-model": chart.model },
+  const card = make("article", { class: "card", id: chart.id, "data-dataset": chart.dataset, "data-model": chart.model },
     head(chart, ["png", "svg"]), make("div", { class: "plot" }), make("div", { class: "legend", role: "group", "aria-label": "Methods" }));
   card.chart = chart;
   const plot = find(".plot", card);
@@ -160,6 +162,6 @@ function figureCard(chart) {
 }
 
 function head(item, kinds) {
-  const files = kinds.map((kind) => make("a", { href: `${item.folder}/${item.id}.${kind}`, "aria-label": `${item.title}, ${item.block}, as ${kind}` }, kind));
+  const files = kinds.map((kind) => make("a", { href: `${item.folder}/${encodeURIComponent(item.id)}.${kind}`, "aria-label": `${item.title}, ${item.block}, as ${kind}` }, kind));
   return make("div", { class: "head" }, make("div", {}, make("h3", {}, item.title), make("p", { class: "where" }, item.subtitle)), make("div", { class: "files" }, ...files));
 }

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mrl_experiments.paper import PaperRow
@@ -72,8 +72,12 @@ def markdown(grid: Grid) -> str:
     """Return a grid as a Markdown table under its caption; a dash marks what is missing."""
     header, body = _text(grid)
     rows = [header, ["---"] * len(grid.table.index) + ["---:"] * (len(header) - len(grid.table.index)), *body]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"**{caption(grid)}**\n\n{lines}\n\n{_footnote(grid)}\n"
+    return f"**{escaped_markdown(caption(grid))}**\n\n{markdown_rows(rows)}\n\n{_footnote(grid)}\n"
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Return the rows of a Markdown table, escaped."""
+    return "\n".join(f"| {' | '.join(map(escaped_markdown, row))} |" for row in rows)
 
 
 def latex(grid: Grid) -> str:
@@ -105,12 +109,12 @@ def comma_separated(grid: Grid) -> str:
         header += (
             [flat.label] if flat.paper else [flat.label, f"{flat.label} deviation", f"{flat.label} runs"]
         )
-    writer.writerow(header)
+    writer.writerow(map(escaped_csv, header))
     for row in grid.index:
         record = [shown(name, value) for name, value in zip(grid.table.index, row, strict=True)]
         for flat in columns(grid):
             record += _numbers(grid.cell(row, flat.column, paper=flat.paper), flat.paper)
-        writer.writerow(record)
+        writer.writerow(map(escaped_csv, record))
     return text.getvalue()
 
 
@@ -133,7 +137,7 @@ def _text(grid: Grid) -> tuple[list[str], list[list[str]]]:
 
 
 def _number(cell: Cell | None, column: Column) -> str:
-    return MISSING if cell is None else written(column.metric, cell.mean, cell.deviation)
+    return MISSING if cell is None else cell.fault or written(column.metric, cell.mean, cell.deviation)
 
 
 def _footnote(grid: Grid) -> str:
@@ -159,15 +163,38 @@ def _latex_rows(rows: list[list[str]]) -> Iterator[str]:
     return (" & ".join(escaped(cell) for cell in row) + r" \\" for row in rows)
 
 
+LATEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+        "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+        "±": r"$\pm$", "–": "--", "·": r"$\cdot$", "\n": " ", "\r": " ",
+    }
+)  # fmt: skip
+MARKDOWN = str.maketrans(
+    {**{sign: f"\\{sign}" for sign in "\\`|*"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
+)
+
+
 def escaped(text: str) -> str:
     """Return text for LaTeX."""
-    for plain, special in (
-        ("_", r"\_"),
-        ("%", r"\%"),
-        ("&", r"\&"),
-        ("±", r"$\pm$"),
-        ("–", "--"),
-        ("·", r"$\cdot$"),
-    ):
-        text = text.replace(plain, special)
-    return text
+    # After a row's end, a bracket or a star would be an option of that end.
+    return "{}" * text.startswith(("[", "*")) + text.translate(LATEX)
+
+
+def escaped_markdown(text: str) -> str:
+    """Return text for a cell of a Markdown table."""
+    return text.translate(MARKDOWN).replace("](", "]\\(")  # no links
+
+
+def escaped_csv(text: str) -> str:
+    """Return text for a CSV file that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,9 +1,17 @@
 """How metrics are called and written. Whatever is not named here is a fraction, shown in percent."""
 
+import re
 from dataclasses import dataclass
+from math import inf, isfinite
 
 DEVIATION = "_std"  # ends the name of a metric's deviation
 MISSING = "–"
+NOT_FINITE, OUT_OF_RANGE = "not finite", "out of range"  # what stands in place of such a number
+SHARES = re.compile(
+    r"(top\d+|(mAP|P|R|recall)@\d+|mean_per_class|(novel|pretrain)_(head|tail)|always_wrong|first_correct)"
+)
+LARGEST = 1e100  # sums and percentages of larger values may overflow
+SIGNED = {"class_gap", "cosine"}  # within [-1, 1]; other metrics named here are not negative
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,23 @@ def metric(name: str) -> Metric:
     return NAMED.get(name) or Metric(name.replace("_", " "), "%", 100)
 
 
+def fault(name: str, value: float) -> str:
+    """Say why a value cannot be one of this metric, or nothing."""
+    if not isfinite(value):
+        return NOT_FINITE
+    if abs(value) > LARGEST:
+        return OUT_OF_RANGE
+    share = SHARES.fullmatch(name) is not None
+    low = -1 if name in SIGNED else 0 if share or name in NAMED or name.endswith(DEVIATION) else -inf
+    high = 1 if share or name in SIGNED else inf
+    rounding = 1e-6  # rows hold eight digits
+    return "" if low - rounding <= value <= high + rounding else OUT_OF_RANGE
+
+
 def written(name: str, mean: float, deviation: float | None = None) -> str:
     """Write a value of a metric with its deviation, without the unit."""
+    if not isfinite(mean):
+        return NOT_FINITE
     how = metric(name)
     form = ".4g" if how.digits is None else f".{how.digits}f"
     text = f"{mean * how.scale:{form}}"

@@ -1,6 +1,6 @@
 // The page: contents, filters, and putting it together.
 function contents() {
-  const link = (item) => make("li", { "data-dataset": item.dataset, "data-model": item.model }, make("a", { href: "#" + slug(item.id) }, item.block));
+  const link = (item) => make("li", { "data-dataset": item.dataset, "data-model": item.model }, make("a", { href: "#" + encodeURIComponent(item.id) }, item.block));
   find("#contents nav").append(make("ul", {}, make("li", {}, make("a", { href: "#claims" }, "The paper’s claims"))));
   for (const [title, items] of [["Figures", report.charts], ["Tables", report.tables]]) {
     const groups = Map.groupBy(items, (item) => item.title);

@@ -1,12 +1,15 @@
 """The report as one page that needs no network: data, style and script inside."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os.path import relpath
+from math import isfinite
+from os.path import exists, relpath
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from mrl_experiments.errors import command_line
 from mrl_experiments.files import atomic_path
 from mrl_experiments.paper import PaperRow
 from mrl_experiments.report.cells import Cell
@@ -19,6 +22,8 @@ from mrl_experiments.report.series import Chart, Point, Series
 from mrl_experiments.results import ResultRow
 
 PARTS = Path(__file__).parent
+# No text can open or close an element, or end a line of a script: as JSON escapes it means the same.
+INSIDE_HTML = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 SCRIPTS = ("elements.js", "figures.js", "tables.js", "claims.js", "page.js")
 
 
@@ -49,20 +54,22 @@ class Sources:
 
     def _run(self, row: ResultRow) -> dict[str, str]:
         config = self.runs / row.run / "config.yaml"
+        inside = Path(row.run).name == row.run != ".." and exists(
+            config
+        )  # rows of others may name any folder
         return {
             "run": row.run,
             "command": command(row),
-            "href": relpath(config, self.page) if config.exists() else "",
+            "href": quote(relpath(config, self.page)) if inside else "",
         }
 
 
 def command(row: ResultRow) -> str:
     """Return the command that measured a row."""
-    variant = " variant=flip" if "tta=flip" in row.setting else ""
-    return (
-        f"python evaluate.py run={row.run} data={row.dataset} evaluation={row.evaluation}"
-        f" reduction={row.reduction}{variant}"
-    )
+    options = {
+        "run": row.run, "data": row.dataset, "evaluation": row.evaluation, "reduction": row.reduction,
+    }  # fmt: skip
+    return command_line("evaluate.py", options | ({"variant": "flip"} if "tta=flip" in row.setting else {}))
 
 
 def write_page(
@@ -91,8 +98,8 @@ def write_page(
             for series in chart.series
         },
     }
-    # "</script>" inside a string would end the element that holds the data.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = text.translate(INSIDE_HTML)
     page = _part("page.html")
     for mark, part in (
         ("/*style*/", _part("page.css")),
@@ -102,6 +109,15 @@ def write_page(
         page = page.replace(mark, part)
     with atomic_path(target) as path:
         path.write_text(page, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """Return what JSON can hold: null in place of numbers that are not finite."""
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _part(name: str) -> str:
@@ -204,7 +220,7 @@ def _cell(cell: Cell | None, name: str, sources: Sources) -> dict[str, Any] | No
     if cell is None:
         return None
     return {
-        "text": written(name, cell.mean, cell.deviation),
+        "text": cell.fault or written(name, cell.mean, cell.deviation),
         "source": sources.of(cell),
         "values": [written(name, row.value) for row in cell.rows],
     }

@@ -1,5 +1,6 @@
 """Entries to tables: one grid for each data set, model and whatever else a table does not show itself."""
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from mrl_experiments.report.metrics import DEVIATION
 from mrl_experiments.report.views import Table, View
 
 Counterparts = Mapping[str, Mapping[str, Any]]
+LONGEST = 150  # bytes of a block in a file's name; file systems take names of 255
+UNUSUAL = re.compile(r"[^\w.=:>% ]")  # in names of data sets, models and settings
 BLOCK = ("dataset", "split", "model")
 
 
@@ -32,8 +35,12 @@ class Block:
     @property
     def slug(self) -> str:
         """The block in a file's name."""
-        parts = (self.dataset, self.split, self.model, self.setting)
-        return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+        parts = [part for part in (self.dataset, self.split, self.model, self.setting) if part]
+        plain = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+        if len(plain.encode()) <= LONGEST and not any(map(UNUSUAL.search, parts)):
+            return plain
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]  # what else maps to the same name
+        return f"{plain.encode()[:LONGEST].decode(errors='ignore')}-{digest}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Charts as PNG and SVG files."""
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,17 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
     "svg.fonttype": "none",
     "svg.hashsalt": "mrl-experiments",
+    "text.parse_math": False,  # a name with dollars is a name
 }
+SUFFIXES = (".png", ".svg")
 INCHES = (6.4, 4.0)
 
 
 def draw(chart: Chart, folder: Path) -> list[Path]:
     """Write a chart as PNG and SVG; our lines are solid, the paper's dashed with hollow marks."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Odd names, or more lines than there is room for, make a poor picture, no fault.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font|constrained_layout not applied")
         canvas = Canvas(figsize=INCHES, layout="constrained")
         axes = canvas.subplots()
         _dress(axes, chart)
@@ -41,15 +47,14 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
             _line(axes, series, metric(chart.figure.y).scale)
         _label(axes, chart)
         return [
-            save(canvas, folder / f"{chart.figure.name}-{chart.block.slug}{suffix}")
-            for suffix in (".png", ".svg")
+            save(canvas, folder / f"{chart.figure.name}-{chart.block.slug}{suffix}") for suffix in SUFFIXES
         ]
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
     x, y = metric(chart.figure.x), metric(chart.figure.y)
     axes.set_title(chart.figure.title, loc="left", fontweight="bold", fontsize=11, pad=18)
-    axes.text(0, 1.02, chart.block.title, transform=axes.transAxes, color=MUTED, va="bottom")
+    axes.text(0, 1.02, _short(chart.block.title, 90), transform=axes.transAxes, color=MUTED, va="bottom")
     axes.set_xscale("log", base=chart.base)
     costs = [point.x for series in chart.series for point in series.points]
     if chart.base == 10 and max(costs) < 100 * min(costs):  # else less than two ticks
@@ -89,7 +94,8 @@ def _label(axes: Axes, chart: Chart) -> None:
     last = {series.name: series for series in sorted(chart.series, key=lambda series: not series.paper)}
     ordered = sorted(last.values(), key=lambda series: -series.points[-1].cell.mean)
     handles = [_handle(s.look.light, s.marker, joined=s.joined, hollow=s.paper) for s in ordered]
-    names = [series.name for series in ordered]
+    # A name that begins with "_" would be left out.
+    names = [re.sub("^_", " _", _short(series.name, 48)) for series in ordered]
     if any(series.paper for series in chart.series):
         handles.append(_handle(MUTED, "o", joined=True, hollow=True))
         names.append("the paper's")
@@ -97,6 +103,10 @@ def _label(axes: Axes, chart: Chart) -> None:
         handles, names, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8,
         labelspacing=0.7, handlelength=2.6,
     )  # fmt: skip
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _handle(colour: str, marker: str, *, joined: bool, hollow: bool) -> Line2D:

@@ -114,6 +114,8 @@ def _points(figure: Figure, group: Sequence[Entry]) -> list[Point]:
             shown = by_metric[figure.y]
             dim = shown.rows[0].dim
             x = dim if figure.x == "dim" else by_metric[figure.x].mean
+            if shown.fault or not x > 0:  # the axis is logarithmic
+                continue
             points.append(Point(float(x), shown, dim, str(setting)))
     return sorted(points, key=lambda point: point.x)
 

@@ -7,7 +7,7 @@ function tableCard(table) {
     return make("tr", { class: apart ? "apart" : null }, ...row.key.map((key) => make("th", { class: "key", scope: "row" }, key)),
       ...row.cells.map((cell, j) => make("td", {}, number(table, row, j, cell.ours, false), table.paper[j] ? make("small", {}, number(table, row, j, cell.paper, true)) : null)));
   });
-  return make("article", { class: "card", id: slug(table.id), "data-dataset": table.dataset, "data-model": table.model }, head(table, ["md", "csv", "tex"]),
+  return make("article", { class: "card", id: table.id, "data-dataset": table.dataset, "data-model": table.model }, head(table, ["md", "csv", "tex"]),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${table.title}, ${table.block}` },
       make("table", {}, make("thead", {}, make("tr", {}, ...keys, ...names)), make("tbody", {}, ...rows))));
 }
@@ -24,7 +24,7 @@ function explain(table, name, cell, paper) {
   const source = report.sources[cell.source];
   const lines = paper
     ? [make("p", {}, source.text), source.anomaly ? make("p", {}, `Beware: ${source.anomaly}.`) : null]
-    : [make("ul", {}, ...source.map((run, i) => make("li", {}, run.href ? make("a", { href: run.href }, run.run) : run.run, `: ${cell.values[i]}`, make("code", {}, run.command))))];
+    : [make("ul", {}, ...source.map((run, i) => make("li", {}, run.href ? make("a", { href: run.href }, make("bdi", {}, run.run)) : make("bdi", {}, run.run), `: ${cell.values[i]}`, make("code", {}, run.command))))];
   find("#source div").replaceChildren(make("h3", { id: "source-title" }, `${paper ? "Paper: " : ""}${cell.text} ${table.unit}`.trim()), make("p", { class: "where" }, `${table.title} · ${table.block} · ${name}`), ...lines.filter(Boolean));
   find("#source").showModal();
 }

@@ -5,19 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mrl_experiments.files import atomic_path
+from mrl_experiments.locks import exclusive
 from mrl_experiments.paper import PaperRow, published
 from mrl_experiments.report.all_figures import FIGURES
 from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.claims import formats as claim_formats
 from mrl_experiments.report.claims.all_claims import CLAIMS
 from mrl_experiments.report.claims.claim import Finding, judge
-from mrl_experiments.report.entries import Entry, entries, find_rows
+from mrl_experiments.report.entries import Entry, entries, faulty, find_rows
 from mrl_experiments.report.formats import comma_separated, latex, markdown
+from mrl_experiments.report.metrics import fault
 from mrl_experiments.report.page import write_page
 from mrl_experiments.report.pivot import Counterparts, Grid, grids
-from mrl_experiments.report.plots import draw
+from mrl_experiments.report.plots import SUFFIXES, draw
 from mrl_experiments.report.series import charts
 from mrl_experiments.report.views import View
+from mrl_experiments.results import ResultRow
 
 WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 CLAIM_WRITERS = {
@@ -25,14 +28,21 @@ CLAIM_WRITERS = {
 }  # fmt: skip
 
 
-def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Counterparts) -> list[str]:
+def write_report(rows: str | Sequence[str], out: Path, runs: Path, counterparts: Counterparts) -> list[str]:
     """Write tables, claims, figures and index.html for all rows that match; return what to warn of.
 
     runs: the folder of the runs, for links. counterparts: by our data set, the paper's data set and its
     names of our splits, or the one of ours that it is part of.
-    Raises UserError when no row is found.
+    Raises UserError when no row is found, or `out` cannot be written to.
     """
-    found = find_rows(rows)
+    found, notes = find_rows(rows)
+    with exclusive(out / ".lock", f"writes the report {out}"):
+        return _write(found, notes, out, runs, counterparts)
+
+
+def _write(
+    found: Sequence[ResultRow], notes: Sequence[str], out: Path, runs: Path, counterparts: Counterparts
+) -> list[str]:
     ours = entries(found, {name: of["part_of"] for name, of in counterparts.items() if "part_of" in of})
     paper = _by_table()
     drawn = {table: [row for row in values if row.is_target] for table, values in paper.items()}
@@ -43,9 +53,10 @@ def write_report(rows: Sequence[str], out: Path, runs: Path, counterparts: Count
     _keep_only(out / "tables", [path for grid in tables for path in _write_table(grid, out / "tables")])
     _keep_only(out / "figures", [path for chart in figures for path in draw(chart, out / "figures")])
     _write_summary(tables, out / "tables.md")
-    findings = judge(CLAIMS, ours, {table: entries(values) for table, values in paper.items()}, counterparts)
+    sound = [entry for entry in ours if not fault(entry.row.metric, entry.row.value)]
+    findings = judge(CLAIMS, sound, {table: entries(values) for table, values in paper.items()}, counterparts)
     _write_claims(findings, out / "tables")
-    warnings = repeated_seeds(tables)
+    warnings = [*notes, *faulty(found), *repeated_seeds(tables)]
     write_page(out / "index.html", findings, tables, figures, found, warnings, runs)
     return warnings
 
@@ -91,9 +102,11 @@ def _write_claims(findings: Sequence[Finding], folder: Path) -> None:
 
 
 def _keep_only(folder: Path, written: Sequence[Path]) -> None:
-    """Remove the tables and figures of an earlier report whose rows are gone."""
-    for path in {*folder.glob("table*-*"), *folder.glob("figure*-*")} - {*written}:
-        path.unlink()
+    """Remove the tables and figures of an earlier report whose rows are gone, and nothing else."""
+    names = [f"{view.name}-" for view in (*TABLES, *FIGURES)]
+    for path in {path for name in names for path in folder.glob(f"{name}*")} - {*written}:
+        if path.suffix in (*WRITERS, *SUFFIXES):
+            path.unlink()
 
 
 def _write_summary(tables: Sequence[Grid], target: Path) -> None:

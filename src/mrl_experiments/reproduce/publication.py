@@ -22,13 +22,18 @@ def publish(plan: Sequence[Chain], root: Path, out: Path, command: str) -> list[
 
     The whole report, with its page, goes to `root`/report.
     """
+    rows = {  # read before the old ones go: a damaged file ends it here
+        chain.run.name: [
+            row for path in sorted(chain.run.folder.glob("results/*.csv")) for row in read_rows(path)
+        ]
+        for chain in plan
+    }
     for part in ("rows", "figures"):
         shutil.rmtree(out / part, ignore_errors=True)
         (out / part).mkdir(parents=True)
-    for chain in plan:
-        rows = [row for path in sorted(chain.run.folder.glob("results/*.csv")) for row in read_rows(path)]
-        if rows:
-            write_rows(out / "rows" / f"{chain.run.name}.csv", rows)
+    for name, measured in rows.items():
+        if measured:
+            write_rows(out / "rows" / f"{name}.csv", measured)
     counterparts = compose("report").counterparts
     warnings = write_report([f"{out}/rows/*.csv"], root / "report", root / "runs", counterparts)
     for picture in (root / "report" / "figures").glob("*.png"):
@@ -46,5 +51,5 @@ def _described(command: str) -> str:
         f" {versions}; {os.cpu_count()} cores ({platform.machine()}).\n\n"
         "[claims.md](claims.md) tells which of the paper's claims hold here, [tables.md](tables.md) shows our"
         " values beside the paper's, `figures/` the same as curves; `rows/` holds the rows of each run."
-        ' `python report.py rows=["<this folder>/rows/*.csv"]` makes the page from them.\n'
+        " `python report.py 'rows=[\"<this folder>/rows/*.csv\"]'` makes the page from them.\n"
     )

@@ -14,11 +14,14 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
 from mrl_experiments.checkpoint import read_checkpoint
+from mrl_experiments.command import Stopped
 from mrl_experiments.files import atomic_path
 from mrl_experiments.runs import Run
+from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
 
 TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was asked to stop and saved its work
+PATIENCE = 2.0  # seconds; torchrun and terminals may send several signals at once
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -41,13 +44,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Checkpoints(pl.callbacks.Checkpoint):
     """Save `last.ckpt` after each epoch, every `minutes`, and on SIGTERM or Ctrl-C.
 
-    Nothing is saved once the loss is NaN: the checkpoint on disk stays the last good one.
+    Only after an optimiser step, since gradients that are being accumulated are no part of a checkpoint, and
+    after the validation that is due with that step. Nothing is saved once the loss is NaN: the checkpoint on
+    disk stays the last good one.
     """
 
     def __init__(self, run: Run, minutes: float) -> None:
         self.path, self.seconds = run.checkpoint, 60 * minutes
         self._saved_at = time.monotonic()
-        self._terminated = False
+        self._asked_at: float | None = None  # to stop
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals: Lightning's own handler communicates meanwhile, which can hang DDP."""
@@ -56,23 +61,50 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self._saved_at = time.monotonic()
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
-        self._terminated = True
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        elif signum == signal.SIGINT and time.monotonic() - self._asked_at > PATIENCE:
+            raise Stopped(signum)  # Ctrl-C again, from someone who does not want to wait
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, and leave when asked to; all ranks decide together."""
-        due = time.monotonic() - self._saved_at >= self.seconds
-        terminated, due = _any_rank(trainer, self._terminated, due)
-        if terminated or due:
-            self._save(trainer, pl_module)
-        if terminated:
-            print(f"\nstopped and saved at step {trainer.global_step}; the same command resumes", flush=True)
-            raise SystemExit(TERMINATED)
+        """Save when it is time, and leave when asked to, unless a validation comes first."""
+        loop = trainer.fit_loop
+        assert loop._data_fetcher is not None
+        if not _last_batch(trainer) and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+            self._save_where_due(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do so after a validation inside an epoch."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not _last_batch(trainer):
+            self._save_where_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the finished epoch."""
         self._save(trainer, pl_module)
+        (asked,) = _any_rank(trainer, self._asked_at is not None)
+        if asked:
+            _leave(trainer)
+
+    def _save_where_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save and leave where it is time; all ranks decide together."""
+        if trainer.fit_loop._should_accumulate():
+            return
+        due = time.monotonic() - self._saved_at >= self.seconds
+        asked, due = _any_rank(trainer, self._asked_at is not None, due)
+        if asked or due:
+            self._save(trainer, pl_module)
+        if asked:
+            _leave(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note how far metrics.csv is: lines may follow before the next step."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                checkpoint["metrics_bytes"] = logger.size
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, NestedModule)
@@ -80,6 +112,15 @@ class Checkpoints(pl.callbacks.Checkpoint):
         pl_module.check_weights()
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
+
+
+def _last_batch(trainer: pl.Trainer) -> bool:
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def _leave(trainer: pl.Trainer) -> None:
+    print(f"\nstopped and saved at step {trainer.global_step}; the same command resumes", flush=True)
+    raise SystemExit(TERMINATED)
 
 
 def _any_rank(trainer: pl.Trainer, *flags: bool) -> list[bool]:

@@ -8,15 +8,17 @@ from pathlib import Path
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mrl_experiments.build import load_method
+from mrl_experiments.build import difference, load_method
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.runs import Run
+from mrl_experiments.trust import Trust
 
 
-def take_backbone(method: Method, name: str, root: Path) -> None:
+def take_backbone(method: Method, name: str, root: Path, trust: Trust = False) -> None:
     """Copy the backbone's weights and statistics from the finished run `name` under `root`/runs.
 
+    trust: what that run may name besides this project's classes, see trust.py.
     Raises UserError when there is no such run, or its backbone has another form.
     """
     run = Run(root / "runs" / name)
@@ -27,11 +29,13 @@ def take_backbone(method: Method, name: str, root: Path) -> None:
             expected=f"one of {', '.join(finished)}" if finished else "a run that train.py has finished",
             remedy="train it first, or name another run: init_from=<run>",
         )
+    theirs = load_method(run, trust).backbone.state_dict()
     try:
-        method.backbone.load_state_dict(load_method(run).backbone.state_dict())
+        method.backbone.load_state_dict(theirs)
     except RuntimeError as error:
+        odd = difference(method.backbone.state_dict(), theirs)
         raise UserError(
-            f"init_from={name}: its {run.config.model.name} does not fit this run's backbone: {error}",
+            f"init_from={name}: its {run.config.model.name} does not fit this run's backbone: {odd}",
             expected="the same architecture with the same options, for images of the same kind",
         ) from error
 

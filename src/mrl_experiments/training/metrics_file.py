@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from mrl_experiments.files import atomic_path
+
 COLUMNS = ("step", "epoch", "metric", "dim", "value")
 
 
@@ -50,11 +52,26 @@ class MetricsFile(Logger):
                 writer.writerow((step, epoch, metric, dim, f"{value:.6g}"))
 
     @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Drop the lines after `step`, and a line that a kill cut short."""
+    def rewind(self, step: int, size: int | None = None) -> None:
+        """Drop the lines after `step` and those beyond `size` bytes, and a line that a kill cut short.
+
+        size: of the file at the checkpoint; lines of its step may have come after it. None: not known.
+        """
         if not self.path.exists():
             return
-        header, *lines = self.path.read_text(encoding="utf-8").splitlines()
-        whole = [line for line in lines if line.count(",") == len(COLUMNS) - 1]
-        kept = [line for line in whole if int(line.split(",")[0]) <= step]
-        self.path.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+        content = self.path.read_bytes()[:size].decode(errors="replace")
+        _, *lines = content.splitlines() or [""]
+        kept = [line for line in lines if _step_of(line) <= step]
+        with atomic_path(self.path) as path:
+            path.write_text("\n".join([",".join(COLUMNS), *kept]) + "\n", encoding="utf-8")
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line; infinity for one that is not whole."""
+    step, *others = line.split(",")
+    return int(step) if step.isdecimal() and len(others) == len(COLUMNS) - 1 and others[-1] else float("inf")

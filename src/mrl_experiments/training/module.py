@@ -1,7 +1,7 @@
 """The LightningModule: a method, its optimiser, and per-size metrics."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -20,12 +20,15 @@ OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler]]
 
 
 class TrainingData(Protocol):
-    """What the schedule needs to know of the data: images a batch of one process, and batches an epoch."""
+    """What training needs to know of the data: images a batch of one process, and batches an epoch."""
 
     batch_size: int
 
     def batches_per_epoch(self) -> int:
         """Return the number of batches this process sees in an epoch."""
+
+    def val_dataloader(self) -> Sized:
+        """Return the batches of one validation of this process."""
 
 
 class NestedModule(pl.LightningModule):
@@ -34,7 +37,7 @@ class NestedModule(pl.LightningModule):
     `data` tells how long an epoch is. `inputs` are the arguments besides the configuration that rebuild
     the method (for images channels, size, num_classes); they travel in the checkpoint.
     `validation` holds the last result, {dim: {metric: value}}, from the trained heads on all of `val`,
-    each sample counted once.
+    each sample counted once; it belongs to the weights of step `validated_step`, -1 where there is none.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class NestedModule(pl.LightningModule):
         self.inputs = inputs
         self.data = data
         self.validation: dict[int, dict[str, float]] = {}
+        self.validated_step = -1
         self._train_sums = StepSums(method)
         self._val_sums = torch.zeros(0)
         self._first_bad: Tensor | None = None
@@ -56,6 +60,9 @@ class NestedModule(pl.LightningModule):
         trainer = self.trainer
         # trainer.estimated_stepping_batches would open the loader before a checkpoint has moved its position.
         limit, batches = trainer.limit_train_batches, self.data.batches_per_epoch()
+        _check_share("train", limit, batches)
+        if 0 < trainer.limit_val_batches < 1:
+            _check_share("val", trainer.limit_val_batches, len(self.data.val_dataloader()))
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         steps = math.ceil(batches / trainer.accumulate_grad_batches)
         images = self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
@@ -109,7 +116,12 @@ class NestedModule(pl.LightningModule):
         return self._train_sums.drain()
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Start counting anew, on all ranks with the batch statistics of the first, which are those saved."""
+        if self.trainer.world_size > 1:
+            saved = self.method.state_dict().keys()
+            for name, buffer in self.method.named_buffers():
+                if name in saved:
+                    torch.distributed.broadcast(buffer, src=0)
         self._val_sums = torch.zeros(len(self.method.spec), len(self.method.metrics) + 1, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -128,15 +140,21 @@ class NestedModule(pl.LightningModule):
             dim: dict(zip(self.method.metrics, row, strict=True))
             for dim, row in zip(self.method.spec.dims, means, strict=True)
         }
+        self.validated_step = self.global_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the method and each rank's random state."""
+        """Add what rebuilds the method, each rank's random state, and what is being measured."""
         checkpoint["inputs"] = dict(self.inputs)
         checkpoint["random_states"] = _gather_random_states()
+        checkpoint["train_sums"] = self._train_sums.state_dict()
+        checkpoint["validation"] = self.validated_step, self.validation
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training starts: sanity checks and set-up draw from them too."""
         self._restored_states = checkpoint["random_states"]
+        self.validated_step, self.validation = checkpoint.get("validation", (-1, {}))
+        if self.global_rank == 0 and "train_sums" in checkpoint:  # of the first process, which logs
+            self._train_sums.load_state_dict(checkpoint["train_sums"])
 
     def on_train_start(self) -> None:
         """Restore this rank's random state after a resume."""
@@ -146,6 +164,16 @@ class NestedModule(pl.LightningModule):
             if cuda is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(cuda)
         self._restored_states = []
+
+
+def _check_share(split: str, limit: float, batches: int) -> None:
+    """Raise UserError when a share of the batches is less than one batch."""
+    if isinstance(limit, float) and int(batches * limit) == 0:
+        raise UserError(
+            f"trainer.limit_{split}_batches={limit} leaves no batch of the {batches} of {split}",
+            expected=f"a share of at least {math.ceil(1e4 / max(1, batches)) / 1e4}, or a whole number",
+            remedy="trainer.limit_val_batches=0 trains without validation" if split == "val" else "",
+        )
 
 
 def _rows(x: Inputs, kept: Tensor) -> Inputs:

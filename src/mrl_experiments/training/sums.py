@@ -1,5 +1,7 @@
 """Sums of per-size losses and hits over batches: what is logged while training."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,27 @@ class StepSums:
         """Add one step."""
         if self._losses is None or self._correct is None:
             self._losses, self._correct = torch.zeros_like(out.losses), torch.zeros_like(out.correct)
+        if self._losses.device != out.losses.device:  # they come from a checkpoint
+            self._losses, self._correct = self._losses.to(out.losses), self._correct.to(out.correct)
+            self._labels = torch.as_tensor(self._labels, device=out.losses.device)
         self._losses += out.losses
         self._correct += out.correct
         self._steps += 1
         self._labels = self._labels + out.count
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, for a checkpoint inside a log interval."""
+        return {
+            "losses": self._losses,
+            "correct": self._correct,
+            "steps": self._steps,
+            "labels": torch.as_tensor(self._labels),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with sums of before."""
+        self._losses, self._correct = state["losses"], state["correct"]
+        self._steps, self._labels = state["steps"], state["labels"]
 
     def drain(self) -> dict[int, dict[str, float]]:
         """Return {dim: {loss, top1}} and start anew; empty when nothing was added."""

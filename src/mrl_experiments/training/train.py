@@ -1,8 +1,5 @@
 """Train or resume the run that a configuration describes."""
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,52 +7,59 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, construct
 from mrl_experiments.checkpoint import read_checkpoint
+from mrl_experiments.errors import command_line
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
-from mrl_experiments.runs import Run, claim, run_of
+from mrl_experiments.runs import Run, claim, refuse_other_config, run_of
 from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
-from mrl_experiments.training.trainer import build_loggers
+from mrl_experiments.training.processes import together
+from mrl_experiments.training.settled import settle
+from mrl_experiments.training.trainer import build_loggers, check_devices
 from mrl_experiments.training.watching import print_table
-
-GRACE = 15.0  # seconds a failed rank may take to leave before it is ended
 
 
 def train(cfg: DictConfig) -> None:
-    """Train, or resume, or say that the run is done; everything that can be wrong is checked first."""
+    """Train, or resume, or say that the run is done; what can be wrong is checked before a folder is made."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     first = rank == 0
-    held = claim(cfg) if first else None  # until the end: one writer a run
-    run = held.run if held else run_of(cfg)
+    settle(cfg)
+    run = run_of(cfg)
+    if run.config_path.exists():
+        refuse_other_config(run, cfg)
     if summary := run.summary():
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"])
         return
+    check_devices(cfg.trainer.get("accelerator"), cfg.trainer.get("devices"))
     pl.seed_everything(cfg.seed + rank, verbose=False)
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
     if cfg.init_from and not run.checkpoint.exists():
-        take_backbone(method, cfg.init_from, Path(cfg.root))
+        take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
     module = NestedModule(method, construct(cfg.optim), inputs, data)
     module = module.to(memory_format=torch.channels_last)
-    loggers = build_loggers(cfg, run)
     # Tuning costs a second a shape, which a network of random widths would pay at every step.
     options = {"max_epochs": cfg.epochs, "benchmark": method.steady}
-    trainer = construct(cfg.trainer, **options)(run=run, loggers=loggers)
-    _fit(trainer, module, data, run)
-    _finish(trainer, module, data, run)
-    if not module.validation:  # stopped after the last checkpoint, before the end was noted
-        trainer.validate(module, datamodule=data, verbose=False)
+    trainer = construct(cfg.trainer, **options)(run=run, loggers=[])
+    held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
+    trainer.loggers = build_loggers(cfg, run)  # they write into its folder
+    with together(trainer.strategy, trainer.world_size):
+        _fit(trainer, module, data, run)
+        _finish(trainer, module, data, run)
+        if module.validated_step != trainer.global_step:  # the last validation was of other weights
+            module.validation = {}
+            if trainer.limit_val_batches:
+                trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})
         _report(run, module.validation)
@@ -64,15 +68,11 @@ def train(cfg: DictConfig) -> None:
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
     if resume:
-        step = read_checkpoint(run.checkpoint)["global_step"]
+        kept = read_checkpoint(run.checkpoint)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
-                logger.rewind(step)
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except BaseException:
-        _end_other_ranks(trainer)
-        raise
+                logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
 
 def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
@@ -80,8 +80,8 @@ def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> N
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
         if module.method.finish(_training_inputs(data, module.device)):
+            module.validated_step = -1
             trainer.save_checkpoint(run.checkpoint)
-            module.validation = {}
 
 
 def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
@@ -89,22 +89,9 @@ def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
         yield x.to(device) if isinstance(x, torch.Tensor) else tuple(part.to(device) for part in x)
 
 
-def _end_other_ranks(trainer: pl.Trainer) -> None:
-    """Make sure that one failing rank ends them all: the others may wait in a collective for ever.
-
-    Lightning watches the processes it started; this covers its first process, and one that hangs on leaving.
-    torchrun watches its own.
-    """
-    if trainer.world_size == 1:
-        return
-    launcher = trainer.strategy.launcher
-    if isinstance(launcher, _SubprocessScriptLauncher):
-        launcher.kill(signal.SIGKILL)
-    watchdog = threading.Timer(GRACE, os._exit, args=(1,))
-    watchdog.daemon = True
-    watchdog.start()
-
-
 def _report(run: Run, validation: dict[Any, dict[str, float]]) -> None:
-    print_table(run.name, validation)
-    print(f"run:  {run.folder}\nnext: python embed.py run={run.name}")
+    if validation:
+        print_table(run.name, validation)
+    else:
+        print(f"\n{run.name}: trained without validation (trainer.limit_val_batches=0)")
+    print(f"run:  {run.folder}\nnext: {command_line('embed.py', {'run': run.name})}")

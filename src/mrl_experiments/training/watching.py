@@ -24,6 +24,10 @@ class Metrics(pl.Callback):
         self.speed = 0.0  # samples/s of all ranks, over the last interval
         self._began, self._samples = time.perf_counter(), 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the preparation out of the speed, also after a resume inside an epoch."""
+        self._began, self._samples = time.perf_counter(), 0
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave validation out of the speed."""
         self._began, self._samples = time.perf_counter(), 0

@@ -140,6 +140,15 @@ def test_codes_take_fewer_bytes():
         (lambda: build(effort="nprobe=4"), "nprobe=4"),
         (lambda: build().search(QUERIES[:, :16], K), "queries of shape"),
         (lambda: build().search(QUERIES * 0, K), "zeros only"),
+        (lambda: build().search(QUERIES * np.float32("nan"), K), "NaN"),
+        (lambda: build().search(QUERIES.astype(float) * 1e300, K), "infinite"),  # float64 beyond float32
+        (lambda: build().search(QUERIES.astype(float) * 1e-300, K), "zeros only"),
+        (lambda: build().search(QUERIES * 1j, K), "complex"),
+        (lambda: build().search(QUERIES[0], K), r"queries of shape \(48,\)"),
+        (lambda: build().search(QUERIES, 0), "keep nothing"),
+        (lambda: AdaptiveIndex.build(DATABASE[0], None, build().spec), "shape"),
+        (lambda: AdaptiveIndex.build(DATABASE.astype(str), None, build().spec), "type <U"),
+        (lambda: build().add(DATABASE[:5] * np.float32("inf"), np.arange(5)), "infinite"),
         (lambda: build().search(QUERIES, K, shortlist=5), "shortlist of 5"),
         (lambda: build().search(QUERIES, K, shortlist_dim=8), "no indexed size"),
         (lambda: build().search(QUERIES, K, rerank_dims=[12]), "do not nest"),
@@ -159,3 +168,30 @@ def test_a_refused_addition_changes_nothing():
     with pytest.raises(UserError):
         index.add(QUERIES, np.arange(len(QUERIES)))
     assert len(index) == len(index.ids) == index.shortlists[16].ntotal == COUNT
+
+
+@pytest.mark.parametrize(
+    "change", [np.asfortranarray, lambda x: x.astype(">f8"), lambda x: x.astype(np.float16)]
+)
+def test_any_order_and_number_type_is_read(change):
+    index = AdaptiveIndex.build(change(DATABASE), None, build().spec)
+    found = index.search(change(QUERIES)[:, :], K)
+    exact = AdaptiveIndex.build(np.ascontiguousarray(change(DATABASE), np.float32), None, build().spec)
+    expected = exact.search(np.ascontiguousarray(change(QUERIES), np.float32), K)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+
+
+def test_one_vector_and_no_query():
+    index = AdaptiveIndex.build(DATABASE[:1], None, build().spec)
+    assert index.search(QUERIES, K).ids.tolist() == [[0]] * 40
+    assert index.search(QUERIES[:0], K).ids.shape == (0, 1)
+
+
+def test_a_prefix_of_zeros_is_similar_to_nothing_and_ranks_by_position():
+    vectors = np.maximum(DATABASE[:20], 0)
+    vectors[[3, 7], :24] = 0  # as rectified features can be
+    vectors[:, 47] = 1
+    index = AdaptiveIndex.build(vectors, None, IndexSpec((16,), "Flat", ((16, 20), (24, 20))))
+    found = index.search(vectors[[3, 0]], 20)
+    assert not found.similarities[0].any() and found.ids[0].tolist() == list(range(20))
+    assert (found.similarities[1][np.isin(found.ids[1], [3, 7])] == 0).all()

@@ -2,13 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrl_experiments.adaptive.retrieval.rerank import (
-    Candidates,
-    best,
-    inverse_norms,
-    similarities,
-    unit_prefix,
-)
+from mrl_experiments.adaptive.retrieval.rerank import Candidates, best, similarities
+from mrl_experiments.directions import inverse_norms, unit_prefixes
 
 
 @settings(max_examples=60, deadline=None)
@@ -41,7 +36,7 @@ def test_an_all_zero_prefix_is_similar_to_nothing():
 
 def test_unit_prefix_leaves_its_input_alone():
     vectors = np.full((3, 4), 2, np.float32)
-    np.testing.assert_allclose(np.linalg.norm(unit_prefix(vectors, 2), axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(unit_prefixes(vectors, 2), axis=1), 1, rtol=1e-6)
     assert (vectors == 2).all()
 
 

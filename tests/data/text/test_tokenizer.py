@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing as mp
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mrl_experiments.data.text.tokenizer import (
     SMALLEST,
     SPECIAL,
     Tokenizer,
+    _pieces,
     cached_tokenizer,
     train_tokenizer,
 )
@@ -122,3 +124,66 @@ def test_files_that_are_no_tokenizer_of_ours(tmp_path):
 def test_tokens_are_numbers_of_the_vocabulary(tokenizer):
     (tokens,) = tokenizer.encode(["\x00\xff"])
     assert tokens.dtype == np.int64 and tokens.max() < len(tokenizer)
+
+
+def test_text_without_blanks_is_learnt_in_pieces_and_other_text_as_it_is():
+    for text in (*TEXTS, "", "x" * 1000, " " * 1000, "\n"):
+        assert [*_pieces(text)] == [text]
+    for text in ("x" * 1001, "漢" * 5000, "a " + "b" * 2500 + " c", " " * 3001):
+        pieces = [*_pieces(text)]
+        assert "".join(pieces) == text and max(map(len, pieces)) <= 1002 and len(pieces) > 1
+
+
+@pytest.mark.slow
+def test_text_without_blanks_takes_linear_time():
+    random = np.random.default_rng(0)
+    text = "".join(map(chr, 0x4E00 + random.geometric(1 / 300, 400_000)))
+    started = time.monotonic()
+    tokenizer = train_tokenizer([text], 1000)
+    (tokens,) = tokenizer.encode([text])
+    assert time.monotonic() - started < 60  # minutes to hours where it is quadratic
+    assert tokenizer.decode(tokens) == text
+
+
+def altered(tokenizer, **parts):
+    return json.dumps({**json.loads(tokenizer.content), **parts})
+
+
+def test_vocabularies_that_lose_text_are_refused(tokenizer):
+    content = json.loads(tokenizer.content)
+    some = {token: number for token, number in content["model"]["vocab"].items() if number < 300}
+    for parts in (
+        {"normalizer": {"type": "Lowercase"}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"decoder": None},
+        {"model": {**content["model"], "vocab": {**some, "far": 5000}, "merges": []}},
+    ):
+        with pytest.raises(UserError, match="does not give every text back"):
+            Tokenizer(altered(tokenizer, **parts), "mine.json")
+
+
+def test_a_file_that_cuts_or_fills_up_texts_does_not(tokenizer):
+    cutting = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    filling = {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 2}
+    filling |= {"pad_type_id": 0, "pad_token": "<|pad|>"}
+    same = Tokenizer(altered(tokenizer, truncation=cutting, padding=filling))
+    texts = [TEXTS[0], "x"]
+    for one, other in zip(same.encode(texts), tokenizer.encode(texts), strict=True):
+        assert one.tolist() == other.tolist()
+
+
+def test_damaged_files_are_one_error(tokenizer, tmp_path):
+    whole = tokenizer.content.encode()
+    random = np.random.default_rng(0)
+    for number in range(60):
+        damaged = bytearray(whole)
+        if number % 3 == 0:
+            del damaged[random.integers(len(whole)) :]
+        else:
+            damaged[random.integers(len(whole))] = random.integers(256)
+        path = tmp_path / "tokenizer.json"
+        path.write_bytes(damaged)
+        try:
+            Tokenizer.load(path)  # a changed merge is a vocabulary too
+        except UserError as error:
+            assert str(path) in str(error)

@@ -1,6 +1,5 @@
 """A classifier that uses as few dimensions as each sample needs."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,17 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.cascade import Cascade, Policy
 from mrl_experiments.adaptive.classification.climbing import Climbing, Inputs
-from mrl_experiments.adaptive.classification.exits import BLOCK, check_nested, read_exits, sample_count, top1
+from mrl_experiments.adaptive.classification.exits import (
+    BLOCK,
+    check_inputs,
+    check_labels,
+    check_nested,
+    read_exits,
+    sample_count,
+    top1,
+)
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_json, write_json
+from mrl_experiments.files import read_object, write_json
 from mrl_experiments.heads import Heads
 
 CASCADE, HEADS = "cascade.json", "heads.safetensors"
@@ -85,10 +92,15 @@ class AdaptiveClassifier:
 
         `dims` are the sizes to climb, by default all that have a classifier of their own (a tied classifier
         needs them stated). `split` names the samples, so that `predict` can refuse them.
-        Raises UserError when labels are missing, sizes do not nest, or logits are NaN.
+        Raises UserError when labels are missing or none of the classes, sizes do not nest, or logits are NaN.
         """
         exits = read_exits(inputs, self.heads, dims)
         check_nested(exits.dims)
+        classes = self.heads.classes if self.heads else np.shape(dict(inputs)[exits.dims[0]])[1]
+        if labels is not None:  # a policy may do without
+            labels = check_labels(labels, len(exits))
+            if labels.max() >= classes:
+                raise UserError(f"a label {labels.max()}", expected=f"0 to {classes - 1}, the classes")
         self.cascade = policy.fit(exits, labels).pruned()
         self.policy, self.fitted_on = policy.setting, split
         return self
@@ -96,9 +108,11 @@ class AdaptiveClassifier:
     def predict(self, inputs: Inputs, *, split: str = "") -> Answers:
         """Classify each sample at the first size that is confident enough; larger sizes are not computed.
 
-        Raises UserError when there are no thresholds yet, or when they were fitted on this very split.
+        Raises UserError when there are no thresholds yet, when they were fitted on this very split, or when
+        the inputs lack a size or hold NaN.
         """
         cascade = self._fitted(split)
+        inputs = check_inputs(inputs, cascade.dims)
         count = sample_count(inputs)
         answers = Answers(np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.float32))
         for start in range(0, count, BLOCK):
@@ -128,13 +142,8 @@ class AdaptiveClassifier:
 
     @classmethod
     def load(cls, folder: Path) -> "AdaptiveClassifier":
-        """Read what `save` wrote. Raises UserError when it is incomplete or of another version."""
-        try:
-            stored = read_json(folder / CASCADE)
-        except (FileNotFoundError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"{folder} holds no complete adaptive classifier", remedy="save it again"
-            ) from error
+        """Read what `save` wrote. Raises UserError when it is incomplete, damaged or of another version."""
+        stored = read_object(folder / CASCADE, remedy="save the classifier again")
         if stored.get("version") != VERSION:
             raise UserError(f"{folder}: version {stored.get('version')}", expected=f"version {VERSION}")
         classifier = cls(Heads.load(folder / HEADS) if stored["heads"] else None)

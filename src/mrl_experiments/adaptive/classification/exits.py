@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +44,11 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
     """Reduce logits {dim: (N, C)}, or features (N, D) with their classifiers, to `Exits`, block by block.
 
     `dims` defaults to every size that has logits or a classifier. Raises UserError when the sizes do not
-    nest or when logits are NaN.
+    nest, when inputs do not fit them (see `check_inputs`) or when logits are NaN.
     """
     sizes = available_dims(inputs, heads) if dims is None else tuple(dims)
     check_nested(sizes, least=1)
+    inputs = check_inputs(inputs, sizes)
     count = sample_count(inputs)
     predicted = np.empty((len(sizes), count), np.int64)
     confidence = np.empty((len(sizes), count), np.float32)
@@ -63,6 +65,34 @@ def available_dims(inputs: Inputs, heads: Heads | None) -> tuple[int, ...]:
     if isinstance(inputs, Mapping):
         return tuple(sorted(inputs))
     return () if heads is None else heads.dims()
+
+
+def check_inputs(inputs: Inputs, dims: Sequence[int]) -> Inputs:
+    """Return logits of the sizes `dims`, or features (N, D), in a floating-point type that torch knows.
+
+    Raises UserError unless they are tables of numbers with all of `dims`, and logits of the same classes.
+    """
+    if not isinstance(inputs, Mapping):
+        features = _floats(inputs, "features")
+        if features.shape[1] < dims[-1]:
+            raise UserError(f"features of width {features.shape[1]}", expected=f"at least {dims[-1]}")
+        return features
+    if missing := [dim for dim in dims if dim not in inputs]:
+        raise UserError(f"no logits at {missing} dims", expected=f"logits at all of {list(dims)}")
+    logits = {dim: _floats(inputs[dim], f"logits at {dim} dims") for dim in dims}
+    classes = {dim: table.shape[1] for dim, table in logits.items()}
+    if len({*classes.values()}) > 1 or 0 in classes.values():
+        raise UserError(f"classes at each size: {classes}", expected="logits of the same classes")
+    return logits
+
+
+def _floats(given: NDArray[np.floating[Any]], name: str) -> NDArray[Any]:
+    array = np.asarray(given)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise UserError(
+            f"{name} of shape {array.shape} and type {array.dtype}", expected="(N, ...) real numbers"
+        )
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
 def sample_count(inputs: Inputs) -> int:
@@ -106,11 +136,16 @@ def check_nested(dims: Sequence[int], least: int = 2) -> None:
 
 
 def check_labels(labels: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
-    """Return labels (N,). Raises UserError unless each of `count` samples has a class."""
-    given = 0 if labels is None else int((np.asarray(labels) >= 0).sum())
-    if labels is None or not given == len(labels) == count:
+    """Return labels (N,). Raises UserError unless each of `count` samples, at least one, has a class."""
+    labels = np.empty(0, np.int64) if labels is None else np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"labels of shape {labels.shape} and type {labels.dtype}", expected=f"({count},) whole numbers"
+        )
+    given = int((labels >= 0).sum())
+    if not given == len(labels) == count > 0:
         raise UserError(
             f"{given} labels for {count} samples",
-            expected="one class for each sample: thresholds are fitted to right and wrong answers",
+            expected="samples with one class each: thresholds are fitted to right and wrong answers",
         )
     return labels

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import faiss
 import numpy as np
@@ -17,6 +18,7 @@ from mrl_experiments.adaptive.retrieval.shortlist import (
 )
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel
 from mrl_experiments.cost import search_macs
+from mrl_experiments.directions import inverse_norms, unit_prefixes
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.errors import UserError
 
@@ -27,35 +29,31 @@ class AdaptiveIndex:
 
     vectors: (N, D) float32, kept once and as given; only the re-rank reads them. ids: (N,) int64, unique.
     shortlists: for each scanned size a FAISS index of the unit-norm prefixes.
-    norms: for each re-ranked size (N,) inverse norms, computed when first needed.
+    norms: for each re-ranked size (N,) inverse norms, computed when first needed; see `inverse_norms`.
     """
 
     spec: IndexSpec
     vectors: NDArray[np.float32]
     ids: NDArray[np.int64]
     shortlists: dict[int, faiss.Index]
-    norms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    norms: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
     def build(
         cls, embeddings: NDArray[np.float32], ids: NDArray[np.int64] | None, spec: IndexSpec
     ) -> "AdaptiveIndex":
-        """Index embeddings (N, D), not modified; ids default to positions.
+        """Index embeddings (N, D) of any number type, not modified; ids default to positions.
 
-        Raises UserError when the database is empty, holds NaN or zero vectors or is narrower than a size,
-        and when ids repeat.
+        Raises UserError when the database is empty, holds NaN or zero vectors, vectors beyond float32 or ones
+        narrower than a size, and when ids repeat.
         """
-        if embeddings.ndim != 2 or not len(embeddings):
+        width = np.shape(embeddings)[-1] if np.size(embeddings) else 0
+        if 0 < width < spec.width:
             raise UserError(
-                f"a database of shape {embeddings.shape}", expected="(N, D) with at least 1 vector"
+                f"an index that uses {spec.width} features of embeddings of width {width}",
+                expected=f"sizes up to {width}",
             )
-        if spec.width > embeddings.shape[1]:
-            raise UserError(
-                f"an index that uses {spec.width} features of embeddings of width {embeddings.shape[1]}",
-                expected=f"sizes up to {embeddings.shape[1]}",
-            )
-        vectors = np.ascontiguousarray(embeddings, np.float32)
-        check_finite(vectors, "database")
+        vectors = _float32(embeddings, "database", "(N, D) with at least 1 vector", width)
         ids = check_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
         return cls(spec, vectors, ids, {dim: build_shortlist(vectors, dim, spec) for dim in spec.dims})
 
@@ -112,12 +110,12 @@ class AdaptiveIndex:
     def scan(self, queries: NDArray[np.float32], dim: int, keep: int) -> Candidates:
         """Return the shortlist of queries (Q, D) at an indexed size; ids are positions in `vectors`."""
         keep = min(keep, len(self))
-        return Candidates(*self.shortlists[dim].search(rerank.unit_prefix(queries, dim), keep))
+        return Candidates(*self.shortlists[dim].search(unit_prefixes(queries, dim), keep))
 
     def rerank(self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int) -> Candidates:
         """Return the best `keep` of `found` by the exact cosine at `dim`; `found` stays as it is."""
         if dim not in self.norms:
-            self.norms[dim] = rerank.inverse_norms(self.vectors, dim)
+            self.norms[dim] = inverse_norms(self.vectors, dim)
         scores = rerank.similarities(queries, self.vectors, self.norms[dim], found.ids, dim)
         return rerank.best(Candidates(scores, found.ids), keep)
 
@@ -125,7 +123,7 @@ class AdaptiveIndex:
         """Return multiply-adds per query; scanning a code of a prefix counts as scanning the prefix."""
         stages = self._checked(stages)
         dim, keep = stages[0]
-        units = rerank.unit_prefix(queries, dim)
+        units = unit_prefixes(queries, dim)
         return search_macs(scanned_vectors(self.shortlists[dim], units, keep), stages)
 
     def add(self, embeddings: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
@@ -134,18 +132,12 @@ class AdaptiveIndex:
         Copies the vectors, in O(N) memory, also those that were memory-mapped.
         Raises UserError when widths differ or an id is already in the index; the index is then unchanged.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
-            raise UserError(
-                f"vectors of shape {embeddings.shape}", expected=f"(N, {self.width}), as in the index"
-            )
-        added = np.ascontiguousarray(embeddings, np.float32)
-        check_finite(added, "added vectors")
+        added = _float32(embeddings, "added vectors", f"(N, {self.width}), as in the index", self.width)
         all_ids = check_ids(np.concatenate([self.ids, ids]), len(self) + len(added))
         for index in self.shortlists.values():
             extend_shortlist(index, added)
         self.norms = {
-            dim: np.concatenate([norms, rerank.inverse_norms(added, dim)])
-            for dim, norms in self.norms.items()
+            dim: np.concatenate([norms, inverse_norms(added, dim)]) for dim, norms in self.norms.items()
         }
         self.vectors, self.ids = np.concatenate([self.vectors, added]), all_ids
 
@@ -165,12 +157,20 @@ class AdaptiveIndex:
         return checked
 
     def _checked_queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        if queries.ndim != 2 or queries.shape[1] != self.width:
-            raise UserError(
-                f"queries of shape {queries.shape}", expected=f"(Q, {self.width}), as in the index"
-            )
-        check_finite(queries, "queries")
-        return np.asarray(queries, np.float32)
+        return _float32(queries, "queries", f"(Q, {self.width}), as in the index", self.width)
+
+
+def _float32(given: NDArray[Any], name: str, expected: str, width: int) -> NDArray[np.float32]:
+    """Return vectors (N, width) as contiguous float32. Raises UserError unless they are finite, not zero."""
+    given = np.asarray(given)
+    if given.ndim != 2 or not given.shape[1] == width > 0 or given.dtype.kind not in "fiu":
+        raise UserError(
+            f"{name} of shape {given.shape} and type {given.dtype}", expected=f"{expected}, real numbers"
+        )
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which is refused
+        vectors = np.ascontiguousarray(given, np.float32)
+    check_finite(vectors, name, remedy="leave these vectors out, or embed them again")
+    return vectors
 
 
 def check_ids(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:

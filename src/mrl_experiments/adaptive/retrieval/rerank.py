@@ -1,14 +1,13 @@
 """Exact re-ranking of shortlists at a longer prefix, for a batch of queries at once."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.nesting import prefix
-
-BLOCK = 65536  # database rows normalised at a time
 
 
 class Candidates(NamedTuple):
@@ -18,45 +17,46 @@ class Candidates(NamedTuple):
     ids: NDArray[np.int64]
 
 
-def unit_prefix(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """Return the first `dim` features scaled to unit norm, (N, D) -> (N, dim), as a new array."""
-    short = prefix(vectors, dim)
-    return np.ascontiguousarray(short * inverse_norms(vectors, dim)[:, None])
-
-
-def inverse_norms(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """Return 1 / ||v_{1:dim}||, (N, D) -> (N,); an all-zero prefix has similarity 0 with everything."""
-    norms = np.empty(len(vectors), np.float32)
-    for start in range(0, len(vectors), BLOCK):
-        block = prefix(vectors[start : start + BLOCK], dim)
-        norms[start : start + BLOCK] = np.sqrt(np.einsum("nd,nd->n", block, block))
-    return np.reciprocal(np.maximum(norms, np.finfo(np.float32).tiny))
-
-
 def similarities(
     queries: NDArray[np.float32],
     vectors: NDArray[np.float32],
-    norms: NDArray[np.float32],
+    norms: NDArray[Any],
     positions: NDArray[np.int64],
     dim: int,
 ) -> NDArray[np.float32]:
     """Return the cosine of each query with each of its candidates at prefix `dim`, (Q, K).
 
-    queries: (Q, D). vectors: (N, D) contiguous. norms: (N,) inverse norms at `dim`.
+    queries: (Q, D). vectors: (N, D) contiguous. norms: (N,) inverse norms at `dim`, see `inverse_norms`.
     positions: (Q, K) rows of `vectors`; -1 gives -inf.
 
     Nothing is gathered: FAISS reads rows of length s at multiples of s, so with s a divisor of D it reads a
     prefix in place from the full-width vectors. From `dim` to s the query is zero, which changes no product.
+    Only where norms are out of float32's reach are the candidates of one query after the other copied.
     """
+    if norms.dtype == np.float64:
+        return _wide_similarities(unit_prefixes(queries, dim), prefix(vectors, dim), norms, positions)
     width = vectors.shape[1]
     step = next(size for size in range(dim, width + 1) if width % size == 0)
     padded = np.zeros((len(queries), step), np.float32)
-    padded[:, :dim] = unit_prefix(queries, dim)
+    padded[:, :dim] = unit_prefixes(queries, dim)
     rows = np.ascontiguousarray(positions * (width // step))
     products = np.empty(positions.shape, np.float32)
     arrays = map(faiss.swig_ptr, (products, padded, vectors, rows))
     faiss.fvec_inner_products_by_idx(*arrays, step, *positions.shape)  # type: ignore[attr-defined]
-    return products * norms[positions]
+    return np.multiply(products, norms[positions], out=products, where=positions >= 0)
+
+
+def _wide_similarities(
+    units: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    norms: NDArray[np.float64],
+    positions: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    found = np.empty(positions.shape, np.float32)
+    for row, (unit, places) in enumerate(zip(units, positions, strict=True)):
+        products = vectors[places].astype(np.float64) @ unit
+        found[row] = np.where(places < 0, -np.inf, products * norms[places])
+    return found
 
 
 def best(candidates: Candidates, keep: int) -> Candidates:

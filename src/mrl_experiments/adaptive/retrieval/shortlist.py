@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.adaptive.retrieval.rerank import BLOCK, unit_prefix
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.directions import BLOCK, unit_prefixes
 from mrl_experiments.errors import UserError
 
 
@@ -16,7 +16,7 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
 
     Raises UserError when FAISS cannot build `spec.codes` at this size or from this many vectors.
     """
-    units = unit_prefix(vectors, dim)
+    units = unit_prefixes(vectors, dim)
     try:
         index = faiss.index_factory(dim, spec.codes, faiss.METRIC_INNER_PRODUCT)
         if spec.coarse_dim not in (None, dim):
@@ -36,7 +36,7 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
 def extend_shortlist(index: faiss.Index, vectors: NDArray[np.float32]) -> None:
     """Append vectors (N, D) to a built index, a block at a time."""
     for start in range(0, len(vectors), BLOCK):
-        index.add(unit_prefix(vectors[start : start + BLOCK], index.d))
+        index.add(unit_prefixes(vectors[start : start + BLOCK], index.d))
 
 
 def set_effort(index: faiss.Index, effort: str) -> None:
@@ -85,7 +85,7 @@ def _cluster_shorter_prefix(index: Any, units: NDArray[np.float32], coarse_dim: 
             remedy="leave coarse_dim out",
         )
     clustering: Any = faiss.Kmeans(coarse_dim, index.nlist, niter=index.cp.niter, spherical=True)
-    clustering.train(unit_prefix(units, coarse_dim))
+    clustering.train(unit_prefixes(units, coarse_dim))
     centroids: Any = faiss.IndexFlatIP(coarse_dim)
     centroids.add(clustering.centroids)
     cut: Any = faiss.LinearTransform(index.d, coarse_dim)

@@ -105,10 +105,14 @@ class Tuner:
         trials = tuple(trial for trial, _ in tried)
         chosen = self.budget.best(trials)
         if chosen is None:
+            loss = 1.01 * min(trial.loss_bound for trial in trials)  # rounded up
+            latency = 1.01 * min(trial.latency for trial in trials)
             raise UserError(
                 f"none of {len(trials)} trials keeps {self.budget}",
-                expected=f"a loss of at least {min(trial.loss_bound for trial in trials):.2g} or "
-                f"a latency of at least {min(trial.latency for trial in trials):.2g} ms",
+                expected=f"a loss of at least {loss:.3g} or a latency of at least {latency:.3g} ms",
+                remedy=f"allow more: max_loss={loss:.3g}, or tune on more queries"
+                if self.budget.max_latency is None
+                else f"allow more: max_latency={latency:.3g}",
             )
         index = next(index for trial, index in tried if trial is chosen)
         index.configure(chosen.spec.effort, chosen.spec.stages)

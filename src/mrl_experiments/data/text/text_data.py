@@ -8,13 +8,16 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader
+from mrl_experiments.data.file_table import Files, are_same, file_table, pack, table_digest, unpack
+from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.prepared import manifest_path
 from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import read_object
 from mrl_experiments.losses.method import IGNORED
 
 EVALUATION_SEED = 0  # hides the same tokens from every run
@@ -35,6 +38,7 @@ class TextData(pl.LightningDataModule):
     """
 
     views = ("none",)  # text has no mirror image
+    accept_changes = False  # of a run's own files since it was trained
 
     def __init__(
         self,
@@ -60,6 +64,10 @@ class TextData(pl.LightningDataModule):
             None if tokenizer is None else self._of_size(Tokenizer.load(Path(tokenizer).expanduser()))
         )
         self._opened: dict[str, Any] = {}
+        self._digests: dict[str, str] = {}  # of the files of splits that are opened
+        self._state: dict[str, Any] | None = None
+        self.files_known = False  # by a run, of which load_state_dict was told
+        self._as_trained: str | None = None  # the digest of a run's files, where these are the same
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -80,14 +88,25 @@ class TextData(pl.LightningDataModule):
         return {"vocabulary": self.num_classes, "length": self.length, "causal": int(self.masked is None)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run keeps of its data: how text became sequences."""
-        return {"tokenizer": self.tokenizer.content, "length": self.length, "masked": self.masked}
+        """Return what a run keeps of its data: name, files, and how text became sequences."""
+        if self._state is None:
+            own = {"tokenizer": self.tokenizer.content, "length": self.length, "masked": self.masked}
+            self._state = {"name": self.name, "files": pack(self._table()), **own}
+        return self._state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read text as a run does, with its vocabulary.
 
-        Raises UserError when this data has another vocabulary, longer sequences, or another task.
+        Raises UserError when this data has another vocabulary, longer sequences, or another task; and when
+        files of data of the same name have changed, unless `accept_changes`, or crossed to another split.
         """
+        if "files" in state_dict and state_dict["name"] == self.name:
+            before, self.files_known = unpack(state_dict["files"]), True
+            accept = self.accept_changes
+            if are_same(
+                f"texts of {self.name}", before, self._table(), self.source.root, accept_changes=accept
+            ):
+                self._as_trained = table_digest(before)
         theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
         if self._tokenizer is not None and self._tokenizer.identity != theirs.identity:
             raise UserError(
@@ -107,6 +126,24 @@ class TextData(pl.LightningDataModule):
             )
         self._tokenizer = theirs
 
+    def files_identity(self) -> str:
+        """Return a digest of the files of all splits: a run's own where they are the same."""
+        return self._as_trained or str(self.source.identity()["files"])
+
+    def files_root(self) -> Path:
+        """Return the folder below which files have their names."""
+        return self.source.root
+
+    def paths(self) -> list[Path]:
+        """Return the files of all splits."""
+        return [path for _, path in self.source.paths()]
+
+    def _table(self) -> Files:
+        paths: dict[str, list[Path]] = {split: [] for split in self.splits}
+        for split, path in self.source.paths():
+            paths[split].append(path)
+        return file_table(paths, self.source.root, self._digests)
+
     def _of_size(self, tokenizer: Tokenizer) -> Tokenizer:
         if len(tokenizer) != self.num_classes:
             raise UserError(
@@ -118,7 +155,7 @@ class TextData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""
-        for split in ("train", "val"):
+        for split in training_splits(self):
             self.prepare(split)
 
     def prepare(self, split: str) -> None:
@@ -132,6 +169,7 @@ class TextData(pl.LightningDataModule):
         if split not in self._opened:
             path = token_file(self.cache, self.source, split, self.tokenizer)
             self._opened[split] = open_tokens(path, self.length)
+            self._digests[split] = read_object(manifest_path(path)).get("digests", "")
         return self._opened[split]
 
     def sequences(self, split: str, seed: int) -> Sequences:

@@ -1,11 +1,17 @@
 """Text in files, each file a document: which split holds it, and what cannot be read."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_experiments.data.file_table import UNKNOWN
+from mrl_experiments.data.read_image import digest_of
+from mrl_experiments.data.reading import Reading, shown
 from mrl_experiments.errors import UserError
+
+MARK = "\ufeff"  # at a file's beginning: what some editors write there, not text
 
 
 class TextFiles:
@@ -19,14 +25,16 @@ class TextFiles:
     def __init__(self, name: str, root: Path, files: Mapping[str, Sequence[Path]]) -> None:
         self.name, self.root = name, root
         self._files = files
+        self.reading = Reading()  # what was left out while looking for files
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the text: names, sizes and times of change of all files."""
         digest = hashlib.sha256()
         for split, path in self.paths():
             status = path.stat()
-            digest.update(f"{split} {self.shown(path)} {status.st_size} {status.st_mtime_ns}\n".encode())
-        return {"root": str(self.root.resolve()), "files": digest.hexdigest()}
+            name = path.relative_to(self.root).as_posix()
+            digest.update(os.fsencode(f"{split} {name} {status.st_size} {status.st_mtime_ns}\n"))
+        return {"root": shown(self.root.resolve()), "files": digest.hexdigest()}
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """Yield (split, file) for all files."""
@@ -34,31 +42,39 @@ class TextFiles:
             yield from ((split, path) for path in self._files[split])
 
     def shown(self, path: Path) -> str:
-        """Return the name of a file below the root."""
-        return path.relative_to(self.root).as_posix()
+        """Return the name of a file below the root, as it can be printed."""
+        return shown(path.relative_to(self.root).as_posix())
 
-    def texts(self, split: str) -> Iterator[str]:
-        """Yield the documents of a split in a fixed order. Raises UserError when none can be read."""
-        count = 0
+    def texts(self, split: str, reading: Reading | None = None) -> Iterator[str]:
+        """Yield the documents of a split in a fixed order, and note in `reading` what could not be read.
+
+        Raises UserError when none can be read.
+        """
+        noted = reading or Reading()
         for path in self._files[split]:
-            if (text := _read(path)) is not None:
-                count += 1
-                yield text
-        if not count:
+            text, problem, digest = _read(path)
+            noted.digests.append(digest)
+            if text is None:
+                noted.skipped[problem].append(self.shown(path))
+                continue
+            if problem:
+                noted.converted[problem].append(self.shown(path))
+            noted.read += 1
+            yield self.part(split, text)
+        if not noted.read:
             raise UserError(
-                f"{self.root}: none of the {len(self._files[split])} files of {split} is UTF-8 text",
+                f"{self.root}: none of the {len(self._files[split])} files of {split} is UTF-8 text; "
+                + "; ".join(noted.lines()),
                 remedy="convert them, for example with iconv, or choose others",
             )
 
-    def skipped(self, split: str) -> list[str]:
-        """Return the files of a split that are not UTF-8."""
-        return [self.shown(path) for path in self._files[split] if _read(path) is None]
+    def part(self, split: str, text: str) -> str:
+        """Return what of a file's text belongs to a split: all of it."""
+        return text
 
     def manifest(self, split: str) -> dict[str, Any]:
-        """Return JSON values worth keeping beside the split: the files, and those that were skipped."""
-        skipped = self.skipped(split)
-        names = [self.shown(path) for path in self._files[split]]
-        return {"documents": [name for name in names if name not in set(skipped)], "skipped": skipped}
+        """Return JSON values worth keeping beside the split: its files."""
+        return {"documents": [self.shown(path) for path in self._files[split]]}
 
 
 def held_out(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
@@ -74,16 +90,25 @@ def held_out(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
         )
     room = share * sum(sizes.values())
     chosen: set[str] = set()
-    for name in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest()):
+    for name in sorted(sizes, key=lambda name: hashlib.sha256(os.fsencode(f"{seed} {name}")).digest()):
         if sizes[name] <= room:
             chosen.add(name)
             room -= sizes[name]
     return chosen or {min(sizes, key=lambda name: (sizes[name], name))}
 
 
-def _read(path: Path) -> str | None:
-    """Return a file's text with its line ends as they are, or None where it is not UTF-8."""
+def _read(path: Path) -> tuple[str | None, str, str]:
+    """Return a file's text with its line ends as they are, or None; what was dropped, or why; its digest."""
     try:
-        return path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
+    except OSError as error:
+        return None, f"files that cannot be read ({error.strerror})", UNKNOWN
+    digest = digest_of(content)
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
-        return None
+        return None, "files that are not UTF-8", digest
+    if "\0" in text:
+        return None, "files that are not text (they hold NUL bytes)", digest
+    marked = "files with a byte-order mark, left out" if text.startswith(MARK) else ""
+    return text.removeprefix(MARK), marked, digest

@@ -1,6 +1,7 @@
 """Tokens of a split as one packed, memory-mapped file."""
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
+from mrl_experiments.data.reading import Reading
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.tokenizer import Tokenizer
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_json
+from mrl_experiments.files import read_object
 
 BATCH = 64  # documents encoded at once
-NAMED = 20  # skipped files named in the message; the manifest names all
-FORMAT = 1
+FORMAT = 2
 
 
 def token_type(vocabulary: int) -> "np.dtype[Any]":
@@ -34,18 +35,27 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
 
     def write(path: Path) -> dict[str, Any]:
         print(f"writing the tokens of {source.name} {split}", flush=True)
+        reading, started = Reading(), time.monotonic()
         lengths, kind = tokenizer.bytes_of_tokens(), token_type(len(tokenizer))
         tokens = text_bytes = 0
         with path.open("wb") as file:
-            for document in _encoded(source.texts(split), tokenizer):
+            for document in _encoded(source.texts(split, reading), tokenizer):
                 file.write(document.astype(kind).tobytes())
                 tokens, text_bytes = tokens + len(document), text_bytes + int(lengths[document].sum())
+        minutes = (time.monotonic() - started) / 60
+        print(
+            f"{source.name} {split}: {tokens:,} tokens of {reading.read:,} files, {minutes:.1f} min",
+            flush=True,
+        )
+        for line in reading.lines():
+            print(f"{source.name} {split}: {line}", flush=True)
         facts = {"tokens": tokens, "text_bytes": text_bytes, "type": kind.str, "identity": identity}
         described = source.manifest(split)
-        if skipped := described["skipped"]:
-            named = ", ".join(skipped[:NAMED]) + (", ..." if len(skipped) > NAMED else "")
-            print(f"skipped {len(skipped)} files that are not UTF-8: {named}", flush=True)
-        return {**facts, **described}
+        skipped = [name for names in reading.skipped.values() for name in names]
+        left = [name for name in described["documents"] if name not in set(skipped)]
+        account = (reading + source.reading).manifest()
+        facts["digests"] = "".join(reading.digests)
+        return {**facts, **described, "documents": left, "skipped": skipped, "reading": account}
 
     return prepared(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
 
@@ -55,7 +65,7 @@ def open_tokens(path: Path, length: int) -> NDArray[np.unsignedinteger[Any]]:
 
     Raises UserError when they do not fill one sequence of `length` and the token after it.
     """
-    facts = read_json(manifest_path(path))
+    facts = read_object(manifest_path(path))
     if facts["tokens"] <= length:
         raise UserError(
             f"{path.stem}: the text has {facts['tokens']} tokens, fewer than one sequence of {length} needs",

@@ -1,7 +1,8 @@
 """A vocabulary of byte-level pairs: any text becomes tokens, and tokens become the same text again."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from mrl_experiments.data.prepared import keyed_folder, prepared
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import read_text
 
 END, MASK, PAD = "<|end|>", "<|mask|>", "<|pad|>"  # between texts, in place of a hidden token, behind a text
 SPECIAL = (END, MASK, PAD)  # tokens 0, 1 and 2; they never come out of a text
+PIECE = 1000  # characters without a blank after which a text is cut for learning
+LONG = re.compile(rf"\S{{{PIECE}}}(?=\S)|\s{{{PIECE}}}(?=\s)")
+# A text with every byte that UTF-8 has, and what other vocabularies lose.
+PROBE = "".join(map(chr, [*range(0x800), *range(0x800, 0xD800, 63), *range(0xE000, 0x110000, 4095)]))
 SMALLEST = 256 + len(SPECIAL)  # every byte has a token of its own
 
 
@@ -29,25 +35,43 @@ class Tokenizer:
     special = len(SPECIAL)
 
     def __init__(self, content: str, origin: str = "this tokenizer") -> None:
+        remedy = "give one of this project, or let one be trained: data.tokenizer=null"
         try:
             self._inner = tokenizers.Tokenizer.from_str(content)
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{origin} is not a tokenizer: {error}", expected="a tokenizer.json") from error
+            raise UserError(
+                f"{origin} is not a tokenizer: {error}", expected="a tokenizer.json", remedy=remedy
+            ) from error
         if [self._inner.token_to_id(token) for token in SPECIAL] != list(range(len(SPECIAL))):
             raise UserError(
                 f"{origin} does not begin with {', '.join(SPECIAL)}",
                 expected="a byte-level vocabulary of this project",
-                remedy="let one be trained: data.tokenizer=null",
+                remedy=remedy,
             )
+        # A file may ask for texts to be cut or filled up.
+        self._inner.no_truncation()
+        self._inner.no_padding()
         self._inner.encode_special_tokens = True  # a text that spells <|end|> does not end
         self.content = content
+        if sorted(self._inner.get_vocab().values()) != list(range(len(self))) or not self._is_exact():
+            raise UserError(
+                f"{origin} does not give every text back as it was",
+                expected="a byte-level vocabulary of this project: a token for each byte",
+                remedy=remedy,
+            )
+
+    def _is_exact(self) -> bool:
+        """Return whether the text with every byte becomes tokens of the right lengths, and the same text."""
+        (tokens,) = self.encode([PROBE])
+        lengths = self.bytes_of_tokens()
+        return self.decode(tokens.tolist()) == PROBE and int(lengths[tokens].sum()) == len(PROBE.encode())
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
         """Read a tokenizer.json. Raises UserError when there is none."""
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"{path}: no such tokenizer", expected="a tokenizer.json")
-        return cls(path.read_text(encoding="utf-8"), str(path))
+        return cls(read_text(path), str(path))
 
     def __len__(self) -> int:
         return self._inner.get_vocab_size()
@@ -92,13 +116,23 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    inner.train_from_iterator(texts, trainer)
+    inner.train_from_iterator((piece for text in texts for piece in _pieces(text)), trainer)
     if inner.get_vocab_size() < vocabulary:
         raise UserError(
             f"data.vocabulary={vocabulary}, but the text gives only {inner.get_vocab_size()} tokens",
             remedy=f"data.vocabulary={inner.get_vocab_size()}, or more text",
         )
     return Tokenizer(inner.to_str())
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield a text, cut inside what has no blank for long; learning takes quadratic time in such words."""
+    start = 0
+    for run in LONG.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
+    if start < len(text) or not text:
+        yield text[start:]
 
 
 def cached_tokenizer(

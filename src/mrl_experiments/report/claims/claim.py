@@ -40,13 +40,14 @@ class Claim(View):
 class Finding:
     """A claim on the rows of one block: ours and the paper's own figure by the same test.
 
-    block: None where there were no rows to test it on.
+    block: None where there were no rows to test it on. fault: what is wrong with the rows, or nothing.
     """
 
     claim: Claim
     block: Block | None = None
     ours: Estimate | None = None
     paper: Estimate | None = None
+    fault: str = ""
 
     @property
     def verdict(self) -> str:
@@ -69,7 +70,9 @@ class Finding:
         """Say why it could not be tested, or nothing."""
         if self.ours is not None:
             return ""
-        return self.claim.reason or f"no rows of {' and '.join(self.claim.evaluations)} to compare"
+        return (
+            self.fault or self.claim.reason or f"no rows of {' and '.join(self.claim.evaluations)} to compare"
+        )
 
 
 def judge(
@@ -101,7 +104,11 @@ def _tested(
         return
     shown = ("line", "dim", *claim.over)
     for block, found in blocks(ours, claim, shown).items():
-        estimate = claim.test(Case(found, claim.over, samples))
+        try:
+            estimate = claim.test(Case(found, claim.over, samples))
+        except (ArithmeticError, LookupError, ValueError) as error:  # rows of others may lack a setting
+            yield Finding(claim, fault=f"rows that cannot be compared ({type(error).__name__}: {error})")
+            continue
         if estimate is not None:
             published = beside(paper, claim, block, shown, counterparts)
             yield Finding(claim, block, estimate, claim.test(Case(published, claim.over, {})))
@@ -112,7 +119,7 @@ def _samples(entries: Sequence[Entry]) -> Samples:
     counts: dict[tuple[str, str, str], int] = {}
     for metric in ("samples", "queries"):
         for entry in entries:
-            if entry.row.metric == metric:
+            if entry.row.metric == metric and entry.row.value >= 1:
                 place = entry.row.dataset, entry.row.split, entry.row.evaluation
                 counts[place] = min(int(entry.row.value), counts.get(place, int(entry.row.value)))
     return counts

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mrl_experiments.report.claims.claim import HELD, NOT_HELD, UNTESTABLE, Claim, Finding
 from mrl_experiments.report.claims.estimates import Estimate
-from mrl_experiments.report.formats import escaped
+from mrl_experiments.report.formats import escaped, escaped_csv, markdown_rows
 from mrl_experiments.report.metrics import MISSING
 
 HEADINGS = ("Claim of the paper", "Verdict", "Ours", "95 % interval", "Paper", "Test", "On", "Source")
@@ -70,8 +70,7 @@ def counted(findings: Sequence[Finding]) -> str:
 def markdown(findings: Sequence[Finding]) -> str:
     """Return the findings as a Markdown table."""
     rows = [HEADINGS, ["---"] * len(HEADINGS), *map(record, findings)]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"**The paper's claims: {counted(findings)}**\n\n{lines}\n\n{NOTE}\n"
+    return f"**The paper's claims: {counted(findings)}**\n\n{markdown_rows(rows)}\n\n{NOTE}\n"
 
 
 def comma_separated(findings: Sequence[Finding]) -> str:
@@ -91,7 +90,8 @@ def comma_separated(findings: Sequence[Finding]) -> str:
         paper = _exact(claim, finding.paper.value) if finding.paper else ""
         clear = "" if finding.clear is None else str(finding.clear).lower()
         described = [claim.name, claim.title, claim.source, claim.figure, claim.unit, f"{claim.bound:g}"]
-        writer.writerow([*described, *place, *found, *bounds, paper, finding.verdict, clear, finding.reason])
+        record = [*described, *place, *found, *bounds, paper, finding.verdict, clear, finding.reason]
+        writer.writerow(map(escaped_csv, record))
     return text.getvalue()
 
 

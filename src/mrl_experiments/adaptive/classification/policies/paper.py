@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits
+from mrl_experiments.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class Paper:
     lowest: float = 0.1
     highest: float = 1.0
     points: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lowest <= self.highest <= 1 or self.points < 1:
+            raise UserError(
+                f"paper: {self.points} thresholds from {self.lowest} to {self.highest}",
+                expected="at least one, within [0, 1]",
+            )
 
     @property
     def setting(self) -> str:

@@ -25,10 +25,11 @@ class RiskControl:
     Control", arXiv 2110.01052) with fixed-sequence testing. One half of the samples learns a path of cascades
     from costly to cheap. The other half tests along it, each at level delta, whether the loss is `drop` or
     more; the last cascade before the first that fails is returned. The full size loses nothing, so where
-    nothing can be shown the cascade always climbs. The path does not depend on the tested half and testing
-    stops at the first failure, so the chance to return a cascade that breaks the promise is at most delta.
-    This assumes independent samples of one distribution and nothing of the classifier or its calibration. It
-    holds for one fit: of several drops tried on the same samples, each alone keeps its promise.
+    nothing can be shown, as with one sample, the cascade always climbs. The path does not depend on the
+    tested half and testing stops at the first failure, so the chance to return a cascade that breaks the
+    promise is at most delta. This assumes independent samples of one distribution and nothing of the
+    classifier or its calibration. It holds for one fit: of several drops tried on the same samples, each
+    alone keeps its promise.
     """
 
     drop: float = 0.01
@@ -95,13 +96,15 @@ def p_value(losses: NDArray[np.float64], drop: float, delta: float) -> float:
     """Return a p-value, valid for any number of samples, of "the expected loss is at least `drop`".
 
     losses: (N,) in [-1, 1], independent: 1 where only the full size is right, -1 where only the cascade is.
-    A bettor stakes a share of the wealth on each loss falling below `drop`. Under the hypothesis the wealth
-    is a non-negative supermartingale from 1, so by Ville's inequality its peak exceeds 1 / delta with
-    probability at most delta, and 1 / peak is a p-value. Each stake depends on earlier samples only; its size
-    follows their variance, aimed at level `delta`, and so the test gains from few disagreements, which
-    Hoeffding's bound cannot (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
-    betting", 2024).
+    No sample gives 1. A bettor stakes a share of the wealth on each loss falling below `drop`. Under the
+    hypothesis the wealth is a non-negative supermartingale from 1, so by Ville's inequality its peak exceeds
+    1 / delta with probability at most delta, and 1 / peak is a p-value. Each stake depends on earlier samples
+    only; its size follows their variance, aimed at level `delta`, and so the test gains from few
+    disagreements, which Hoeffding's bound cannot (Waudby-Smith and Ramdas, "Estimating means of bounded
+    random variables by betting", 2024).
     """
+    if not len(losses):
+        return 1.0
     count = np.arange(1, len(losses) + 1)
     means = np.cumsum(losses) / (count + 1)
     variances = (0.25 + np.cumsum((losses - means) ** 2)) / (count + 1)

@@ -1,0 +1,102 @@
+"""Queries that are rows of the database themselves: they would find themselves."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.embeddings import FEATURES, Embeddings, shared_width
+from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.notices import tell
+
+BLOCK = 65536
+BEGINNING = 8  # features that tell most vectors apart
+Rows = NDArray[np.int64]
+
+
+def same_rows(queries: Embeddings, database: Embeddings) -> bool:
+    """Return True if both are the same vectors in the same order: one split, or two files of one content."""
+    if queries is database or (queries.folder is not None and queries.folder == database.folder):
+        return True
+    if queries.features.shape != database.features.shape:
+        return False
+    digests = [part.meta.get("checksum", {}).get(FEATURES) for part in (queries, database)]
+    if all(digests):
+        return bool(digests[0] == digests[1])
+    return np.array_equal(queries.features, database.features)
+
+
+def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
+    """Return `same_rows`, and say in lines what follows for the results, and of copies among the rows.
+
+    Raises UserError when the widths differ or either is empty.
+    """
+    shared_width([queries, database])
+    if not (len(queries) and len(database)):
+        raise UserError(
+            f"{len(queries)} queries and a database of {len(database)}",
+            expected="at least one of each",
+        )
+    same = same_rows(queries, database)
+    some = f"of {len(queries):,} queries ({queries.meta.get('split', 'in memory')})"
+    if same:
+        tell(f"all {some} are the database itself: none is compared with itself")
+        _, counts = np.unique(queries.labels, return_counts=True)
+        if alone := int((counts == 1).sum()):
+            tell(f"{alone:,} {some} are alone in their class: nothing of it is left to find")
+    if copies := count_copies(queries.features, database.features, same):
+        tell(f"{copies:,} {some} have an exact copy {'among the others' if same else 'in the database'}")
+    return same
+
+
+def refuse_same_rows(queries: Embeddings, database: Embeddings | None, expected: str) -> None:
+    """Raise UserError where an evaluation means nothing on its own database, of which `expected` is said."""
+    if database is not None and same_rows(queries, database):
+        raise UserError(
+            f"{queries.meta.get('split', 'the queries')}: queries and database are the same rows",
+            expected=expected,
+            remedy="name another split or file: database=...",
+        )
+
+
+def count_copies(queries: NDArray[np.float32], database: NDArray[np.float32], same: bool) -> int:
+    """Return how many queries (Q, D) occur in the database (N, D), feature for feature.
+
+    same: both are the same rows, and a copy is another row. Only rows whose beginnings agree are read whole.
+    """
+    asked, searched = np.arange(len(queries)), np.arange(len(database))
+    for width in (BEGINNING, queries.shape[1]):
+        keys = _keys(queries[asked, :width])
+        if same:
+            _, places, counts = np.unique(keys, return_inverse=True, return_counts=True)
+            asked = asked[counts[places] > 1]
+        else:
+            others = _keys(database[searched, :width])
+            asked, searched = asked[np.isin(keys, others)], searched[np.isin(others, keys)]
+    return len(asked)
+
+
+def _keys(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each row (N, D); that two rows share one by chance is one in 2^64."""
+    random = np.random.default_rng(0)
+    factors = random.integers(0, 2**64, vectors.shape[1], np.uint64) | np.uint64(1)
+    keys = np.empty(len(vectors), np.uint64)
+    for start in range(0, len(vectors), BLOCK):
+        bits = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32).view(np.uint32)
+        keys[start : start + BLOCK] = bits.astype(np.uint64) @ factors
+    return keys
+
+
+def without_own(own: Rows, found: Rows, *others: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return `found` and what goes with it without each query's own row.
+
+    Args:
+        own: (Q,) the row of the database that each query is.
+        found: (Q, K + 1) neighbours, as rows of the database. others: arrays of the same shape.
+
+    Returns:
+        (Q, K) of each; a query that is not among its own neighbours loses the last of them.
+    """
+    drop = found == own[:, None]
+    drop[~drop.any(axis=1), -1] = True
+    return tuple(part[~drop].reshape(len(own), -1) for part in (found, *others))

@@ -1,0 +1,181 @@
+"""Reading columns of vectors and labels from Parquet and Arrow files, row by row where one is at fault."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.errors import UserError
+
+EMBEDDINGS = ("embeddings", "embedding", "features", "vectors", "vector")  # arrays or columns, first found
+LABELS = ("labels", "label")
+PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather")
+# No embeddings compress so well.
+MOST_BYTES, MOST_RATIO = 1 << 28, 200
+BATCH = 8192  # rows
+
+Columns = tuple[NDArray[Any], NDArray[Any]]  # features (N, D) and labels (N,)
+
+
+def check_inflation(declared: int, stored: int, path: Path) -> None:
+    """Raise UserError where `stored` bytes of a file are to become far more, to fill the memory."""
+    if declared > max(MOST_BYTES, MOST_RATIO * stored):
+        raise UserError(
+            f"{path} inflates {stored:,} bytes to {declared:,}",
+            expected=f"at most {MOST_RATIO} times as many",
+            remedy="save it without compression, for example with np.savez",
+        )
+
+
+def named(there: Sequence[str], names: tuple[str, ...], path: Path) -> str:
+    """Return the first of `names` that is there. Raises UserError when none is."""
+    for name in names:
+        if name in there:
+            return name
+    raise UserError(f"{path} holds {', '.join(there) or 'nothing'}", expected=f"one called {names[0]}")
+
+
+def read_tables(files: Sequence[Path], root: Path) -> Columns:
+    """Return features and labels of all files, one after the other.
+
+    Raises:
+        UserError: without pyarrow, for parts that do not fit each other, and for rows that are null, short or
+            no numbers; other exceptions for damaged files.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"{root}: reading Parquet and Arrow files needs pyarrow, which is not installed",
+            remedy="pip install pyarrow, or save the arrays with np.savez(..., embeddings=..., labels=...)",
+        ) from error
+    parts = [_read_table(path, root) for path in files]
+    parts = [part for part in parts if len(part[1])] or parts[:1]  # Spark writes empty ones too
+    for what, found in (
+        ("width", {features.shape[1] for features, _ in parts}),
+        ("the kind of their labels", {labels.dtype.kind == "U" for _, labels in parts}),
+    ):
+        if len(found) > 1:
+            raise UserError(f"{root}: its parts differ in {what}", expected="files of one table")
+    features, labels = zip(*parts, strict=True)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def _read_table(path: Path, root: Path) -> Columns:
+    columns = _parquet_columns(path) if path.suffix in PARQUET else _arrow_columns(path)
+    features = _matrix(columns[named(list(columns), EMBEDDINGS, path)], path)
+    # A folder label=cat of Spark or Hive gives all rows in it a label.
+    folders = path.relative_to(root).parts[:-1]
+    partition = dict(part.split("=", 1) for part in folders if "=" in part)
+    value = next((partition[name] for name in LABELS if name in partition and name not in columns), None)
+    if value is not None:
+        return features, np.full(len(features), unquote(value))
+    return features, _labels(columns[named(list(columns), LABELS, path)], path)
+
+
+def _parquet_columns(path: Path) -> dict[str, Any]:
+    """Read a batch of rows at a time: what columns declare of their size is not to be trusted."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        wanted = [name for name in names if name in EMBEDDINGS + LABELS]
+        batches: list[Any] = []
+        total = 0
+        for batch in file.iter_batches(BATCH, columns=wanted):
+            batches.append(batch)
+            total += batch.nbytes
+            check_inflation(total, path.stat().st_size, path)
+        schema = (
+            batches[0].schema if batches else pyarrow.schema([file.schema_arrow.field(n) for n in wanted])
+        )
+        return _checked_columns(pyarrow.Table.from_batches(batches, schema), names)
+
+
+def _arrow_columns(path: Path) -> dict[str, Any]:
+    """Read the file format, which Feather is, or the stream that `datasets` saves."""
+    import pyarrow
+    from pyarrow import ipc
+
+    source = pyarrow.memory_map(str(path))
+    is_file = source.read(6) == b"ARROW1"
+    source.seek(0)
+    table = (ipc.open_file if is_file else ipc.open_stream)(source).read_all()
+    return _checked_columns(table, table.column_names)
+
+
+def _checked_columns(table: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return the columns that are of use by name, and None for the others; damaged ones raise ValueError."""
+    columns = {name: table[name] if name in EMBEDDINGS + LABELS else None for name in names}
+    for column in columns.values():
+        if column is not None:
+            column.validate(full=True)  # an offset beyond the file would end the process
+    return columns
+
+
+def _matrix(column: Any, path: Path) -> NDArray[Any]:
+    """Return lists of numbers as (N, D)."""
+    from pyarrow import BaseExtensionType, types
+
+    chunks = [c.storage if isinstance(c.type, BaseExtensionType) else c for c in column.chunks]  # tensors
+    kinds = {chunk.type for chunk in chunks}
+    for kind in kinds:
+        lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        if not lists or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
+            raise UserError(f"{path}: embeddings of type {kind}", expected="a list of numbers in each row")
+    _refuse_nulls(column, path, "embedding")
+    lengths = np.concatenate([np.empty(0, np.int64), *map(_lengths, chunks)])
+    if not len(lengths):
+        return np.empty((0, 0), np.float32)
+    width = np.bincount(lengths).argmax()
+    if len(odd := np.flatnonzero(lengths != width)):
+        raise UserError(
+            f"{path}: row {odd[0]} has {lengths[odd[0]]} values, most others {width} ({len(odd)} such rows)",
+            expected="embeddings of one length",
+            remedy="leave these rows out, or embed them again",
+        )
+    values = [chunk.flatten() for chunk in chunks]
+    nulls = np.concatenate([part.is_null().to_numpy(zero_copy_only=False) for part in values])
+    if nulls.any():
+        raise UserError(
+            f"{path}: row {nulls.argmax() // width} has values that are null",
+            expected="numbers only",
+            remedy="leave such rows out, or embed them again",
+        )
+    return np.concatenate([part.to_numpy(zero_copy_only=False) for part in values]).reshape(-1, width)
+
+
+def _lengths(chunk: Any) -> NDArray[np.int64]:
+    from pyarrow import compute
+
+    lengths = compute.list_value_length(chunk)
+    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _labels(column: Any, path: Path) -> NDArray[Any]:
+    """Return integers or strings (N,)."""
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):  # categories
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    strings = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    if not (strings or types.is_integer(kind)):
+        raise UserError(f"{path}: labels of type {kind}", expected="integers or strings")
+    _refuse_nulls(column, path, "label")
+    labels = np.asarray(column.to_numpy(zero_copy_only=False))
+    return labels.astype(str) if strings else labels
+
+
+def _refuse_nulls(column: Any, path: Path, what: str) -> None:
+    if column.null_count:
+        nulls = np.flatnonzero(column.is_null().to_numpy())
+        raise UserError(
+            f"{path}: row {nulls[0]} has no {what} ({len(nulls)} such rows)",
+            expected=f"one {what} in each row",
+            remedy="leave these rows out",
+        )

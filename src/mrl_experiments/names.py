@@ -1,0 +1,38 @@
+"""Names that become files and folders: one level deep, and never another place."""
+
+from typing import Any
+
+from mrl_experiments.errors import UserError
+
+LONGEST = 200  # bytes; a file's own additions still fit into the 255 that file systems take
+
+
+def is_name(value: Any, longest: int = LONGEST) -> bool:
+    """Return whether a file or folder named `value` lies where it is put, on at most `longest` bytes."""
+    return (
+        isinstance(value, str)
+        and value not in ("", ".", "..")
+        and not {"/", "\\"} & set(value)
+        and value.isprintable()
+        and len(value.encode(errors="surrogateescape")) <= longest
+    )
+
+
+def check_name(value: Any, where: str) -> str:
+    """Return `value` if a file or folder of that name lies where it is put.
+
+    Args:
+        value: What a stored file or the command line calls something.
+        where: What it names, for the message, such as "data.name in config.yaml".
+
+    Raises:
+        UserError: If it is no string, is empty, "." or "..", longer than LONGEST bytes, or holds a separator
+            or a character that cannot be printed.
+    """
+    if is_name(value):
+        return str(value)
+    shown = value if isinstance(value, str) and value.isprintable() else repr(value)
+    raise UserError(
+        f"{where}={shown if len(shown) <= 100 else shown[:100] + '...'} cannot name a file or folder",
+        expected=f"letters, digits and signs such as _ - + . on at most {LONGEST} bytes, without / and \\",
+    )

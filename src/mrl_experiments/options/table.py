@@ -1,0 +1,373 @@
+"""Every option of the commands: its kind and range, and what it means in a line.
+
+A key names an option inside its file or group; `*` stands for any key or place in a list, and a key that ends
+in a dot for the options inside it.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from mrl_experiments.names import LONGEST
+from mrl_experiments.options.kinds import (
+    Batches,
+    Choice,
+    Either,
+    Flag,
+    Group,
+    Label,
+    List,
+    Map,
+    Name,
+    Node,
+    Number,
+    Option,
+    Path,
+    Text,
+    Whole,
+)
+
+Options = dict[str, Option]
+
+SEED = 4_000_000_000  # below 2**32, and with room for the numbers of processes
+WORKERS = 512
+
+
+def seed(meaning: str = "fixes all that is random", *, null: bool = False) -> Whole:
+    """Return the kind of a seed."""
+    return Whole(meaning, low=0, high=SEED, null=null)
+
+
+def count(meaning: str, *, low: int = 1, **range_and_unit: Any) -> Whole:
+    """Return the kind of a number of things."""
+    return Whole(meaning, low=low, **range_and_unit)
+
+
+def share(meaning: str, *, null: bool = False) -> Number:
+    """Return the kind of a share from 0 to 1."""
+    return Number(meaning, low=0, high=1, null=null)
+
+
+ROOT = Path("the folder that holds runs/", example="outputs")
+DEBUG = Flag("full tracebacks")
+CACHE = Path("where prepared files go", null=True, empty=True, example="~/.cache/mrl-experiments")
+TRUST = Either(
+    "classes of your own that a stored configuration may build", (Flag(), List("", Text(), least=0))
+)
+SPLIT = Name(without="@")
+RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
+DIMS = Whole(low=1)
+
+COMMANDS: dict[str, Options] = {
+    "train": {
+        "seed": seed(),
+        "epochs": count("passes over the training data", high=1_000_000),
+        "init_from": Name("a finished run whose backbone this one starts from", null=True, longest=255),
+        "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
+        "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
+        "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
+        "root": ROOT,
+        "run_name": Name("the run's folder", null=True, longest=LONGEST, example="my_run"),
+        "debug": DEBUG,
+        "trust": TRUST,
+        "unfreeze": Text("one of the layers of a recipe of fine-tuning"),
+        "layers": Map("what each choice of `unfreeze` trains", List("", Text())),
+    },
+    "embed": {
+        "run": RUNS,
+        "splits": List("splits of the data", SPLIT, null=True, example=["val"]),
+        "tta": Choice("how many views of an image are averaged", ("none", "flip")),
+        "overwrite": Flag("also what is complete"),
+        "accept_changes": Flag("although the files are not those that the run was trained on"),
+        "seed": seed("of the data set, where data= is given"),
+        "cache": CACHE,
+        "trust": TRUST,
+        "root": ROOT,
+        "debug": DEBUG,
+    },
+    "evaluate": {
+        "run": replace(RUNS, null=True),
+        "embeddings": Path("a file of queries", null=True, example="queries.npz"),
+        "queries": List("splits to evaluate", SPLIT, null=True, example=["val"]),
+        "database": Path("a split to search in, or with embeddings= a file", null=True, example="train"),
+        "train": Path("the file that reductions are fitted on", null=True, example="train.npz"),
+        "names.method": Label("how rows call the method", example="external"),
+        "names.model": Label("how rows call the model", null=True),
+        "names.dataset": Name("how rows call the data set", null=True),
+        "names.split": Name("how rows call the queries", without="@", example="test"),
+        "names.seed": seed("that of the model's training", null=True),
+        "names.dims": List("the dims that were trained", DIMS, null=True, example=[8, 16, 32]),
+        "variant": Name("which embeddings of a run", empty=True, example="flip"),
+        "dims": List("the dims to evaluate", DIMS, null=True, example=[8, 16, 32]),
+        "root": ROOT,
+        "debug": DEBUG,
+    },
+    "generate": {
+        "run": RUNS,
+        "prompt": Text("where the text begins", example='"def read("'),
+        "dim": Whole("the nested dim that chooses the tokens", low=1, null=True),
+        "adaptive": share("climb the dims while the confidence is at most this", null=True),
+        "tokens": count("tokens to generate", high=1_000_000, unit="tokens"),
+        "temperature": Number("0: always the likeliest token", low=0, example=0.8),
+        "seed": seed(),
+        "cache": CACHE,
+        "trust": TRUST,
+        "root": ROOT,
+        "debug": DEBUG,
+    },
+    "report": {
+        "rows": List("glob patterns of result files", Path(), example=["results/**/*.csv"]),
+        "root": ROOT,
+        "out": Path("the report's folder", example="outputs/report"),
+        "counterparts": Map("which data sets of the paper stand beside ours", Map()),
+        "debug": DEBUG,
+    },
+}  # fmt: skip
+
+PERTURBATION = {
+    "rotation": Number("degrees, both ways", low=0, high=180, unit="degrees"),
+    "scale": Number("factor 1 +- scale", low=0, below=1),
+    "shear": Number("of x by y, both ways", low=0, high=10),
+    "shift": Number("both ways", low=0, high=1000, unit="pixels"),
+    "blur": Number("standard deviation", low=0, high=1000, unit="pixels"),
+    "contrast": share("the least share of the grey range between ink and paper"),
+    "background": share("amplitude of a smooth pattern"),
+    "noise": share("standard deviation of pixels"),
+    "occlusion": Number("side of a grey square", low=0, high=1000, unit="pixels"),
+}
+
+GROUPS: dict[str, Options] = {
+    "data": {
+        "name": Name("how runs and tables call the data set"),
+        "root": Path("where the files lie", null=True, example="/path/to/data"),
+        "loader": Choice("what reads the prepared files", ("auto", "ffcv", "torch")),
+        "batch_size": count("samples of one process in a step", unit="samples"),
+        "workers": count("processes (FFCV: threads) that read", low=0, high=WORKERS, null=True),
+        "cache": replace(CACHE, null=False),
+        "size": count("side of the images", high=16_384, null=True, unit="pixels"),
+        "resolution.": Group("of training, by epoch", null=True),
+        "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
+        "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
+        "resolution.start_epoch": count("last epoch of the first side", low=0),
+        "resolution.end_epoch": count("first epoch of the last side", low=0),
+        "resolution.step": count("sides are multiples of it", unit="pixels"),
+        "augment.shift": count("translate by up to as many", low=0, high=16_384, unit="pixels"),
+        "augment.crop": List(
+            "area share of a random crop: least and most", Number(above=0, high=1), count=2, null=True,
+            example=[0.25, 1.0],
+        ),
+        "augment.flip": Flag("mirror half of the images"),
+        "augment.centre": Number("share of the shorter side that validation reads", above=0, high=1),
+        "augment.mean": List("of each channel", Number(low=0, high=1), example=[0.5]),
+        "augment.std": List("of each channel", Number(above=0), example=[0.5]),
+        "storage.*.mode": Choice("how images are kept", ("raw", "jpg", "proportion", "smart")),
+        "storage.*.max_size": count("longer sides are reduced to it", high=65_535, null=True, unit="pixels"),
+        "storage.*.jpeg_quality": count("of JPEG", high=100),
+        "storage.*.jpeg_share": share("of the images kept as JPEG, with mode=proportion"),
+        "betons": Map("ready .beton files by split", Path(), Name(without="@")),
+        "seed": seed(),
+        "tokenizer": Path("a tokenizer.json", null=True, example="tokenizer.json"),
+        "vocabulary": count("tokens that the model knows", high=10_000_000, unit="tokens"),
+        "length": count("tokens of a sequence", high=10_000_000, unit="tokens"),
+        "masked": Number("share of tokens to predict", above=0, below=1, null=True, example=0.15),
+        "eval_tokens": count("of a split, for validation and embeddings", null=True, unit="tokens"),
+        "source.name": Name("how the cache calls the data set"),
+        "source.root": Path("where the files lie", null=True),
+        "source.val_share": Number("of the samples, for validation", above=0, below=1, example=0.1),
+        "source.seed": seed(),
+        "source.scale": count("enlarges each pixel", high=256),
+        "source.classes": Path("a file or folder that names the classes", null=True),
+        "source.betons": Map("ready .beton files by split", Path()),
+        "source.sequence": Path("the file that names images in their order"),
+        "source.mapping": Path("a file {folder: class}", null=True),
+        "source.split": Name("what the images are called, or how validation is drawn", without="@"),
+        "source.per_class": Map("how many images of a class each split has", count(""), SPLIT),
+        "source.pattern": Text("which files, as a glob", example='"**/*"'),
+        "source.first": count("the first character, by how common it is", low=0),
+        "source.num_classes": count("characters"),
+        "source.unseen": count("characters that training never sees", low=0),
+        "source.unseen_splits": List("splits of these", SPLIT, least=0),
+        "source.meanings": count("of a character, at most"),
+        "source.templates": List("of captions; {} is the meaning", Text()),
+        "source.splits": Map("groups of font families that draw each split", List("", Text()), SPLIT),
+        **{f"source.perturbation.*.{key}": option for key, option in PERTURBATION.items()},
+    },
+    "model": {
+        "name": Name("how tables call it"),
+        "arch": Text("the name that timm (of text: transformers) knows it by", example="resnet18"),
+        "pretrained": Either("its weights: a timm tag or a file", (Flag(), Path()), null=True, example=True),
+        "blurpool": Flag("low-pass before strided convolutions"),
+        "options": Map("further arguments of the model", null=True),
+        "width": count("dims of the features", high=1_000_000, unit="dims"),
+        "layers": count("of the transformer", high=10_000),
+        "attention_heads": count("of each layer", high=10_000),
+        "positions": count("the longest sequence", null=True, unit="tokens"),
+        "text.type": Text("model type of transformers", example="bert"),
+        "text.options": Map("of its configuration", null=True),
+    },
+    "loss": {
+        "name": Name("how tables call the method"),
+        "dim": Whole("the one dim of the representation", low=1, null=True),
+        "dims": Either(
+            "the nested dims", (List("", DIMS, ascending=True), Node()), null=True, example=[8, 16, 32]
+        ),
+        "weights": Either(
+            "c_m of each dim, in their order or by dim",
+            (List("", Number(above=0)), Map("", Number(above=0), DIMS)), null=True, example="{8: 2}",
+        ),
+        "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
+        "temperature": Number("where it begins", above=0, example=0.07),
+        "cache_chunk": count("samples embedded at a time", null=True, unit="samples"),
+        "mode": Choice("which widths run", ("switchable", "universal")),
+        "widths": List(
+            "shares of the channels, the last 1.0", Number(above=0, high=1), least=2, ascending=True,
+            example=[0.25, 0.5, 0.75, 1.0],
+        ),
+    },
+    "optim": {
+        "name": Label("how it is called"),
+        "lr": Number("peak learning rate, for lr_images images per step", above=0, example=0.1),
+        "lr_images": Number("images per step that lr is given for", above=0, unit="images", example=256),
+        "momentum": Number("of SGD; beta_1 of AdamW", low=0, below=1, example=0.9),
+        "nesterov": Flag("Nesterov momentum, of SGD"),
+        "weight_decay": Number("of all but normalisation and biases", low=0, example=1e-4),
+        "warmup_epochs": Number("passes in which the rate rises", low=0, unit="epochs", example=1.0),
+    },
+    "trainer": {
+        "name": Label("how it is called"),
+        "accelerator": Choice("where it computes", ("cpu", "gpu", "auto", "cuda", "mps", "tpu")),
+        "devices": Either(
+            "processes, each with a device of its own; -1 or auto: all there are",
+            (
+                Whole(low=1),
+                Choice("", ("auto", -1, "-1")),
+                List("", Whole(low=0), single=False),
+                Text(pattern=r"\d+(,\d*)+", called='"0,1": the numbers of GPUs'),
+            ),
+        ),
+        "num_nodes": count("machines", high=100_000),
+        "strategy": Either("how processes share the work", (Text(), Node()), example="ddp"),
+        "precision": Choice(
+            "of numbers",
+            (
+                *("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"),
+                *("transformer-engine", "transformer-engine-float16", 16, 32, 64, "16", "32", "64", "bf16"),
+            ),
+        ),
+        "accumulate_grad_batches": count("batches whose gradients are summed into a step", unit="batches"),
+        "gradient_clip_val": Number("largest norm of the gradient", low=0, null=True, example=1.0),
+        "sync_batchnorm": Flag("BatchNorm over all processes"),
+        "limit_train_batches": Batches("of an epoch", 1, example=1.0),
+        "limit_val_batches": Batches("of a validation; 0: none", example=1.0),
+        "log_every_n_steps": count("between two rows of metrics", unit="steps"),
+        "checkpoint_minutes": Number(
+            "between two checkpoints inside an epoch", low=0, endless=True, unit="minutes", example=5.0
+        ),
+        "progress": Flag("a progress bar"),
+        "timeout_minutes": Number("how long processes wait for one", above=0, unit="minutes", example=30.0),
+        # Those from here on are some of Lightning's own, which are added with +.
+        "check_val_every_n_epoch": count("epochs between two validations", null=True),
+        "val_check_interval": Batches("between two validations", 1, null=True, example=1.0),
+        "overfit_batches": Batches("the same ones again and again"),
+        "max_steps": Either("at most so many steps", (Choice("", (-1,)), Whole(low=1)), example=-1),
+        "gradient_clip_algorithm": Choice("what gradient_clip_val limits", ("norm", "value"), null=True),
+        "detect_anomaly": Flag("name the operation that first gives NaN"),
+    },
+    "logger": {
+        "name": Choice("beside metrics.csv", ("csv", "wandb")),
+        "project": Text("of W&B", null=True, example="mrl-experiments"),
+        "entity": Text("of W&B", null=True),
+        "mode": Choice(
+            "of W&B; auto: online where a key is configured",
+            ("auto", "online", "offline", "shared", "disabled"),
+        ),
+    },
+    "reduction": {"draws": count("repetitions with other random numbers", high=100_000)},
+}  # fmt: skip
+
+FIRST_K = List("neighbours that count", Whole(low=1), example=[1, 5, 10])
+K = count("neighbours that count")
+QUERIES = count("queries, drawn where there are more", unit="queries")
+TIMED = count("queries of the timed batch", unit="queries")
+PRESENT = Flag("only classes that the split has can be answered")
+INDEXES = {
+    "indexes.*.codes": Text("in the language of faiss.index_factory", example="Flat"),
+    "indexes.*.coarse_dim": Whole("the prefix clustered into lists", low=1, null=True),
+    "indexes.*.effort": Text("search parameters of FAISS", empty=True, example='"nprobe=16"'),
+}
+POLICIES = {
+    "policies.*.drops": List("accuracy that may be lost", Number(low=0, below=1), example=[0.01]),
+    "policies.*.delta": Number("chance that a promise fails", above=0, below=1, example=0.1),
+    "policies.*.thresholds": List("confidences", Number(low=0, high=1), example=[0.5]),
+    "policies.*.seed": seed(),
+}
+
+# By the function that an evaluation calls, since two may mean different things by one name.
+EVALUATIONS: dict[str, Options] = {
+    "knn": {"k": FIRST_K},
+    "retrieval": {"k": FIRST_K},
+    "cross_modal": {"k": FIRST_K},
+    "linear": {"present_classes_only": PRESENT},
+    "probe": {
+        "seed": seed(),
+        "solver.iterations": count("of L-BFGS", high=1_000_000),
+        "solver.epochs": count("passes over the features", high=1_000_000),
+        "solver.batch_size": count("features in a step", unit="samples"),
+        "solver.lr": Number("learning rate", above=0, example=0.1),
+        "solver.l2": Number("weight of the squared norm", low=0, example=1e-6),
+    },
+    "few_shot": {
+        "shots": List("examples of each class", Whole(low=1), example=[1, 5]),
+        "ways": count("classes drawn", low=2, null=True),
+        "draws": count("repetitions", low=2, high=100_000),
+        "seed": seed(),
+    },
+    "stream": {
+        "imbalance": Number("samples of the commonest class for one of the rarest", low=1, null=True),
+        "head": count("classes with more samples are the head", low=0, unit="samples"),
+        "seed": seed(),
+    },
+    "superclass": {
+        "mapping": Path("a file {class: superclass}", null=True),
+        "superclasses": count("the largest; all others are the reject"),
+        "within": List("superclasses with rows of their own", Text(), null=True),
+    },
+    "trends": {
+        "quantiles": List("over classes", Number(low=0, high=100, unit="percent"), example=[5, 50, 95])
+    },
+    "adaptive_classification": {
+        "splits": count("random halves", high=100_000),
+        "fit_share": Number("of the samples that thresholds are fitted on", above=0, below=1, example=0.2),
+        "present_classes_only": PRESENT,
+        **POLICIES,
+    },
+    "adaptive_decoding": {
+        "folds": count("parts of the text, each fitted once", low=2, high=10_000),
+        "timed": count("tokens of each speed measurement", unit="tokens"),
+        **POLICIES,
+    },
+    "adaptive_retrieval": {
+        "k": K,
+        "shortlist": count("candidates that are re-ranked", unit="candidates"),
+        "lengths": List("further lengths of the shortlist", Whole(low=1), least=0, example=[100, 200]),
+        "lengths_dim": Whole("the dim that these are measured at", low=1),
+        "max_queries": QUERIES,
+        "timed": TIMED,
+        **INDEXES,
+    },
+    "auto_retrieval": {
+        "k": K,
+        "max_loss": share("mAP that may be lost", null=True),
+        "max_latency": Number("of a query", above=0, null=True, unit="milliseconds", example=1.0),
+        "max_queries": QUERIES,
+    },
+    "funnel": {
+        "k": K,
+        "cascades": List(
+            "lengths of the shortlists", List("", Whole(low=1), descending=True, single=False),
+            example=[[200, 100, 50]],
+        ),
+        "max_queries": QUERIES,
+        "timed": TIMED,
+        **INDEXES,
+    },
+}  # fmt: skip

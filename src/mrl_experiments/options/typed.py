@@ -1,0 +1,41 @@
+"""Overrides as they are typed: values that Hydra's grammar cannot read are text."""
+
+import re
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+# A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
+KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
+KNOWN = re.compile(
+    r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""", re.ASCII
+)  # signs for which Hydra's own messages are clear
+
+
+def quoted(argument: str) -> str:
+    """Return an argument of the command line with quotation marks where Hydra needs them.
+
+    data.root=~/photos becomes data.root='~/photos', and label=a#1,b becomes label='a#1',b. What Hydra can
+    read stays, and so do options of the program that begin with a dash.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key.startswith("-") or KNOWN.fullmatch(value) or _readable(argument):
+        return argument
+    parts = KEPT.split(value)
+    parts[::2] = [_quoted(part) for part in parts[::2]]
+    changed = f"{key}={''.join(parts)}"
+    return changed if _readable(changed) else argument
+
+
+def _quoted(part: str) -> str:
+    if not part.strip() or _readable(f"key={part}"):
+        return part
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", part.strip()) + "'"
+
+
+def _readable(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True

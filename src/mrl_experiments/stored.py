@@ -1,0 +1,170 @@
+"""The configuration in a run's folder: plain data, whoever wrote it; what damages it is one clear error."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import atomic_path, os_error
+from mrl_experiments.names import check_name
+
+LARGEST = 1 << 18  # bytes; those that train.py writes have some 2,000
+MOST_NODES, DEEPEST = 100_000, 32  # with each alias counted as what it stands for
+INTERPOLATION = "${"
+PLAIN = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge", "timestamp")
+}
+CHECKSUM = re.compile(rb"# sha256 of what follows: ([0-9a-f]{64})\b[^\n]*\n")
+MENDING = "restore it from a copy, or repeat the train.py command in another folder: tag=_second"
+
+# Where classes have gone: {"mrl_experiments.old.Name": "mrl_experiments.new.Name"}. Run folders keep the
+# names of the day they were written; they are read as the new ones, before anything else looks at them.
+MOVED: dict[str, str] = {}
+
+
+def write_config(path: Path, config: Mapping[Any, Any]) -> None:
+    """Write a configuration of plain values with a checksum.
+
+    Raises:
+        UserError: If `read_config` would refuse it: for a name, or a value that looks like an interpolation.
+    """
+    try:
+        _check_names(OmegaConf.create(dict(config)), path)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be written: {error}", expected="a name on one line") from error
+    text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    if INTERPOLATION in text:
+        (line,) = [line.strip() for line in text.splitlines() if INTERPOLATION in line][:1]
+        raise UserError(f"{line}: a value may not contain {INTERPOLATION}", expected="plain values in a run")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    with atomic_path(path) as temporary:
+        head = f"# sha256 of what follows: {digest}; delete this line after a change that is meant\n"
+        temporary.write_text(head + text, encoding="utf-8")
+
+
+def read_config(path: Path) -> DictConfig:
+    """Return a stored configuration, which is read-only until `trust.trusted` has looked at what it names.
+
+    Files without a checksum, as they once were written, are read as they are.
+
+    Raises:
+        UserError: If the file is missing, damaged, changed since it was written, or not the plain description
+            of a run: with tags, interpolations, or aliases that stand for more than MOST_NODES values.
+    """
+    content = _bytes(path)
+    _check_digest(path, content)
+    try:
+        text = content.decode()
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            raise ValueError("it is empty" if root is None else "it is no mapping")
+        _check_nodes(root)
+        config = OmegaConf.create(_renamed(OmegaConf.to_container(OmegaConf.create(text))))
+        assert isinstance(config, DictConfig)
+        _check_names(config, path)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise _damaged(path, f"{error.problem}{line}") from error
+    except RecursionError as error:
+        raise _damaged(path, "its values are nested too deeply") from error
+    except (ValueError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise _damaged(path, str(error).partition("\n")[0]) from error
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"{path} is no file", expected="a file written by train.py", remedy=MENDING)
+        if size > LARGEST:
+            raise _damaged(path, f"it has {size:,} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise os_error(error, path) from error
+
+
+def _check_digest(path: Path, content: bytes) -> None:
+    """Raise UserError if the checksum in the first line, where there is one, is not that of the others."""
+    noted = CHECKSUM.match(content)
+    if noted and hashlib.sha256(content[noted.end() :]).hexdigest().encode() != noted[1]:
+        raise UserError(
+            f"{path} has changed since it was written",
+            expected="the file as train.py wrote it; its first line holds the checksum",
+            remedy=f"{MENDING}; if the change is meant, delete the first line",
+        )
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Raise ValueError for what is no plain data, or more of it than a run could need."""
+    known: dict[int, tuple[int, int]] = {}  # of each node: how many values it stands for, how deep
+    opened: set[int] = set()
+
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        if id(node) in opened:
+            raise ValueError("an alias in it contains itself")
+        if id(node) not in known:
+            if node.tag not in PLAIN:
+                raise ValueError(f"the tag {node.tag} is no plain value")
+            if isinstance(node, yaml.ScalarNode):
+                if INTERPOLATION in node.value:
+                    raise ValueError(f"{shown(node.value)} would be resolved; stored files are not")
+                parts = []
+            else:
+                opened.add(id(node))
+                pairs = isinstance(node, yaml.MappingNode)
+                inner = [part for pair in node.value for part in pair] if pairs else node.value
+                parts = [measure(part) for part in inner]
+                opened.remove(id(node))
+            count = 1 + sum(size for size, _ in parts)
+            depth = 1 + max((deep for _, deep in parts), default=0)
+            if count > MOST_NODES or depth > DEEPEST:
+                raise ValueError(f"its aliases or levels stand for more than {MOST_NODES:,} values")
+            known[id(node)] = count, depth
+        return known[id(node)]
+
+    measure(root)
+
+
+def _renamed(node: Any) -> Any:
+    """Return plain values with the classes that have moved under their new names."""
+    if isinstance(node, list):
+        return [_renamed(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    moved = {"_target_": MOVED[node["_target_"]]} if str(node.get("_target_")) in MOVED else {}
+    return {key: _renamed(value) for key, value in node.items()} | moved
+
+
+def _check_names(config: DictConfig, path: Path) -> None:
+    """Check what every run says of itself: by it folders and the columns of tables are named."""
+    for part in ("data", "model", "loss"):
+        name = OmegaConf.select(config, f"{part}.name")
+        if not isinstance(name, str) or not name.isprintable():
+            raise ValueError(f"it says no {part}.name" if name is None else f"{part}.name is {name!r}")
+    check_name(config.data.name, f"{path}: data.name")
+    if "seed" not in config or not isinstance(config.seed, int | None) or isinstance(config.seed, bool):
+        raise ValueError(f"seed is {config.seed!r}" if "seed" in config else "it says no seed")
+    label = config.get("label")
+    if label is not None and not (isinstance(label, str | int) and str(label).isprintable()):
+        raise ValueError("label is no name")
+
+
+def shown(value: Any) -> str:
+    """Return a stored value for a message: on one line, shortened, without what a terminal would obey."""
+    text = str(value) if str(value).isprintable() else repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."
+
+
+def _damaged(path: Path, problem: str) -> UserError:
+    return UserError(
+        f"{path} is damaged: {shown(problem)}", expected="a file written by train.py", remedy=MENDING
+    )

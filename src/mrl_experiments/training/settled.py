@@ -1,0 +1,74 @@
+"""Options that follow from others before a run is told apart by them: from its weights, or from its past."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+from mrl_experiments.data.of_run import typed_keys, without_new_keys
+from mrl_experiments.runs import run_of
+
+FROM_WEIGHTS = ("mean", "std", "centre")  # of data.augment
+
+
+def settle(cfg: DictConfig) -> None:
+    """Complete a training's options in place, so that the run stores what it uses.
+
+    A run that exists keeps what it was made with: keys that its source does not know are left out. Where
+    `model.pretrained` is set, images are normalised and cropped as its weights want, unless the command line
+    says otherwise. What differs is printed.
+    """
+    run = run_of(cfg)
+    stored = run.config if run.config_path.exists() else None
+    if stored is not None:
+        without_new_keys(cfg.data, stored.data)
+    if not cfg.model.get("pretrained") or "augment" not in cfg.data:
+        return
+    typed = typed_keys()
+    if stored is not None:
+        for key in FROM_WEIGHTS:
+            if f"data.augment.{key}" not in typed:
+                cfg.data.augment[key] = stored.data.augment[key]
+    else:
+        _take_from_weights(cfg, typed)
+
+
+def _take_from_weights(cfg: DictConfig, typed: set[str]) -> None:
+    wanted = weights_options(cfg.model.arch, cfg.model.pretrained, cfg.data.augment)
+    if wanted is None:
+        return
+    own: Any = OmegaConf.to_container(cfg.data.augment, resolve=True)
+    for key in FROM_WEIGHTS:
+        name, value, ours = f"data.augment.{key}", wanted[key], own[key]
+        if ours == value:
+            continue
+        if name in typed:
+            rank_zero_info(f"{name}={ours} as given; the pretrained weights want {value}")
+        else:
+            rank_zero_info(f"{name}={value}, as the pretrained weights want, not the data's {ours}")
+            cfg.data.augment[key] = value
+    rank_zero_info(
+        f"the pretrained weights want {wanted['interpolation']} interpolation; the loaders average over areas"
+    )
+
+
+def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str, Any] | None:
+    """Return mean, std, centre and interpolation of timm's weights; None for an architecture timm lacks.
+
+    For data of one channel, mean and std are the averages over those of three, as their weights are summed;
+    images that are not cropped stay whole.
+    """
+    tag = pretrained if isinstance(pretrained, str) and not Path(pretrained).suffix else ""
+    name = f"{arch.split('.', maxsplit=1)[0]}.{tag}" if tag else arch
+    try:
+        kept = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that timm does not know: building the model says so
+        return None
+    if kept is None:
+        return None
+    single = len(augment.mean) == 1
+    mean, std = ([sum(v) / len(v)] if single else list(v) for v in (kept.mean, kept.std))
+    centre = augment.centre if augment.centre == 1 else kept.crop_pct
+    return {"mean": mean, "std": std, "centre": centre, "interpolation": kept.interpolation}

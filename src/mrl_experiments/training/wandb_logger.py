@@ -1,0 +1,103 @@
+"""Weights & Biases beside metrics.csv: whatever it lacks is one line, and training goes on."""
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from typing import Any
+
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.runs import Run
+
+MODES = ("auto", "online", "offline", "disabled", "shared")
+ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's own, of old
+INIT_SECONDS, FINISH_SECONDS = 5, 60  # W&B waits up to 10 s longer than asked for its first answer
+CSV_ONLY = "metrics go to metrics.csv only"
+LONGEST = 64  # characters of an id
+
+
+class Wandb(WandbLogger):
+    """Lightning's logger, which falls silent after one line where W&B fails in the middle of a run."""
+
+    failed = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Send metrics to W&B."""
+        if self.failed:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:
+            self.failed = True
+            _say(error, "nothing more is sent to it")
+
+
+def wandb_logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
+    """Start W&B for a run and return its logger; None in the other processes and where W&B is of no use.
+
+    A server that does not answer within some seconds makes the run offline. Raises UserError for an unknown
+    mode.
+    """
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return None
+    modes = {"logger.mode": cfg.logger.mode, "WANDB_MODE": os.environ.get("WANDB_MODE") or "auto"}
+    for name, mode in modes.items():
+        if mode not in MODES and mode not in ALIASES:
+            raise UserError(f"{name}={mode}", expected=f"one of {', '.join(MODES)}")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    try:
+        import wandb
+    except Exception as error:  # also what a broken installation raises
+        _say(error, CSV_ONLY)
+        return None
+    for mode in dict.fromkeys((cfg.logger.mode, "offline")):
+        try:
+            return _start(wandb, cfg, run, mode)
+        except Exception as error:
+            _say(error, CSV_ONLY if mode == "offline" else "logging offline")
+            with suppress(Exception):
+                wandb.teardown()  # else it keeps the run's id for itself
+    return None
+
+
+def _start(wandb: Any, cfg: DictConfig, run: Run, mode: str) -> WandbLogger | None:
+    if mode == "auto":  # as environment variables and settings have it, but offline without a key
+        mode = wandb.setup().settings.mode
+        if mode == "online" and not wandb.login(prompt=False):
+            mode = "offline"
+    mode = ALIASES.get(mode, mode)
+    if mode == "disabled":
+        return None
+    seconds = float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS))
+    logger = Wandb(
+        project=cfg.logger.project,
+        entity=cfg.logger.entity,
+        name=run.name,
+        id=wandb_id(run.name),
+        resume=None if mode == "offline" else "allow",
+        save_dir=run.folder,
+        mode=mode,
+        settings=wandb.Settings(init_timeout=seconds, finish_timeout=FINISH_SECONDS),
+    )
+    logger._wandb_init.pop("anonymous", None)  # Lightning still passes what wandb now warns about
+    _ = logger.experiment  # now, before any work is spent
+    return logger
+
+
+def wandb_id(name: str) -> str:
+    """Return an id that W&B takes: a run's name, or what is legal of it with a checksum of the whole."""
+    legal = re.sub(r"[^A-Za-z0-9_.+=-]+", "-", name)
+    if legal == name and len(name) <= LONGEST:
+        return name
+    checksum = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{legal[: LONGEST - 9]}-{checksum}"
+
+
+def _say(error: Exception, consequence: str) -> None:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"W&B: {text[:200]}; {consequence}", flush=True)

@@ -1,0 +1,44 @@
+"""Overrides that Hydra cannot read get quotation marks; all others stay."""
+
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mrl_experiments.options.typed import quoted
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("data.root=~/photos", "~/photos"),
+        ("root=~", "~"),
+        ("data.root=~/it's (1)", "~/it's (1)"),
+        ("data.root=/data/photos (1)", "/data/photos (1)"),
+        ("rows=[~/a/*.csv,~/b]", ["~/a/*.csv", "~/b"]),
+        ("data.betons={train:~/a,val: ~/b}", {"train": "~/a", "val": "~/b"}),
+        ("tag=#2", "#2"),
+        ("prompt=def f(x): return", "def f(x): return"),
+        ("+new=~/x", "~/x"),
+        ("data.name=données", "données"),
+    ],
+)
+def test_what_hydra_cannot_read_is_text(typed, value):
+    assert OverridesParser.create().parse_override(quoted(typed)).value() == value
+
+
+def test_a_sweep_stays_one():
+    override = OverridesParser.create().parse_override(quoted("data.root=~/a,/b,~/c"))
+    assert override.is_sweep_override()
+    assert list(override.sweep_string_iterator()) == ["'~/a'", "/b", "'~/c'"]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    shlex.split(
+        """-m --config-dir=~/x ~data ~data=digits seed=range(0,3) loss=ff,mrl loss.dims=[8,16 'label=a b'
+        root=$HOME "prompt='a, ~b'" "data.root='~/x'" x={a:1} y=${oc.env:HOME} hydra/launcher=basic"""
+    ),
+)
+def test_all_else_stays(typed):
+    assert quoted(typed) == typed
