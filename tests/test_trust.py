@@ -50,7 +50,7 @@ def changed(folder: Path, **parts) -> Run:
 
 
 def plain_with(place: str, value):
-    config = yaml.safe_load((STORED / "config.yaml").read_text())
+    config = OmegaConf.to_container(stored.read_config(STORED / "config.yaml"))
     put(config, place, value)
     return config
 
@@ -101,7 +101,7 @@ PLACES = ["model__options", "data__augment", "data__source", "optim", "loss__dim
 TARGETS = [
     {"_target_": "sympy.sympify", "a": "1"},
     {"_target_": "mrl_experiments.embeddings.create", "folder": "/tmp", "count": 1, "width": 1},
-    {"_target_": "mrl_experiments.losses.mrl.MRL", "_partial_": True},  # ours, of another group
+    {"_target_": "mrl_experiments.losses.slim.Slim", "_partial_": True},  # ours, of another group
     {"_target_": "mrl_experiments.data.image_data.ImageData"},
     {"_target_": "os.system", "_args_": ["true"], "_partial_": True},
     {"_target_": ["os.system"]},
@@ -191,11 +191,11 @@ def test_a_moved_class_is_found_and_allowed_under_its_old_name(folder, monkeypat
     run = changed(folder, data__source={"_target_": old, "scale": 4, "val_share": 0.2, "seed": 0})
     with pytest.raises(UserError, match="is no class"):
         trusted_config(run)
-    monkeypatch.setitem(stored.MOVED, old, new)
+    monkeypatch.setitem(stored.MOVED, old, {"_target_": new})
     assert run.config.data.source._target_ == new
     with stored_data(run, trusted_config(run)) as data:
         assert data.source.splits == ("train", "val")
-    monkeypatch.setitem(stored.MOVED, "old.Own", f"{__name__}.Own")
+    monkeypatch.setitem(stored.MOVED, "old.Own", {"_target_": f"{__name__}.Own"})
     moved = changed(folder, data={"_target_": "old.Own", "name": "digits"})
     with stored_data(moved, trusted_config(moved, ["old.Own"])) as data:
         assert isinstance(data, Own)

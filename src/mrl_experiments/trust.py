@@ -44,7 +44,7 @@ def trusted(config: DictConfig, path: Path, trust: Trust = False) -> DictConfig:
             the same place, or a model's option that reads weights or code from elsewhere.
     """
     allowed = [trust] if isinstance(trust, str) else [] if isinstance(trust, bool) else list(trust)
-    allowed = [MOVED.get(name, name) for name in allowed]
+    allowed = [MOVED[name]["_target_"] if name in MOVED else name for name in allowed]
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
     if trust is not True:
