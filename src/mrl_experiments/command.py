@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,11 @@ from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
 from mrl_experiments.options.typed import quoted
 
+# What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
+RAISED = re.compile(
+    r'(?s)Original Traceback.*\n  File "[^\n]*\n(?: {4}[^\n]*\n)*'
+    r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
+)
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows all options with their values, and the groups they come from"
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
@@ -101,6 +107,8 @@ def _run(main: Main, cfg: DictConfig) -> int:
 
 def as_user_error(error: Exception) -> UserError:
     """Return what any error means to a user, in one message."""
+    if cause := RAISED.search(str(error)):
+        error = UserError(cause[1].strip())
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -108,6 +116,12 @@ def as_user_error(error: Exception) -> UserError:
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error)
     text = str(error).strip().splitlines()
+    if "DataLoader worker (pid" in str(error):
+        return UserError(
+            f"a process that reads data ended: {text[0]}",
+            expected="memory, and shared memory (/dev/shm), for data.workers processes",
+            remedy="use fewer of them, data.workers=<number>, or give the machine more",
+        )
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
         return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(

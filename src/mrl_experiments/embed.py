@@ -2,8 +2,8 @@
 
 import itertools
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mrl_experiments.build import check_data, construct, load_method, stored_dat
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.cache import progress
 from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
-from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal
+from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import counted
@@ -118,16 +118,40 @@ def _embed_run(
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
         views = "" if cfg.tta == "none" else cfg.tta
         folder = run.embeddings(data.name, split, "-".join(filter(None, (variant, views))))
-        if is_complete(folder, expected_meta(folder, {**meta, **own}, data)) and not cfg.overwrite:
+        _embed_folder(fabric, part, data, folder, {**meta, **own}, cfg)
+
+
+def _embed_folder(
+    fabric: Fabric, method: Method, data: Any, folder: Path, meta: dict[str, Any], cfg: DictConfig
+) -> None:
+    """Write one folder of embeddings, unless it is complete; one command at a time does so."""
+    split, heads = meta["split"], method.heads()
+
+    def is_done() -> bool:
+        """Let the first process look, for all of them."""
+        first = fabric.is_global_zero
+        wanted: Mapping[str, Any] = meta
+        with suppress(UserError):  # a damaged meta file, of which is_complete tells
+            wanted = expected_meta(folder, meta, data)
+        found = first and not cfg.overwrite and is_complete(folder, wanted, with_heads=heads is not None)
+        if found:
             keep_classes(folder, data.class_facts(split))
-            fabric.print(f"{folder}: complete already")
-            continue
+        done: bool = fabric.broadcast(found)
+        return done
+
+    if is_done():
+        fabric.print(f"{folder}: complete already")
+        return
+    with writing(folder) if fabric.is_global_zero else nullcontext():
+        if is_done():
+            fabric.print(f"{folder}: complete now")
+            return
         with fabric.rank_zero_first():  # the others wait as long as it takes
             data.prepare(split)
         loader = data.dataloader(split)
-        macs = _embed_split(fabric, part, loader, folder, VIEWS[cfg.tta])
+        macs = _embed_split(fabric, method, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
-            seal(folder, part.heads(), {**meta, **own, **data.facts(split), "macs": macs})
+            seal(folder, heads, {**meta, **data.facts(split), "macs": macs})
             keep_classes(folder, data.class_facts(split))
         fabric.barrier()
         fabric.print(f"{folder}: {loader.rows:,} embeddings")

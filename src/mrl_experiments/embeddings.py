@@ -1,24 +1,37 @@
 """Embeddings on disk: features by sample index, labels, classifiers, and a meta file that seals them."""
 
 import hashlib
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_json, require_space, sha256, write_json
+from mrl_experiments.files import (
+    allocate,
+    fingerprint,
+    os_error,
+    read_object,
+    require_space,
+    require_unchanged,
+    write_json,
+)
 from mrl_experiments.heads import Heads
+from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import prefix
 
 FEATURES, LABELS, HEADS, META = "features.npy", "labels.npy", "heads.safetensors", "meta.json"
 CLASSES = "classes.json"
 TEXT = "_text"  # ends the name of a split that holds the texts of another's images
 VERSION = 1
+PARTS = (FEATURES, LABELS, HEADS)  # whose checksums the meta file holds
+REMEDY = "repeat the embed.py command, which writes it again"
 
 
 @dataclass(frozen=True)
@@ -82,58 +95,153 @@ class Embeddings:
         return replace(self, features=features, heads=heads, meta={**self.meta, "reduction": reduction})
 
 
-def create(folder: Path, count: int, width: int) -> None:
-    """Make room for `count` samples of `width` features: `open_arrays` fills it, `seal` makes it complete.
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Let one process at a time write `folder`, and first put right what a killed one left.
 
-    All that an earlier embedding left is removed first, so a half-written folder is never taken for complete.
-    Raises UserError when the disk is too small.
+    Raises UserError where the place of the folder cannot be written to.
     """
-    if folder.exists():
-        (folder / META).unlink(missing_ok=True)  # first of all
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    require_space(folder, count * (4 * width + 8))
-    for name, dtype, shape in ((FEATURES, np.float32, (count, width)), (LABELS, np.int64, (count,))):
-        np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape)
+    place, new, old = _places(folder)
+    with exclusive(place.with_name(f".{place.name[:200]}.lock"), f"writes {folder}"):
+        if place.exists() and not place.is_dir():
+            raise UserError(
+                f"{folder}: a file stands where a folder should be",
+                expected="a folder",
+                remedy="move it away",
+            )
+        if not place.exists():  # killed between the two moves of `seal`
+            whole = new if (new / META).exists() else old
+            if whole.exists():
+                whole.rename(place)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def create(folder: Path, count: int, width: int) -> None:
+    """Make room for `count` samples of `width` features: `open_arrays` fills it, `seal` puts it in place.
+
+    What an earlier embedding left in `folder` stays until then. Raises UserError when the disk is too small.
+    """
+    _, new, _ = _places(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+    except OSError as error:
+        raise os_error(error, folder) from error
+    require_space(new, count * (4 * width + 8))
+    allocate(new / FEATURES, (count, width), np.float32)
+    allocate(new / LABELS, (count,), np.int64)
 
 
 def open_arrays(folder: Path) -> tuple["np.memmap[Any, Any]", "np.memmap[Any, Any]"]:
     """Open features (N, D) and labels (N,) that `create` made, for writing; several processes may."""
-    return np.load(folder / FEATURES, mmap_mode="r+"), np.load(folder / LABELS, mmap_mode="r+")
+    _, new, _ = _places(folder)
+    return np.load(new / FEATURES, mmap_mode="r+"), np.load(new / LABELS, mmap_mode="r+")
 
 
 def seal(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
-    """Write the heads, then the meta file with shape and checksums, last and atomically.
+    """Write the heads, then the meta file with shape and checksums, and put it all in place of `folder`.
 
     Raises UserError when features are not finite or all zero, as are those of a sample never written.
     """
-    features = np.load(folder / FEATURES, mmap_mode="r")
+    place, new, old = _places(folder)
+    features = np.load(new / FEATURES, mmap_mode="r")
     check_finite(features, str(folder))
     if heads is not None:
-        heads.save(folder / HEADS)
+        heads.save(new / HEADS)
+    stored = {name: fingerprint(new / name) for name in PARTS if (new / name).exists()}
     write_json(
-        folder / META,
+        new / META,
         {
             **meta,
             "version": VERSION,
             "shape": list(features.shape),
-            "checksum": {name: sha256(folder / name) for name in (FEATURES, LABELS)},
+            "checksum": {name: noted.pop("sha256") for name, noted in stored.items()},
+            "stored": stored,
         },
     )
+    try:
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+    except OSError as error:
+        raise os_error(error, folder) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _places(folder: Path) -> tuple[Path, Path, Path]:
+    """Return where embeddings lie, where new ones are written first, and where old ones go meanwhile."""
+    place = Path(os.path.realpath(folder))  # the folder may be a link to another disk
+    hidden = place.with_name(f".{place.name[:200]}")
+    return place, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
 
 
 def keep_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
-    """Write what is known of the classes beside sealed embeddings, unless it is there."""
-    if classes and not (folder / CLASSES).exists():
-        write_json(folder / CLASSES, dict(classes))
+    """Write what is known of the classes beside sealed embeddings, unless it is there and whole."""
+    if not classes:
+        return
+    try:
+        _read_classes(folder, read_object(folder / META))
+    except UserError:
+        write_json(folder / CLASSES, {"of": read_object(folder / META).get("dataset"), **classes})
 
 
-def is_complete(folder: Path, expected: Mapping[str, Any]) -> bool:
-    """Tell whether `folder` holds sealed embeddings whose meta agrees with `expected`."""
+def is_complete(folder: Path, expected: Mapping[str, Any], *, with_heads: bool = False) -> bool:
+    """Return whether `folder` holds sealed embeddings, undamaged, whose meta agrees with `expected`.
+
+    with_heads: they must have classifiers, too.
+    """
     if not (folder / META).exists():
         return False
-    meta = read_json(folder / META)
-    return meta.get("version") == VERSION and all(meta.get(key) == value for key, value in expected.items())
+    try:
+        meta = read_meta(folder)
+        if any(meta.get(key) != value for key, value in expected.items()):
+            return False
+        _check_parts(folder, meta)
+    except UserError as error:
+        print(f"{error.problem}: it is written again", flush=True)
+        return False
+    return not with_heads or (folder / HEADS).exists()
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Read the meta file of sealed embeddings.
+
+    Raises UserError when it is missing, damaged, of another version, or states what cannot be.
+    """
+    if not (folder / META).exists():
+        raise UserError(f"{folder} holds no complete embeddings", remedy=REMEDY)
+    meta = read_object(folder / META, REMEDY)
+    if meta.get("version") != VERSION:
+        raise UserError(
+            f"{folder / META} is of version {meta.get('version')}", expected=str(VERSION), remedy=REMEDY
+        )
+    shape, checksums = meta.get("shape"), meta.get("checksum")
+    if not (_are_counts(shape) and len(shape) == 2 and isinstance(checksums, dict)):
+        raise UserError(f"{folder / META} lacks the shape or the checksums", remedy=REMEDY)
+    dims = meta.get("dims", [shape[1]])
+    if not (_are_counts(dims) and dims and max(dims) <= shape[1]):
+        raise UserError(
+            f"{folder / META} states the trained dims {dims}",
+            expected=f"whole numbers from 1 to the width {shape[1]}",
+            remedy=REMEDY,
+        )
+    return meta
+
+
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and value > 0 for value in values)
+
+
+def _check_parts(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Raise UserError when a file is not the one that the meta file was written for."""
+    for name in PARTS:
+        if checksum := meta["checksum"].get(name):
+            noted = {**meta.get("stored", {}).get(name, {}), "sha256": checksum}
+            require_unchanged(folder / name, noted, REMEDY)
+        elif name != HEADS or ("stored" in meta and (folder / name).exists()):
+            raise UserError(f"{folder / name} does not belong to its {META}", remedy=REMEDY)
 
 
 def load(folder: Path, *, verify: bool = True) -> Embeddings:
@@ -141,29 +249,45 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
 
     Raises UserError when the folder is incomplete, or shape, checksum or values disagree with the meta file.
     """
-    remedy = "repeat embed.py with overwrite=true"
-    if not (folder / META).exists():
-        raise UserError(f"{folder} holds no complete embeddings", remedy=remedy)
-    meta = read_json(folder / META)
-    try:
-        features: NDArray[np.float32] = np.load(folder / FEATURES, mmap_mode="r")
-        labels = np.load(folder / LABELS)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: {error}", expected=f"{FEATURES} and {LABELS}", remedy=remedy) from error
-    if list(features.shape) != meta["shape"] or len(labels) != len(features):
-        raise UserError(
-            f"{folder}: features {features.shape} and {len(labels)} labels",
-            expected=f"the shape {tuple(meta['shape'])} that its {META} states",
-            remedy=remedy,
-        )
+    meta = read_meta(folder)
     if verify:
-        for name, checksum in meta["checksum"].items():
-            if sha256(folder / name) != checksum:
-                raise UserError(f"{folder / name} has changed since it was written", remedy=remedy)
+        _check_parts(folder, meta)
+    count, width = meta["shape"]
+    features = _open(folder / FEATURES, np.float32, (count, width))
+    labels = np.array(_open(folder / LABELS, np.int64, (count,)))
+    if verify:
         check_finite(features, str(folder))
-    heads = Heads.load(folder / HEADS) if (folder / HEADS).exists() else None
-    classes = read_json(folder / CLASSES) if (folder / CLASSES).exists() else {}
+    heads = Heads.load(folder / HEADS, REMEDY) if (folder / HEADS).exists() else None
+    if heads and max(heads.dims()) > width:
+        raise UserError(
+            f"{folder / HEADS} classifies {max(heads.dims())} features, stored are {width}", remedy=REMEDY
+        )
+    classes = _read_classes(folder, meta) if (folder / CLASSES).exists() else {}
     return Embeddings(features, labels, heads, meta, folder, classes)
+
+
+def _open(path: Path, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}", expected="a .npy file", remedy=REMEDY) from error
+    if array.shape != shape or array.dtype != kind:
+        raise UserError(
+            f"{path} holds {array.dtype} of the shape {array.shape}",
+            expected=f"{np.dtype(kind)} of the shape {shape} that its {META} states",
+            remedy=REMEDY,
+        )
+    return array
+
+
+def _read_classes(folder: Path, meta: Mapping[str, Any]) -> dict[str, list[Any]]:
+    path = folder / CLASSES
+    columns = read_object(path, REMEDY)
+    if "of" in columns and (of := columns.pop("of")) != meta.get("dataset"):
+        raise UserError(f"{path} belongs to {of}, not to {meta.get('dataset')}", remedy=REMEDY)
+    if not all(isinstance(column, list) for column in columns.values()):
+        raise UserError(f"{path} holds more than lists", remedy=REMEDY)
+    return columns
 
 
 def check_finite(

@@ -16,6 +16,8 @@ from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, find_jobs
 from mrl_experiments.evaluations.notices import tell
+from mrl_experiments.files import require_writable
+from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.results import Measurement, ResultRow, read_rows, write_rows
 from mrl_experiments.runs import check_none_left_out
@@ -49,7 +51,11 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
     left_out: list[str] = []
     jobs = list(find_jobs(cfg, reduce.needs_train, left_out))
-    for job in jobs:
+    files = [job.run.results(evaluation, job.dataset, reduction) for job in jobs]
+    for path in files:
+        require_writable(path.parent)
+        _rows_of_other_splits(path, [])  # a damaged file ends the command before there is work to lose
+    for job, path in zip(jobs, files, strict=True):
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
         narrow = [
             row
@@ -57,8 +63,8 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
             for row in _rows(part, measure, reduce, cfg.dims, evaluation, reduction)
         ]
         rows += _with_widest(narrow, rows)
-        path = job.run.results(evaluation, job.dataset, reduction)
-        write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
+        with exclusive(job.run.folder / ".results.lock", f"writes {path}"):
+            write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
         print(f"{path}: {len(rows)} rows", flush=True)
     check_none_left_out(left_out)
 

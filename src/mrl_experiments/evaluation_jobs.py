@@ -1,18 +1,20 @@
 """Which stored embeddings an evaluation reads: queries, databases and training features, as folders."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from mrl_experiments.embeddings import META, TEXT
+from mrl_experiments.embeddings import META, TEXT, read_meta
 from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.external.import_run import import_run
-from mrl_experiments.files import read_json
+from mrl_experiments.files import sha256
 from mrl_experiments.runs import Run, find_runs, readable
 
 DATABASES = ("database", "train")  # splits to search in, the first that is there
+IDENTITY = ("run", "method", "model", "dataset", "seed")  # what rows repeat of their embeddings
 EACH = "*"  # in the name of a database: the queries' split
 
 
@@ -91,10 +93,10 @@ def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
 def _narrow_variants(run: Run, dataset: str, variant: str) -> list[str]:
     """Return the variants that are narrower networks inside the run, seen from the same views."""
     found = set()
-    for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}"):
-        meta = read_json(path)
-        if meta.get("variant") and meta["tta"] == (variant or "none"):
-            found.add(path.parent.name.partition("@")[2])
+    for folder in _embedded(run, dataset):
+        meta = read_meta(folder)
+        if meta.get("variant") and meta.get("tta", "none") == (variant or "none"):
+            found.add(folder.name.partition("@")[2])
     return sorted(found)
 
 
@@ -102,9 +104,15 @@ def _default_database(splits: Sequence[str]) -> str:
     return next((split for split in DATABASES if split in splits), "")
 
 
-def _splits(run: Run, dataset: str, variant: str) -> list[str]:
+def _embedded(run: Run, dataset: str) -> list[Path]:
+    """Return the folders of embeddings, without those that are still being written."""
     folders = [path.parent for path in run.embeddings(dataset, "*").parent.glob(f"*/{META}")]
-    found = [folder.name.partition("@")[0] for folder in folders if folder.name.partition("@")[2] == variant]
+    return [folder for folder in folders if not folder.name.startswith(".")]
+
+
+def _splits(run: Run, dataset: str, variant: str) -> list[str]:
+    names = [folder.name.partition("@") for folder in _embedded(run, dataset)]
+    found = [split for split, _, of in names if of == variant]
     if not found:
         datasets = sorted({path.parts[-3] for path in (run.folder / "embeddings").glob(f"*/*/{META}")})
         raise UserError(
@@ -117,14 +125,40 @@ def _splits(run: Run, dataset: str, variant: str) -> list[str]:
 
 def _folder(run: Run, dataset: str, split: str, variant: str) -> Path:
     folder = run.embeddings(dataset, split, variant)
+    remedy = f"{_embed(run, dataset)} splits=[{split}]"
     if not (folder / META).exists():
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}/{folder.name}",
             expected=f"one of {_splits(run, dataset, variant)}",
-            remedy=f"{_embed(run, dataset)} splits=[{split}]",
+            remedy=remedy,
         )
+    _check_origin(run, folder, remedy)
     return folder
 
 
 def _embed(run: Run, dataset: str) -> str:
     return command_line("embed.py", {"run": run.name, "data": dataset})
+
+
+def _check_origin(run: Run, folder: Path, remedy: str) -> None:
+    """Raise UserError where folders of embeddings were exchanged, between runs or inside one.
+
+    Renamed runs and copied splits are taken as what their folders say.
+    """
+    meta = read_meta(folder)
+    if missing := [key for key in IDENTITY if key not in meta]:
+        raise UserError(f"{folder / META} does not say the {missing[0]} of its run", remedy=remedy)
+    home = _home(run, folder, meta)
+    exchanged = home != folder and (home / META).exists() and _home(run, home, read_meta(home)) != home
+    foreign = meta["run"] != run.name and run.checkpoint.is_file()
+    if exchanged or (foreign and meta.get("weights") != sha256(run.checkpoint)):
+        raise UserError(
+            f"{folder} holds embeddings of {meta['run']}, {home.parent.name}/{home.name}", remedy=remedy
+        )
+
+
+def _home(run: Run, folder: Path, meta: Mapping[str, Any]) -> Path:
+    """Return where embed.py wrote the embeddings of a meta file."""
+    views = [meta.get("variant"), meta["tta"] if meta.get("tta", "none") != "none" else ""]
+    split = meta.get("split", folder.name.partition("@")[0])
+    return run.embeddings(meta["dataset"], split, "-".join(filter(None, views)))

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mrl_experiments.errors import UserError
 
 DIGEST = "digest"  # the key under which a JSON object carries the checksum of its other keys
@@ -85,7 +87,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        rights = temporary.stat().st_mode & 0o777
         yield temporary
+        if temporary.stat().st_mode & 0o777 != rights:  # a library has put a file of its own there
+            temporary.chmod(rights)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -107,6 +112,16 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
         remove_quietly(leftover)
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder unless it is there. Raises UserError where that is not possible, or it is read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES, "")
+    except OSError as error:
+        raise os_error(error, folder) from error
+
+
 def require_space(folder: Path, needed: int, remedy: str = "free some space") -> None:
     """Raise UserError when the disk under `folder` has less than `needed` bytes free."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -115,6 +130,21 @@ def require_space(folder: Path, needed: int, remedy: str = "free some space") ->
         raise UserError(
             f"{folder} needs {needed / 1e9:.1f} GB, {existing} has {free / 1e9:.1f} GB free", remedy=remedy
         )
+
+
+def allocate(path: Path, shape: tuple[int, ...], dtype: type) -> "np.memmap[Any, Any]":
+    """Return a new .npy file of this shape to write into, with its bytes taken from the disk at once.
+
+    A hole in the file that cannot be filled later, on a full disk, would kill the process.
+    Raises UserError where there is no room for it.
+    """
+    try:
+        array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise os_error(error, path) from error
+    return array
 
 
 def write_json(target: Path, value: Any) -> None:
@@ -174,22 +204,30 @@ _verified: set[tuple[str, int, int, int, str]] = set()  # in this process
 def is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
     """Tell whether a file is the one of which `fingerprint` was noted; each is hashed once a process.
 
-    Files of more than `LARGE` bytes are hashed only where their times of change are not those noted.
+    Files of more than `LARGE` bytes are hashed only where their times of change are not those noted. What was
+    not noted, as of files of before there were checksums, is not compared.
     """
     try:
         status = path.stat()
     except OSError:
         return False
-    if status.st_size != noted["bytes"]:
+    if not path.is_file() or status.st_size != noted.get("bytes", status.st_size):
         return False
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    key = (str(path.resolve()), status.st_size, *times, str(noted["sha256"]))
+    times, checksum = (status.st_mtime_ns, status.st_ctime_ns), noted.get("sha256")
+    key = (str(path.resolve()), status.st_size, *times, str(checksum))
     if key not in _verified:
         sure = status.st_size > LARGE and times == (noted.get("mtime_ns"), noted.get("ctime_ns"))
-        if not sure and sha256(path) != noted["sha256"]:
+        if checksum and not sure and sha256(path) != checksum:
             return False
         _verified.add(key)
     return True
+
+
+def require_unchanged(path: Path, noted: Mapping[str, Any], remedy: str) -> None:
+    """Raise UserError when a file is missing or not the one of which `fingerprint` was noted."""
+    if not is_unchanged(path, noted):
+        fate = "has changed since it was written" if path.exists() else "is missing"
+        raise UserError(f"{path} {fate}", remedy=remedy)
 
 
 def require_regular(path: Path) -> None:
@@ -287,6 +325,9 @@ def _json_pairs(text: str) -> list[tuple[str, str]]:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the hex SHA-256 of a file's content. Raises UserError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise os_error(error, path) from error

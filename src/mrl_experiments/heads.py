@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path
+from mrl_experiments.files import atomic_path, os_error
 from mrl_experiments.nesting import prefix
 
 Array = NDArray[np.float32]
@@ -75,13 +76,24 @@ class Heads:
             save_file(tensors, temporary, metadata={"tied": str(self.tied)})
 
     @classmethod
-    def load(cls, path: Path) -> "Heads":
-        """Read what `save` wrote."""
-        from safetensors import safe_open
-
-        tensors = load_file(path)
-        with safe_open(path, framework="np") as file:
-            tied = (file.metadata() or {}).get("tied") == "True"
-        weights = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("weight.")}
-        biases = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("bias.")}
+    def load(cls, path: Path, remedy: str = "write it again") -> "Heads":
+        """Read what `save` wrote. Raises UserError when it is missing, damaged, or anything else."""
+        try:
+            with safe_open(path, framework="np") as file:
+                tied = (file.metadata() or {}).get("tied") == "True"
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            kinds: dict[str, dict[int, Array]] = {"weight": {}, "bias": {}}
+            for name, tensor in tensors.items():
+                kind, dim = name.split(".")
+                kinds[kind][int(dim)] = tensor
+            weights, biases = kinds["weight"], kinds["bias"]
+            shapes = {dim: (len(bias), dim) for dim, bias in biases.items()}
+            if not weights or {dim: weight.shape for dim, weight in weights.items()} != shapes:
+                raise ValueError("weights and biases do not belong together")
+        except OSError as error:
+            raise os_error(error, path) from error
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged: {error}", expected="the classifiers of a run", remedy=remedy
+            ) from error
         return cls(weights, biases, tied)

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_json, remove_leftovers
+from mrl_experiments.files import read_object, remove_leftovers
 from mrl_experiments.locks import acquire
 from mrl_experiments.names import check_name, is_name
 from mrl_experiments.stored import read_config, write_config
@@ -71,8 +71,18 @@ class Run:
         return self.folder / "finished.json"
 
     def summary(self) -> dict[str, Any] | None:
-        """Return the last validation of a finished run, or None."""
-        return read_json(self.finished) if self.finished.exists() else None
+        """Return what is noted of a finished run, with its last `validation`; None for another.
+
+        Raises UserError when the note is damaged.
+        """
+        if not self.finished.exists():
+            return None
+        remedy = "delete it and repeat the train.py command, which validates the run anew"
+        noted = read_object(self.finished, remedy)
+        validation = noted.get("validation")
+        if not isinstance(validation, dict) or not all(isinstance(v, dict) for v in validation.values()):
+            raise UserError(f"{self.finished} is damaged: it holds no validation", remedy=remedy)
+        return noted
 
     def embeddings(self, dataset: str, split: str, variant: str = "") -> Path:
         """Folder of the embeddings of one split; `variant` names a width of a slimmable network or a TTA."""
@@ -188,9 +198,12 @@ def run_of(cfg: DictConfig) -> Run:
 
 
 class Claim:
-    """The right to write into a run's folder, held until the process ends."""
+    """The right to write into a run's folder, held until the process ends.
 
-    def __init__(self, run: Run, lock: IO[str]) -> None:
+    lock: None for a finished run in a place that can only be read.
+    """
+
+    def __init__(self, run: Run, lock: IO[str] | None) -> None:
         self.run, self._lock = run, lock
 
 
@@ -200,6 +213,7 @@ def claim(cfg: DictConfig) -> Claim:
     Raises UserError when the folder belongs to another configuration or to another process.
     """
     run = run_of(cfg)
+    lock: IO[str] | None = None
     try:
         lock = acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
     except BlockingIOError as error:
@@ -207,8 +221,12 @@ def claim(cfg: DictConfig) -> Claim:
             f"another process is training {run.name} now: {error.strerror}",
             remedy="wait for it, or choose a tag: tag=_second",
         ) from error
-    for folder in (run.folder, run.checkpoint.parent):
-        remove_leftovers(folder)
+    except UserError:
+        if not (run.finished.exists() and run.config_path.exists()):
+            raise
+    if lock:
+        for folder in (run.folder, run.checkpoint.parent):
+            remove_leftovers(folder)
     if run.config_path.exists():
         refuse_other_config(run, cfg)
     else:

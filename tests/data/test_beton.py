@@ -1,5 +1,6 @@
 """Real FFCV files: what is in them, and what is wrong with others."""
 
+import io
 import os
 import shutil
 import signal
@@ -10,8 +11,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from mrl_experiments.data.beton import FIELD, HEADER, Storage, check_beton
+from mrl_experiments.data.beton import (
+    FIELD,
+    HEADER,
+    JPG,
+    PLACE,
+    RAW,
+    RGB,
+    SAMPLES,
+    Storage,
+    _jpeg_sizes,
+    check_beton,
+)
 from mrl_experiments.errors import UserError
 
 pytest.importorskip("ffcv", reason="FFCV is not installed")
@@ -101,7 +114,103 @@ def test_foreign_and_damaged_files_are_refused(whole, tmp_path):
     start = HEADER.itemsize + 2 * FIELD.itemsize + 5  # the address in the first sample's entry
     damaged[start : start + 8] = (1 << 40).to_bytes(8, "little")
     (tmp_path / "damaged.beton").write_bytes(damaged)
-    refused(tmp_path / "damaged.beton", "pixels of 1 samples")
+    refused(tmp_path / "damaged.beton", "sample 0 has its pixels where they cannot be .1 of 150 samples")
+
+
+@pytest.fixture(scope="module")
+def half_jpeg(tmp_path_factory):
+    how = Storage("proportion", max_size=100, jpeg_quality=90, jpeg_share=0.5)
+    return written(tmp_path_factory.mktemp("beton") / "half.beton", storage=how)
+
+
+@pytest.fixture
+def changed(half_jpeg, tmp_path):
+    """Return a function that changes what a file says of the first picture of a mode, or its bytes."""
+
+    def change(mode, edit):
+        content = bytearray(half_jpeg.read_bytes())
+        header = np.frombuffer(content, HEADER, 1)[0]
+        start = HEADER.itemsize + 2 * FIELD.itemsize
+        entries = np.frombuffer(content, SAMPLES[RGB], header["samples"], offset=start)["image"]
+        places = np.frombuffer(content, PLACE, offset=int(header["table"]))
+        sample = int(np.flatnonzero(entries["mode"] == mode)[0])
+        (row,) = np.flatnonzero(places["sample"] == sample)
+        edit(entries, places, sample, row, content)
+        (tmp_path / "changed.beton").write_bytes(content)
+        return tmp_path / "changed.beton", sample
+
+    return change
+
+
+def set_entry(field, value):
+    def edit(entries, places, sample, row, content):
+        entries[field][sample] = value(entries[field][sample]) if callable(value) else value
+
+    return edit
+
+
+def set_place(field, value):
+    def edit(entries, places, sample, row, content):
+        places[field][row] = value(places[field][row])
+
+    return edit
+
+
+def exchange(entries, places, sample, row, content):
+    other = np.flatnonzero(entries["mode"] == entries["mode"][sample])[1]
+    entries[[sample, other]] = entries[[other, sample]]
+
+
+def set_bytes(offset, value):
+    def edit(entries, places, sample, row, content):
+        start, end = int(places["start"][row]), int(places["start"][row] + places["bytes"][row])
+        at = start + offset if offset >= 0 else end + offset
+        content[at : at + len(value)] = value
+
+    return edit
+
+
+DAMAGED = {
+    "no width": (JPG, set_entry("width", 0)),
+    "no height": (JPG, set_entry("height", 0)),
+    "no width, raw": (RAW, set_entry("width", 0)),
+    "wider": (JPG, set_entry("width", lambda width: width + 1)),
+    "wider, raw": (RAW, set_entry("width", lambda width: width + 1)),
+    "lower": (JPG, set_entry("height", lambda height: height - 1)),
+    "largest": (JPG, set_entry("width", 65535)),
+    "raw, it says": (JPG, set_entry("mode", RAW)),
+    "JPEG, it says": (RAW, set_entry("mode", JPG)),
+    "of no mode": (JPG, set_entry("mode", 7)),
+    "elsewhere": (JPG, set_entry("start", lambda start: start + 1)),
+    "in the header": (JPG, set_entry("start", 5)),
+    "beyond the file": (JPG, set_entry("start", 1 << 62)),
+    "shorter": (JPG, set_place("bytes", lambda size: size - 5)),
+    "longer": (JPG, set_place("bytes", lambda size: size + 5)),
+    "longer than the file": (JPG, set_place("bytes", lambda size: 1 << 62)),
+    "without bytes": (JPG, set_place("bytes", lambda size: 0)),
+    "of another sample": (JPG, exchange),
+    "of another sample, raw": (RAW, exchange),
+    "no JPEG": (JPG, set_bytes(0, b"\x89PNG")),
+    "cut": (JPG, set_bytes(-2, b"\0\0")),
+    "zeros from the first marker on": (JPG, set_bytes(2, bytes(300))),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_every_samples_header_is_compared_with_what_lies_there(changed, kind):
+    path, sample = changed(*DAMAGED[kind])
+    with pytest.raises(UserError, match=rf"is damaged: sample {sample} .*\([12] of 150 samples\)"):
+        check_beton(path, channels=3, num_classes=7)
+
+
+def test_whole_files_with_jpegs_of_any_make_are_taken(half_jpeg, tmp_path):
+    assert check_beton(half_jpeg, channels=3, num_classes=7) == len(PHOTOGRAPHS)
+    for options in ({"progressive": True}, {"comment": b"x" * 999}, {"subsampling": 0, "optimize": True}):
+        buffer = io.BytesIO()
+        Image.fromarray(PHOTOGRAPHS[0][0]).save(buffer, "JPEG", **options)
+        content = np.frombuffer(b"any" + buffer.getvalue() + b"thing", np.uint8)
+        starts, ends = np.array([3, 0]), np.array([len(content) - 5, 9])
+        assert _jpeg_sizes(content, starts, ends).tolist() == [[90, 20], [0, 0]]
 
 
 class Slow:

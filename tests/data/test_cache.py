@@ -7,14 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from disks import read_only, tiny_disk
 
 from mrl_experiments.data.beton import Storage
 from mrl_experiments.data.cache import Cache
+from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.errors import UserError
 
 RAW = {"train": Storage(), "val": Storage()}
@@ -79,6 +80,85 @@ def test_a_file_that_changed_later_is_written_again(kind, pictures, tmp_path, ca
         assert len(path.read_bytes()) == len(whole) and path.read_bytes() != content  # places may differ
 
 
+def reverse(path):
+    labels = np.load(path)
+    np.save(path, labels[::-1])
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 10])  # bytes; larger files are recognised by their times
+@pytest.mark.parametrize(
+    "damage", [reverse, lambda path: path.write_bytes(path.read_bytes()[:-8]), lambda path: path.unlink()]
+)
+def test_labels_that_changed_later_are_written_again(pictures, tmp_path, capsys, monkeypatch, damage, limit):
+    monkeypatch.setattr("mrl_experiments.files.LARGE", limit)
+    cache = Cache(tmp_path, pictures(), RAW)
+    cache.array("train", 2)
+    expected = np.load(cache.labels("train"))
+    damage(cache.labels("train"))
+    images = cache.array("train", 2)
+    assert "has changed since it was written: it is written again" in capsys.readouterr().out
+    assert np.array_equal(np.load(cache.labels("train")), expected) and len(np.load(images)) == 150
+
+
+def test_an_array_of_before_its_labels_had_a_checksum_is_used(pictures, tmp_path):
+    source = pictures(opened=tmp_path / "opened")
+    path = Cache(tmp_path, source, RAW).array("train", 2)
+    opened = source.opened.read_text()
+    manifest = manifest_path(path)
+    noted = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({key: noted[key] for key in noted if key not in ("beside", "digest")}))
+    Cache(tmp_path, source, RAW).array("train", 2)
+    assert source.opened.read_text() == opened
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"[]", b'{"bytes": 3}', b"{", b'{"sha256": []}'])
+def test_a_damaged_manifest_makes_its_files_written_again(kind, pictures, tmp_path, content):
+    cache = Cache(tmp_path, pictures(), RAW)
+    path = prepare(kind, cache)
+    manifest_path(path).write_bytes(content)
+    prepare(kind, cache)
+    assert json.loads(manifest_path(path).read_text())["samples"] == 150
+
+
+def test_a_kill_before_the_manifest_is_written_is_made_good(kind, pictures, tmp_path, monkeypatch):
+    cache = Cache(tmp_path, pictures(), RAW)
+
+    def killed(target, value):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mrl_experiments.data.prepared.write_json", killed)
+        prepare(kind, cache)
+    path = prepare(kind, cache)
+    assert json.loads(manifest_path(path).read_text())["bytes"] == path.stat().st_size
+
+
+def test_a_prepared_cache_that_can_only_be_read_serves(kind, pictures, tmp_path):
+    source = pictures()
+    prepare(kind, Cache(tmp_path / "cache", source, RAW))
+    for lock in tmp_path.glob("cache/*/.*.lock"):
+        lock.unlink()
+    with read_only(tmp_path / "cache", tmp_path / "seen") as seen:
+        assert prepare(kind, Cache(seen, source, RAW)).exists()
+        with pytest.raises(UserError, match="read-only"):
+            prepare(kind, Cache(seen, source, RAW), "val")
+
+
+@pytest.mark.parametrize("given", ["", None])
+def test_no_cache_is_the_usual_one_and_not_the_current_folder(given, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("MRL_DATA", "")
+    assert cache_folder(given) == Path("/home/someone/.cache/mrl-experiments")
+    assert cache_folder("~/data") == Path("/home/someone/data")
+
+    def homeless(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(UserError, match="MRL_DATA="):
+        cache_folder(given)
+
+
 def test_processes_that_prepare_at_once_write_once(kind, pictures, tmp_path):
     source = pictures(opened=tmp_path / "opened")
     alone = pictures(opened=tmp_path / "alone")
@@ -99,6 +179,7 @@ from pathlib import Path
 import numpy as np
 from mrl_experiments.data.beton import Storage
 from mrl_experiments.data.cache import Cache
+from mrl_experiments.data.prepared import cache_folder, manifest_path
 
 class Slow:
     name, num_classes, channels, size, splits = "slow", 2, 1, 16, ("train",)
@@ -146,22 +227,6 @@ def test_a_killed_writer_leaves_nothing_that_is_taken_and_no_process(kind, tmp_p
     assert not any(runs(pid) for pid in workers)
     path = Path(again.stdout.splitlines()[-1])
     assert path.exists() and not any(name.endswith(".part") for name in files(folder))
-
-
-@contextmanager
-def tiny_disk(folder, megabytes):
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_too_small_a_disk_is_noticed_before_anything_is_written(kind, pictures, tmp_path):

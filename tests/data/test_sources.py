@@ -2,6 +2,8 @@
 
 import gzip
 import shutil
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mrl_experiments.data.image_folder import ImageFolder
 from mrl_experiments.data.read_image import read_image
 from mrl_experiments.data.torchvision_sets import DEBIAN_FASHION, TorchvisionSet
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import fingerprint, write_json
 
 
 def folder_source(root, share=0.25, seed=0):
@@ -153,3 +156,42 @@ def test_a_damaged_package_of_fashion_mnist_is_named(tmp_path, monkeypatch):
         (tmp_path / "packed/train-images-idx3-ubyte.gz").write_bytes(content)
         with pytest.raises(UserError, match=r"fashion_mnist|train-images"):
             TorchvisionSet("fashion_mnist", str(tmp_path / "root")).open("train")
+
+
+@pytest.fixture
+def unpacked_fashion(tmp_path):
+    """Twelve images and labels of noise for each split, where torchvision looks for Fashion-MNIST."""
+    raw = tmp_path / "downloads" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        pixels = rng.integers(0, 256, 12 * 28 * 28, dtype=np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 2051, 12, 28, 28) + pixels.tobytes()
+        )
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 2049, 12) + bytes(range(10)) + b"\0\1"
+        )
+    return tmp_path, raw
+
+
+def test_an_unpacked_set_is_read_without_a_lock(unpacked_fashion):
+    folder, _ = unpacked_fashion
+    source = TorchvisionSet("fashion_mnist", str(folder))
+    assert len(source.open("train")) == 12
+    assert not (folder / "downloads" / ".fashion_mnist.lock").exists()
+
+
+def test_an_unpacked_file_that_changed_is_fetched_again(unpacked_fashion, monkeypatch, capsys):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr("mrl_experiments.data.torchvision_sets.DEBIAN_FASHION", Path("/nowhere"))
+    folder, raw = unpacked_fashion
+    note = folder / "downloads" / ".fashion_mnist.json"
+    write_json(note, {path.name: fingerprint(path) for path in raw.iterdir()})
+    source = TorchvisionSet("fashion_mnist", str(folder))
+    assert len(source.open("val")) == 12
+    labels = raw / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:8] + bytes(12))
+    with pytest.raises(UserError, match="is not whole"):  # here it cannot be
+        source.open("val")
+    assert "has changed since it was unpacked" in capsys.readouterr().out and not labels.exists()

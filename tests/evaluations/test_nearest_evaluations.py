@@ -3,6 +3,7 @@ import pytest
 
 from mrl_experiments.embeddings import Embeddings, create, load, open_arrays, seal
 from mrl_experiments.errors import UserError
+from mrl_experiments.evaluations.kept_neighbours import _name
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
 
@@ -91,6 +92,34 @@ def test_kept_neighbours_serve_later_metrics(pair):
     assert table(knn(queries, database, DIMS, k=[1, 21]))[16, "k=1", "top1"] == first[16, "k=1", "top1"]
     other = stored(database.folder, database.features[::-1].copy(), database.labels[::-1].copy())
     assert table(knn(queries, other, DIMS, k=[1, 20])) == first
+
+
+@pytest.mark.parametrize("kind", ["exchanged", "flipped", "cut", "empty", "unnamed", "a folder"])
+def test_kept_neighbours_that_are_damaged_or_of_something_else_are_searched_again(pair, kind, capsys):
+    queries, database = pair
+    expected = table(knn(queries, database, DIMS, k=[1, 5]))
+    files = {dim: queries.folder / "neighbours" / _name(queries, database, dim) for dim in DIMS}
+    one, other, _ = (path.with_name(path.name + ".npz") for path in files.values())
+    content = bytearray(one.read_bytes())
+    if kind == "exchanged":
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+    elif kind == "flipped":
+        content[-900] ^= 1
+        one.write_bytes(content)
+    elif kind == "unnamed":  # as before they said whose they are
+        arrays = dict(np.load(one))
+        del arrays["name"]
+        np.savez(one, **arrays)
+    elif kind == "a folder":
+        one.unlink()
+        one.mkdir()
+    else:
+        one.write_bytes(content[:900] if kind == "cut" else b"")
+    assert table(knn(queries, database, DIMS, k=[1, 5])) == expected
+    assert "neighbours are searched again" in capsys.readouterr().out
+    table(knn(queries, database, DIMS, k=[1, 5]))
+    assert ("neighbours" in capsys.readouterr().out) == (kind == "a folder")
 
 
 def test_embeddings_in_memory_keep_nothing(pair, tmp_path):

@@ -22,15 +22,21 @@ def configured(mode="auto"):
         return compose("train", ["logger=wandb", f"logger.mode={mode}"])
 
 
+def forget(wandb):
+    """End a run of this process, also another test's; W&B reads the environment once."""
+    if wandb.run is not None:
+        wandb.run.finish()
+    wandb.teardown()
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
+    forget(wandb)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     yield Run(tmp_path / "mrl_tiny#2")
-    if wandb.run is not None:
-        wandb.run.finish()
-    wandb.teardown()  # it reads the environment once
+    forget(wandb)
 
 
 def folders(run):

@@ -18,7 +18,7 @@ from mrl_experiments.data.parallel import share
 from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
 from mrl_experiments.data.read_image import Readings, gathered
 from mrl_experiments.data.source import Sample, Source
-from mrl_experiments.files import atomic_path, read_object, require_space
+from mrl_experiments.files import allocate, atomic_path, read_object, require_space
 from mrl_experiments.names import check_name
 
 FORMAT = 1
@@ -60,8 +60,8 @@ class Cache:
         def write(path: Path) -> Mapping[str, Any]:
             samples = self._open(split)
             with atomic_path(self.labels(split)) as labels_path:
-                images = _allocate(path, (len(samples), *np.asarray(samples[0][0]).shape), np.uint8)
-                labels = _allocate(labels_path, (len(samples),), np.int64)
+                images = allocate(path, (len(samples), *np.asarray(samples[0][0]).shape), np.uint8)
+                labels = allocate(labels_path, (len(samples),), np.int64)
 
                 def fill(chunks: Iterator[range]) -> None:
                     for index in chain.from_iterable(chunks):
@@ -73,10 +73,14 @@ class Cache:
                 labels.flush()
             return {}
 
-        return self._prepared(split, ".npy", write)
+        return self._prepared(split, ".npy", write, beside=[self.labels(split)])
 
     def files(self, split: str, workers: int) -> Sequence[Sample]:
-        """Return samples that stay in their own files, after a look whether every one can be read."""
+        """Return samples that stay in their own files, after every one has been read once.
+
+        The mark <split>.readable says that the files of this identity could all be decoded then; one that is
+        damaged later ends the reading with its name.
+        """
 
         def write(path: Path) -> Mapping[str, Any]:
             samples = self.source.open(split)
@@ -106,7 +110,13 @@ class Cache:
             require_space(self.folder, len(samples) * side**2 * self.source.channels, remedy)
         return samples
 
-    def _prepared(self, split: str, suffix: str, write: Callable[[Path], Mapping[str, Any]]) -> Path:
+    def _prepared(
+        self,
+        split: str,
+        suffix: str,
+        write: Callable[[Path], Mapping[str, Any]],
+        beside: Sequence[Path] = (),
+    ) -> Path:
         def write_and_describe(path: Path) -> dict[str, Any]:
             return {
                 **write(path),
@@ -115,17 +125,9 @@ class Cache:
                 **self.source.manifest(split),
             }
 
-        path = prepared(self.folder / f"{split}{suffix}", write_and_describe)
+        path = prepared(self.folder / f"{split}{suffix}", write_and_describe, beside)
         self.described[split] = read_object(manifest_path(path))
         return path
-
-
-def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap[Any, Any]:
-    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open("r+b") as file:
-        # A hole in the file that cannot be filled later, on a full disk, would kill the process.
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
 
 
 @contextmanager

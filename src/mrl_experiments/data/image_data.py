@@ -24,6 +24,7 @@ from mrl_experiments.data.file_table import (
 )
 from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.read_image import UnreadableImages
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
@@ -75,7 +76,7 @@ class ImageData(pl.LightningDataModule):
         self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
         self.loader = _choose(loader)
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
-        self.cache = Cache(Path(cache), source, kept)
+        self.cache = Cache(cache_folder(cache), source, kept)
         self._ready: dict[str, tuple[Any, int]] = {}
         self._told: set[str] = set()
         self._state: dict[str, Any] | None = None

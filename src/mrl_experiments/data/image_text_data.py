@@ -12,6 +12,7 @@ from mrl_experiments.data.captions import CaptionedSource, Captions, batches, id
 from mrl_experiments.data.image_data import ImageData
 from mrl_experiments.data.loaders import Batch, EvalLoader, Run
 from mrl_experiments.data.order import Batches
+from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
 from mrl_experiments.embeddings import TEXT
 from mrl_experiments.errors import UserError
@@ -48,7 +49,7 @@ class ImageTextData(ImageData):
         self.images = self.splits
         self.splits = (*self.images, *(split + TEXT for split in self.images))
         self.tokenizer = self._of_size(
-            Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else self._learnt(Path(cache))
+            Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else self._learnt(cache_folder(cache))
         )
         self.captions = Captions(source.captions, self.tokenizer, length)
         if self.captions.cut:

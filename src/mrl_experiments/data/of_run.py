@@ -93,6 +93,8 @@ def check_own(run: Run, config: DictConfig, data: Any, given: DictConfig | None,
 def check_siblings(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str, Any]) -> None:
     """Raise UserError where splits that are not embedded now are of other data of the same name."""
     for path in sorted(run.embeddings(data.name, "*").parent.glob(f"*/{META}")):
+        if path.parent.name.partition("@")[0] in splits or path.parent.name.startswith("."):
+            continue  # written anew where they are damaged, or not in place yet
         stored = read_object(path)
         if stored.get("split") in splits or not isinstance(stored.get("data"), Mapping):
             continue

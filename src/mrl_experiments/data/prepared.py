@@ -44,6 +44,21 @@ def read_only_caches() -> tuple[Path, ...]:
     return tuple(_read_only)
 
 
+def cache_folder(cache: str | Path | None) -> Path:
+    """Return the folder of prepared files that `data.cache` or MRL_DATA names; empty means the usual one.
+
+    Raises UserError when it begins with ~ and this account has no home.
+    """
+    try:
+        return Path(cache or usual_cache()).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{cache or usual_cache()} cannot be found: {error}",
+            expected="a home folder, which HOME names",
+            remedy="name a folder for prepared data: MRL_DATA=/some/folder, or data.cache=/some/folder",
+        ) from error
+
+
 def keyed_folder(root: Path, name: str, identity: Mapping[str, Any]) -> Path:
     """Return <root>/<name>-<key>, where the key is a hash of all that determines what lies in it.
 
@@ -51,36 +66,41 @@ def keyed_folder(root: Path, name: str, identity: Mapping[str, Any]) -> Path:
     """
     check_name(name, "the name of prepared data")
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    return root.expanduser() / f"{name}-{key}"
+    return cache_folder(root) / f"{name}-{key}"
 
 
-def prepared(path: Path, write: Callable[[Path], Mapping[str, Any]]) -> Path:
-    """Return `path`, written first where it is missing or no longer what its manifest describes.
+def prepared(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Sequence[Path] = ()) -> Path:
+    """Return `path`, written first where it, or a file `beside` it, is not what the manifest describes.
 
-    `write` fills the file it is given and returns JSON values worth keeping in the manifest beside it.
-    What is whole is used without a lock, so a cache that may only be read serves as well.
+    `write` fills the file it is given, writes those beside it in its own way, and returns JSON values worth
+    keeping in the manifest. What is whole is used without a lock: a cache that may only be read serves too.
     """
-    if _is_whole(path):
+    if _is_whole(path, beside):
         return path
-    if (elsewhere := _elsewhere(path)) is not None:
+    if (elsewhere := _elsewhere(path, beside)) is not None:
         return elsewhere
-    with exclusive(path.with_name(f".{path.stem}.lock"), f"writes {path.name}"):
+    with exclusive(path.with_name(f".{path.stem}.lock"), f"writes {path}"):
         remove_leftovers(path.parent, path.stem)
-        if not _is_whole(path):
-            if path.exists() and manifest_path(path).exists():
+        if not _is_whole(path, beside):
+            if manifest_path(path).exists():
                 print(f"{path} has changed since it was written: it is written again", flush=True)
             with atomic_path(path) as temporary:
                 described = write(temporary)
-            write_json(manifest_path(path), {**fingerprint(path), **described})
+            # Last: after a kill in between, the manifest disagrees, and all is written again.
+            others = {part.name: fingerprint(part) for part in beside}
+            write_json(
+                manifest_path(path),
+                {**fingerprint(path), **described, **({"beside": others} if others else {})},
+            )
     return path
 
 
-def _elsewhere(path: Path) -> Path | None:
+def _elsewhere(path: Path, beside: Sequence[Path]) -> Path | None:
     """Return where a prepared file lies whole in another cache."""
     for folder in _read_only:
         other = folder / path.parent.name / path.name
         with suppress(UserError, OSError):  # what is no use there is written here
-            if _is_whole(other):
+            if _is_whole(other, [other.with_name(part.name) for part in beside]):
                 return other
     if _read_only:
         shown = ", ".join(map(str, _read_only))
@@ -93,6 +113,16 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path, beside: Sequence[Path]) -> bool:
     manifest = manifest_path(path)
-    return path.exists() and manifest.exists() and is_unchanged(path, read_object(manifest))
+    if not (path.exists() and manifest.exists()):
+        return False
+    try:
+        noted = read_object(manifest)
+    except UserError as error:
+        print(error.problem, flush=True)
+        return False
+    if not noted.get("sha256"):
+        return False
+    others = noted.get("beside", {})  # of which older manifests say nothing
+    return is_unchanged(path, noted) and all(is_unchanged(part, others.get(part.name, {})) for part in beside)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.neighbours import Neighbours, nearest
 from mrl_experiments.files import atomic_path
 
@@ -18,30 +19,51 @@ def neighbours(
     Embeddings without a folder keep nothing. Raises UserError when k exceeds N.
     """
     shared_width([queries, database])
-    paths = {dim: _path(queries, database, dim) for dim in dims}
-    kept = {dim: _read(path, k) for dim, path in paths.items()}
+    kept = {dim: _read(queries, database, dim, k) for dim in dims}
     missing = [dim for dim in dims if kept[dim] is None]
     new = nearest(queries.features, database.features, missing, k) if missing else {}
     for dim, found in new.items():
-        _write(paths[dim], found)
+        _write(queries, database, dim, found)
     return {dim: found for dim, found in {**kept, **new}.items() if found is not None}
 
 
 def _path(queries: Embeddings, database: Embeddings, dim: int) -> Path | None:
     if queries.folder is None or database.folder is None:
         return None
-    return queries.folder / "neighbours" / f"{queries.identity}-{database.identity}-{dim}.npz"
+    return queries.folder / "neighbours" / f"{_name(queries, database, dim)}.npz"
 
 
-def _read(path: Path | None, k: int) -> Neighbours | None:
+def _name(queries: Embeddings, database: Embeddings, dim: int) -> str:
+    """Return what a file of neighbours is called, and says inside: another file in its place is noticed."""
+    return f"{queries.identity}-{database.identity}-{dim}"
+
+
+def _read(queries: Embeddings, database: Embeddings, dim: int, k: int) -> Neighbours | None:
+    """Return what an earlier search kept; None where it is too little, damaged, or of something else."""
+    path = _path(queries, database, dim)
     if path is None or not path.exists():
         return None
-    with np.load(path) as stored:
-        similarities, positions = stored["similarities"], stored["positions"]
+    try:
+        with np.load(path) as stored:
+            name, similarities, positions = (stored[key] for key in ("name", "similarities", "positions"))
+        if str(name) != _name(queries, database, dim) or similarities.shape != positions.shape:
+            raise ValueError("it belongs to other embeddings")
+        if len(positions) != len(queries) or not ((positions >= 0) & (positions < len(database))).all():
+            raise ValueError("it does not fit these embeddings")
+    except Exception as error:  # a damaged archive makes its readers raise nearly anything
+        print(f"{path} cannot be used ({error}): neighbours are searched again", flush=True)
+        return None
     return Neighbours(similarities[:, :k], positions[:, :k]) if positions.shape[1] >= k else None
 
 
-def _write(path: Path | None, found: Neighbours) -> None:
-    if path is not None:
+def _write(queries: Embeddings, database: Embeddings, dim: int, found: Neighbours) -> None:
+    """Keep neighbours where that is possible: they only save time."""
+    path = _path(queries, database, dim)
+    if path is None:
+        return
+    try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, similarities=found.similarities, positions=found.positions)
+            name = np.array(_name(queries, database, dim))
+            np.savez(file, name=name, similarities=found.similarities, positions=found.positions)
+    except UserError as error:
+        print(f"neighbours are not kept: {error.problem}", flush=True)

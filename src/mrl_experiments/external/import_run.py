@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from mrl_experiments.embeddings import check_finite, create, is_complete, open_arrays, seal
+from mrl_experiments.embeddings import check_finite, create, is_complete, open_arrays, seal, writing
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
 from mrl_experiments.files import sha256
@@ -132,6 +132,12 @@ def _copy(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any
     meta = {**meta, "source": {str(path.relative_to(part.root)): sha256(path) for path in part.files}}
     if is_complete(folder, meta):
         return
+    with writing(folder):
+        if not is_complete(folder, meta):  # else another process has written it meanwhile
+            _write(part, labels, folder, meta)
+
+
+def _write(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any]) -> None:
     name, count = str(part.files[0]), len(labels)
     create(folder, count, part.features.shape[1])
     features, stored = open_arrays(folder)

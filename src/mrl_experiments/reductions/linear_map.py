@@ -1,5 +1,6 @@
 """A linear map of representations, after which prefixes are the reduced representation."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.embeddings import Embeddings, check_finite
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import os_error
 from mrl_experiments.heads import Heads
 
 BLOCK = 16384
@@ -36,8 +38,13 @@ class LinearMap:
                 expected=f"{len(self.matrix)}, as those that the reduction was fitted on",
             )
         shape = (len(embeddings), self.matrix.shape[1])
-        with tempfile.TemporaryFile() as file:
-            features = np.memmap(file, np.float32, mode="w+", shape=shape)
+        try:
+            with tempfile.TemporaryFile() as file:
+                # A hole in the file that cannot be filled later, on a full disk, would kill the process.
+                os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+                features = np.memmap(file, np.float32, mode="w+", shape=shape)
+        except OSError as error:
+            raise os_error(error, f"{tempfile.gettempdir()} (TMPDIR)") from error
         for start in range(0, len(embeddings), BLOCK):
             rows = slice(start, start + BLOCK)
             with np.errstate(over="ignore", invalid="ignore"):  # refused below

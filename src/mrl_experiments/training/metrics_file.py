@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from mrl_experiments.files import atomic_path
+from mrl_experiments.files import atomic_path, os_error
 
 COLUMNS = ("step", "epoch", "metric", "dim", "value")
 
@@ -43,27 +43,43 @@ class MetricsFile(Logger):
         values = dict(metrics)
         epoch = int(values.pop("epoch", 0))
         new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(COLUMNS)
-            for name, value in values.items():
-                metric, _, dim = name.partition("@")
-                writer.writerow((step, epoch, metric, dim, f"{value:.6g}"))
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if new:
+                    writer.writerow(COLUMNS)
+                for name, value in values.items():
+                    metric, _, dim = name.partition("@")
+                    writer.writerow((step, epoch, metric, dim, f"{value:.6g}"))
+        except OSError as error:
+            raise os_error(error, self.path) from error
 
     @rank_zero_only
     def rewind(self, step: int, size: int | None = None) -> None:
-        """Drop the lines after `step` and those beyond `size` bytes, and a line that a kill cut short.
+        """Drop the lines after `step` and those beyond `size` bytes, and, with a word, any that are damaged.
 
         size: of the file at the checkpoint; lines of its step may have come after it. None: not known.
+        A file that holds no metrics is set aside. Raises UserError where it cannot be read or written.
         """
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()[:size].decode(errors="replace")
-        _, *lines = content.splitlines() or [""]
-        kept = [line for line in lines if _step_of(line) <= step]
+        try:
+            if not self.path.exists():
+                return
+            content = self.path.read_bytes()[:size].decode(errors="replace")
+            header, *lines = content.split("\n")
+            if header != ",".join(COLUMNS):
+                aside = self.path.with_suffix(".damaged")
+                print(f"{self.path} holds no metrics: it goes to {aside.name}, a new one begins", flush=True)
+                self.path.replace(aside)
+                return
+        except OSError as error:
+            raise os_error(error, self.path) from error
+        lines = lines[:-1]  # what follows the last end of a line was cut short
+        steps = [_step(line) for line in lines]
+        if damaged := steps.count(None):
+            print(f"{self.path}: {damaged} damaged lines are left out", flush=True)
+        kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
         with atomic_path(self.path) as path:
-            path.write_text("\n".join([",".join(COLUMNS), *kept]) + "\n", encoding="utf-8")
+            path.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
 
     @property
     def size(self) -> int:
@@ -71,7 +87,11 @@ class MetricsFile(Logger):
         return self.path.stat().st_size if self.path.exists() else 0
 
 
-def _step_of(line: str) -> float:
-    """Return the step of a line; infinity for one that is not whole."""
-    step, *others = line.split(",")
-    return int(step) if step.isdecimal() and len(others) == len(COLUMNS) - 1 and others[-1] else float("inf")
+def _step(line: str) -> int | None:
+    """Return the step of a line, or None when it is not a whole one."""
+    try:
+        ((step, epoch, metric, dim, value),) = csv.reader([line])
+        float(value), int(epoch), int(dim or 0)
+        return int(step) if metric and metric.isprintable() and "\ufffd" not in metric else None
+    except (ValueError, csv.Error):
+        return None

@@ -67,11 +67,10 @@ def train(cfg: DictConfig) -> None:
 
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
-    if resume:
-        kept = read_checkpoint(run.checkpoint)
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
+    kept = read_checkpoint(run.checkpoint) if resume else {"global_step": -1}
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsFile):
+            logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
 

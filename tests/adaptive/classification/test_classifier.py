@@ -1,7 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
-from mrl_experiments.adaptive.classification.classifier import CASCADE, AdaptiveClassifier
+from mrl_experiments.adaptive.classification.classifier import CASCADE, HEADS, AdaptiveClassifier
 from mrl_experiments.adaptive.classification.policies.joint import Joint
 from mrl_experiments.adaptive.classification.policies.paper import Paper
 from mrl_experiments.adaptive.classification.policies.risk_control import RiskControl
@@ -100,8 +102,44 @@ def test_one_size_cannot_nest(digits):
         AdaptiveClassifier(digits.heads).fit(Paper(), digits.features, digits.labels, dims=(8,))
 
 
-@pytest.mark.parametrize("content", ["", '{"version": 1, "dims"', '{"version": 9}'])
-def test_a_damaged_or_foreign_file_is_refused(tmp_path, content):
-    (tmp_path / CASCADE).write_text(content)
-    with pytest.raises(UserError, match=r"is damaged(.|\n)*save the classifier again|version 9"):
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("", r"cascade\.json is damaged"),
+        ('{"version": 1, "dims"', r"cascade\.json is damaged"),
+        ('{"version": 9}', "version 9"),
+        ('{"version": 1}', r"cascade\.json is damaged: 'dims'"),
+        ("[]", r"cascade\.json is damaged"),
+        (None, "no complete adaptive classifier"),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / CASCADE).write_text(content)
+    with pytest.raises(UserError, match=said):
         AdaptiveClassifier.load(tmp_path)
+
+
+def test_classifiers_that_changed_or_are_of_another_are_refused(digits, fitted, tmp_path):
+    fitted.save(tmp_path / "one")
+    other = AdaptiveClassifier(digits.heads.of_classes(np.arange(9, -1, -1)))
+    other.cascade = fitted.cascade
+    other.save(tmp_path / "two")
+    heads = tmp_path / "one" / HEADS
+    content = bytearray(heads.read_bytes())
+    content[-3] ^= 1
+    for changed in (bytes(content), content[:-1], (tmp_path / "two" / HEADS).read_bytes(), b""):
+        heads.write_bytes(changed)
+        with pytest.raises(UserError, match=rf"{HEADS} has changed since it was written"):
+            AdaptiveClassifier.load(tmp_path / "one")
+    heads.unlink()
+    with pytest.raises(UserError, match=rf"{HEADS} is missing"):
+        AdaptiveClassifier.load(tmp_path / "one")
+
+
+def test_thresholds_of_before_there_were_checksums_are_read(fitted, tmp_path):
+    fitted.save(tmp_path)
+    stored = json.loads((tmp_path / CASCADE).read_text())
+    del stored["digest"]
+    (tmp_path / CASCADE).write_text(json.dumps({**stored, "heads": True}))
+    assert AdaptiveClassifier.load(tmp_path).cascade == fitted.cascade

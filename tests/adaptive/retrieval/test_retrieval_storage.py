@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -45,31 +46,62 @@ def test_a_loaded_index_grows_and_is_saved_over_itself(index, tmp_path):
     assert (again.search(QUERIES, 1).ids[:, 0] == np.arange(20) + 9000).all()
 
 
-@pytest.mark.parametrize("name", [VECTORS, "ids.npy", "norms.npz", "shortlist-16.faiss"])
-def test_a_truncated_or_missing_file_is_refused(index, tmp_path, name):
+FILES = [VECTORS, "ids.npy", "norms.npz", "shortlist-16.faiss"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_truncated_or_missing_file_is_refused(index, tmp_path, name):
     save_index(index, tmp_path)
-    content = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(content[:-1])
-    with pytest.raises(UserError, match=name):
-        load_index(tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-9] ^= 1
+    for changed in (content, content[:-1], b""):
+        (tmp_path / name).write_bytes(changed)
+        with pytest.raises(UserError, match=f"{name} has changed since it was written"):
+            load_index(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(UserError, match="0 bytes"):
+    with pytest.raises(UserError, match=f"{name} is missing"):
         load_index(tmp_path)
 
 
-def test_another_version_is_refused(index, tmp_path):
-    save_index(index, tmp_path)
-    described = json.loads((tmp_path / SPEC).read_text())
-    (tmp_path / SPEC).write_text(json.dumps(described | {"version": 99}))
-    with pytest.raises(UserError, match="version 99"):
-        load_index(tmp_path)
+@pytest.mark.parametrize("name", [*FILES, SPEC])
+def test_a_file_of_another_index_is_noticed(index, tmp_path, name):
+    save_index(index, tmp_path / "one")
+    other = AdaptiveIndex.build(DATABASE[::-1].copy(), np.arange(800) + 6, index.spec)
+    save_index(other, tmp_path / "two")
+    shutil.copy(tmp_path / "two" / name, tmp_path / "one" / name)
+    if name == "norms.npz":  # both indexes keep none
+        assert len(load_index(tmp_path / "one")) == 800
+        return
+    with pytest.raises(UserError, match="has changed since it was written"):
+        load_index(tmp_path / "one")
 
 
-def test_a_damaged_faiss_file_is_refused(index, tmp_path):
+def without_checksums(folder, **changes):
+    """Describe an index as it was before there were checksums."""
+    described = json.loads((folder / SPEC).read_text())
+    del described["digest"]
+    sizes = {name: noted["bytes"] for name, noted in described.pop("files").items()}
+    (folder / SPEC).write_text(json.dumps({**described, "bytes": sizes, **changes}))
+
+
+def test_an_index_of_before_there_were_checksums_is_read(index, tmp_path):
     save_index(index, tmp_path)
+    without_checksums(tmp_path)
+    assert load_index(tmp_path).search(QUERIES, 3).ids.tolist() == index.search(QUERIES, 3).ids.tolist()
     path = tmp_path / "shortlist-8.faiss"
     path.write_bytes(b"\0" * path.stat().st_size)
-    with pytest.raises(UserError, match="FAISS cannot read"):
+    with pytest.raises(UserError, match="is damaged"):
+        load_index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [({"version": 99}, "version 99"), ({"spec": {"a": 1}}, "damaged"), ({"spec": 3}, "damaged")],
+)
+def test_a_foreign_description_is_refused(index, tmp_path, changes, said):
+    save_index(index, tmp_path)
+    without_checksums(tmp_path, **changes)
+    with pytest.raises(UserError, match=said):
         load_index(tmp_path)
 
 

@@ -19,7 +19,13 @@ from mrl_experiments.adaptive.classification.exits import (
     top1,
 )
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_object, write_json
+from mrl_experiments.files import (
+    fingerprint,
+    read_object,
+    remove_quietly,
+    require_unchanged,
+    write_json,
+)
 from mrl_experiments.heads import Heads
 
 CASCADE, HEADS = "cascade.json", "heads.safetensors"
@@ -124,8 +130,12 @@ class AdaptiveClassifier:
         return answers
 
     def save(self, folder: Path) -> None:
-        """Write thresholds (JSON) and classifiers (safetensors), each atomically."""
+        """Write classifiers (safetensors), then thresholds and the checksum of the classifiers (JSON).
+
+        Raises UserError for what the operating system refuses, such as a full disk.
+        """
         cascade = self._fitted()
+        remove_quietly(folder / CASCADE)  # so that after a kill in between nothing looks complete
         if self.heads is not None:
             self.heads.save(folder / HEADS)
         write_json(
@@ -136,19 +146,30 @@ class AdaptiveClassifier:
                 "fitted_on": self.fitted_on,
                 "dims": list(cascade.dims),
                 "thresholds": list(cascade.thresholds),
-                "heads": self.heads is not None,
+                "heads": fingerprint(folder / HEADS) if self.heads is not None else None,
             },
         )
 
     @classmethod
     def load(cls, folder: Path) -> "AdaptiveClassifier":
-        """Read what `save` wrote. Raises UserError when it is incomplete, damaged or of another version."""
-        stored = read_object(folder / CASCADE, remedy="save the classifier again")
+        """Read what `save` wrote. Raises UserError when it is incomplete, changed or of another version."""
+        path, remedy = folder / CASCADE, "save it again"
+        if not path.exists():
+            raise UserError(f"{folder} holds no complete adaptive classifier", remedy=remedy)
+        stored = read_object(path, remedy)
         if stored.get("version") != VERSION:
-            raise UserError(f"{folder}: version {stored.get('version')}", expected=f"version {VERSION}")
-        classifier = cls(Heads.load(folder / HEADS) if stored["heads"] else None)
-        classifier.cascade = Cascade(tuple(stored["dims"]), tuple(stored["thresholds"]))
-        classifier.policy, classifier.fitted_on = stored["policy"], stored["fitted_on"]
+            raise UserError(
+                f"{path} is of version {stored.get('version')}", expected=str(VERSION), remedy=remedy
+            )
+        noted = stored.get("heads")
+        if isinstance(noted, dict):  # before there were checksums: whether there are classifiers
+            require_unchanged(folder / HEADS, noted, remedy)
+        classifier = cls(Heads.load(folder / HEADS, remedy) if noted else None)
+        try:
+            classifier.cascade = Cascade(tuple(stored["dims"]), tuple(stored["thresholds"]))
+            classifier.policy, classifier.fitted_on = stored["policy"], stored["fitted_on"]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged: {error}", remedy=remedy) from error
         return classifier
 
     def _fitted(self, split: str = "") -> Cascade:

@@ -1,7 +1,9 @@
 """An AdaptiveIndex on disk: the vectors are memory-mapped back, a damaged or foreign folder is refused."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -9,16 +11,30 @@ import numpy as np
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, read_json, write_json
+from mrl_experiments.files import (
+    atomic_path,
+    fingerprint,
+    os_error,
+    read_object,
+    require_unchanged,
+    write_json,
+)
 
 SPEC, VECTORS, IDS, NORMS = "index.json", "vectors.npy", "ids.npy", "norms.npz"
 VERSION = 1
+REMEDY = "build and save the index again"
 
 
 def save_index(index: AdaptiveIndex, folder: Path) -> None:
-    """Write an index; the description, with each file's size, comes last and makes the folder complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SPEC).unlink(missing_ok=True)
+    """Write an index; the description, with each file's checksum, comes last and makes the folder complete.
+
+    Raises UserError for what the operating system refuses, such as a full disk.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SPEC).unlink(missing_ok=True)
+    except OSError as error:
+        raise os_error(error, folder) from error
     for name, array in ((VECTORS, index.vectors), (IDS, index.ids)):
         with atomic_path(folder / name) as path, path.open("wb") as file:
             np.save(file, array)
@@ -28,40 +44,47 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
         with atomic_path(folder / _shortlist(dim)) as path:
             faiss.write_index(shortlist, str(path))
     names = [VECTORS, IDS, NORMS, *map(_shortlist, index.shortlists)]
-    sizes = {name: (folder / name).stat().st_size for name in names}
-    write_json(folder / SPEC, {"version": VERSION, "spec": asdict(index.spec), "bytes": sizes})
+    files = {name: fingerprint(folder / name) for name in names}
+    write_json(folder / SPEC, {"version": VERSION, "spec": asdict(index.spec), "files": files})
 
 
 def load_index(folder: Path) -> AdaptiveIndex:
     """Open a saved index; its vectors are a read-only memory map.
 
-    Raises UserError when the folder is incomplete, a file is truncated, or another version wrote it.
+    Raises UserError when the folder is incomplete, a file has changed, or another version wrote it.
     """
-    remedy = "build and save the index again"
     if not (folder / SPEC).exists():
-        raise UserError(f"{folder} holds no complete index", remedy=remedy)
-    described = read_json(folder / SPEC)
+        raise UserError(f"{folder} holds no complete index", remedy=REMEDY)
+    described = read_object(folder / SPEC, REMEDY)
     if described.get("version") != VERSION:
         raise UserError(
             f"{folder} is an index of version {described.get('version')}",
             expected=f"version {VERSION}",
-            remedy=remedy,
+            remedy=REMEDY,
         )
-    for name, size in described["bytes"].items():
-        found = (folder / name).stat().st_size if (folder / name).exists() else 0
-        if found != size:
-            raise UserError(f"{folder / name} has {found} bytes", expected=f"{size} bytes", remedy=remedy)
-    spec = IndexSpec(**described["spec"])
+    for name, noted in _noted(described).items():
+        require_unchanged(folder / name, noted, REMEDY)
     try:
+        spec = IndexSpec(**described["spec"])
         shortlists = {dim: faiss.read_index(str(folder / _shortlist(dim))) for dim in spec.dims}
-    except RuntimeError as error:
-        raise UserError(f"{folder}: FAISS cannot read its shortlist index", remedy=remedy) from error
-    with np.load(folder / NORMS) as stored:
-        norms = {int(dim): stored[dim] for dim in stored.files}
-    vectors = np.load(folder / VECTORS, mmap_mode="r")
-    index = AdaptiveIndex(spec, vectors, np.load(folder / IDS), shortlists, norms)
-    index.configure(spec.effort, spec.stages)
+        with np.load(folder / NORMS) as stored:
+            norms = {int(dim): stored[dim] for dim in stored.files}
+        vectors = np.load(folder / VECTORS, mmap_mode="r")
+        index = AdaptiveIndex(spec, vectors, np.load(folder / IDS), shortlists, norms)
+        index.configure(spec.effort, spec.stages)
+    except UserError:
+        raise
+    except Exception as error:  # what lacks checksums, or has forged ones, makes its readers raise anything
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{folder} is damaged: {cause}", remedy=REMEDY) from error
     return index
+
+
+def _noted(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what is known of each file: of indexes of before there were checksums, the size."""
+    if "files" in described:
+        return dict(described["files"])
+    return {name: {"bytes": size} for name, size in described["bytes"].items()}
 
 
 def _shortlist(dim: int) -> str:

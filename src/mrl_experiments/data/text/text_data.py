@@ -11,7 +11,7 @@ import torch
 from mrl_experiments.data.file_table import Files, are_same, file_table, pack, table_digest, unpack
 from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
-from mrl_experiments.data.prepared import manifest_path
+from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
@@ -58,7 +58,7 @@ class TextData(pl.LightningDataModule):
         super().__init__()
         self.name, self.source, self.splits = name, source, source.splits
         self.length, self.masked, self.batch_size, self.seed = length, masked, batch_size, seed
-        self.eval_tokens, self.num_classes, self.cache = eval_tokens, vocabulary, Path(cache)
+        self.eval_tokens, self.num_classes, self.cache = eval_tokens, vocabulary, cache_folder(cache)
         _check(length, masked, eval_tokens)
         self._tokenizer = (
             None if tokenizer is None else self._of_size(Tokenizer.load(Path(tokenizer).expanduser()))
