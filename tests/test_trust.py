@@ -373,7 +373,7 @@ def test_names_in_a_stored_configuration_name_nothing_else(place, value, folder)
 
 
 def test_what_was_written_is_read_and_a_change_is_noticed(tmp_path):
-    plain = yaml.safe_load((STORED / "config.yaml").read_text())
+    plain = OmegaConf.to_container(stored.read_config(STORED / "config.yaml"))
     path = tmp_path / "config.yaml"
     write_config(path, plain)
     assert OmegaConf.to_container(read_config(path)) == plain

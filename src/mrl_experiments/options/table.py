@@ -215,6 +215,8 @@ GROUPS: dict[str, Options] = {
             (List("", Number(above=0)), Map("", Number(above=0), DIMS)), null=True, example="{8: 2}",
         ),
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
+        "nested": Flag("several dims at once; false: a separate model for each"),
+        "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
         "temperature": Number("where it begins", above=0, example=0.07),
         "cache_chunk": count("samples embedded at a time", null=True, unit="samples"),
         "mode": Choice("which widths run", ("switchable", "universal")),
