@@ -12,7 +12,7 @@ from methods import as_if_trained
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from mrl_experiments.build import build_method, construct
+from mrl_experiments.build import build_method, construct, trusted_config
 from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
@@ -125,7 +125,7 @@ def test_files_that_changed_are_refused_and_named(what, root, tmp_path):
 
 def test_training_images_never_enter_another_split(root, tmp_path):
     images = tmp_path / "images"
-    trained = construct(Run(root / "runs" / "mine").config.data).source.open("train")[0][0]
+    trained = construct(trusted_config(Run(root / "runs" / "mine")).data).source.open("train")[0][0]
     (tmp_path / "divided").mkdir()
     paint(tmp_path / "divided" / "train", ["cat", "dog", "fox"], seed=3)
     shutil.copytree(tmp_path / "divided" / "train", tmp_path / "divided" / "val")

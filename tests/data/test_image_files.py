@@ -234,8 +234,8 @@ def test_names_with_blanks_are_names_as_a_whole(tmp_path):
         "sea lion": 0,
         "golden retriever": 1,
     }
-    listed.write_bytes(b"\xff\xfeyak\n")
-    with pytest.raises(UserError, match="is no text"):
+    listed.write_bytes(b"\x89PNG\xff\xff\nyak\n")
+    with pytest.raises(UserError, match=r"classes\.txt"):
         class_list(str(listed))
 
 

@@ -66,7 +66,7 @@ def test_data_of_one_channel_get_one_value_and_stay_whole(tmp_path):
 def test_a_stored_run_keeps_what_it_was_trained_with(tmp_path):
     options = ["data=image_folder", "model.arch=vit_base_patch16_224", "model.pretrained=true"]
     stored = composed(tmp_path, *options)
-    before = OmegaConf.to_container(stored)
+    before = OmegaConf.to_container(stored, resolve=True)
     del before["data"]["source"]["split"]
     path = tmp_path / "runs" / "r" / "config.yaml"
     path.parent.mkdir(parents=True)

@@ -79,13 +79,10 @@ def gathered(parts: Iterable[Readings], count: int) -> dict[str, Any]:
         whole.digests |= part.digests
     if whole.broken:
         first = [whole.broken[index] for index in sorted(whole.broken)]
-        more = f"\n  and {len(first) - SHOWN} more" if len(first) > SHOWN else ""
-        raise UserError(
-            first[0]
-            if len(first) == 1
-            else f"{len(first):,} of {count:,} images cannot be read:\n  "
-            + "\n  ".join(first[:SHOWN])
-            + more,
+        more = [f"and {len(first) - SHOWN:,} more"] if len(first) > SHOWN else []
+        counted = [f"{len(first):,} of {count:,} images cannot be read:", *first[:SHOWN], *more]
+        raise UnreadableImages(
+            first[0] if len(first) == 1 else "\n  ".join(counted),
             remedy=f"repair or remove the file{'s' * (len(first) > 1)} and repeat",
         )
     if not whole.digests:
