@@ -91,12 +91,17 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
         yield data
 
 
-def load_method(run: Run, trust: Trust = False) -> Method:
+def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
     """Rebuild the trained method of a run, in evaluation mode on the CPU.
 
-    trust: see trust.py. Raises UserError when the run has no checkpoint yet, is damaged, or names what is not
-    allowed.
+    Args:
+        run: A run, or its folder.
+        trust: Classes besides this project's own that the run may build, or True for all; see trust.py.
+
+    Raises:
+        UserError: If the run has no checkpoint yet, is damaged, or names what is not allowed.
     """
+    run = run if isinstance(run, Run) else Run(Path(run))
     cfg = trusted_config(run, trust)
     inputs, stored = _trained(run)
     if "pretrained" in cfg.model:
