@@ -25,6 +25,7 @@ RAISED = re.compile(
     r'(?s)Original Traceback.*\n  File "[^\n]*\n(?: {4}[^\n]*\n)*'
     r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
 )
+AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows all options with their values, and the groups they come from"
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
@@ -44,6 +45,14 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise Stopped(signum)
 
 
+def _stop_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Repeat a signal that came where Python ignores errors: at a fork, or while an object is freed."""
+    if not isinstance(stopped := ignored.exc_value, Stopped):
+        return sys.__unraisablehook__(ignored)
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(stopped.signum))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+
 def command(*, isolate: bool) -> Callable[[Main], Main]:
     """Wrap a script's main function.
 
@@ -58,6 +67,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
         def wrapper(cfg: DictConfig) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _stop)
+            sys.unraisablehook = _stop_again
             sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
             if not sweeping:
                 sys.exit(_run(main, cfg))

@@ -71,6 +71,8 @@ def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
             logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
+    if trainer.strategy.launcher is not None:  # before it starts the others, which would wait without limit
+        data.prepare_data()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
 
