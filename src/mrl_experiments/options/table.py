@@ -327,7 +327,7 @@ EVALUATIONS: dict[str, Options] = {
         "seed": seed(),
     },
     "superclass": {
-        "mapping": Path("a file {class: superclass}", null=True),
+        "mapping": Path("a file {class: superclass}, or imagenet", null=True),
         "superclasses": count("the largest; all others are the reject"),
         "within": List("superclasses with rows of their own", Text(), null=True),
     },
