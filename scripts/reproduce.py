@@ -28,9 +28,7 @@ def profile_path(name: str) -> Path:
     path = Path(name) if name.endswith(".yaml") else PROFILES / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
-        raise UserError(
-            f"no profile {name}", expected=f"{known}, or a yaml file like those in {PROFILES}"
-        )
+        raise UserError(f"no profile {name}", expected=f"{known}, or a yaml file like those in {PROFILES}")
     return path
 
 

@@ -81,7 +81,9 @@ def launch(main: Callable[[], None]) -> None:
         if "debug=true" in map(str.lower, sys.argv):
             raise
         if not isinstance(error, UserError):
-            error = UserError("\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP)
+            error = UserError(
+                "\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP
+            )
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     failed = [(overrides, status) for overrides, status in _outcomes if status]
