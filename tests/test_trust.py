@@ -14,6 +14,7 @@ import timm
 import torch
 import yaml
 from commands import ROOT, run
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
@@ -142,9 +143,20 @@ PARTS = [path for group in GROUPS for path in (CONF / group).glob("*.yaml")]
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
 def test_what_conf_names_is_allowed_where_it_names_it(path):
-    node = yaml.safe_load(path.read_text())
-    config = OmegaConf.create(plain_with(path.parent.name, node))
-    assert trusted(config, path)[path.parent.name].keys() == node.keys()
+    group = path.parent.name
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = OmegaConf.to_container(compose("train", [f"{group}={path.stem}"])[group])
+    config = OmegaConf.create(plain_with(group, node))
+    assert "_target_" in node
+    assert trusted(config, path)[group].keys() == node.keys()
+
+
+def test_a_base_is_allowed_where_options_inherit_from_it_alone():
+    source = {"_target_": "mrl_experiments.data.kanji.Kanji"}  # named by conf/base/kanji.yaml
+    assert trusted(OmegaConf.create(plain_with("data__source", source)), STORED)
+    for place in ("base", "model"):
+        with pytest.raises(UserError, match="is no class that this project builds there"):
+            trusted(OmegaConf.create(plain_with(place, {"source": source})), STORED)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=lambda path: path.stem)

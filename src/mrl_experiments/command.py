@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import quoted
+from mrl_experiments.options.typed import check_experiments, quoted
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
 RAISED = re.compile(
@@ -85,12 +85,16 @@ def launch(main: Callable[[], None]) -> None:
     sys.argv[1:] = map(quoted, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
+        check_experiments(sys.argv[1:])
         main()
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
-        text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-        print(f"error: {UserError(text, remedy=HELP)}", file=sys.stderr)
+        if not isinstance(error, UserError):
+            error = UserError(
+                "\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP
+            )
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     failed = [(overrides, status) for overrides, status in _outcomes if status]
     print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")

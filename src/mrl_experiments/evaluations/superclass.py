@@ -16,6 +16,8 @@ from mrl_experiments.files import read_mapping
 from mrl_experiments.results import Measurement
 
 BLOCK = 4096
+IMAGENET = Path(__file__).parents[1] / "paper" / "imagenet_superclasses.csv"
+SHIPPED = {"imagenet": IMAGENET, "conf/superclasses/imagenet.csv": IMAGENET}  # the second: where it once was
 REJECT = -1
 Labels = NDArray[np.int64]
 
@@ -31,8 +33,8 @@ def superclass(
 ) -> Iterator[Measurement]:
     """Yield the accuracy of the heads over superclasses and inside them (Tables 24, 25; Figures 10, 11).
 
-    mapping: a file that names the superclass of a class (JSON, or CSV with a heading); classes it leaves out
-    have none. None: the data set's own, the radical for Kanji. superclasses: the S with most classes count,
+    mapping: a file that names the superclass of a class (JSON, or CSV with a heading), or "imagenet", the
+    paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji. superclasses: the S with most classes count,
     all other classes are one more answer, "reject". within: those with rows of their own; None: the eight
     with most classes.
 
@@ -111,7 +113,7 @@ def _superclasses(queries: Embeddings, mapping: str | None) -> list[str | None]:
     if mapping is None:
         return queries.known("superclass")
     classes = queries.known("name")
-    of = read_mapping(Path(mapping).expanduser(), classes)
+    of = read_mapping(SHIPPED.get(mapping, Path(mapping).expanduser()), classes)
     strangers = sorted(of.keys() - set(classes))
     if strangers:
         raise UserError(
