@@ -1,7 +1,8 @@
 """The paper's core on Kanji, from nothing to the report: python scripts/reproduce.py [profile]
 
-Reads a profile (src/mrl_experiments/reproduce/profiles/), prints the plan, then trains, embeds and evaluates run after run, several
-side by side with one thread each. What is finished is skipped: interrupted, the same command goes on.
+Reads a profile (src/mrl_experiments/reproduce/profiles/), prints the plan, then trains, embeds and evaluates
+run after run, several side by side with one thread each. What is finished is skipped: interrupted, the same
+command goes on.
 """
 
 import argparse

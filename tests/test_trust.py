@@ -556,3 +556,34 @@ def test_one_broken_run_of_several_is_named_and_the_others_go_on(folder, tmp_pat
     assert list((folder / "results").glob("*.csv"))
     alone = run("embed.py", "run=a_broken", f"root={tmp_path}")
     assert alone.returncode == 2 and "it is empty" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("data__augment__mean", 0),
+        ("data__augment__std", ""),
+        ("data__augment__centre", "nan"),
+        ("data__batch_size", None),
+        ("data__workers", []),
+        ("loss__label_smoothing", 3),
+    ],
+)
+def test_stored_values_are_checked_like_those_that_are_typed(place, value, folder):
+    with pytest.raises(UserError, match=place.replace("__", ".")):
+        trusted_config(changed(folder, **{place: value}))
+
+
+def test_a_label_that_is_a_number_is_text(folder):
+    assert trusted_config(changed(folder, label=3)).label == "3"
+
+
+def test_the_checkpoint_of_another_run_is_noticed(folder):
+    path = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    owner = {"loss": "mrl", "model": Run(folder).config.model.name, "data": "digits"}
+    torch.save({**content, "run": {**owner, "seed": Run(folder).config.seed}}, path)
+    assert load_method(Run(folder))
+    torch.save({**content, "run": {**owner, "seed": 7}}, path)
+    with pytest.raises(UserError, match="is of another run"):
+        load_method(Run(folder))

@@ -161,6 +161,7 @@ def read_json(path: Path, remedy: str = "delete it and repeat the command that w
     Files of before there were checksums are read as they are. Raises UserError with the file's name and the
     remedy when it is missing, no JSON, or has changed since it was written.
     """
+    require_regular(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -326,6 +327,7 @@ def _json_pairs(text: str) -> list[tuple[str, str]]:
 
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's content. Raises UserError when it cannot be read."""
+    require_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, os_error
@@ -83,7 +82,7 @@ def read_config(path: Path) -> DictConfig:
         raise _damaged(path, f"{error.problem}{line}") from error
     except RecursionError as error:
         raise _damaged(path, "its values are nested too deeply") from error
-    except (ValueError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except Exception as error:  # odd values make YAML's constructors raise nearly anything
         raise _damaged(path, str(error).partition("\n")[0]) from error
     OmegaConf.set_readonly(config, True)
     return config

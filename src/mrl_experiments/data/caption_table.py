@@ -19,6 +19,7 @@ from mrl_experiments.files import read_text
 SEPARATORS = {".csv": (",", ";", "|"), ".tsv": ("\t",)}
 COLUMNS = ("image", "caption")
 
+
 @dataclass(frozen=True)
 class Pair:
     """An image file, a text that describes it, and the split it belongs to where the table says so."""

@@ -72,7 +72,7 @@ def table_digest(files: Files) -> str:
 
 @dataclass
 class Changes:
-    """Names of files that are new, gone, changed or in another split, and of training images that are there."""
+    """Names of files that are new, gone, changed or in another split, and of training images there."""
 
     new: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)

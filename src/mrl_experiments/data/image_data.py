@@ -225,7 +225,10 @@ class ImageData(pl.LightningDataModule):
         first = named_like(new[0], names) if new else ""
         self._unseen = len(new) == len(ours)
         if self._unseen:
-            print(f"{self.name}: none of its {len(ours)} classes, such as {first}, is one of the run's", flush=True)
+            print(
+                f"{self.name}: none of its {len(ours)} classes, such as {first}, is one of the run's",
+                flush=True,
+            )
             return
         if new:
             print(f"{self.name}: {len(new)} classes are new to the run, such as {first}", flush=True)

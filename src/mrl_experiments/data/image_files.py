@@ -18,7 +18,21 @@ EMPTY = 5  # folders without images that an error names
 ENDINGS = (*IMG_EXTENSIONS, ".gif", ".jpe", ".jfif", ".apng", ".avif", ".jp2", ".pbm", ".pnm", ".pfm")
 # Pictures that are not read; what else is left out is a matter of course.
 FOREIGN = (
-    *(".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".psd", ".svg"),
+    *(
+        ".heic",
+        ".heif",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".raf",
+        ".orf",
+        ".rw2",
+        ".raw",
+        ".psd",
+        ".svg",
+    ),
     *(".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".exr", ".hdr", ".jxl", ".tga", ".npy", ".mp4", ".mov"),
 )
 # What systems and programs leave in folders; names that begin with a dot are hidden too.

@@ -34,8 +34,8 @@ class ImageFolder:
     out; `test` is one more split. `split`: by_name, where the hash of a file's own name and the seed decides,
     so that other files move none; or by_position in the sorted list, as runs have it that know no `split`
     (they also list what versions of then listed: no linked folders, but hidden files).
-    Raises UserError for a missing root, a class without images, classes in `val` that `train` lacks, or splits
-    inside the classes.
+    Raises UserError for a missing root, a class without images, classes in `val` that `train` lacks, or
+    splits inside the classes.
     """
 
     channels = 3
@@ -99,13 +99,13 @@ class ImageFolder:
             if folders:
                 inner[name].add(folders[0])
                 self.nested.add("in folders inside those of classes", path.relative_to(self.root))
-        for name, folders in inner.items() if self.split == BY_NAME else ():
-            if {"train"} < {SPLIT_OF.get(folder.casefold()) for folder in folders} - {None}:
+        for name, within in inner.items() if self.split == BY_NAME else ():
+            if {"train"} < {SPLIT_OF.get(folder.casefold()) for folder in within} - {None}:
+                place = shown(home / name)
                 raise UserError(
-                    f"{shown(home / name)} has the folders {', '.join(sorted(map(shown, folders)))}: "
-                    "splits lie inside classes",
+                    f"{place} has the folders {', '.join(sorted(map(shown, within)))}: splits inside classes",
                     expected="classes inside splits: train/<class>/ and val/<class>/, or <class>/ alone",
-                    remedy=f"move them, or name one whose folders hold classes: data.root={shown(home / name)}",
+                    remedy=f"move them, or name one whose folders hold classes: data.root={place}",
                 )
 
     def _divided(self, files: Files, home: Path) -> dict[str, Files]:
@@ -178,8 +178,9 @@ def _classes(folder: Path, root: Path, skipped: Tally) -> list[str]:
     classes = class_folders(folder, beside := Tally())
     if len(classes) < 2:
         inner = [name for name in classes if len(class_folders(folder / name)) > 1]
+        others = f"; beside, {beside}" if beside.total else ""
         raise UserError(
-            f"{shown(folder)} has {len(classes)} class folders{f'; beside, {beside}' if beside.total else ''}",
+            f"{shown(folder)} has {len(classes)} class folders{others}",
             expected="at least two",
             remedy=f"data.root={shown(folder / inner[0])}"
             if inner and folder == root
@@ -194,7 +195,7 @@ def _classes(folder: Path, root: Path, skipped: Tally) -> list[str]:
         for name, key in zip(classes, keys, strict=True):
             if (other := first.setdefault(key, name)) != name:
                 raise UserError(
-                    f"{shown(folder)}: the classes {ascii(other)} and {ascii(name)} are {what}",
+                    f"{shown(folder)}: the classes {other!a} and {name!a} are {what}",
                     expected="classes of different images and names",
                     remedy="remove one, or put the images into one folder",
                 )

@@ -42,8 +42,8 @@ def read_image(value: Image | Path, channels: int, converted: Tally | None = Non
 
     A file is read as a viewer shows it: turned as its EXIF orientation says, its first frame, colours as RGB,
     transparent parts on white. More than 8 bits are scaled by their depth; values without a depth of their
-    own (32 bits, signed, floating point) by the smallest of 1 (floating point only), 255 and 65,535 that holds
-    all of them, else from the smallest to the largest. What is so changed is counted in `converted`.
+    own (32 bits, signed, floating point) by the smallest of 1 (floating point only), 255 and 65,535 that
+    holds all of them, else from the smallest to the largest. What is so changed is counted in `converted`.
     Raises UserError that names a file which cannot be read.
     """
     if isinstance(value, np.ndarray):
@@ -185,9 +185,9 @@ def _pixels(picture: Pillow.Image, mode: str, kinds: list[str]) -> NDArray[np.ui
         kinds.append(f"converted from {picture.mode}")
     if picture.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        turned = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-        assert turned is not None
-        picture = turned
+        coloured = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+        assert coloured is not None
+        picture = coloured
     if picture.mode in ("P", "PA") and mode == "L":
         picture = picture.convert("RGB")
     return np.asarray(picture.convert(mode))
@@ -197,7 +197,9 @@ def _is_deep(picture: Pillow.Image) -> bool:
     """Return whether Pillow makes 8 bits of 16, which it does where there are several channels."""
     if picture.mode == "F" or picture.mode[0] == "I":
         return False
-    read = [part.args if isinstance(part.args, tuple) else (part.args,) for part in getattr(picture, "tile", ())]
+    read = [
+        part.args if isinstance(part.args, tuple) else (part.args,) for part in getattr(picture, "tile", ())
+    ]
     raw = [value for values in read for value in values]
     highest = max((value for value in raw if isinstance(value, int)), default=0)
     return any(";16" in f"{value}" for value in raw) or (picture.format == "PPM" and highest > 255)

@@ -81,5 +81,7 @@ def plain(name: str) -> str:
 
 def named_like(name: str, classes: Collection[str]) -> str:
     """Return a name that is no class, with the class that differs from it in case or outer blanks only."""
-    alike = next((one for one in classes if plain(one).strip().casefold() == plain(name).strip().casefold()), "")
+    alike = next(
+        (one for one in classes if plain(one).strip().casefold() == plain(name).strip().casefold()), ""
+    )
     return f"{name!r} (not {alike!r})" if alike else shown(name)

@@ -41,7 +41,7 @@ def _name(queries: Embeddings, database: Embeddings, dim: int) -> str:
 def _read(queries: Embeddings, database: Embeddings, dim: int, k: int) -> Neighbours | None:
     """Return what an earlier search kept; None where it is too little, damaged, or of something else."""
     path = _path(queries, database, dim)
-    if path is None or not path.exists():
+    if path is None or not path.is_file():  # a pipe would never end
         return None
     try:
         with np.load(path) as stored:

@@ -34,9 +34,9 @@ def superclass(
     """Yield the accuracy of the heads over superclasses and inside them (Tables 24, 25; Figures 10, 11).
 
     mapping: a file that names the superclass of a class (JSON, or CSV with a heading), or "imagenet", the
-    paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji. superclasses: the S with most classes count,
-    all other classes are one more answer, "reject". within: those with rows of their own; None: the eight
-    with most classes.
+    paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji. superclasses:
+    the S with most classes count, all other classes are one more answer, "reject". within: those with rows of
+    their own; None: the eight with most classes.
 
     top1 at "superclasses=S": samples whose predicted class has the superclass of their class, of S + 1 / all
     samples. top1 at "within=<name>": samples of a superclass whose class has the largest logit among those of
