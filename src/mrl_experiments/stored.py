@@ -82,6 +82,8 @@ def read_config(path: Path) -> DictConfig:
         raise _damaged(path, f"{error.problem}{line}") from error
     except RecursionError as error:
         raise _damaged(path, "its values are nested too deeply") from error
+    except UserError:
+        raise
     except Exception as error:  # odd values make YAML's constructors raise nearly anything
         raise _damaged(path, str(error).partition("\n")[0]) from error
     OmegaConf.set_readonly(config, True)
