@@ -8,7 +8,7 @@ import numpy as np
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.neighbours import Neighbours, nearest
-from mrl_experiments.files import atomic_path
+from mrl_experiments.files import atomic_path, require_regular
 
 
 def neighbours(
@@ -41,9 +41,10 @@ def _name(queries: Embeddings, database: Embeddings, dim: int) -> str:
 def _read(queries: Embeddings, database: Embeddings, dim: int, k: int) -> Neighbours | None:
     """Return what an earlier search kept; None where it is too little, damaged, or of something else."""
     path = _path(queries, database, dim)
-    if path is None or not path.is_file():  # a pipe would never end
+    if path is None or not path.exists():
         return None
     try:
+        require_regular(path)
         with np.load(path) as stored:
             name, similarities, positions = (stored[key] for key in ("name", "similarities", "positions"))
         if str(name) != _name(queries, database, dim) or similarities.shape != positions.shape:
