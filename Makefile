@@ -20,7 +20,7 @@ help: ## list the targets
 setup: $(VENV)/.system $(VENV)/.python ## system packages, .venv with exact versions, this package
 
 # Without the rights to install, the script prints the command and the rest goes on; it is asked again next time.
-$(VENV)/.system: conf/system/*.txt scripts/install_system.sh
+$(VENV)/.system: scripts/system/*.txt scripts/install_system.sh
 	@mkdir -p $(VENV)
 	@PYTHON=$(PYTHON) scripts/install_system.sh && touch $@ || true
 

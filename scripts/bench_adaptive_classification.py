@@ -18,10 +18,11 @@ from rich.table import Table
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import BLOCK, Exits, read_exits
 from mrl_experiments.adaptive.classification.policies import joint, paper, risk_control
+from mrl_experiments.results import Setting
 
 SAMPLES, CLASSES, SPLITS, FIT_SHARE = 50_000, 1_000, 30, 0.2
 DIMS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
-SWEEPS: dict[str, Callable[[Exits, NDArray[np.int64]], dict[str, Cascade]]] = {
+SWEEPS: dict[str, Callable[[Exits, NDArray[np.int64]], dict[Setting, Cascade]]] = {
     "paper": paper.sweep,
     "joint": partial(joint.sweep, drops=[0.0, 0.005, 0.01, 0.02]),
     "risk_control": partial(risk_control.sweep, drops=[0.005, 0.01, 0.02], delta=0.1),
@@ -58,7 +59,7 @@ def run(logits: dict[int, NDArray[np.float32]], labels: NDArray[np.int64]) -> tu
     exits = read_exits(logits)
     correct = exits.correct(labels)
     seconds["logits to confidences"] = time.perf_counter() - began
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[Setting, list[tuple[float, float]]] = {}
     for seed in range(SPLITS):
         order = np.random.default_rng(seed).permutation(SAMPLES)
         fitted, measured = np.split(order, [round(FIT_SHARE * SAMPLES)])

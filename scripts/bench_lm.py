@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from mrl_experiments.losses.nested_cross_entropy import nested_cross_entropy
+from mrl_experiments.losses.cross_entropy import nested_cross_entropy
 from mrl_experiments.models.text_backbone import TextBackbone
 from mrl_experiments.nesting import default_dims
 

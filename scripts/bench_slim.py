@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from mrl_experiments.cost import network_macs
-from mrl_experiments.losses.ff import FF
+from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.losses.method import Method
 from mrl_experiments.losses.slim import Slim
 from mrl_experiments.training.trainer import best_precision
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 METHODS: dict[str, Callable[..., Method]] = {
-    "ff": FF,
+    "ff": partial(NestedClassifier, nested=False),
     "slim, widths 0.25 and 1": partial(Slim, mode="switchable", widths=(0.25, 1.0)),
     "slim, four widths": partial(Slim, mode="switchable", widths=WIDTHS),
     "slim universal, four widths": partial(Slim, mode="universal", widths=WIDTHS),

@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,8 @@ from mrl_experiments.data.image_data import ImageData
 from mrl_experiments.data.image_folder import ImageFolder
 from mrl_experiments.data.loaders import TrainLoader
 from mrl_experiments.data.source import Sample
-from mrl_experiments.losses.ff import FF
+from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.losses.method import Method
-from mrl_experiments.losses.mrl import MRL
 from mrl_experiments.models.timm_backbone import TimmBackbone
 from mrl_experiments.training.trainer import best_precision
 
@@ -117,7 +117,7 @@ class Trainee:
     def __init__(self, method: Callable[..., Method]) -> None:
         torch.manual_seed(0)
         backbone = TimmBackbone(arch="resnet18", name="resnet18", channels=3, size=SIZE)
-        made = method(backbone, CLASSES, "bench", None, None, None, 0.1)
+        made = method(backbone, CLASSES, name="bench", dim=None, dims=None, weights=None, label_smoothing=0.1)
         self.method = made.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.method.parameters(), lr=0.1, momentum=0.9, nesterov=True)
         self.autocast = best_precision("cpu") == "bf16-mixed"
@@ -134,7 +134,7 @@ class Trainee:
 def step_ratio(rounds: int, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
     """Return seconds of an FF and of an MRL step, and their ratio."""
     pairs = []
-    trainees = [Trainee(FF), Trainee(MRL)]
+    trainees = [Trainee(partial(NestedClassifier, nested=nested)) for nested in (False, True)]
     for turn in range(rounds + 1):
         times = []
         for trainee in trainees:
@@ -157,7 +157,7 @@ def endless(loader: TrainLoader) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 def data_wait(data: ImageData, steps: int) -> float:
     """Return the share of training time spent waiting for the next batch, without the compiling first one."""
-    trainee, loader = Trainee(MRL), data.train_dataloader()
+    trainee, loader = Trainee(NestedClassifier), data.train_dataloader()
     batches = endless(loader)
     trainee.step(*next(batches)[:2])
     waited, began = 0.0, time.perf_counter()

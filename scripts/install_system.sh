@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Install the Debian or Ubuntu packages that FFCV and the Kanji data need (conf/system/*.txt).
+# Install the Debian or Ubuntu packages that FFCV and the Kanji data need (scripts/system/*.txt).
 # Exit status 1, with the command to run, where the rights to install are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3.11}"
 
 if ! command -v dpkg-query >/dev/null; then
-  echo "Not a Debian or Ubuntu system: install what conf/system/*.txt names for FFCV and the Kanji data."
+  echo "Not a Debian or Ubuntu system: install what scripts/system/*.txt names for FFCV and the Kanji data."
   exit 1
 fi
 
-wanted=$(sed 's/#.*//' conf/system/*.txt)
+wanted=$(sed 's/#.*//' scripts/system/*.txt)
 "$python" -c 'import ensurepip' 2>/dev/null || wanted+=" $(basename "$python")-venv"
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
   || wanted+=" $(basename "$python")-dev"

@@ -1,7 +1,8 @@
 """The paper's core on Kanji, from nothing to the report: python scripts/reproduce.py [profile]
 
-Reads a profile (conf/reproduce/), prints the plan, then trains, embeds and evaluates run after run, several
-side by side with one thread each. What is finished is skipped: interrupted, the same command goes on.
+Reads a profile (src/mrl_experiments/reproduce/profiles/), prints the plan, then trains, embeds and evaluates
+run after run, several side by side with one thread each. What is finished is skipped: interrupted, the same
+command goes on.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.reproduce.execution import Reproduction
-from mrl_experiments.reproduce.plan import chains
+from mrl_experiments.reproduce.plan import PROFILES, chains
 from mrl_experiments.reproduce.publication import publish
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -25,12 +26,10 @@ CONF = Path(__file__).parents[1] / "conf"
 
 def profile_path(name: str) -> Path:
     """Find a profile by name or path. Raises UserError that lists the ones there are."""
-    path = Path(name) if name.endswith(".yaml") else CONF / "reproduce" / f"{name}.yaml"
+    path = Path(name) if name.endswith(".yaml") else PROFILES / f"{name}.yaml"
     if not path.exists():
-        known = ", ".join(sorted(file.stem for file in (CONF / "reproduce").glob("*.yaml")))
-        raise UserError(
-            f"no profile {name}", expected=f"{known}, or a yaml file like those in {CONF / 'reproduce'}"
-        )
+        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
+        raise UserError(f"no profile {name}", expected=f"{known}, or a yaml file like those in {PROFILES}")
     return path
 
 
@@ -62,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("profile", nargs="?", default="full", help="a name in conf/reproduce, or a yaml file")
+    parser.add_argument("profile", nargs="?", default="full", help="full, medium, ..., or a yaml file")
     parser.add_argument("--plan", action="store_true", help="print the plan only")
     parser.add_argument("--collect", action="store_true", help="run nothing, only gather the rows there are")
     parser.add_argument("--jobs", type=int, help="runs side by side (default: one a core; one on a GPU)")

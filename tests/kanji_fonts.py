@@ -16,5 +16,5 @@ def installed() -> bool:
 
 
 needs_fonts = pytest.mark.skipif(
-    not installed(), reason="needs the packages of conf/system/fonts.txt (make setup)"
+    not installed(), reason="needs the packages of scripts/system/fonts.txt (make setup)"
 )

@@ -42,3 +42,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content, said):
         torch.save(content, path)
     with pytest.raises(UserError, match=said):
         read_checkpoint(path)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="is a pipe"):
+        read_checkpoint(tmp_path / "last.ckpt")

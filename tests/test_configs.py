@@ -162,7 +162,7 @@ def test_experiments_compose_and_name_their_run(option, photographs):
     assert not OmegaConf.missing_keys(cfg)
 
 
-@pytest.mark.parametrize("option", [f"paper/table{number}" for number in ("01", "02", "08", "10")])
+@pytest.mark.parametrize("option", ["paper/table01"])
 def test_a_tables_recipe_is_the_papers_training_and_builds(option, photographs):
     small = [f"data.root={photographs}", "model.arch=resnet10t", "data.size=32"]
     cfg, base = (composed(f"experiment={name}", *small) for name in (option, "paper/resnet50_imagenet"))

@@ -99,3 +99,18 @@ def test_a_file_is_known_by_its_fingerprint(tmp_path, monkeypatch):
 def test_checksum_is_sha256(tmp_path):
     (tmp_path / "empty").touch()
     assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.parametrize("read", [read_json, sha256])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_never_read(tmp_path, read, kind):
+    path = tmp_path / "meta.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=r"meta\.json(:)? (is )?a"):
+        read(path)
+    assert not is_unchanged(path, {})

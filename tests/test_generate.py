@@ -10,7 +10,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.errors import UserError
 from mrl_experiments.generate import continuation, generate
-from mrl_experiments.losses.mrl_e import MRLE
+from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.models.text_backbone import TextBackbone
 
 
@@ -20,7 +20,7 @@ def method():
     sizes = {"width": 16, "layers": 1, "attention_heads": 2, "vocabulary": 40, "length": 6}
     backbone = TextBackbone(arch="gpt2", name="tiny", causal=1, **sizes)
     torch.nn.init.normal_(backbone.shared_embedding)
-    return MRLE(backbone, 40, "mrl_e", None, [8, 16], None, 0.0).eval()
+    return NestedClassifier(backbone, 40, dims=[8, 16], tied=True).eval()
 
 
 def drawn(method, temperature, seed, dims=(8,), thresholds=(), count=10):

@@ -14,6 +14,7 @@ import timm
 import torch
 import yaml
 from commands import ROOT, run
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
@@ -50,7 +51,7 @@ def changed(folder: Path, **parts) -> Run:
 
 
 def plain_with(place: str, value):
-    config = yaml.safe_load((STORED / "config.yaml").read_text())
+    config = OmegaConf.to_container(stored.read_config(STORED / "config.yaml"))
     put(config, place, value)
     return config
 
@@ -101,7 +102,7 @@ PLACES = ["model__options", "data__augment", "data__source", "optim", "loss__dim
 TARGETS = [
     {"_target_": "sympy.sympify", "a": "1"},
     {"_target_": "mrl_experiments.embeddings.create", "folder": "/tmp", "count": 1, "width": 1},
-    {"_target_": "mrl_experiments.losses.mrl.MRL", "_partial_": True},  # ours, of another group
+    {"_target_": "mrl_experiments.losses.slim.Slim", "_partial_": True},  # ours, of another group
     {"_target_": "mrl_experiments.data.image_data.ImageData"},
     {"_target_": "os.system", "_args_": ["true"], "_partial_": True},
     {"_target_": ["os.system"]},
@@ -142,9 +143,20 @@ PARTS = [path for group in GROUPS for path in (CONF / group).glob("*.yaml")]
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
 def test_what_conf_names_is_allowed_where_it_names_it(path):
-    node = yaml.safe_load(path.read_text())
-    config = OmegaConf.create(plain_with(path.parent.name, node))
-    assert trusted(config, path)[path.parent.name].keys() == node.keys()
+    group = path.parent.name
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = OmegaConf.to_container(compose("train", [f"{group}={path.stem}"])[group])
+    config = OmegaConf.create(plain_with(group, node))
+    assert "_target_" in node
+    assert trusted(config, path)[group].keys() == node.keys()
+
+
+def test_a_base_is_allowed_where_options_inherit_from_it_alone():
+    source = {"_target_": "mrl_experiments.data.kanji.Kanji"}  # named by conf/base/kanji.yaml
+    assert trusted(OmegaConf.create(plain_with("data__source", source)), STORED)
+    for place in ("base", "model"):
+        with pytest.raises(UserError, match="is no class that this project builds there"):
+            trusted(OmegaConf.create(plain_with(place, {"source": source})), STORED)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -191,11 +203,11 @@ def test_a_moved_class_is_found_and_allowed_under_its_old_name(folder, monkeypat
     run = changed(folder, data__source={"_target_": old, "scale": 4, "val_share": 0.2, "seed": 0})
     with pytest.raises(UserError, match="is no class"):
         trusted_config(run)
-    monkeypatch.setitem(stored.MOVED, old, new)
+    monkeypatch.setitem(stored.MOVED, old, {"_target_": new})
     assert run.config.data.source._target_ == new
     with stored_data(run, trusted_config(run)) as data:
         assert data.source.splits == ("train", "val")
-    monkeypatch.setitem(stored.MOVED, "old.Own", f"{__name__}.Own")
+    monkeypatch.setitem(stored.MOVED, "old.Own", {"_target_": f"{__name__}.Own"})
     moved = changed(folder, data={"_target_": "old.Own", "name": "digits"})
     with stored_data(moved, trusted_config(moved, ["old.Own"])) as data:
         assert isinstance(data, Own)
@@ -373,7 +385,7 @@ def test_names_in_a_stored_configuration_name_nothing_else(place, value, folder)
 
 
 def test_what_was_written_is_read_and_a_change_is_noticed(tmp_path):
-    plain = yaml.safe_load((STORED / "config.yaml").read_text())
+    plain = OmegaConf.to_container(stored.read_config(STORED / "config.yaml"))
     path = tmp_path / "config.yaml"
     write_config(path, plain)
     assert OmegaConf.to_container(read_config(path)) == plain
@@ -428,7 +440,7 @@ def test_values_that_nothing_can_be_built_from_are_one_error(folder):
         with pytest.raises(UserError) as refused:
             load_method(changed(folder, **parts))
         assert len(str(refused.value).splitlines()) <= 3
-    run = changed(folder, data__augment=3)
+    run = changed(folder, data__augment={"unknown": 3})
     with pytest.raises(UserError, match="cannot be built"), stored_data(run, trusted_config(run)):
         pass
 
@@ -513,7 +525,7 @@ def test_names_of_sources_and_splits_lead_nowhere_else(tmp_path):
 
 
 def test_workers_are_no_more_than_this_machine_has(folder):
-    run = changed(folder, data__workers=100_000)
+    run = changed(folder, data__workers=500)
     with stored_data(run, trusted_config(run)) as data:
         assert data.workers <= default_workers()
 
@@ -544,3 +556,34 @@ def test_one_broken_run_of_several_is_named_and_the_others_go_on(folder, tmp_pat
     assert list((folder / "results").glob("*.csv"))
     alone = run("embed.py", "run=a_broken", f"root={tmp_path}")
     assert alone.returncode == 2 and "it is empty" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("data__augment__mean", "x"),
+        ("data__augment__std", ""),
+        ("data__augment__centre", "nan"),
+        ("data__batch_size", None),
+        ("data__workers", []),
+        ("loss__label_smoothing", 3),
+    ],
+)
+def test_stored_values_are_checked_like_those_that_are_typed(place, value, folder):
+    with pytest.raises(UserError, match=place.replace("__", ".")):
+        trusted_config(changed(folder, **{place: value}))
+
+
+def test_a_label_that_is_a_number_is_text(folder):
+    assert trusted_config(changed(folder, label=3)).label == "3"
+
+
+def test_the_checkpoint_of_another_run_is_noticed(folder):
+    path = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    owner = {"loss": "mrl", "model": Run(folder).config.model.name, "data": "digits"}
+    torch.save({**content, "run": {**owner, "seed": Run(folder).config.seed}}, path)
+    assert load_method(Run(folder))
+    torch.save({**content, "run": {**owner, "seed": 7}}, path)
+    with pytest.raises(UserError, match="is of another run"):
+        load_method(Run(folder))

@@ -16,6 +16,7 @@ from mrl_experiments.data.cache import default_workers
 from mrl_experiments.data.prepared import reading_also, usual_cache
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
+from mrl_experiments.options.check import check_stored
 from mrl_experiments.runs import Run
 from mrl_experiments.trust import Trust, replace_cache, trusted
 
@@ -60,7 +61,8 @@ def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
 def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
     """Return a run's configuration once all that it names is known, or allowed by `trust` (see trust.py).
 
-    Raises UserError where it is not, or where the run is damaged or was made of files.
+    Raises UserError where it is not, where a value does not fit its option, or where the run is damaged or
+    was made of files.
     """
     config = run.config
     if config.get("external"):
@@ -69,7 +71,9 @@ def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
             expected="a run of train.py",
             remedy="evaluate.py embeddings=<file> database=<file> reads files",
         )
-    return trusted(config, run.config_path, trust)
+    known = trusted(config, run.config_path, trust)
+    check_stored(known, run.config_path)
+    return known
 
 
 @contextmanager
@@ -91,14 +95,19 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
         yield data
 
 
-def load_method(run: Run, trust: Trust = False) -> Method:
+def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
     """Rebuild the trained method of a run, in evaluation mode on the CPU.
 
-    trust: see trust.py. Raises UserError when the run has no checkpoint yet, is damaged, or names what is not
-    allowed.
+    Args:
+        run: A run, or its folder.
+        trust: Classes besides this project's own that the run may build, or True for all; see trust.py.
+
+    Raises:
+        UserError: If the run has no checkpoint yet, is damaged, or names what is not allowed.
     """
+    run = run if isinstance(run, Run) else Run(Path(run))
     cfg = trusted_config(run, trust)
-    inputs, stored = _trained(run)
+    inputs, stored = _trained(run, cfg)
     if "pretrained" in cfg.model:
         cfg.model.pretrained = None  # the checkpoint brings the weights
     with _building(run):
@@ -154,9 +163,26 @@ def check_data(run: Run, data: Any) -> None:
             data.load_state_dict(kept)
 
 
-def _trained(run: Run) -> tuple[dict[str, int], Mapping[str, Any]]:
+def checkpoint_owner(cfg: DictConfig) -> dict[str, Any]:
+    """Return what a checkpoint says of its run, by which one of another run is noticed."""
+    return {"loss": cfg.loss.name, "model": cfg.model.name, "data": cfg.data.name, "seed": cfg.seed}
+
+
+def check_owner(run: Run, checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
+    """Raise UserError when a checkpoint says that it is of another run; older ones do not say."""
+    ours = checkpoint_owner(cfg)
+    if (owner := checkpoint.get("run", ours)) != ours:
+        raise UserError(
+            f"{run.checkpoint} is of another run: {owner}",
+            expected=f"the checkpoint of {ours}, as {run.config_path.name} has it",
+            remedy=REMEDY,
+        )
+
+
+def _trained(run: Run, cfg: DictConfig) -> tuple[dict[str, int], Mapping[str, Any]]:
     """Return what a run's model reads, and its weights. Raises UserError where its checkpoint lacks them."""
     checkpoint = _checkpoint(run)
+    check_owner(run, checkpoint, cfg)
     inputs: Any = checkpoint.get("inputs")
     state: Any = checkpoint.get("state_dict")
     named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import os_error
+from mrl_experiments.files import os_error, require_regular
 
 REMEDY = "restore it from a copy, or delete it and repeat the train.py command, which starts anew"
 
@@ -21,6 +21,7 @@ def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
     torch.save wrote of every part are compared, once a process.
     Raises UserError when the file is missing, damaged, or holds anything else.
     """
+    require_regular(path)
     try:
         status = path.stat()
         _check_parts(path, status.st_size, status.st_mtime_ns)

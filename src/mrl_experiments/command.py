@@ -18,13 +18,14 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import quoted
+from mrl_experiments.options.typed import check_experiments, quoted
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
 RAISED = re.compile(
     r'(?s)Original Traceback.*\n  File "[^\n]*\n(?: {4}[^\n]*\n)*'
     r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
 )
+AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows all options with their values, and the groups they come from"
 _outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
@@ -44,6 +45,14 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise Stopped(signum)
 
 
+def _stop_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Repeat a signal that came where Python ignores errors: at a fork, or while an object is freed."""
+    if not isinstance(stopped := ignored.exc_value, Stopped):
+        return sys.__unraisablehook__(ignored)
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(stopped.signum))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+
 def command(*, isolate: bool) -> Callable[[Main], Main]:
     """Wrap a script's main function.
 
@@ -58,6 +67,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
         def wrapper(cfg: DictConfig) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _stop)
+            sys.unraisablehook = _stop_again
             sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
             if not sweeping:
                 sys.exit(_run(main, cfg))
@@ -75,12 +85,16 @@ def launch(main: Callable[[], None]) -> None:
     sys.argv[1:] = map(quoted, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
+        check_experiments(sys.argv[1:])
         main()
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
-        text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-        print(f"error: {UserError(text, remedy=HELP)}", file=sys.stderr)
+        if not isinstance(error, UserError):
+            error = UserError(
+                "\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP
+            )
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     failed = [(overrides, status) for overrides, status in _outcomes if status]
     print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")

@@ -20,8 +20,8 @@ from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, d
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
+from mrl_experiments.losses.classifier import counted
 from mrl_experiments.losses.method import Method, width_of
-from mrl_experiments.losses.nested_classifier import counted
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
 from mrl_experiments.training.processes import set_timeout, together

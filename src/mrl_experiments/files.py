@@ -161,6 +161,7 @@ def read_json(path: Path, remedy: str = "delete it and repeat the command that w
     Files of before there were checksums are read as they are. Raises UserError with the file's name and the
     remedy when it is missing, no JSON, or has changed since it was written.
     """
+    require_regular(path, remedy)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -230,7 +231,7 @@ def require_unchanged(path: Path, noted: Mapping[str, Any], remedy: str) -> None
         raise UserError(f"{path} {fate}", remedy=remedy)
 
 
-def require_regular(path: Path) -> None:
+def require_regular(path: Path, remedy: str = "move it away") -> None:
     """Raise UserError unless a path leads to a regular file; reading a pipe would wait without end."""
     try:
         mode = path.stat().st_mode
@@ -238,7 +239,7 @@ def require_regular(path: Path) -> None:
         raise os_error(error, path) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise UserError(f"{path} is {kind}", expected="a regular file")
+        raise UserError(f"{path} is {kind}", expected="a regular file", remedy=remedy)
 
 
 _MARKS = (  # UTF-32's begins like UTF-16's
@@ -326,6 +327,7 @@ def _json_pairs(text: str) -> list[tuple[str, str]]:
 
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's content. Raises UserError when it cannot be read."""
+    require_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

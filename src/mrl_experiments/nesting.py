@@ -83,6 +83,36 @@ class NestingSpec:
         return len(self.dims)
 
 
+def one_or_many(
+    width: int, dim: int | None, dims: Dims | None, *, nested: bool, option: str, separate: str
+) -> Dims | None:
+    """Return the dims of a nested loss, or the single one of a separate model where `nested` is false.
+
+    option: what the user chose as loss=. separate: the option that trains one dim.
+    Raises UserError for `dim` of a nested loss, `dims` of a separate model, and a `dim` out of range.
+    """
+    if nested and dim is not None:
+        raise UserError(
+            f"loss.dim={dim} has no meaning for loss={option}, which trains all dims at once",
+            expected="loss.dim=null",
+            remedy=f"loss={option} loss.dims=[{dim}] for one nested dim, or loss={separate} loss.dim={dim}",
+        )
+    if nested:
+        return dims
+    if dims is not None:
+        several = resolved_dims(width, dims)
+        raise UserError(
+            f"loss.dims={list(several)} has no meaning for loss={option}, which trains one dim",
+            expected="loss.dims=null",
+            remedy=f"loss={option} loss.dim={max(several, default=8)}, or a nested loss for many dims",
+        )
+    if dim is not None and not (isinstance(dim, int) and 1 <= dim <= width):
+        raise UserError(
+            f"loss.dim={dim}", expected=f"a whole number from 1 to the backbone's width {width}, or null"
+        )
+    return (width if dim is None else dim,)
+
+
 def resolved_dims(width: int, dims: Dims | None) -> tuple[int, ...]:
     """Return the sizes that `dims` means for a backbone of `width` features, unchecked."""
     if dims is None:

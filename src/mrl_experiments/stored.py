@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, os_error
@@ -24,9 +23,18 @@ PLAIN = {
 CHECKSUM = re.compile(rb"# sha256 of what follows: ([0-9a-f]{64})\b[^\n]*\n")
 MENDING = "restore it from a copy, or repeat the train.py command in another folder: tag=_second"
 
-# Where classes have gone: {"mrl_experiments.old.Name": "mrl_experiments.new.Name"}. Run folders keep the
-# names of the day they were written; they are read as the new ones, before anything else looks at them.
-MOVED: dict[str, str] = {}
+# Where classes have gone, with the options that the new one has beside those of the old: {"old.Name":
+# {"_target_": "new.Name", ...}}. Run folders keep the names of the day they were written; they are read as
+# the new ones, before anything else looks at them.
+_CLASSIFIER = "mrl_experiments.losses.classifier.NestedClassifier"
+_INFONCE = "mrl_experiments.losses.infonce.InfoNCE"
+MOVED: dict[str, dict[str, Any]] = {
+    "mrl_experiments.losses.mrl.MRL": {"_target_": _CLASSIFIER, "nested": True, "tied": False},
+    "mrl_experiments.losses.mrl_e.MRLE": {"_target_": _CLASSIFIER, "nested": True, "tied": True},
+    "mrl_experiments.losses.ff.FF": {"_target_": _CLASSIFIER, "nested": False, "tied": None},
+    "mrl_experiments.losses.infonce.InfoNCE": {"_target_": _INFONCE, "nested": True},
+    "mrl_experiments.losses.infonce_ff.InfoNCEFF": {"_target_": _INFONCE, "nested": False},
+}
 
 
 def write_config(path: Path, config: Mapping[Any, Any]) -> None:
@@ -74,7 +82,9 @@ def read_config(path: Path) -> DictConfig:
         raise _damaged(path, f"{error.problem}{line}") from error
     except RecursionError as error:
         raise _damaged(path, "its values are nested too deeply") from error
-    except (ValueError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except UserError:
+        raise
+    except Exception as error:  # odd values make YAML's constructors raise nearly anything
         raise _damaged(path, str(error).partition("\n")[0]) from error
     OmegaConf.set_readonly(config, True)
     return config
@@ -135,13 +145,15 @@ def _check_nodes(root: yaml.Node) -> None:
 
 
 def _renamed(node: Any) -> Any:
-    """Return plain values with the classes that have moved under their new names."""
+    """Return plain values with the classes that have moved under their new names, with their new options."""
     if isinstance(node, list):
         return [_renamed(value) for value in node]
     if not isinstance(node, dict):
         return node
-    moved = {"_target_": MOVED[node["_target_"]]} if str(node.get("_target_")) in MOVED else {}
-    return {key: _renamed(value) for key, value in node.items()} | moved
+    target = node.get("_target_")
+    moved = MOVED.get(target, {}) if isinstance(target, str) else {}
+    kept = {key: _renamed(value) for key, value in node.items() if key != "_target_" or not moved}
+    return {**moved, **kept}
 
 
 def _check_names(config: DictConfig, path: Path) -> None:

@@ -14,6 +14,7 @@ from mrl_experiments.stored import MOVED, shown
 
 CONF = Path(__file__).parents[2] / "conf"
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for conf/, which is ours
+BASES, HERE = "base", "_here_"  # what options inherit from, and how their defaults put it at their own place
 OF_CACHE = "${data.cache}"  # in conf/: a place that is written to, wherever the cache is
 Trust: TypeAlias = bool | str | Sequence[str]  # true: all of it; else classes of the user's own
 Signature: TypeAlias = frozenset[tuple[str, str]]  # the keys of a node that Hydra obeys, and their values
@@ -44,7 +45,7 @@ def trusted(config: DictConfig, path: Path, trust: Trust = False) -> DictConfig:
             the same place, or a model's option that reads weights or code from elsewhere.
     """
     allowed = [trust] if isinstance(trust, str) else [] if isinstance(trust, bool) else list(trust)
-    allowed = [MOVED.get(name, name) for name in allowed]
+    allowed = [MOVED[name]["_target_"] if name in MOVED else name for name in allowed]
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
     if trust is not True:
@@ -150,10 +151,39 @@ def _known() -> dict[tuple[str, Signature], frozenset[str]]:
         )
     known: dict[tuple[str, Signature], frozenset[str]] = {}
     for file in files:
-        text = file.read_text(encoding="utf-8")
-        group = "" if text.startswith("# @package _global_") else ".".join(file.relative_to(CONF).parts[:-1])
-        for place, node in _nodes(yaml.load(text, Loader=QUICK), group):
+        if file.parent == CONF / BASES:
+            continue  # no place of their own: theirs is that of each file that inherits
+        package, tree = _inherited(file)
+        for place, node in _nodes(tree, package):
             if own := _signature(node):
                 derived = {key for key, value in node.items() if value == OF_CACHE}
                 known[place, own] = known.get((place, own), frozenset()) | derived
     return known
+
+
+def _inherited(file: Path) -> tuple[str, dict[Any, Any]]:
+    """Return the place of a file of conf/ and what it holds there, with what it inherits as Hydra merges it.
+
+    It inherits what its defaults name without a group and put at the same place; what a group's option adds
+    elsewhere is in that option's file.
+    """
+    text = file.read_text(encoding="utf-8")
+    package = "" if text.startswith("# @package _global_") else ".".join(file.relative_to(CONF).parts[:-1])
+    own = yaml.load(text, Loader=QUICK)
+    merged: dict[Any, Any] = {}
+    for entry in own.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            name, _, at = entry.partition("@")
+            folder = CONF if name.startswith("/") else file.parent
+            place, tree = _inherited(folder / f"{name.removeprefix('/')}.yaml")
+            merged = _merged(merged, tree) if at == HERE or place == package else merged
+    return package, _merged(merged, own)
+
+
+def _merged(base: dict[Any, Any], own: dict[Any, Any]) -> dict[Any, Any]:
+    both = {
+        key: _merged(base[key], own[key])
+        for key in base.keys() & own.keys()
+        if isinstance(base[key], dict) and isinstance(own[key], dict)
+    }
+    return base | own | both

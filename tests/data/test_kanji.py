@@ -3,33 +3,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from composing import source_options
 from kanji_fonts import needs_fonts
-from omegaconf import OmegaConf
 
 from mrl_experiments.data.kanji import Glyphs, Kanji
 from mrl_experiments.data.kanji_faces import Face, find_faces
 from mrl_experiments.data.kanji_render import Perturbation
 from mrl_experiments.errors import UserError
 
-CONF = Path(__file__).parents[2] / "conf/data"
-
-
 pytestmark = needs_fonts
-
-
-def options(name):
-    source = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=False)["source"]
-    return {key: value for key, value in source.items() if key != "_target_"}
 
 
 @pytest.fixture(scope="module")
 def kanji1k():
-    return Kanji(**options("kanji1k"))
+    return Kanji(**source_options("kanji1k"))
 
 
 @pytest.fixture(scope="module")
 def kanji4k():
-    return Kanji(**options("kanji4k"))
+    return Kanji(**source_options("kanji4k"))
 
 
 def test_kanji1k_holds_every_character_in_every_face(kanji1k):
@@ -70,7 +62,7 @@ def test_images_show_something_and_labels_follow_the_faces(kanji1k, split):
 
 def test_a_sample_is_the_same_whenever_and_wherever_it_is_drawn(kanji1k):
     samples = kanji1k.open("val")
-    again = pickle.loads(pickle.dumps(Kanji(**options("kanji1k")).open("val")))
+    again = pickle.loads(pickle.dumps(Kanji(**source_options("kanji1k")).open("val")))
     for index in (10_999, 3, 5_000):
         np.testing.assert_array_equal(samples[index][0], again[index][0])
 
@@ -130,8 +122,8 @@ def test_indices_outside_are_refused(kanji1k):
     ],
 )
 def test_whatever_changes_pixels_changes_the_identity(kanji1k, change):
-    assert Kanji(**{**options("kanji1k"), **change}).identity() != kanji1k.identity()
-    assert Kanji(**options("kanji1k")).identity() == kanji1k.identity()
+    assert Kanji(**{**source_options("kanji1k"), **change}).identity() != kanji1k.identity()
+    assert Kanji(**source_options("kanji1k")).identity() == kanji1k.identity()
 
 
 def test_manifest_describes_classes_and_faces(kanji1k):
@@ -144,6 +136,6 @@ def test_manifest_describes_classes_and_faces(kanji1k):
 
 def test_unknown_groups_and_too_many_characters_are_refused():
     with pytest.raises(UserError, match="handwriting"):
-        Kanji(**{**options("kanji1k"), "splits": {"train": ["handwriting"]}})
+        Kanji(**{**source_options("kanji1k"), "splits": {"train": ["handwriting"]}})
     with pytest.raises(UserError, match="at most 6355"):
-        Kanji(**{**options("kanji4k"), "num_classes": 6000})
+        Kanji(**{**source_options("kanji4k"), "num_classes": 6000})

@@ -1,23 +1,19 @@
 """Characters with their meanings: which split shows which, and what it says of them."""
 
-from pathlib import Path
-
 import pytest
+from composing import source_options
 from kanji_fonts import needs_fonts
-from omegaconf import OmegaConf
 
 from mrl_experiments.data.kanji import Kanji
 from mrl_experiments.data.kanji_captions import KanjiCaptions
 from mrl_experiments.errors import UserError
 
 pytestmark = needs_fonts
-SOURCE = OmegaConf.to_container(
-    OmegaConf.load(Path(__file__).parents[2] / "conf/data/kanji_captions.yaml"), resolve=False
-)["source"]
+SOURCE = source_options("kanji_captions")
 
 
 def source(**options):
-    return KanjiCaptions(**{key: value for key, value in SOURCE.items() if key != "_target_"} | options)
+    return KanjiCaptions(**SOURCE | options)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from mrl_experiments.data.kanji_faces import FAMILIES, FONTS, GROUPS, Face, find
 from mrl_experiments.data.kanji_render import draw
 from mrl_experiments.errors import UserError
 
-PACKAGES = Path(__file__).parents[2] / "conf/system/fonts.txt"
+PACKAGES = Path(__file__).parents[2] / "scripts/system/fonts.txt"
 
 
 def test_no_family_is_in_two_groups():

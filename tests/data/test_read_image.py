@@ -49,7 +49,8 @@ def test_dark_pictures_of_16_bits_stay_dark(tmp_path):
     (tmp_path / "dark.pgm").write_bytes(b"P5 8 6 65535\n" + (GREY // 1000).astype(">u2").tobytes())
     Image.fromarray(GREY // 1000).save(tmp_path / "dark.png")
     for name in ("dark.pgm", "dark.png"):
-        close(tmp_path / name, np.zeros((6, 8, 1)), "of 16 bits, scaled to 8")
+        said = "of 16 bits, scaled to 8 and dark, since none exceeds 4,095"
+        close(tmp_path / name, np.zeros((6, 8, 1)), said)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_floating_point_is_scaled_by_its_range(values, tmp_path):
 @pytest.mark.parametrize("factor", [1, 20000])
 def test_32_bits_are_scaled(factor, tmp_path):
     Image.fromarray(GREY.astype(np.int32) * factor).save(tmp_path / "i.tif")
-    close(tmp_path / "i.tif", WANTED, "of 32 bits, scaled to 8", tolerance=1)
+    close(tmp_path / "i.tif", WANTED, "of signed values, scaled to 8 bits", tolerance=1)
 
 
 def drawing():

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from composing import composed
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torchmetrics.functional import pairwise_cosine_similarity
 from torchmetrics.functional.classification import multiclass_accuracy
 from torchmetrics.retrieval import RetrievalHitRate
@@ -18,7 +18,7 @@ DIMS = (3, 8, 16)
 
 
 def evaluation(name, **options):
-    return instantiate(OmegaConf.load(f"conf/evaluation/{name}.yaml").evaluation, **options)
+    return instantiate(composed("evaluate", f"evaluation={name}").evaluation, **options)
 
 
 def embedded(features, labels):

@@ -3,7 +3,6 @@
 import csv
 import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +10,12 @@ from timm.data import ImageNetInfo
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations.superclass import superclass
+from mrl_experiments.evaluations.superclass import IMAGENET, superclass
 from mrl_experiments.evaluations.trends import trend, trends
 from mrl_experiments.heads import Heads
 
 DIMS, CLASSES = (2, 4, 8), 12
 GROUPS = ["fish", "bird", "fish", "cat", "bird", "fish", None, "fish", "cat", "bird", "dog", None]
-IMAGENET = Path(__file__).parents[2] / "conf" / "superclasses" / "imagenet.csv"
 
 
 def embeddings(count=3000, classes=None, **changes):

@@ -13,7 +13,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from mrl_experiments.errors import UserError
 from mrl_experiments.names import LONGEST
 from mrl_experiments.options.check import check, tree_of
-from mrl_experiments.options.kinds import PART, Option
+from mrl_experiments.options.kinds import PART, Number, Option, Whole
+from mrl_experiments.options.table import COMMANDS, EVALUATIONS, SEED
+from mrl_experiments.options.table import GROUPS as GROUPS_OF_OPTIONS
 from mrl_experiments.options.typed import quoted
 
 CONF = ROOT / "conf"
@@ -108,6 +110,17 @@ def test_every_experiment_fits(path):
     name = str(path.relative_to(CONF / "experiment").with_suffix(""))
     cfg = checked("train", f"experiment={name}", "data.root=/x")
     assert unknown(cfg, tree_of(cfg, "train")) == []
+
+
+@pytest.mark.parametrize("options", [*COMMANDS.values(), *GROUPS_OF_OPTIONS.values(), *EVALUATIONS.values()])
+def test_every_entry_has_a_meaning_and_every_number_a_range_and_what_it_counts(options):
+    plain = ("scale", "jpeg_quality", "first")  # a factor, a grade, a place
+    for key, option in options.items():
+        assert option.meaning, key
+        if isinstance(option, Number):
+            assert (option.low, option.above) != (None, None), key
+        if isinstance(option, Whole) and option.high != SEED and key.rpartition(".")[2] not in plain:
+            assert option.unit, key
 
 
 TRAIN = [

@@ -3,9 +3,11 @@
 import shlex
 
 import pytest
+from commands import ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mrl_experiments.options.typed import quoted
+from mrl_experiments.errors import UserError
+from mrl_experiments.options.typed import GONE, check_experiments, quoted
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,12 @@ def test_a_sweep_stays_one():
 )
 def test_all_else_stays(typed):
     assert quoted(typed) == typed
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_recipe_that_has_gone_says_what_replaces_it(name):
+    for typed in (name, f"[paper/resnet50_imagenet,{name}]", f"digits,{name}"):
+        with pytest.raises(UserError, match="no longer a recipe") as raised:
+            check_experiments(["seed=1", f"experiment={typed}"])
+        assert (ROOT / raised.value.remedy.rpartition(" ")[2]).is_file()
+    check_experiments(["-m", "experiment=paper/table01", f"label={name}"])

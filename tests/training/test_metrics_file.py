@@ -58,5 +58,5 @@ def test_a_folder_in_its_place_is_one_message(tmp_path):
     (tmp_path / "metrics.csv").mkdir()
     log = MetricsFile(tmp_path / "metrics.csv")
     for use in (lambda: log.rewind(-1), lambda: log.log_metrics({"lr": 1.0}, step=1)):
-        with pytest.raises(UserError, match=r"metrics\.csv: a folder stands where a file should be"):
+        with pytest.raises(UserError, match=r"metrics\.csv(: | is )a folder"):
             use()

@@ -12,17 +12,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mrl_experiments.data.caption_images import CaptionImages
 from mrl_experiments.data.reading import Reading, listed, shown
+from mrl_experiments.data.split_names import SPLIT_OF
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_text
 
 SEPARATORS = {".csv": (",", ";", "|"), ".tsv": ("\t",)}
 COLUMNS = ("image", "caption")
-SPLITS = {
-    "train": ("train", "training", "restval"),
-    "val": ("val", "valid", "validate", "validation", "dev", "development", "eval", "evaluation"),
-    "test": ("test", "testing"),
-}
-SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
 
 
 @dataclass(frozen=True)

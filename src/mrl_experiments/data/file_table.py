@@ -72,19 +72,21 @@ def table_digest(files: Files) -> str:
 
 @dataclass
 class Changes:
-    """Names of files that are new, gone or changed, and of training images that are in another split now."""
+    """Names of files that are new, gone, changed or in another split, and of training images there."""
 
     new: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
     crossed: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
 
     def __str__(self) -> str:
-        kinds = {**vars(self), "trained on, and in another split now": self.crossed}
-        del kinds["crossed"]
+        kinds = {**vars(self), "in another split now": self.moved}
+        kinds["trained on, and in another split now"] = self.crossed
+        del kinds["moved"], kinds["crossed"]
         return ", ".join(
             f"{len(names):,} {kind} ({', '.join(map(shown, names[:3]))}{', ...' if len(names) > 3 else ''})"
             for kind, names in kinds.items()
@@ -108,6 +110,8 @@ def changes(before: Files, now: Files, root: Path) -> Changes:
             same = content(name) == old.digest
         if old is not None and not same:
             found.changed.append(name)
+        if old is not None and same and old.split not in ("train", file.split):
+            found.moved.append(name)
         if file.split == "train":
             continue
         if old is not None and same:

@@ -27,6 +27,7 @@ from mrl_experiments.data.order import Batches, TrainingOrder
 from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.read_image import UnreadableImages
 from mrl_experiments.data.source import Source
+from mrl_experiments.data.split_folders import named_like, plain
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.errors import UserError
 
@@ -100,9 +101,9 @@ class ImageData(pl.LightningDataModule):
         facts = {**names, **manifest.get("facts", {})}
         if self._classes is None:
             return facts
-        row = {name: label for label, name in enumerate(facts["name"])}
+        row = {plain(name): label for label, name in enumerate(facts["name"])}
         moved = {
-            column: [values[row[name]] if name in row else None for name in self._classes]
+            column: [values[row[plain(name)]] if plain(name) in row else None for name in self._classes]
             for column, values in facts.items()
         }
         return {**moved, "name": self._classes}
@@ -142,6 +143,30 @@ class ImageData(pl.LightningDataModule):
             shown = ", ".join(f"{k['count']:,} {kind} ({k['first']})" for kind, k in kinds.items())
             print(f"{self.name} {split}: images {shown}", flush=True)
         self._told.add(split)
+        self._tell_copies(split)
+
+    def _tell_copies(self, split: str) -> None:
+        """Say how many images are copies of others that contradict them: in train, or in another class."""
+        if "digests" not in self.cache.described.get(split, {}):
+            return
+        ours, labels = self._digests(split)
+        order = np.lexsort((labels, ours))
+        same = ours[order][1:] == ours[order][:-1]
+        torn = ours[order][1:][same & (labels[order][1:] != labels[order][:-1])]
+        if count := int(np.isin(ours, torn).sum()):
+            first = self.source.open(split)[int(np.isin(ours, torn).argmax())][0]
+            print(f"{self.name} {split}: {count:,} images are in several classes ({first})", flush=True)
+        if split == "train" or "digests" not in self.cache.described.get("train", {}):
+            return
+        copies = np.isin(ours, self._digests("train")[0])
+        if count := int(copies.sum()):
+            first = self.source.open(split)[int(copies.argmax())][0]
+            print(f"{self.name} {split}: {count:,} images are copies of some in train ({first})", flush=True)
+
+    def _digests(self, split: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return what tells the content of each image of a split, and its label (N,)."""
+        digests = np.frombuffer(bytes.fromhex(self.cache.described[split]["digests"]), np.uint64)
+        return digests, np.array([label for _, label in self.source.open(split)])
 
     def samples(self, split: str) -> Any:
         """Return what the loader reads, written or checked first: a .beton path, or a sequence of samples."""
@@ -195,14 +220,21 @@ class ImageData(pl.LightningDataModule):
         ours, self.classes_known = self._names(), True
         if not ours or ours[: len(names)] == names:
             return
-        self._unseen = not set(names) & set(ours)
+        label_of = {plain(name): label for label, name in enumerate(names)}
+        new = sorted(name for name in ours if plain(name) not in label_of)
+        first = named_like(new[0], names) if new else ""
+        self._unseen = len(new) == len(ours)
         if self._unseen:
+            print(
+                f"{self.name}: none of its {len(ours)} classes, such as {first}, is one of the run's",
+                flush=True,
+            )
             return
-        if new := sorted(set(ours) - set(names)):
-            print(f"{self.name}: {len(new)} classes are new to the run, such as {new[0]}", flush=True)
+        if new:
+            print(f"{self.name}: {len(new)} classes are new to the run, such as {first}", flush=True)
         self._classes = [*names, *new]
-        label_of = {name: label for label, name in enumerate(self._classes)}
-        self._label_of = np.array([label_of[name] for name in ours])
+        label_of = {plain(name): label for label, name in enumerate(self._classes)}
+        self._label_of = np.array([label_of[plain(name)] for name in ours])
 
     def _compare_files(self, before: Files) -> None:
         now = self._table()

@@ -14,7 +14,27 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 
 Files = list[tuple[Path, int]]
-ENDINGS = (*IMG_EXTENSIONS, ".gif")
+EMPTY = 5  # folders without images that an error names
+ENDINGS = (*IMG_EXTENSIONS, ".gif", ".jpe", ".jfif", ".apng", ".avif", ".jp2", ".pbm", ".pnm", ".pfm")
+# Pictures that are not read; what else is left out is a matter of course.
+FOREIGN = (
+    *(
+        ".heic",
+        ".heif",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".raf",
+        ".orf",
+        ".rw2",
+        ".raw",
+        ".psd",
+        ".svg",
+    ),
+    *(".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".exr", ".hdr", ".jxl", ".tga", ".npy", ".mp4", ".mov"),
+)
 # What systems and programs leave in folders; names that begin with a dot are hidden too.
 HIDDEN = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found"}
 
@@ -40,7 +60,9 @@ def walk(folder: Path, root: Path, skipped: Tally, endings: tuple[str, ...] | No
             elif not stat.S_ISREG(status.st_mode):
                 skipped.add("no regular file", path.relative_to(root))
             elif endings is not None and path.suffix.lower() not in endings:
-                skipped.add("of another kind", path.relative_to(root))
+                suffix = path.suffix.lower()
+                kind = f"of the kind {suffix}" if suffix in FOREIGN else "of another kind"
+                skipped.add(kind, path.relative_to(root))
             else:
                 found.append(path)
     return sorted(found)
@@ -101,8 +123,11 @@ def class_folders(folder: Path, skipped: Tally | None = None) -> list[str]:
     """
     skipped = Tally() if skipped is None else skipped
     names = []
+    above = {folder.resolve(), *folder.resolve().parents}
     for path, status in visible(folder, folder, odd := Tally()):
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode) and path.is_symlink() and path.resolve() in above:
+            odd.add("link in a circle", path.name)
+        elif stat.S_ISDIR(status.st_mode):
             names.append(path.name)
         else:
             odd.add("outside the class folders", path.name)
@@ -130,7 +155,7 @@ def image_files(
     all_classes: whether each name needs an image. as_before: list what versions without `skipped` listed:
     hidden files too, linked folders not. Raises UserError for a name without images that needs one.
     """
-    files = []
+    files, empty = [], []
     skipped = Tally() if skipped is None else skipped
     for name, label in labels.items():
         home, odd = folder / name, Tally()
@@ -139,13 +164,16 @@ def image_files(
         else:
             listed = walk(home, folder, odd) if home.is_dir() else []
         skipped.add_all(odd)
-        if not listed and all_classes:
-            raise UserError(
-                f"{shown(home)} holds no image{f'; skipped {odd}' if odd.total else ''}",
-                expected=f"files ending in {', '.join(ENDINGS)}",
-                remedy="add images or remove the folder",
-            )
+        if not listed:
+            empty.append(f"{shown(home)} holds no image{f'; skipped {odd}' if odd.total else ''}")
         files += [(path, label) for path in listed]
+    if empty and all_classes:
+        more = f" ({len(empty):,} such folders)" if len(empty) > 1 else ""
+        raise UserError(
+            "\n  ".join(empty[:EMPTY]) + more,
+            expected=f"files ending in {', '.join(ENDINGS)}",
+            remedy=f"add images or remove the folder{'s' * (len(empty) > 1)}",
+        )
     return files
 
 
@@ -171,9 +199,12 @@ def existing_root(name: str, root: str | None, holding: str) -> Path:
     return Path(root).expanduser()
 
 
-def reading_report(name: str, splits: Mapping[str, Files], classes: int, skipped: Tally) -> str:
-    """Return one line that says what is read of a folder and what is not."""
+def reading_report(
+    name: str, splits: Mapping[str, Files], classes: int, skipped: Tally, of_them: Tally | None = None
+) -> str:
+    """Return one line that says what is read of a folder and what is not. of_them: notes on what is read."""
     counts = {split: len(files) for split, files in splits.items()}
     parts = f" ({', '.join(f'{n:,} {split}' for split, n in counts.items())})" if len(counts) > 1 else ""
     left_out = f"; skipped {skipped.total:,}: {skipped}" if skipped.total else ""
-    return f"{name}: {sum(counts.values()):,} images in {classes:,} classes{parts}{left_out}"
+    noted = f"; {of_them}" if of_them is not None and of_them.total else ""
+    return f"{name}: {sum(counts.values()):,} images in {classes:,} classes{parts}{noted}{left_out}"

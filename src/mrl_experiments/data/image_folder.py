@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,23 @@ from mrl_experiments.data.image_files import (
     reading_report,
 )
 from mrl_experiments.data.source import Sample
+from mrl_experiments.data.split_folders import class_home, named_like, plain, split_folders
+from mrl_experiments.data.split_names import SPLIT_OF
 from mrl_experiments.data.tally import Tally, shown
 from mrl_experiments.errors import UserError
 
-# Folders that are splits, whatever the case of their letters.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 BY_NAME, BY_POSITION = "by_name", "by_position"
 
 
 class ImageFolder:
     """Either <root>/train/<class>/* and <root>/val/<class>/*, or <root>/<class>/* with a seeded split.
 
-    Folders are known as splits by the names in SPLIT_NAMES. Without one for `val`, a share of `train` is held
+    Which folders are splits: see data/split_folders.py. Without one for `val`, a share of `train` is held
     out; `test` is one more split. `split`: by_name, where the hash of a file's own name and the seed decides,
     so that other files move none; or by_position in the sorted list, as runs have it that know no `split`
     (they also list what versions of then listed: no linked folders, but hidden files).
-    Raises UserError for a missing root, a class without images, or classes in `val` that `train` lacks.
+    Raises UserError for a missing root, a class without images, classes in `val` that `train` lacks, or
+    splits inside the classes.
     """
 
     channels = 3
@@ -52,9 +49,9 @@ class ImageFolder:
             raise UserError(f"data.source.split={split}", expected=f"{BY_NAME} or {BY_POSITION}")
         self.name, self.val_share, self.seed, self.split = name, val_share, seed, split
         self.root = existing_root(name, root, "train/<class>/ and val/<class>/, or with <class>/ folders")
-        self.skipped = Tally()
+        self.skipped, self.nested = Tally(), Tally()
         homes = split_folders(self.root, self.skipped)
-        train = homes.get("train", self.root)
+        train = class_home(homes["train"]) if homes else self.root
         self.classes = _classes(train, self.root, self.skipped)
         self.num_classes = len(self.classes)
         self._files = {"train": self._list(train)}
@@ -71,11 +68,15 @@ class ImageFolder:
         labels = {name: label for label, name in enumerate(self.classes)}
         skipped = Tally()
         if train is not None:
-            others = sorted(set(class_folders(home, skipped)) - set(labels))
+            label_of = {plain(name): label for name, label in labels.items()}
+            home = class_home(home, label_of)
+            names = class_folders(home, skipped)
+            labels = {name: label_of[plain(name)] for name in names if plain(name) in label_of}
+            others = [name for name in names if name not in labels]
             if others and strict:
                 raise UserError(
                     f"{shown(home)} has {len(others)} classes that {shown(train)} lacks: "
-                    f"{', '.join(map(shown, others[:5]))}",
+                    f"{', '.join(named_like(name, self.classes) for name in others[:5])}",
                     expected="folders of the same names; a class may be missing there",
                     remedy="rename or remove them, or add images of them to train",
                 )
@@ -85,9 +86,27 @@ class ImageFolder:
             home, labels, skipped, all_classes=train is None, as_before=self.split == BY_POSITION
         )
         self.skipped.add_all(skipped)
+        self._look_inside(files, home)
         if not files and strict:
             raise UserError(f"{shown(home)} holds no image of the classes of train", remedy="add some")
         return files
+
+    def _look_inside(self, files: Files, home: Path) -> None:
+        """Count images in folders inside class folders. Raises UserError where these are splits."""
+        inner: dict[str, set[str]] = defaultdict(set)
+        for path, _ in files:
+            name, *folders, _ = path.relative_to(home).parts
+            if folders:
+                inner[name].add(folders[0])
+                self.nested.add("in folders inside those of classes", path.relative_to(self.root))
+        for name, within in inner.items() if self.split == BY_NAME else ():
+            if {"train"} < {SPLIT_OF.get(folder.casefold()) for folder in within} - {None}:
+                place = shown(home / name)
+                raise UserError(
+                    f"{place} has the folders {', '.join(sorted(map(shown, within)))}: splits inside classes",
+                    expected="classes inside splits: train/<class>/ and val/<class>/, or <class>/ alone",
+                    remedy=f"move them, or name one whose folders hold classes: data.root={place}",
+                )
 
     def _divided(self, files: Files, home: Path) -> dict[str, Files]:
         """Return what `val_share` and the seed make of the images below `home`."""
@@ -147,52 +166,39 @@ class ImageFolder:
 
     def manifest(self, split: str) -> dict[str, Any]:
         """Return the class names, and what lies in the folder and was not read."""
-        return {"classes": self.classes, "skipped": self.skipped.described()}
+        skipped = self.skipped.described()
+        return {"classes": self.classes, "skipped": skipped, "nested": self.nested.described()}
 
     def report(self) -> str:
         """Return one line: what is read and what is not."""
-        return reading_report(self.name, self._files, self.num_classes, self.skipped)
-
-
-def split_folders(root: Path, skipped: Tally) -> dict[str, Path]:
-    """Return {train, val, test: folder} of those there are; nothing where the folders are classes.
-
-    A folder named like a split is a class where others are its siblings and it holds no folders itself.
-    Raises UserError for two folders of one split, or splits without `train`.
-    """
-    names = class_folders(root, beside := Tally())
-    splits = [name for name in names if name.casefold() in SPLIT_NAMES]
-    others = [name for name in names if name not in splits]
-    if others and not any(class_folders(root / name) for name in splits):
-        return {}
-    kinds = Counter(SPLIT_NAMES[name.casefold()] for name in splits)
-    twice = [kind for kind, count in kinds.items() if count > 1]
-    if twice or (splits and "train" not in kinds):
-        raise UserError(
-            f"{shown(root)} has the folders {', '.join(splits)}: "
-            + (f"which of them is {twice[0]}?" if twice else "a split for training is missing"),
-            expected="train/, and perhaps val/ and test/, or class folders of other names",
-            remedy="rename or move them"
-            + ("" if twice else f", or name the folder itself: data.root={shown(root / splits[0])}"),
-        )
-    for name in others:
-        beside.add("folder beside the splits", name)
-    if splits:
-        skipped.add_all(beside)
-    return {SPLIT_NAMES[name.casefold()]: root / name for name in splits}
+        return reading_report(self.name, self._files, self.num_classes, self.skipped, self.nested)
 
 
 def _classes(folder: Path, root: Path, skipped: Tally) -> list[str]:
-    classes = class_folders(folder, skipped)
+    classes = class_folders(folder, beside := Tally())
     if len(classes) < 2:
         inner = [name for name in classes if len(class_folders(folder / name)) > 1]
+        others = f"; beside, {beside}" if beside.total else ""
         raise UserError(
-            f"{shown(folder)} has {len(classes)} class folders",
+            f"{shown(folder)} has {len(classes)} class folders{others}",
             expected="at least two",
             remedy=f"data.root={shown(folder / inner[0])}"
             if inner and folder == root
             else "put the images of each class into a folder named like it",
         )
+    skipped.add_all(beside)
+    for what, keys in (
+        ("one folder", [(folder / name).resolve() for name in classes]),
+        ("the same letters, written in two ways", [plain(name) for name in classes]),
+    ):
+        first: dict[Any, str] = {}
+        for name, key in zip(classes, keys, strict=True):
+            if (other := first.setdefault(key, name)) != name:
+                raise UserError(
+                    f"{shown(folder)}: the classes {other!a} and {name!a} are {what}",
+                    expected="classes of different images and names",
+                    remedy="remove one, or put the images into one folder",
+                )
     return classes
 
 

@@ -134,5 +134,5 @@ class Glyphs(Sequence[Sample]):
                 return perturb(glyph, self.how, random), self.first_label + place
         raise UserError(
             f"no font of the split {self.split} draws {self.characters[place]}",
-            remedy="reinstall the packages in conf/system/fonts.txt",
+            remedy="reinstall the packages in scripts/system/fonts.txt",
         )

@@ -47,7 +47,7 @@ def _font(face: Face) -> tuple[ImageFont.FreeTypeFont, Pillow.Image | None]:
     except OSError as error:
         raise UserError(
             f"{face.path} cannot be read as a font: {error}",
-            remedy=f"reinstall the package of {face.family}; see conf/system/fonts.txt",
+            remedy=f"reinstall the package of {face.family}; see scripts/system/fonts.txt",
         ) from error
     return font, _ink(font, UNASSIGNED)
 

@@ -1,5 +1,6 @@
 """The pixels of a sample, whether it is an array already or a file."""
 
+import functools
 import hashlib
 import io
 import stat
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, ImageCms, ImageOps
+from PIL import ExifTags, ImageCms, ImageOps, UnidentifiedImageError
 from PIL import Image as Pillow
 
 from mrl_experiments.data.source import Image
@@ -22,7 +23,18 @@ GROUND = (255, 255, 255)  # what shows through where a picture is transparent
 OVERSHOOT = 0.1  # by which resampled floating-point values may leave their range
 DIGEST_BYTES = 8
 SHOWN = 5  # broken files that an error names
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF
+# TIFF's tags, and some of their values.
+BITS_PER_SAMPLE, PHOTOMETRIC, MOST, SAMPLE_FORMAT = 258, 262, 281, 339
+WHITE_IS_ZERO, SIGNED = 0, 2
+# How files begin that bear the name of a picture and cannot be read as one.
+BEGINNINGS = {
+    b"II*\0": "a TIFF of a kind that Pillow does not know, such as 64 bits or other than 1, 3 or 4 channels",
+    b"MM\0*": "a TIFF of a kind that Pillow does not know, such as 64 bits or other than 1, 3 or 4 channels",
+    b"version https://git-lfs": "a pointer of Git LFS, whose file was not fetched (git lfs pull)",
+    b"<": "text such as HTML or SVG",
+    b"%!": "PostScript, which is not run",
+    b"%PDF": "a PDF",
+}
 
 
 def read_image(value: Image | Path, channels: int, converted: Tally | None = None) -> Image:
@@ -30,8 +42,8 @@ def read_image(value: Image | Path, channels: int, converted: Tally | None = Non
 
     A file is read as a viewer shows it: turned as its EXIF orientation says, its first frame, colours as RGB,
     transparent parts on white. More than 8 bits are scaled by their depth; values without a depth of their
-    own (32 bits, floating point) by the smallest of 1 (floating point only), 255 and 65,535 that holds all of
-    them, else from the smallest to the largest. What is so changed is counted in `converted`.
+    own (32 bits, signed, floating point) by the smallest of 1 (floating point only), 255 and 65,535 that
+    holds all of them, else from the smallest to the largest. What is so changed is counted in `converted`.
     Raises UserError that names a file which cannot be read.
     """
     if isinstance(value, np.ndarray):
@@ -117,26 +129,53 @@ def _decoded(content: bytes, path: Path, channels: int, converted: Tally) -> Ima
     kinds: list[str] = []
     try:
         # Warnings of Pillow, such as for pictures of more than 89 megapixels, would repeat with each process.
-        with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(content)) as picture:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Pillow.open(io.BytesIO(content), formats=_formats()) as picture,
+        ):
             pixels = _pixels(picture, "RGB" if channels == 3 else "L", kinds)
+    except UnidentifiedImageError as error:
+        raise _unreadable(path, _format_of(content)) from error
     except Exception as error:  # a broken file makes the decoders raise nearly anything
-        why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
-        raise _unreadable(path, "its format is not known" if "BytesIO" in why else why) from error
+        raise _unreadable(path, f"{error}".splitlines()[0] if f"{error}" else type(error).__name__) from error
     for kind in kinds:
         converted.add(kind, path)
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Return the formats that Pillow reads itself; for EPS it would start another program."""
+    Pillow.init()
+    return [name for name in Pillow.ID if name != "EPS"]
+
+
+def _format_of(content: bytes) -> str:
+    """Say of a file that is no picture what it seems to be."""
+    if content[4:8] == b"ftyp":
+        return "it is HEIC or a film, which Pillow does not know: convert it, for example to JPEG"
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    known = next((what for beginning, what in BEGINNINGS.items() if start.startswith(beginning)), "")
+    return f"it is {known}" if known else "its format is not known"
 
 
 def _pixels(picture: Pillow.Image, mode: str, kinds: list[str]) -> NDArray[np.uint8]:
     """Return pixels of mode RGB or L; `kinds` gets what was changed on the way."""
     if getattr(picture, "is_animated", False):
         kinds.append("of several frames, the first of which is read")
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
-        kinds.append("turned as EXIF says")
+    deep = _is_deep(picture)
+    turned = _orientation(picture, kinds)
     picture.load()  # which turns a TIFF already
-    ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode == "F" or picture.mode[0] == "I":
+    if turned:
+        kinds.append("turned as EXIF says")
+        ImageOps.exif_transpose(picture, in_place=True)
+    signed = picture.mode == "L" and _tag(picture, SAMPLE_FORMAT) == SIGNED
+    if picture.mode == "F" or picture.mode[0] == "I" or signed:
         picture = _scaled(picture, kinds)
+    elif deep:
+        kinds.append("of 16 bits, scaled to 8")
+        if isinstance(clear := picture.info.get("transparency"), tuple):
+            picture.info["transparency"] = tuple(value >> 8 for value in clear)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         if np.asarray(picture.getchannel("A")).min() < 255:
@@ -146,37 +185,78 @@ def _pixels(picture: Pillow.Image, mode: str, kinds: list[str]) -> NDArray[np.ui
         kinds.append(f"converted from {picture.mode}")
     if picture.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        turned = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-        assert turned is not None
-        picture = turned
+        coloured = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+        assert coloured is not None
+        picture = coloured
     if picture.mode in ("P", "PA") and mode == "L":
         picture = picture.convert("RGB")
     return np.asarray(picture.convert(mode))
 
 
+def _is_deep(picture: Pillow.Image) -> bool:
+    """Return whether Pillow makes 8 bits of 16, which it does where there are several channels."""
+    if picture.mode == "F" or picture.mode[0] == "I":
+        return False
+    read = [
+        part.args if isinstance(part.args, tuple) else (part.args,) for part in getattr(picture, "tile", ())
+    ]
+    raw = [value for values in read for value in values]
+    highest = max((value for value in raw if isinstance(value, int)), default=0)
+    return any(";16" in f"{value}" for value in raw) or (picture.format == "PPM" and highest > 255)
+
+
+def _orientation(picture: Pillow.Image, kinds: list[str]) -> bool:
+    """Return whether EXIF turns a picture; what cannot be read there is passed over."""
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # as with pictures, nearly anything
+        kinds.append("with EXIF that cannot be read")
+        return False
+
+
+def _tag(picture: Pillow.Image, tag: int) -> Any:
+    """Return the value of a TIFF's tag, None where channels differ or there is none."""
+    value = getattr(picture, "tag_v2", {}).get(tag)
+    values = set(value) if isinstance(value, tuple) else {value}
+    return values.pop() if len(values) == 1 else None
+
+
 def _scaled(picture: Pillow.Image, kinds: list[str]) -> Pillow.Image:
-    """Return a grey picture of more than 8 bits in 8 bits."""
-    values = np.asarray(picture).astype(np.float64)
+    """Return a grey picture of more than 8 bits, or of signed ones, in 8 bits."""
+    values = _values(picture)
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinite values")
-    tags: Any = getattr(picture, "tag_v2", {})
+    low, high = float(values.min()), float(values.max())
+    whites: tuple[int, ...] = (255, 65535)
     if picture.mode == "F":
         kinds.append("of floating-point values, scaled to 8 bits")
-        whites: tuple[int, ...] = (1, 255, 65535)
+        whites = (1, 255, 65535)
+    elif _tag(picture, SAMPLE_FORMAT) == SIGNED:
+        kinds.append("of signed values, scaled to 8 bits")
     elif picture.mode == "I" and picture.format != "PPM":
         kinds.append("of 32 bits, scaled to 8")
-        whites = (255, 65535)
     else:
-        kinds.append("of 16 bits, scaled to 8")
-        whites = (4095,) if tags.get(BITS_PER_SAMPLE) == (12,) else (65535,)
-    low, high = float(values.min()), float(values.max())
+        most = 4095 if _tag(picture, BITS_PER_SAMPLE) == 12 else _tag(picture, MOST) or 65535
+        whites = (most,) if high <= most else (65535,)
+        dark = whites == (65535,) and high < 4096
+        kinds.append(f"of 16 bits, scaled to 8{' and dark, since none exceeds 4,095' if dark else ''}")
     slack = OVERSHOOT if picture.mode == "F" else 0.0
     white = next((w for w in whites if low >= -slack * (w == 1) and high <= w * (1 + slack)), None)
     base, span = (0.0, float(white)) if white is not None else (low, high - low or 1.0)
     grey = np.rint(((values - base) / span).clip(0, 1) * 255).astype(np.uint8)
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if _tag(picture, PHOTOMETRIC) == WHITE_IS_ZERO:
         grey = 255 - grey
     if (clear := picture.info.get("transparency")) is None:
         return Pillow.fromarray(grey)
     opaque = np.where(values == clear, 0, 255).astype(np.uint8)
     return Pillow.merge("LA", (Pillow.fromarray(grey), Pillow.fromarray(opaque)))
+
+
+def _values(picture: Pillow.Image) -> NDArray[np.float64]:
+    """Return the numbers (H, W) of a grey picture; Pillow takes some for others of as many bits."""
+    values = np.asarray(picture)
+    if values.dtype == np.uint8:
+        values = values.view(np.int8)
+    elif picture.mode == "I" and _tag(picture, BITS_PER_SAMPLE) == 32:
+        values = values.view(np.int32 if _tag(picture, SAMPLE_FORMAT) == SIGNED else np.uint32)
+    return values.astype(np.float64)

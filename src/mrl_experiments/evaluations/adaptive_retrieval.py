@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.search.staged_search import StagedSearch, nested_sizes
 
@@ -30,16 +31,22 @@ def adaptive_retrieval(
     multiply-adds a query. latency_ms: per query in one batch with one thread, single_latency_ms: one query
     at a time, and both with all threads. index_bytes: what the shortlist takes besides the vectors.
     build_seconds: with all threads. An index that this database is too small for is left out, with a line
-    that says so. Raises UserError when that leaves none.
+    that says so. Raises UserError when that leaves none, or for K below k.
     Source: Section 4.3.1, Tables 11, 12, 30 and 31, Figure 8 of the paper; IVF and codes: AdANNS (2023).
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)
     sizes = nested_sizes(queries, dims)
+    lengths = lengths if lengths_dim in sizes[:-1] else ()
+    if short := [length for length in (shortlist, *lengths) if length < k]:
+        raise UserError(
+            f"shortlists of {', '.join(map(str, short))} for k={k}",
+            expected=f"at least {k}: evaluation.shortlist and each of evaluation.lengths",
+        )
     for name, dim, index, costs in search.build_all(indexes, sizes):
         yield from costs
         yield from search.measure(index, [(dim, k)], Setting(index=name, rerank=dim, shortlist=k))
         pairs = [(size, shortlist) for size in sizes if size > dim]
-        if dim == lengths_dim and pairs:
+        if dim == lengths_dim:
             pairs += [(sizes[-1], length) for length in lengths if length != shortlist]
         for size, length in pairs:
             setting = Setting(index=name, rerank=size, shortlist=length)

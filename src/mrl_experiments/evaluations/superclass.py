@@ -18,6 +18,8 @@ from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import candidates, trained_heads
 
 BLOCK = 4096
+IMAGENET = Path(__file__).parents[1] / "paper" / "imagenet_superclasses.csv"
+SHIPPED = {"imagenet": IMAGENET, "conf/superclasses/imagenet.csv": IMAGENET}  # the second: where it once was
 REJECT = -1
 Labels = NDArray[np.int64]
 
@@ -33,10 +35,10 @@ def superclass(
 ) -> Iterator[Measurement]:
     """Yield the accuracy of the heads over superclasses and inside them (Tables 24, 25; Figures 10, 11).
 
-    mapping: a file that names the superclass of a class (JSON, or CSV with a heading); classes it leaves out
-    have none. None: the data set's own, the radical for Kanji. superclasses: the S with most classes count,
-    all other classes are one more answer, "reject". within: those with rows of their own; None: the eight
-    with most classes.
+    mapping: a file that names the superclass of a class (JSON, or CSV with a heading), or "imagenet", the
+    paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji. superclasses:
+    the S with most classes count, all other classes are one more answer, "reject". within: those with rows of
+    their own; None: the eight with most classes.
 
     top1 at superclasses=S: samples whose predicted class has the superclass of their class, of S + 1 / all
     samples. top1 at within=<name>: samples of a superclass whose class has the largest logit among those of
@@ -115,7 +117,7 @@ def _superclasses(queries: Embeddings, mapping: str | None) -> list[str | None]:
     if mapping is None:
         return queries.known("superclass")
     classes = queries.known("name")
-    of = read_mapping(Path(mapping).expanduser(), classes)
+    of = read_mapping(SHIPPED.get(mapping, Path(mapping).expanduser()), classes)
     strangers = sorted(of.keys() - set(classes))
     if strangers:
         raise UserError(

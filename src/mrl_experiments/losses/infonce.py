@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_gather_single_autograd
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.chunked import embed_in_chunks
-from mrl_experiments.losses.gathering import gather, rank_and_processes
+from mrl_experiments.losses.gradient_cache import embed_with_gradient_cache
 from mrl_experiments.losses.method import Inputs, Method, StepOutput, width_of
 from mrl_experiments.nested_accuracy import nested_hits
-from mrl_experiments.nesting import NestingSpec, prefix
+from mrl_experiments.nesting import Dims, NestingSpec, one_or_many, prefix
 
 Sides: TypeAlias = tuple[Tensor, ...]  # of images and of texts
 COLDEST, WARMEST = 0.01, 1.0  # temperatures stay between: CLIP's bounds (Radford et al., 2021, Section 2.5)
@@ -32,7 +33,9 @@ class InfoNCE(Method):
 
     Parameters
     ----------
-    dims: the nested sizes, by default the backbone's width halved down to 8. weights: c_m, by default 1.
+    nested: False is the baseline FF of pairs, a separate model for each dim.
+    dim: where `nested` is false, the dim of the representation; None is the backbone's width.
+    dims: the nested dims, by default the backbone's width halved down to 8. weights: c_m, by default 1.
     temperature: where all sizes begin.
     cache_chunk: embed as many samples at a time and repeat it for the gradient, which saves memory.
     Raises UserError for values that make no sense, NaN among them.
@@ -44,19 +47,16 @@ class InfoNCE(Method):
         num_classes: int,
         name: str,
         dim: int | None,
-        dims: Sequence[int] | None,
+        dims: Dims | None,
         weights: Sequence[float] | None,
         label_smoothing: float,
         temperature: float,
         cache_chunk: int | None,
+        nested: bool = True,
     ) -> None:
-        if dim is not None:
-            raise UserError(
-                f"loss.dim={dim} has no meaning for loss=infonce, which trains all sizes at once",
-                expected="loss.dim=null",
-                remedy=f"loss=infonce_ff loss.dim={dim} for a model of one size",
-            )
-        spec = NestingSpec.resolve(width_of(backbone), dims, weights)
+        width, option = width_of(backbone), "infonce" if nested else "infonce_ff"
+        dims = one_or_many(width, dim, dims, nested=nested, option=option, separate="infonce_ff")
+        spec = NestingSpec.resolve(width, dims, weights)
         super().__init__(backbone, spec)
         _check(label_smoothing, temperature, cache_chunk)
         self.cache_chunk = cache_chunk
@@ -87,7 +87,11 @@ class InfoNCE(Method):
         return torch.cat([losses.sum(dim=1, keepdim=True), hits, counts], dim=1)
 
     def _embedded(self, x: Tensor) -> Tensor:
-        return embed_in_chunks(self.backbone, x, self.cache_chunk) if self.cache_chunk else self.embed(x)
+        return (
+            embed_with_gradient_cache(self.backbone, x, self.cache_chunk)
+            if self.cache_chunk
+            else self.embed(x)
+        )
 
     def _compare(
         self, images: Tensor, texts: Tensor, y: Tensor, *, everywhere: bool
@@ -96,7 +100,8 @@ class InfoNCE(Method):
 
         everywhere: the candidates are the pairs of all processes, else those of this one.
         """
-        collect, rank = (gather, rank_and_processes()[0]) if everywhere else (_as_it_is, 0)
+        shared = everywhere and dist.is_available() and dist.is_initialized()
+        collect, rank = (_of_all_processes, dist.get_rank()) if shared else (_as_it_is, 0)
         own = tuple(z.to(torch.promote_types(z.dtype, torch.float32)) for z in (images, texts))
         candidates, labels = tuple(map(collect, own)), collect(y)
         row = torch.arange(len(y), device=y.device)
@@ -142,6 +147,14 @@ def _both_ways(own: Sides, candidates: Sides, dim: int) -> tuple[Tensor, Tensor]
     image, text = (F.normalize(prefix(z, dim), dim=1) for z in own)
     images, texts = (F.normalize(prefix(z, dim), dim=1) for z in candidates)
     return image @ texts.T, text @ images.T
+
+
+def _of_all_processes(x: Tensor) -> Tensor:
+    """Return the x (B, ...) of all W processes, (W B, ...) by rank; gradients find their way back."""
+    world = dist.group.WORLD
+    assert world is not None
+    gathered: Tensor = all_gather_single_autograd(x.contiguous(), 0, world)
+    return gathered
 
 
 def _as_it_is(x: Tensor) -> Tensor:

@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.backward_in_turn import sum_in_turn
-from mrl_experiments.losses.linear_heads import SeparateHeads, TiedHead
+from mrl_experiments.losses.classifier import NestedClassifier, batch_sums
 from mrl_experiments.losses.method import Inputs, Method, StepOutput
-from mrl_experiments.losses.nested_classifier import NestedClassifier, batch_sums
+from mrl_experiments.losses.sequential_backward import sequential_backward
 from mrl_experiments.nested_accuracy import nested_hits
-from mrl_experiments.nesting import NestingSpec, prefix
 
 MODES = ("switchable", "universal")
 CALIBRATION_BATCHES = 50  # of training, from which a universal network takes its statistics
@@ -51,14 +49,13 @@ class Slim(NestedClassifier):
     and random ones in between, as many as there are `widths`; all but the largest learn its soft-max instead
     of the labels. `finish` then measures the statistics of the `widths` on training batches.
 
-    The widths of a step take turns, largest first, and only one holds its activations: see `sum_in_turn`.
+    The widths of a step take turns, largest first, and only one holds its activations; see
+    `sequential_backward`.
     `logits` are the paper's protocol: the network at full width, its first features, the classifier's first
     columns. `validate` measures each width with its own features, and so do all but the first of `variants`.
 
     widths: ascending to 1. weights: of each width's loss (switchable only), by default 1.
     """
-
-    head: TiedHead
 
     def __init__(
         self,
@@ -85,8 +82,15 @@ class Slim(NestedClassifier):
                 f"loss.widths={list(widths)} have {list(sizes)} features",
                 expected="widths so far apart that each has a size of its own",
             )
-        spec = NestingSpec.resolve(sizes[-1], sizes, weights)
-        super().__init__(backbone, spec, TiedHead(sizes, num_classes), label_smoothing)
+        super().__init__(
+            backbone,
+            num_classes,
+            name=name,
+            dims=sizes,
+            weights=weights,
+            tied=True,
+            label_smoothing=label_smoothing,
+        )
 
     @property
     def net(self) -> SlimmableNet:
@@ -109,7 +113,7 @@ class Slim(NestedClassifier):
                 yield weights[place] * loss
 
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        total = sum_in_turn(passes(), trained)
+        total = sequential_backward(passes(), trained)
         return StepOutput(total, losses.flip(0), correct.flip(0), len(y))
 
     def step_widths(self) -> list[float]:
@@ -140,7 +144,8 @@ class Slim(NestedClassifier):
             yield loss, hits
 
     def _classify(self, z: Tensor) -> Tensor:
-        weight, bias = prefix(self.head.linear.weight, z.shape[-1]), self.head.linear.bias
+        weight, bias = self.head.parameters_at(z.shape[-1])
+        assert bias is not None
         exact = torch.promote_types(z.dtype, torch.float32)  # half-precision logits would tie
         with torch.autocast(z.device.type, enabled=False):
             return F.linear(z.to(exact), weight.to(exact), bias.to(exact))
@@ -181,13 +186,19 @@ class Slim(NestedClassifier):
         }
 
     def _variant(self, width: float, dim: int) -> NestedClassifier:
-        heads = (TiedHead if width == 1 else SeparateHeads)((dim,), self.head.linear.out_features)
+        weight, bias = self.head.parameters_at(dim)
+        variant = NestedClassifier(
+            AtWidth(self.backbone, width, dim),
+            len(weight),
+            dims=(dim,),
+            tied=width == 1,
+            label_smoothing=self.label_smoothing,
+        )
         with torch.no_grad():
-            for own, shared in zip(heads.parameters_at(dim), self.head.parameters_at(dim), strict=True):
+            for own, shared in zip(variant.head.parameters_at(dim), (weight, bias), strict=True):
                 if own is not None and shared is not None:
                     own.copy_(shared)
-        spec = NestingSpec((dim,), (1.0,))
-        return NestedClassifier(AtWidth(self.backbone, width, dim), spec, heads, self.label_smoothing)
+        return variant
 
 
 class AtWidth(nn.Module):

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -61,6 +62,23 @@ def check(cfg: DictConfig, command: str) -> None:
     problems += _walk(cfg, "", tree_of(cfg, command), read_data=command != "evaluate")
     if problems := problems or list(_together(cfg)):
         raise _error(problems)
+
+
+def check_stored(config: DictConfig, path: Path) -> None:
+    """Check the options in a run's configuration as `check` does those that are typed; convert them alike.
+
+    Args:
+        config: That of the run, changed in place.
+        path: Its file, for the message.
+
+    Raises:
+        UserError: Names every value that does not fit.
+    """
+    if problems := list(_walk(config, "", tree_of(config, "train"), read_data=True)):
+        error = _error(problems)
+        raise UserError(
+            f"{path}: {error.problem}", expected=error.expected, remedy="restore the file from a copy"
+        )
 
 
 def tree_of(cfg: DictConfig, command: str) -> Tree:

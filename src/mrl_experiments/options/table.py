@@ -60,7 +60,7 @@ DIMS = Whole(low=1)
 COMMANDS: dict[str, Options] = {
     "train": {
         "seed": seed(),
-        "epochs": count("passes over the training data", high=1_000_000),
+        "epochs": count("passes over the training data", high=1_000_000, unit="epochs"),
         "init_from": Name("a finished run whose backbone this one starts from", null=True, longest=255),
         "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
         "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
@@ -104,7 +104,7 @@ COMMANDS: dict[str, Options] = {
     "generate": {
         "run": RUNS,
         "prompt": Text("where the text begins", example='"def read("'),
-        "dim": Whole("the nested dim that chooses the tokens", low=1, null=True),
+        "dim": Whole("how many features choose the tokens", low=1, null=True, unit="dims"),
         "adaptive": share("climb the dims while the confidence is at most this", null=True),
         "tokens": count("tokens to generate", high=1_000_000, unit="tokens"),
         "temperature": Number("0: always the likeliest token", low=0, example=0.8),
@@ -141,14 +141,14 @@ GROUPS: dict[str, Options] = {
         "root": Path("where the files lie", null=True, example="/path/to/data"),
         "loader": Choice("what reads the prepared files", ("auto", "ffcv", "torch")),
         "batch_size": count("samples of one process in a step", unit="samples"),
-        "workers": count("processes (FFCV: threads) that read", low=0, high=WORKERS, null=True),
+        "workers": count("that read; of FFCV, threads", low=0, high=WORKERS, null=True, unit="processes"),
         "cache": replace(CACHE, null=False),
         "size": count("side of the images", high=16_384, null=True, unit="pixels"),
         "resolution.": Group("of training, by epoch", null=True),
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
         "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
-        "resolution.start_epoch": count("last epoch of the first side", low=0),
-        "resolution.end_epoch": count("first epoch of the last side", low=0),
+        "resolution.start_epoch": count("before the side begins to grow", low=0, unit="epochs"),
+        "resolution.end_epoch": count("after which the side is the last", low=0, unit="epochs"),
         "resolution.step": count("sides are multiples of it", unit="pixels"),
         "augment.shift": count("translate by up to as many", low=0, high=16_384, unit="pixels"),
         "augment.crop": List(
@@ -183,10 +183,10 @@ GROUPS: dict[str, Options] = {
         "source.per_class": Map("how many images of a class each split has", count(""), SPLIT),
         "source.pattern": Text("which files, as a glob", example='"**/*"'),
         "source.first": count("the first character, by how common it is", low=0),
-        "source.num_classes": count("characters"),
-        "source.unseen": count("characters that training never sees", low=0),
+        "source.num_classes": count("the most frequent ones, from `first` on", unit="characters"),
+        "source.unseen": count("that training never sees", low=0, unit="characters"),
         "source.unseen_splits": List("splits of these", SPLIT, least=0),
-        "source.meanings": count("of a character, at most"),
+        "source.meanings": count("of a character, at most", unit="meanings"),
         "source.templates": List("of captions; {} is the meaning", Text()),
         "source.splits": Map("groups of font families that draw each split", List("", Text()), SPLIT),
         **{f"source.perturbation.*.{key}": option for key, option in PERTURBATION.items()},
@@ -198,15 +198,15 @@ GROUPS: dict[str, Options] = {
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),
         "width": count("dims of the features", high=1_000_000, unit="dims"),
-        "layers": count("of the transformer", high=10_000),
-        "attention_heads": count("of each layer", high=10_000),
+        "layers": count("of the transformer", high=10_000, unit="layers"),
+        "attention_heads": count("of each layer", high=10_000, unit="heads"),
         "positions": count("the longest sequence", null=True, unit="tokens"),
         "text.type": Text("model type of transformers", example="bert"),
         "text.options": Map("of its configuration", null=True),
     },
     "loss": {
         "name": Name("how tables call the method"),
-        "dim": Whole("the one dim of the representation", low=1, null=True),
+        "dim": Whole("of the representation", low=1, null=True, unit="dims"),
         "dims": Either(
             "the nested dims", (List("", DIMS, ascending=True), Node()), null=True, example=[8, 16, 32]
         ),
@@ -215,6 +215,8 @@ GROUPS: dict[str, Options] = {
             (List("", Number(above=0)), Map("", Number(above=0), DIMS)), null=True, example="{8: 2}",
         ),
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
+        "nested": Flag("several dims at once; false: a separate model for each"),
+        "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
         "temperature": Number("where it begins", above=0, example=0.07),
         "cache_chunk": count("samples embedded at a time", null=True, unit="samples"),
         "mode": Choice("which widths run", ("switchable", "universal")),
@@ -244,7 +246,7 @@ GROUPS: dict[str, Options] = {
                 Text(pattern=r"\d+(,\d*)+", called='"0,1": the numbers of GPUs'),
             ),
         ),
-        "num_nodes": count("machines", high=100_000),
+        "num_nodes": count("that train together", high=100_000, unit="machines"),
         "strategy": Either("how processes share the work", (Text(), Node()), example="ddp"),
         "precision": Choice(
             "of numbers",
@@ -265,7 +267,7 @@ GROUPS: dict[str, Options] = {
         "progress": Flag("a progress bar"),
         "timeout_minutes": Number("how long processes wait for one", above=0, unit="minutes", example=30.0),
         # Those from here on are some of Lightning's own, which are added with +.
-        "check_val_every_n_epoch": count("epochs between two validations", null=True),
+        "check_val_every_n_epoch": count("between two validations", null=True, unit="epochs"),
         "val_check_interval": Batches("between two validations", 1, null=True, example=1.0),
         "overfit_batches": Batches("the same ones again and again"),
         "max_steps": Either("at most so many steps", (Choice("", (-1,)), Whole(low=1)), example=-1),
@@ -281,22 +283,22 @@ GROUPS: dict[str, Options] = {
             ("auto", "online", "offline", "shared", "disabled"),
         ),
     },
-    "reduction": {"draws": count("repetitions with other random numbers", high=100_000)},
+    "reduction": {"draws": count("with other random numbers", high=100_000, unit="repetitions")},
 }  # fmt: skip
 
 FIRST_K = List("neighbours that count", Whole(low=1), example=[1, 5, 10])
-K = count("neighbours that count")
+K = count("that count", unit="neighbours")
 QUERIES = count("queries, drawn where there are more", unit="queries")
 TIMED = count("queries of the timed batch", unit="queries")
 PRESENT = Flag("only classes that the split has can be answered")
 INDEXES = {
     "indexes.*.codes": Text("in the language of faiss.index_factory", example="Flat"),
-    "indexes.*.coarse_dim": Whole("the prefix clustered into lists", low=1, null=True),
+    "indexes.*.coarse_dim": Whole("the prefix clustered into lists", low=1, null=True, unit="dims"),
     "indexes.*.effort": Text("search parameters of FAISS", empty=True, example='"nprobe=16"'),
 }
 POLICIES = {
     "policies.*.drops": List("accuracy that may be lost", Number(low=0, below=1), example=[0.01]),
-    "policies.*.delta": Number("chance that a promise fails", above=0, below=1, example=0.1),
+    "policies.*.delta": Number("probability that a promise fails", above=0, below=1, example=0.1),
     "policies.*.thresholds": List("confidences", Number(low=0, high=1), example=[0.5]),
     "policies.*.seed": seed(),
 }
@@ -309,16 +311,16 @@ EVALUATIONS: dict[str, Options] = {
     "trained_head": {"present_classes_only": PRESENT},
     "probe": {
         "seed": seed(),
-        "solver.iterations": count("of L-BFGS", high=1_000_000),
-        "solver.epochs": count("passes over the features", high=1_000_000),
+        "solver.iterations": count("of L-BFGS", high=1_000_000, unit="iterations"),
+        "solver.epochs": count("passes over the features", high=1_000_000, unit="epochs"),
         "solver.batch_size": count("features in a step", unit="samples"),
         "solver.lr": Number("learning rate", above=0, example=0.1),
         "solver.l2": Number("weight of the squared norm", low=0, example=1e-6),
     },
     "few_shot": {
         "shots": List("examples of each class", Whole(low=1), example=[1, 5]),
-        "ways": count("classes drawn", low=2, null=True),
-        "draws": count("repetitions", low=2, high=100_000),
+        "ways": count("drawn in each repetition", low=2, null=True, unit="classes"),
+        "draws": count("with other examples", low=2, high=100_000, unit="repetitions"),
         "seed": seed(),
     },
     "stream": {
@@ -327,21 +329,21 @@ EVALUATIONS: dict[str, Options] = {
         "seed": seed(),
     },
     "superclass": {
-        "mapping": Path("a file {class: superclass}", null=True),
-        "superclasses": count("the largest; all others are the reject"),
+        "mapping": Path("a file {class: superclass}, or imagenet", null=True),
+        "superclasses": count("the largest; all others are the reject", unit="superclasses"),
         "within": List("superclasses with rows of their own", Text(), null=True),
     },
     "trends": {
         "quantiles": List("over classes", Number(low=0, high=100, unit="percent"), example=[5, 50, 95])
     },
     "adaptive_classification": {
-        "splits": count("random halves", high=100_000),
+        "splits": count("random ones, into fitted and measured samples", high=100_000, unit="splits"),
         "fit_share": Number("of the samples that thresholds are fitted on", above=0, below=1, example=0.2),
         "present_classes_only": PRESENT,
         **POLICIES,
     },
     "adaptive_decoding": {
-        "folds": count("parts of the text, each fitted once", low=2, high=10_000),
+        "folds": count("of the text, each measured once", low=2, high=10_000, unit="parts"),
         "timed": count("tokens of each speed measurement", unit="tokens"),
         **POLICIES,
     },
@@ -349,7 +351,7 @@ EVALUATIONS: dict[str, Options] = {
         "k": K,
         "shortlist": count("candidates that are re-ranked", unit="candidates"),
         "lengths": List("further lengths of the shortlist", Whole(low=1), least=0, example=[100, 200]),
-        "lengths_dim": Whole("the dim that these are measured at", low=1),
+        "lengths_dim": Whole("that these are measured at", low=1, unit="dims"),
         "max_queries": QUERIES,
         "timed": TIMED,
         **INDEXES,

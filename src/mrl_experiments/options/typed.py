@@ -1,15 +1,39 @@
 """Overrides as they are typed: values that Hydra's grammar cannot read are text."""
 
 import re
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+
+from mrl_experiments.errors import UserError
 
 # A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
 KNOWN = re.compile(
     r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""", re.ASCII
 )  # signs for which Hydra's own messages are clear
+
+PAGE = "docs/paper_tables.md"
+GONE = {  # recipes that were others with a page of their own: what replaces each
+    "paper/table02": f"experiment=paper/table01, see {PAGE}",
+    "paper/table08": f"experiment=paper/table01, see {PAGE}",
+    "paper/table10": f"experiment=paper/resnet50_imagenet, see {PAGE}",
+    "ablation/shortlist_length": f"the same command without it, see {PAGE}",
+}
+
+
+def check_experiments(arguments: Sequence[str]) -> None:
+    """Check that the command line asks for no recipe that has gone.
+
+    Raises:
+        UserError: Says what replaces it.
+    """
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        for name in re.findall(r"[\w/]+", value) if key == "experiment" else ():
+            if name in GONE:
+                raise UserError(f"experiment={name} is no longer a recipe of its own", remedy=GONE[name])
 
 
 def quoted(argument: str) -> str:

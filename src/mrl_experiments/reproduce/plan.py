@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from mrl_experiments.embeddings import META
 from mrl_experiments.runs import Run, run_of
 
+PROFILES = Path(__file__).parent / "profiles"  # full.yaml and others: what each trains and evaluates
+
 
 @dataclass(frozen=True)
 class Step:

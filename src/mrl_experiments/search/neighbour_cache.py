@@ -7,7 +7,7 @@ import numpy as np
 
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path
+from mrl_experiments.files import atomic_path, require_regular
 from mrl_experiments.search.neighbours import Neighbours, nearest
 
 
@@ -44,6 +44,7 @@ def _read(queries: Embeddings, database: Embeddings, dim: int, k: int) -> Neighb
     if path is None or not path.exists():
         return None
     try:
+        require_regular(path)
         with np.load(path) as stored:
             name, similarities, positions = (stored[key] for key in ("name", "similarities", "positions"))
         if str(name) != _name(queries, database, dim) or similarities.shape != positions.shape:

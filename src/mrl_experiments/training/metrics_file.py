@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from mrl_experiments.files import atomic_path, os_error
+from mrl_experiments.files import atomic_path, os_error, require_regular
 
 COLUMNS = ("step", "epoch", "metric", "dim", "value")
 
@@ -64,6 +64,7 @@ class MetricsFile(Logger):
         try:
             if not self.path.exists():
                 return
+            require_regular(self.path)
             content = self.path.read_bytes()[:size].decode(errors="replace")
             header, *lines = content.split("\n")
             if header != ",".join(COLUMNS):

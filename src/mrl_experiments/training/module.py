@@ -47,6 +47,7 @@ class NestedModule(pl.LightningModule):
         self.method = method
         self.optim = optim
         self.inputs = inputs
+        self.owner: dict[str, Any] | None = None
         self.data = data
         self.validation: dict[int, dict[str, float]] = {}
         self.validated_step = -1
@@ -145,6 +146,8 @@ class NestedModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the method, each rank's random state, and what is being measured."""
         checkpoint["inputs"] = dict(self.inputs)
+        if self.owner is not None:
+            checkpoint["run"] = self.owner
         checkpoint["random_states"] = _gather_random_states()
         checkpoint["train_sums"] = self._train_sums.state_dict()
         checkpoint["validation"] = self.validated_step, self.validation

@@ -5,7 +5,7 @@ from typing import Any
 
 import timm
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.data.of_run import typed_keys, without_new_keys
 from mrl_experiments.runs import run_of
@@ -45,11 +45,11 @@ def _take_from_weights(cfg: DictConfig, typed: set[str]) -> None:
         if ours == value:
             continue
         if name in typed:
-            rank_zero_info(f"{name}={ours} as given; the pretrained weights want {value}")
+            _tell(f"{name}={ours} as given; the pretrained weights want {value}")
         else:
-            rank_zero_info(f"{name}={value}, as the pretrained weights want, not the data's {ours}")
+            _tell(f"{name}={value}, as the pretrained weights want, not the data's {ours}")
             cfg.data.augment[key] = value
-    rank_zero_info(
+    _tell(
         f"the pretrained weights want {wanted['interpolation']} interpolation; the loaders average over areas"
     )
 
@@ -72,3 +72,8 @@ def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str
     mean, std = ([sum(v) / len(v)] if single else list(v) for v in (kept.mean, kept.std))
     centre = augment.centre if augment.centre == 1 else kept.crop_pct
     return {"mean": mean, "std": std, "centre": centre, "interpolation": kept.interpolation}
+
+
+@rank_zero_only
+def _tell(line: str) -> None:
+    print(line, flush=True)

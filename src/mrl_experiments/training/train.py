@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mrl_experiments.build import build_method, construct
+from mrl_experiments.build import build_method, check_owner, checkpoint_owner, construct
 from mrl_experiments.checkpoint import read_checkpoint
 from mrl_experiments.errors import command_line
 from mrl_experiments.files import write_json
@@ -47,6 +47,7 @@ def train(cfg: DictConfig) -> None:
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
     module = NestedModule(method, construct(cfg.optim), inputs, data)
+    module.owner = checkpoint_owner(cfg)
     module = module.to(memory_format=torch.channels_last)
     # Tuning costs a second a shape, which a network of random widths would pay at every step.
     options = {"max_epochs": cfg.epochs, "benchmark": method.steady}
@@ -54,7 +55,7 @@ def train(cfg: DictConfig) -> None:
     held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
     trainer.loggers = build_loggers(cfg, run)  # they write into its folder
     with together(trainer.strategy, trainer.world_size):
-        _fit(trainer, module, data, run)
+        _fit(trainer, module, data, run, cfg)
         _finish(trainer, module, data, run)
         if module.validated_step != trainer.global_step:  # the last validation was of other weights
             module.validation = {}
@@ -65,12 +66,15 @@ def train(cfg: DictConfig) -> None:
         _report(run, module.validation)
 
 
-def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
+def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: DictConfig) -> None:
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
     kept = read_checkpoint(run.checkpoint) if resume else {"global_step": -1}
+    check_owner(run, kept, cfg)
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
             logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
+    if trainer.strategy.launcher is not None:  # before it starts the others, which would wait without limit
+        data.prepare_data()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
 

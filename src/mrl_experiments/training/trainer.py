@@ -73,6 +73,8 @@ def build_trainer(
             remedy="leave out the options of trainer that are not those of conf/trainer",
         ) from error
     set_timeout(trainer.strategy, timeout_minutes)
+    # Lightning's part in handling SIGTERM would communicate wherever the signal comes, and can hang.
+    trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     return trainer
 
 

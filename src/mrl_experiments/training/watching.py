@@ -35,10 +35,11 @@ class Metrics(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log every `every` batches and at the end of the epoch."""
+        """Log every `every` steps, of one or more batches each, and at the end of the epoch."""
         assert isinstance(pl_module, NestedModule)
         self._samples += len(batch[1]) * trainer.world_size
-        if (batch_idx + 1) % self.every and batch_idx + 1 != trainer.num_training_batches:
+        batches = self.every * trainer.accumulate_grad_batches
+        if (batch_idx + 1) % batches and batch_idx + 1 != trainer.num_training_batches:
             return
         pl_module.check_finite()
         self.speed = self._samples / (time.perf_counter() - self._began)

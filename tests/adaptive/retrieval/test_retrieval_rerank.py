@@ -29,9 +29,9 @@ def test_a_missing_candidate_is_infinitely_far():
 
 def test_an_all_zero_prefix_is_similar_to_nothing():
     vectors = np.array([[0, 0, 1, 0], [1, 0, 0, 0]], np.float32)
-    assert similarities(vectors[1:], vectors, inverse_norms(vectors, [2])[2], np.array([[0, 1]]), 2).tolist() == [
-        [0, 1]
-    ]
+    assert similarities(
+        vectors[1:], vectors, inverse_norms(vectors, [2])[2], np.array([[0, 1]]), 2
+    ).tolist() == [[0, 1]]
 
 
 def test_unit_prefix_leaves_its_input_alone():

@@ -35,8 +35,9 @@ class Exits:
 
     def take(self, rows: NDArray[np.int64]) -> "Exits":
         """Return the samples `rows`, in that order."""
-        taken = {name: getattr(self, name) for name in ("predicted", "confidence", "tied")}
-        return replace(self, **{name: v if v is None else v[:, rows] for name, v in taken.items()})
+        tied = None if self.tied is None else self.tied[:, rows]
+        predicted, confidence = self.predicted[:, rows], self.confidence[:, rows]
+        return replace(self, predicted=predicted, confidence=confidence, tied=tied)
 
     def correct(self, labels: NDArray[np.int64] | None) -> NDArray[np.bool_]:
         """Return (L, N): whether each prediction is right. Raises UserError when labels are missing."""

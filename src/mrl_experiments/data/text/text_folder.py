@@ -6,10 +6,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
-from mrl_experiments.data.caption_table import SPLIT_OF, SPLITS
 from mrl_experiments.data.folder_walk import files_below
 from mrl_experiments.data.reading import Reading
 from mrl_experiments.data.split_by_name import BY_POSITION, held_out_names, is_by_name
+from mrl_experiments.data.split_names import SPLIT_OF, SPLITS
 from mrl_experiments.data.text.text_files import TextFiles, held_out
 from mrl_experiments.errors import UserError
 

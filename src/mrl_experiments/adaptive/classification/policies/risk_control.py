@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.cascade import Cascade, full_cascade
-from mrl_experiments.adaptive.classification.exits import Exits
+from mrl_experiments.adaptive.classification.exits import Exits, check_labels
 from mrl_experiments.adaptive.classification.frontier import Frontier
 from mrl_experiments.errors import UserError
 from mrl_experiments.results import Setting
@@ -57,6 +57,7 @@ def sweep(
 ) -> dict[Setting, Cascade]:
     """Return the cascade for each promised drop, by its setting: one learned frontier for all."""
     promises = [RiskControl(drop, delta, seed) for drop in drops]
+    labels = check_labels(labels, len(exits))
     order = np.random.default_rng(seed).permutation(len(exits))
     learn, test = np.array_split(order, 2)
     learned = Frontier(exits.take(learn), labels[learn])

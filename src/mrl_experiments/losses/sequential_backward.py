@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 HALF_SCALE = 1024.0  # keeps gradients inside float16's range until they reach the float32 parameters
 
 
-def sum_in_turn(losses: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tensor:
+def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tensor:
     """Return the sum (), whose gradients with respect to `parameters` are ready when it is returned.
 
     Several passes through one model in a step can keep all their graphs until the sum's backward pass, or

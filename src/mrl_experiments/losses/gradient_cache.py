@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def embed_in_chunks(backbone: nn.Module, x: Tensor, size: int) -> Tensor:
+def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, size: int) -> Tensor:
     """Return features (B, D) of x (B, ...), computed `size` samples at a time.
 
     Gradients are those of embedding the chunks one after another: dropout draws the same in both passes.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mrl_experiments.losses.backward_in_turn import sum_in_turn
+from mrl_experiments.losses.sequential_backward import sequential_backward
 
 
 class Net(nn.Module):
@@ -41,7 +41,7 @@ def x():
 def test_value_and_gradients_are_those_of_the_plain_sum(net, x):
     plain = sum(net.losses(x))
     expected = gradients(net, plain)
-    total = sum_in_turn(net.losses(x), list(net.parameters()))
+    total = sequential_backward(net.losses(x), list(net.parameters()))
     torch.testing.assert_close(total, plain)
     for ours, theirs in zip(gradients(net, total), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -54,14 +54,14 @@ def test_it_is_a_loss_like_any_other(net, x):
     expected = gradients(net, plain)
     net.zero_grad()
     parameters = list(net.parameters())
-    (3 * sum_in_turn(net.losses(x), parameters) + net.rare.sum()).backward()
-    sum_in_turn(net.losses(2 * x), parameters).backward()
+    (3 * sequential_backward(net.losses(x), parameters) + net.rare.sum()).backward()
+    sequential_backward(net.losses(2 * x), parameters).backward()
     for ours, theirs in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(ours.grad, theirs)
 
 
 def test_nothing_reaches_the_parameters_before_the_backward_pass(net, x):
-    total = sum_in_turn(net.losses(x), list(net.parameters()))
+    total = sequential_backward(net.losses(x), list(net.parameters()))
     assert all(parameter.grad is None for parameter in net.parameters())
     assert total.requires_grad and total.shape == ()
 
@@ -69,7 +69,7 @@ def test_nothing_reaches_the_parameters_before_the_backward_pass(net, x):
 def test_frozen_parameters_stay_out(net, x):
     net.first.requires_grad_(False)
     trained = [p for p in net.parameters() if p.requires_grad]
-    sum_in_turn(net.losses(x), trained).backward()
+    sequential_backward(net.losses(x), trained).backward()
     assert net.first.weight.grad is None and net.second.weight.grad.any()
 
 
@@ -88,7 +88,7 @@ def test_each_graph_is_gone_before_the_next_loss_is_asked_for(net, x):
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: Held(tensor, alive), lambda held: held.tensor
     ):
-        total = sum_in_turn(counted(), list(net.parameters()))
+        total = sequential_backward(counted(), list(net.parameters()))
         assert seen == [0, 0, 0, 0]
         plain = sum(net.losses(x))
     assert alive[0] >= sum(kept) > 0 and plain.isclose(total)  # the plain sum keeps all three
@@ -107,7 +107,7 @@ class Held:
 
 def test_without_gradients_it_is_just_the_sum(net, x):
     with torch.no_grad():
-        total = sum_in_turn(net.losses(x), list(net.parameters()))
+        total = sequential_backward(net.losses(x), list(net.parameters()))
     torch.testing.assert_close(total, sum(net.losses(x)).detach())
     assert not total.requires_grad
 
@@ -116,7 +116,7 @@ def test_gradients_below_float16s_range_survive_its_autocast():
     net, x = Net(), torch.randn(6, 5)
     scale = 1e-7  # the products with it are below 6e-8, where float16 ends
     with torch.autocast("cpu", torch.float16):
-        total = sum_in_turn(net.losses(x, scale), list(net.parameters()))
+        total = sequential_backward(net.losses(x, scale), list(net.parameters()))
     small = gradients(net, total)
     expected = gradients(net, sum(net.losses(x, scale)))
     for ours, theirs in zip(small, expected, strict=True):

@@ -1,4 +1,4 @@
-"""The fused nested loss against the paper's sum, written as a plain loop."""
+"""The nested cross-entropy in one pass against its definition, the loop over dims."""
 
 import pytest
 import torch
@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from mrl_experiments.losses import nested_head as module
-from mrl_experiments.losses.nested_cross_entropy import NestedLosses, nested_cross_entropy
+from mrl_experiments.errors import UserError
+from mrl_experiments.losses import cross_entropy as module
+from mrl_experiments.losses.cross_entropy import (
+    NestedLosses,
+    nested_cross_entropy,
+    nested_cross_entropy_loop,
+)
 
 
 class Problem:
@@ -46,11 +51,8 @@ class Problem:
         return F.linear(self.z[..., :dim], weight, bias)
 
     def loop(self, **options):
-        losses = [
-            F.cross_entropy(self.level(index).flatten(0, -2), self.y.flatten(), **options)
-            for index in range(len(self.dims))
-        ]
-        return torch.stack(losses)
+        z, y = self.z.flatten(0, -2), self.y if self.y.is_floating_point() else self.y.flatten()
+        return nested_cross_entropy_loop(z, self.weight, self.bias, y, self.dims, **options)
 
     def gradients(self, result, scale=1):
         """Of what `fused` or `loop` returned, by all inputs; `scale` is what follows the loss."""
@@ -58,19 +60,12 @@ class Problem:
         return torch.autograd.grad(losses * scale, self.inputs, allow_unused=True)
 
 
-def assert_same(problem, atol, **options):
-    fused, loop = problem.fused(**options), problem.loop(**options)
+def assert_same(problem, atol, chunk_bytes=1 << 28, **options):
+    fused, loop = problem.fused(**options, chunk_bytes=chunk_bytes), problem.loop(**options)
     torch.testing.assert_close(fused.losses, loop, atol=atol, rtol=atol)
     torch.testing.assert_close(fused.total, loop @ problem.c, atol=atol, rtol=atol)
     for ours, theirs in zip(problem.gradients(fused), problem.gradients(loop), strict=True):
         torch.testing.assert_close(ours, theirs, atol=atol, rtol=atol)
-
-
-@pytest.fixture
-def small_chunks(monkeypatch):
-    """Limits so low that even tiny problems are worked through in chunks of a few classes."""
-    monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (0, 0), "cuda": (0, 0)})
-    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 3 * 2 * 7 * 8, "cuda": 3 * 2 * 7 * 8})
 
 
 cases = st.fixed_dictionaries(
@@ -97,14 +92,14 @@ def test_all_sizes_at_once_as_on_a_gpu_give_the_same(case, smoothing, ignored):
     problem = Problem(**case)
     options = {"label_smoothing": smoothing, "ignore_index": int(problem.y[0]) if ignored else -100}
     usual = problem.fused(**options)
-    devices = module.AT_ONCE
-    module.AT_ONCE = {"cpu"}
+    devices = module.TOGETHER
+    module.TOGETHER = {"cpu"}
     try:
         at_once = problem.fused(**options)
         if (problem.y != options["ignore_index"]).any():
             assert_same(problem, 1e-12, **options)
     finally:
-        module.AT_ONCE = devices
+        module.TOGETHER = devices
     for ours, theirs in zip(at_once, usual, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
     for ours, theirs in zip(problem.gradients(at_once), problem.gradients(usual), strict=True):
@@ -115,7 +110,7 @@ def test_all_sizes_at_once_as_on_a_gpu_give_the_same(case, smoothing, ignored):
 def test_all_sizes_at_once_in_half_precision(tied, monkeypatch):
     problem = Problem((8, 64, 256), tied=tied, batch=64, classes=100, width=300, dtype=torch.float32)
     wanted = problem.gradients(problem.loop())
-    monkeypatch.setattr(module, "AT_ONCE", {"cpu"})
+    monkeypatch.setattr(module, "TOGETHER", {"cpu"})
     with torch.autocast("cpu", torch.bfloat16):
         ours = problem.gradients(problem.fused())
     assert all(gradient.dtype == torch.float32 for gradient in ours)
@@ -136,27 +131,59 @@ def test_float32_is_within_1e_6_of_the_exact_loop(case, smoothing):
 
 
 @settings(max_examples=40, deadline=None)
+@given(case=cases, budget=st.integers(1, 4000), smoothing=st.sampled_from([0.0, 0.1]), ignored=st.booleans())
+def test_chunks_change_nothing(case, budget, smoothing, ignored):
+    problem = Problem(**{**case, "batch": 3 * case["batch"]})
+    if ignored:
+        problem.y[0] = -100
+    assert_same(problem, 1e-12, label_smoothing=smoothing, chunk_bytes=budget)
+    assert torch.equal(problem.fused(chunk_bytes=budget).correct, problem.fused().correct)
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     case=cases,
-    budget=st.integers(1, 4000),
-    least_rows=st.sampled_from([1, 64]),  # chunks of the samples where one fits, or of the classes
+    soft=st.booleans(),
+    class_weight=st.booleans(),
+    sample_weight=st.booleans(),
     smoothing=st.sampled_from([0.0, 0.1]),
-    ignored=st.booleans(),
+    together=st.booleans(),
 )
-def test_chunks_change_nothing(case, budget, least_rows, smoothing, ignored):
+def test_soft_targets_and_weights(case, soft, class_weight, sample_weight, smoothing, together):
     problem = Problem(**case)
-    if ignored and len(problem.y) > 1:
-        problem.y[0] = -100
-    limits = module.ROOM_BYTES, module.CHUNK_BYTES, module.LEAST_ROWS
-    room = budget if least_rows == 1 else 0
-    module.ROOM_BYTES, module.CHUNK_BYTES = {"cpu": (room, room)}, {"cpu": budget}
-    module.LEAST_ROWS = least_rows
+    generator = torch.Generator().manual_seed(1)
+    classes, batch = case["classes"], case["batch"]
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    if soft:
+        problem.y = draw(batch, classes).softmax(1)
+    options = {
+        "label_smoothing": smoothing,
+        "class_weight": draw(classes) + 0.1 if class_weight else None,
+        "sample_weight": draw(batch) + 0.1 if sample_weight else None,
+    }
+    devices, module.TOGETHER = module.TOGETHER, {"cpu"} if together else set()
     try:
-        assert_same(problem, 1e-12, label_smoothing=smoothing)
-        chunked = problem.fused()
+        assert_same(problem, 1e-11, **options)
     finally:
-        module.ROOM_BYTES, module.CHUNK_BYTES, module.LEAST_ROWS = limits
-    assert torch.equal(chunked.correct, problem.fused().correct)
+        module.TOGETHER = devices
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_definition_is_torch_s_mean_of_each_dim(soft, smoothing):
+    problem = Problem((2, 8), tied=True, batch=12)
+    if soft:
+        problem.y = torch.rand(12, 5, dtype=torch.float64).softmax(1)
+    weight = torch.rand(5, dtype=torch.float64) + 0.1
+    wanted = [
+        F.cross_entropy(problem.level(k), problem.y, weight=weight, label_smoothing=smoothing) for k in (0, 1)
+    ]
+    torch.testing.assert_close(
+        problem.loop(class_weight=weight, label_smoothing=smoothing), torch.stack(wanted)
+    )
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -225,13 +252,11 @@ def test_logits_far_apart_stay_finite_and_exact():
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("row", [0, 5, 11])
-def test_one_label_of_no_probability_keeps_its_loss_whatever_chunk_it_is_in(tied, row, monkeypatch):
+def test_one_label_of_no_probability_keeps_its_loss_whatever_chunk_it_is_in(tied, row):
     problem = Problem((1, 2), tied=tied, bias=False, batch=12, dtype=torch.float32)
-    monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (400, 400)})  # a few samples
-    monkeypatch.setattr(module, "LEAST_ROWS", 1)
     problem.z.data[row] *= 1e4
     problem.y[row] = problem.level(0)[row].argmin()
-    assert_same(problem, 1e-6)
+    assert_same(problem, 1e-6, chunk_bytes=200)  # a few samples
     assert problem.fused().losses[0] > 100
 
 
@@ -239,15 +264,13 @@ def test_one_label_of_no_probability_keeps_its_loss_whatever_chunk_it_is_in(tied
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("rows", ["whole", "chunks"])
 @pytest.mark.parametrize("offset", [-1000, -700, -500, 500, 700, 1000])  # exp overflows at 709
-def test_logits_far_from_zero(tied, smoothing, rows, offset, monkeypatch):
+def test_logits_far_from_zero(tied, smoothing, rows, offset):
     problem = Problem((2, 8), tied=tied, batch=12)
-    if rows == "chunks":
-        monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (400, 400)})  # 3 or 5 samples
-        monkeypatch.setattr(module, "LEAST_ROWS", 1)
     biases = [problem.bias] if tied else problem.bias[:1]  # of the separate sizes, one is far off
     for bias in biases:
         bias.data += offset
-    assert_same(problem, 1e-11, label_smoothing=smoothing)
+    chunk_bytes = 400 if rows == "chunks" else 1 << 28
+    assert_same(problem, 1e-11, label_smoothing=smoothing, chunk_bytes=chunk_bytes)
     hits = torch.stack([(problem.level(i).argmax(1) == problem.y).sum() for i in range(2)])
     assert torch.equal(problem.fused().correct, hits.float())
 
@@ -269,6 +292,56 @@ def test_logits_far_from_zero_in_single_precision(tied, offset, row):
     assert (out.losses.double() - wanted).abs().max() < 2e-5  # of logits that end at 8e-6
     for ours, theirs in zip(single.gradients(out), exact.gradients(wanted), strict=True):
         assert (ours.double() - theirs).norm() < 2e-5 * theirs.norm()
+
+
+def test_a_label_far_below_the_highest_logit_keeps_its_loss():
+    z, weight = torch.ones(1, 1), torch.tensor([[-55.0], [55.0]], requires_grad=True)
+    out = nested_cross_entropy(z, weight, None, torch.tensor([0]), (1,))
+    out.total.backward()
+    assert out.losses.item() == 110
+    torch.testing.assert_close(weight.grad, torch.tensor([[-1.0], [1.0]]))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_loss_scale_keeps_the_small_gradients_of_half_precision(tied, together, monkeypatch):
+    """Of words that a batch lacks each gradient is tiny: as exact as torch's own under a loss scale."""
+    if together:
+        monkeypatch.setattr(module, "TOGETHER", {"cpu"})
+    problem = Problem((8, 32), tied=tied, bias=False, batch=2048, classes=4096, dtype=torch.float32)
+    problem.y %= 16
+    for weight in [problem.weight] if tied else problem.weight:
+        weight.data *= 0.1
+    problem.z.data.abs_()  # so that what each sample adds does not cancel
+    wanted = problem.gradients(problem.loop())
+    with torch.autocast("cpu", torch.float16):
+        ours = problem.gradients(problem.fused(), scale=65536.0)
+    for got, right in zip(ours[1:], wanted[1:], strict=True):
+        absent = right[16:]
+        assert (got[16:] / 65536 - absent).norm() < 1e-3 * absent.norm()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_an_ignored_sample_may_hold_anything(tied, together, monkeypatch):
+    if together:
+        monkeypatch.setattr(module, "TOGETHER", {"cpu"})
+    problem = Problem((2, 8), tied=tied, batch=12)
+    problem.y[::3] = -100
+    wanted = problem.gradients(problem.fused())
+    problem.z.data[::3] = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e300])[:, None]
+    out = problem.fused()
+    assert out.losses.isfinite().all()
+    for ours, theirs in zip(problem.gradients(out), wanted, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("label", [-1, 5, 4096, -101])
+def test_labels_that_are_no_class_are_refused(label):
+    problem = Problem((2, 8), tied=True)
+    problem.y[3] = label
+    with pytest.raises(UserError, match=f"label {label}(.|\n)*0 to 4"):
+        problem.fused()
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -380,12 +453,11 @@ def test_low_precision_parameters_get_gradients_of_their_own_type(tied):
     assert all(gradient.dtype == torch.bfloat16 for gradient in gradients)
 
 
-@pytest.mark.usefixtures("small_chunks")
 def test_chunks_under_autocast_accumulate_in_float32():
     single = Problem((4, 16), tied=True, batch=32, classes=200, dtype=torch.float32)
     wanted = single.gradients(single.loop())
     with torch.autocast("cpu", torch.bfloat16):
-        out = single.fused()
+        out = single.fused(chunk_bytes=1)
     for ours, exact in zip(single.gradients(out), wanted, strict=True):
         assert (ours - exact).norm() < 0.02 * exact.norm()
 
@@ -400,14 +472,11 @@ def test_activation_checkpointing(tied):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("budget", [None, 4096])
-def test_compile(tied, budget, monkeypatch):
-    if budget:
-        monkeypatch.setattr(module, "ROOM_BYTES", {"cpu": (0, 0)})
-        monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": budget})
+@pytest.mark.parametrize("budget", [1 << 28, 4096])
+def test_compile(tied, budget):
     torch.compiler.reset()
     problem = Problem((4, 16, 32), tied=tied, classes=50, dtype=torch.float32)
-    compiled = torch.compile(lambda: problem.fused(label_smoothing=0.1).total * 2)
+    compiled = torch.compile(lambda: problem.fused(label_smoothing=0.1, chunk_bytes=budget).total * 2)
     total = compiled() / 2
     wanted = problem.loop(label_smoothing=0.1)
     torch.testing.assert_close(total, wanted @ problem.c)

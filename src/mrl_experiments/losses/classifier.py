@@ -1,0 +1,187 @@
+"""MRL, MRL-E and FF: a backbone with linear classifiers of its prefixes (Kusupati et al., 2022, Eq. 1)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
+from mrl_experiments.losses.cross_entropy import NestedLosses, nested_cross_entropy
+from mrl_experiments.losses.method import (
+    IGNORED,
+    Inputs,
+    Method,
+    StepOutput,
+    as_float32,
+    shared_embedding,
+    width_of,
+)
+from mrl_experiments.nested_accuracy import nested_hits
+from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, prefix
+
+BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
+
+
+class NestedHeads(nn.Module):
+    """Linear classifiers of features (..., D) into C classes: one per dim, or a tied one for all.
+
+    They start at zero. With torch's random start, whose scale is 1/sqrt(m), the first thing that a backbone
+    learns from a classifier of 8 features is to keep them small, and behind a ReLU they may never recover.
+    Only the input embeddings of a text model, where they are the classifier too, start as they are.
+
+    Args:
+        dims: the nested dims, ascending.
+        num_classes: C.
+        tied: dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
+        shared: input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
+    """
+
+    def __init__(
+        self, dims: Sequence[int], num_classes: int, *, tied: bool, shared: nn.Parameter | None = None
+    ) -> None:
+        super().__init__()
+        self.dims, self.tied = tuple(dims), tied
+        self.linear: nn.Module
+        if shared is not None:
+            assert tied and len(shared) == num_classes
+            self.linear = nn.Linear(shared.shape[1], num_classes, bias=False, device="meta")
+            self.linear.weight = shared
+        elif tied:
+            self.linear = _linear(self.dims[-1], num_classes)
+        else:
+            self.linear = nn.ModuleDict({str(dim): _linear(dim, num_classes) for dim in dims})
+
+    def parameters_at(self, dim: int) -> tuple[Tensor, Tensor | None]:
+        """Return the classifier of one dim: weight (C, dim), bias (C,) if it has one."""
+        linear = self.linear[str(dim)] if isinstance(self.linear, nn.ModuleDict) else self.linear
+        assert isinstance(linear, nn.Linear)
+        return prefix(linear.weight, dim), linear.bias
+
+    def logits(self, z: Tensor) -> dict[int, Tensor]:
+        """Return {dim: (..., C)}, in the dtype of z unless autocast says otherwise."""
+        parameters = {dim: self.parameters_at(dim) for dim in self.dims}
+        return {
+            dim: F.linear(prefix(z, dim), weight.to(z.dtype), None if bias is None else bias.to(z.dtype))
+            for dim, (weight, bias) in parameters.items()
+        }
+
+    def forward(
+        self, z: Tensor, y: Tensor, loss_weights: Tensor, label_smoothing: float = 0.0
+    ) -> NestedLosses:
+        """Return the losses of features z (..., D) with labels y (...), weighted by `loss_weights` (L,)."""
+        options = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
+        if isinstance(self.linear, nn.Linear):
+            return nested_cross_entropy(z, self.linear.weight, self.linear.bias, y, self.dims, **options)
+        weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
+        return nested_cross_entropy(z, weights, biases, y, self.dims, **options)
+
+    def stored(self) -> Heads:
+        """Return a copy to be stored beside embeddings."""
+        weights, biases = {}, {}
+        for dim in self.dims[-1:] if self.tied else self.dims:
+            weight, bias = self.parameters_at(dim)
+            weights[dim] = as_float32(weight).numpy()
+            biases[dim] = (torch.zeros(len(weight)) if bias is None else as_float32(bias)).numpy()
+        return Heads(weights, biases, self.tied)
+
+
+class NestedClassifier(Method):
+    """A backbone whose prefixes are classified by linear heads: MRL, MRL-E, or FF with a single dim.
+
+    Args:
+        backbone: maps inputs to features (B, D); its attribute `width` is D.
+        num_classes: C.
+        name: how messages call the method.
+        dim: where `nested` is false, the dim of the representation; None is D. Others get no loss.
+        dims: the nested dims, or a function of D that gives them; None is D halved down to 8.
+        weights: c_m of each dim, or {dim: c_m} for some; None is 1.
+        tied: whether all dims share one classifier (MRL-E); None is whether the backbone has input embeddings
+            that serve as it (BERT-MRL, Table 7).
+        label_smoothing: share of the target that is spread over all classes.
+        nested: whether there are several dims; False is the baseline FF, a separate model for each dim.
+
+    Raises:
+        UserError: for values that make no sense together, or no sense for a backbone of this width.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        name: str = "mrl",
+        dim: int | None = None,
+        dims: Dims | None = None,
+        weights: Weights | None = None,
+        tied: bool | None = False,
+        label_smoothing: float = 0.0,
+        nested: bool = True,
+    ) -> None:
+        width = width_of(backbone)
+        dims = one_or_many(width, dim, dims, nested=nested, option=name, separate="ff")
+        if not 0 <= label_smoothing < 1:
+            raise UserError(
+                f"loss.label_smoothing={label_smoothing}", expected="a number from 0 to below 1 (paper: 0.1)"
+            )
+        super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
+        shared = None if tied is False else shared_embedding(backbone)
+        tied = shared is not None if tied is None else tied
+        self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared)
+        self.label_smoothing = label_smoothing
+        self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
+
+    def logits(self, z: Tensor) -> dict[int, Tensor]:
+        """Return {dim: (B, C)} for features z (B, D)."""
+        return self.head.logits(z)
+
+    def forward(self, x: Inputs, y: Tensor) -> StepOutput:
+        """Return the loss of a batch: inputs x (B, ...), labels y (B, ...) int64."""
+        features = self.embed(x)
+        z, y = counted(features, y)
+        if not len(y):  # by chance no token of this batch is masked
+            none = torch.zeros(len(self.spec), device=z.device)
+            return StepOutput(0 * features.sum(), none, none, 0)
+        out = self.head(z, y, self.weights, self.label_smoothing)
+        return StepOutput(out.total, out.losses, out.correct, len(y))
+
+    def validate(self, x: Inputs, y: Tensor) -> Tensor:
+        """Return (L, 4): sums of cross-entropy, top-1 and top-5 hits over a batch, and its labels."""
+        z, y = counted(self.embed(x), y)
+        z = z.to(torch.promote_types(z.dtype, torch.float32))  # half-precision logits would tie
+        with torch.autocast(z.device.type, enabled=False):
+            blocks = zip(z.split(BLOCK), y.split(BLOCK), strict=True)
+            return torch.stack([batch_sums(self.logits(part), own) for part, own in blocks]).sum(0)
+
+    def heads(self) -> Heads:
+        """Return a copy of the classifiers, to be stored beside the embeddings."""
+        return self.head.stored()
+
+
+def counted(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features (N, D) and labels (N,) of the labels that count, from those of images or of tokens.
+
+    z: (B, D) or (B, T, D). y: (B,), all of which count, or (B, T) with some IGNORED.
+    """
+    if y.ndim == 1:
+        return z, y
+    kept = y != IGNORED
+    return z[kept], y[kept]
+
+
+def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
+    """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
+    losses = [F.cross_entropy(own, labels, reduction="sum") for own in logits.values()]
+    hits = nested_hits(logits, labels).to(losses[0].dtype)
+    counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
+    return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
+
+
+def _linear(dim: int, num_classes: int) -> nn.Linear:
+    linear = nn.Linear(dim, num_classes)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
