@@ -38,4 +38,5 @@ def test_each_choice_of_layers_is_a_line(tmp_path):
         for choice in CHOICES
     }
     assert all(0.15 < accuracies[-1] <= 1 for accuracies in found.values())  # chance is 0.1
-    assert len({tuple(accuracies) for accuracies in found.values()}) == 4
+    losses = {row.label: row.value for row in rows if row.metric == "nll" and row.dim == 32}
+    assert len(losses) == len({*losses.values()}) == 4  # of so few samples, the same number may be right
