@@ -29,8 +29,10 @@ def test_two_files_are_an_evaluation_with_a_table(tmp_path, monkeypatch):
     features = np.random.default_rng(0).normal(size=(20, 16)).astype(np.float32)
     np.savez(tmp_path / "queries.npz", embeddings=features, labels=np.arange(20) % 4)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    vectors = f"{tmp_path}/queries.npz"
     succeed(
-        "evaluate.py", f"embeddings={tmp_path}/queries.npz", "names.dataset=some", "names.dims=[8,16]",
+        "evaluate.py", f"embeddings={vectors}", f"database={vectors}", "names.dataset=some",
+        "names.dims=[8,16]",
         "evaluation=mean_norm", f"hydra.searchpath=[file://{tmp_path}/conf]", f"root={tmp_path}",
     )  # fmt: skip
     succeed("report.py", f"root={tmp_path}")
