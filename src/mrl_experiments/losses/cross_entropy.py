@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import prefix
 
-CHUNK_BYTES = 1 << 28  # of logits that exist at a time; a sixteenth of the samples fits always
+CHUNK_BYTES = 1 << 25  # of logits that exist at a time; a sixteenth of the samples fits always
 TOGETHER = {
     "cuda"
 }  # devices on which all dims go through each kernel together, since starting it is what costs
