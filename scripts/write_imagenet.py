@@ -7,10 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mrl_experiments.data.beton import Storage, check_beton
-from mrl_experiments.data.beton_writer import write_beton
-from mrl_experiments.data.cache import default_workers, progress
-from mrl_experiments.data.image_folder import ImageFolder
+from mrl_experiments.data.images.image_folder import ImageFolder
+from mrl_experiments.data.loaders.beton import Storage, check_beton
+from mrl_experiments.data.loaders.beton_writer import write_beton
+from mrl_experiments.data.loaders.cache import default_workers, progress
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
-from mrl_experiments.data.cache import progress
+from mrl_experiments.data.loaders.cache import progress
 from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
 from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
 from mrl_experiments.errors import UserError

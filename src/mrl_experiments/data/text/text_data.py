@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from mrl_experiments.data.file_table import Files, are_same, file_table, pack, table_digest, unpack
-from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader, training_splits
-from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader, training_splits
+from mrl_experiments.data.loaders.order import Batches, TrainingOrder
 from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
