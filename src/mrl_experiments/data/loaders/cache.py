@@ -3,14 +3,11 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mrl_experiments.data.images.read_image import Readings, gathered
 from mrl_experiments.data.loaders.beton import Storage
@@ -20,6 +17,7 @@ from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
 from mrl_experiments.data.source import Sample, Source
 from mrl_experiments.files import allocate, atomic_path, read_object, require_space
 from mrl_experiments.names import check_name
+from mrl_experiments.progress import progress
 
 FORMAT = 1
 FILES_FORMAT = 3  # of what is read from image files: how files become pixels
@@ -128,18 +126,6 @@ class Cache:
         path = prepared(self.folder / f"{split}{suffix}", write_and_describe, beside)
         self.described[split] = read_object(manifest_path(path))
         return path
-
-
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left on a terminal, one line elsewhere; yield the function that moves it."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    if not console.is_terminal:
-        print(f"{title}: {total:,}", flush=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.update(task, advance=count)
 
 
 def default_workers() -> int:
