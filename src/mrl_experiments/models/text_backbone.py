@@ -1,6 +1,7 @@
 """Models of the transformers library, built from a configuration: features of tokens, or of whole texts."""
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,10 +75,26 @@ class TextBackbone(nn.Module):
         features: Tensor = self.net(input_ids=x).last_hidden_state
         return features
 
-    def step(self, x: Tensor, past: Any = None) -> tuple[Tensor, Any]:
-        """Return features (B, D) of the last of the tokens x (B, T) that follow `past`, and the new past."""
-        out = self.net(input_ids=x, past_key_values=past, use_cache=True)
-        return out.last_hidden_state[:, -1], out.past_key_values
+    def new_cache(self) -> Any | None:
+        """Return an empty key-value cache for `last`, or None where the architecture takes none."""
+        from transformers import DynamicCache
+
+        takes_one = "cache" in inspect.signature(self.net.forward).parameters
+        return DynamicCache(config=self.net.config) if takes_one else None
+
+    def last(self, x: Tensor, cache: Any | None = None) -> Tensor:
+        """Return the features of the last of some tokens.
+
+        Args:
+            x: (B, T) tokens: all of them or, with a cache, those that follow the ones it has seen.
+            cache: Of `new_cache`; it is changed in place.
+
+        Returns:
+            (B, D).
+        """
+        seen = {} if cache is None else {"cache": cache, "use_cache": True}
+        features: Tensor = self.net(input_ids=x, **seen).last_hidden_state
+        return features[:, -1]
 
     def _check_length(self, length: int) -> None:
         if length > self.positions:
