@@ -12,8 +12,9 @@ from stand_ins import folders
 
 from mrl_experiments.data.images.class_list import class_list
 from mrl_experiments.data.images.image_files import class_folders, image_files
-from mrl_experiments.data.images.image_folder import BY_NAME, ImageFolder
+from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.images.query_folders import QueryFolders
+from mrl_experiments.data.split_by_name import BY_NAME
 from mrl_experiments.data.tally import Tally
 from mrl_experiments.errors import UserError
 

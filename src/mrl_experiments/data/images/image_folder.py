@@ -3,31 +3,22 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from mrl_experiments.data.images.image_files import (
-    Files,
-    class_folders,
-    existing_root,
-    files_digest,
-    image_files,
-    reading_report,
-)
+from mrl_experiments.data.images.folder_source import FolderSource
+from mrl_experiments.data.images.image_files import Files, class_folders, existing_root, image_files
 from mrl_experiments.data.images.split_folders import class_home, named_like, plain, split_folders
-from mrl_experiments.data.source import Sample
+from mrl_experiments.data.split_by_name import BY_POSITION, is_by_name
 from mrl_experiments.data.split_names import SPLIT_OF
 from mrl_experiments.data.tally import Tally, shown
 from mrl_experiments.errors import UserError
 
-BY_NAME, BY_POSITION = "by_name", "by_position"
 
-
-class ImageFolder:
+class ImageFolder(FolderSource):
     """Either <root>/train/<class>/* and <root>/val/<class>/*, or <root>/<class>/* with a seeded split.
 
     Which folders are splits: see data/split_folders.py. Without one for `val`, a share of `train` is held
@@ -38,22 +29,17 @@ class ImageFolder:
     splits inside the classes.
     """
 
-    channels = 3
-    size: int | None = None
     splits: tuple[str, ...] = ("train", "val")
 
     def __init__(
         self, name: str, root: str | None, val_share: float, seed: int, split: str = BY_POSITION
     ) -> None:
-        if split not in (BY_NAME, BY_POSITION):
-            raise UserError(f"data.source.split={split}", expected=f"{BY_NAME} or {BY_POSITION}")
-        self.name, self.val_share, self.seed, self.split = name, val_share, seed, split
+        super().__init__()
+        self.name, self.val_share, self.seed, self.by_name = name, val_share, seed, is_by_name(split)
         self.root = existing_root(name, root, "train/<class>/ and val/<class>/, or with <class>/ folders")
-        self.skipped, self.nested = Tally(), Tally()
         homes = split_folders(self.root, self.skipped)
         train = class_home(homes["train"]) if homes else self.root
         self.classes = _classes(train, self.root, self.skipped)
-        self.num_classes = len(self.classes)
         self._files = {"train": self._list(train)}
         if "val" in homes:
             self._files["val"] = self._list(homes["val"], train)
@@ -82,9 +68,7 @@ class ImageFolder:
                 )
             for name in others:
                 skipped.add("folder that is no class of train", name)
-        files = image_files(
-            home, labels, skipped, all_classes=train is None, as_before=self.split == BY_POSITION
-        )
+        files = image_files(home, labels, skipped, all_classes=train is None, as_before=not self.by_name)
         self.skipped.add_all(skipped)
         self._look_inside(files, home)
         if not files and strict:
@@ -98,8 +82,8 @@ class ImageFolder:
             name, *folders, _ = path.relative_to(home).parts
             if folders:
                 inner[name].add(folders[0])
-                self.nested.add("in folders inside those of classes", path.relative_to(self.root))
-        for name, within in inner.items() if self.split == BY_NAME else ():
+                self.noted.add("in folders inside those of classes", path.relative_to(self.root))
+        for name, within in inner.items() if self.by_name else ():
             if {"train"} < {SPLIT_OF.get(folder.casefold()) for folder in within} - {None}:
                 place = shown(home / name)
                 raise UserError(
@@ -110,7 +94,7 @@ class ImageFolder:
 
     def _divided(self, files: Files, home: Path) -> dict[str, Files]:
         """Return what `val_share` and the seed make of the images below `home`."""
-        if self.split == BY_NAME:
+        if self.by_name:
             return self._by_name(files, home)
         try:
             parts = train_test_split(
@@ -156,22 +140,9 @@ class ImageFolder:
             parts[sides[out]].append(file)
         return parts
 
-    def identity(self) -> dict[str, Any]:
-        """Return what determines the images: names, sizes and times of change of all files."""
-        return {"files": files_digest(self._files, self.root)}
-
-    def open(self, split: str) -> Sequence[Sample]:
-        """Return the samples of a split."""
-        return self._files[split]
-
     def manifest(self, split: str) -> dict[str, Any]:
-        """Return the class names, and what lies in the folder and was not read."""
-        skipped = self.skipped.described()
-        return {"classes": self.classes, "skipped": skipped, "nested": self.nested.described()}
-
-    def report(self) -> str:
-        """Return one line: what is read and what is not."""
-        return reading_report(self.name, self._files, self.num_classes, self.skipped, self.nested)
+        """Return the class names, what lies in the folder and was not read, and images in inner folders."""
+        return {**super().manifest(split), "nested": self.noted.described()}
 
 
 def _classes(folder: Path, root: Path, skipped: Tally) -> list[str]:

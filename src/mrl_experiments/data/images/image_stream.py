@@ -1,18 +1,16 @@
 """Images in the order of a stream, such as a FLUID sequence: classes known from training and new ones."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mrl_experiments.data.images.class_list import class_list
-from mrl_experiments.data.images.image_files import existing_root, files_digest
-from mrl_experiments.data.source import Sample
+from mrl_experiments.data.images.folder_source import FolderSource
+from mrl_experiments.data.images.image_files import existing_root
 from mrl_experiments.errors import UserError
 
 
-class ImageStream:
+class ImageStream(FolderSource):
     """The files that `sequence` names, below `root`, as the split `stream`, in that order.
 
     sequence: a .npy file of path names, as FLUID publishes them, or a text file with one a line. A file's
@@ -21,11 +19,10 @@ class ImageStream:
     Raises UserError for a missing root, sequence or image.
     """
 
-    channels = 3
-    size: int | None = None
     splits: tuple[str, ...] = ("stream",)
 
     def __init__(self, name: str, root: str | None, sequence: str | None, classes: str | None) -> None:
+        super().__init__()
         self.name = name
         self.root = existing_root(name, root, "the images of the stream")
         paths = [self.root / entry for entry in read_sequence(sequence)]
@@ -38,21 +35,8 @@ class ImageStream:
         names = [path.name.partition("_")[0] for path in paths]
         known = class_list(classes, names)
         self.classes = [*known, *sorted(set(names) - set(known))]
-        self.num_classes = len(self.classes)
         label_of = {name: label for label, name in enumerate(self.classes)}
-        self._files = [(path, label_of[name]) for path, name in zip(paths, names, strict=True)]
-
-    def identity(self) -> dict[str, Any]:
-        """Return what determines images and labels."""
-        return {"files": files_digest({"stream": self._files}, self.root)}
-
-    def open(self, split: str) -> Sequence[Sample]:
-        """Return the samples in the order of the stream."""
-        return self._files
-
-    def manifest(self, split: str) -> dict[str, Any]:
-        """Return the class names: those known from training, then the new ones."""
-        return {"classes": self.classes}
+        self._files = {"stream": [(path, label_of[name]) for path, name in zip(paths, names, strict=True)]}
 
 
 def read_sequence(sequence: str | None) -> list[str]:

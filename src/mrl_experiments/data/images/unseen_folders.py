@@ -1,25 +1,16 @@
 """Classes that no training has seen, as a database and queries to search it: ImageNet-4K."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mrl_experiments.data.images.class_list import class_list
-from mrl_experiments.data.images.image_files import (
-    Files,
-    class_folders,
-    existing_root,
-    files_digest,
-    image_files,
-    reading_report,
-)
-from mrl_experiments.data.source import Sample
-from mrl_experiments.data.tally import Tally
+from mrl_experiments.data.images.folder_source import FolderSource
+from mrl_experiments.data.images.image_files import Files, class_folders, existing_root, image_files
 from mrl_experiments.errors import UserError
 
 
-class UnseenFolders:
+class UnseenFolders(FolderSource):
     """<root>/database/<class>/* and <root>/query/<class>/*, or both drawn from <root>/<class>/*.
 
     classes: None for all folders, or the list to take, see `class_list`. per_class: how many images of each
@@ -27,21 +18,18 @@ class UnseenFolders:
     classes with fewer images.
     """
 
-    channels = 3
-    size: int | None = None
     splits: tuple[str, ...] = ("database", "query")
 
     def __init__(
         self, name: str, root: str | None, classes: str | None, per_class: dict[str, int], seed: int
     ) -> None:
+        super().__init__()
         self.name = name
         self.root = existing_root(name, root, "database/<class>/ and query/<class>/, or <class>/ folders")
         divided = all((self.root / split).is_dir() for split in self.splits)
         home = self.root / "database" if divided else self.root
-        self.skipped = Tally()
         folders = class_folders(home, self.skipped)
         self.classes = folders if classes is None else class_list(classes, folders)
-        self.num_classes = len(self.classes)
         labels = {name: label for label, name in enumerate(self.classes)}
         if divided:
             self._files = {
@@ -51,22 +39,6 @@ class UnseenFolders:
             counts = [per_class[split] for split in self.splits]
             files = image_files(home, labels, self.skipped)
             self._files = dict(zip(self.splits, _drawn(files, self.classes, counts, seed), strict=True))
-
-    def identity(self) -> dict[str, Any]:
-        """Return what determines the images: names, sizes and times of change of all files."""
-        return {"files": files_digest(self._files, self.root)}
-
-    def open(self, split: str) -> Sequence[Sample]:
-        """Return the samples of a split."""
-        return self._files[split]
-
-    def manifest(self, split: str) -> dict[str, Any]:
-        """Return the class names, and what lies in the folder and was not read."""
-        return {"classes": self.classes, "skipped": self.skipped.described()}
-
-    def report(self) -> str:
-        """Return one line: what is read and what is not."""
-        return reading_report(self.name, self._files, self.num_classes, self.skipped)
 
 
 def _drawn(files: Files, classes: Sequence[str], counts: Sequence[int], seed: int) -> list[Files]:
