@@ -30,7 +30,7 @@ class ImageTextData(ImageData):
     length: tokens of a text T; longer ones are cut. others: of ImageData.
     """
 
-    views = ("none",)  # a mirrored text is no text
+    views: tuple[str, ...] = ("none",)  # a mirrored text is no text
 
     def __init__(
         self,
@@ -48,9 +48,8 @@ class ImageTextData(ImageData):
         self.captioned, self.vocabulary, self.length = source, vocabulary, length
         self.images = self.splits
         self.splits = (*self.images, *(split + TEXT for split in self.images))
-        self.tokenizer = self._of_size(
-            Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else self._learnt(cache_folder(cache))
-        )
+        known = Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else None
+        self.tokenizer = (known or self._learnt(cache_folder(cache))).of_size(vocabulary)
         self.captions = Captions(source.captions, self.tokenizer, length)
         if self.captions.cut:
             total = len(self.captions.tokens)
@@ -62,15 +61,6 @@ class ImageTextData(ImageData):
         return cached_tokenizer(
             cache, f"{self.name}-captions", identity_of(train), lambda: texts, self.vocabulary
         )
-
-    def _of_size(self, tokenizer: Tokenizer) -> Tokenizer:
-        if len(tokenizer) != self.vocabulary:
-            raise UserError(
-                f"data.vocabulary={self.vocabulary}, but the tokenizer has {len(tokenizer)} tokens",
-                expected="a tokenizer of the model's vocabulary",
-                remedy=f"data.vocabulary={len(tokenizer)}, or data.tokenizer=null",
-            )
-        return tokenizer
 
     @property
     def inputs(self) -> dict[str, int]:
@@ -90,7 +80,7 @@ class ImageTextData(ImageData):
         Raises UserError otherwise; with `accept_changes`, other texts are told, and the run's tokenizer read.
         """
         super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
-        theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
+        theirs = Tokenizer(state_dict["tokenizer"]).of_size(self.vocabulary)
         if theirs.identity != self.tokenizer.identity and self.accept_changes:
             self.tokenizer = theirs
             self.captions = Captions(self.captioned.captions, theirs, self.length)

@@ -6,19 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
-from mrl_experiments.data.file_table import (
-    Files,
-    are_same,
-    file_table,
-    pack,
-    table_digest,
-    unpack,
-    with_digests,
-)
+from mrl_experiments.data.data_module import DataModule
+from mrl_experiments.data.file_table import Files, file_table, pack, with_digests
 from mrl_experiments.data.images.read_image import UnreadableImages
 from mrl_experiments.data.images.split_folders import named_like, plain
 from mrl_experiments.data.loaders.augment import Augment, Resolution
@@ -32,7 +24,7 @@ from mrl_experiments.data.source import Source
 from mrl_experiments.errors import UserError
 
 
-class ImageData(pl.LightningDataModule):
+class ImageData(DataModule):
     """Images of a source in batches (images, labels, index).
 
     Parameters
@@ -47,8 +39,7 @@ class ImageData(pl.LightningDataModule):
     betons: {split: path} of ready .beton files instead of the cache.
     """
 
-    views: tuple[str, ...] = ("none", "flip")  # ways to look at a sample: embed.py's tta
-    accept_changes = False  # of a run's own files since it was trained
+    views: tuple[str, ...] = ("none", "flip")
 
     def __init__(
         self,
@@ -81,9 +72,8 @@ class ImageData(pl.LightningDataModule):
         self._ready: dict[str, tuple[Any, int]] = {}
         self._told: set[str] = set()
         self._state: dict[str, Any] | None = None
-        self.files_known = self.classes_known = False  # by a run, of which load_state_dict was told
+        self.classes_known = False  # by a run, of which load_state_dict was told
         self._unseen = False
-        self._as_trained: str | None = None  # the digest of a run's files, where these are the same
         self._classes: list[str] | None = None  # of the run, where they are others than the source's
         self._label_of: NDArray[np.int64] | None = None
         for path in self.betons.values():
@@ -174,8 +164,7 @@ class ImageData(pl.LightningDataModule):
 
     def _counted(self, split: str) -> tuple[Any, int]:
         """Return samples and their number; files are written or checked once a process."""
-        if split not in self.splits:
-            raise UserError(f"{self.name} has no split {split}", expected=f"one of {', '.join(self.splits)}")
+        self._check_split(split)
         if split not in self._ready:
             samples = self._prepared(split)
             self._ready[split] = samples, (self._count(samples) if self.loader == "ffcv" else len(samples))
@@ -206,8 +195,7 @@ class ImageData(pl.LightningDataModule):
         Raises UserError when files have changed, unless `accept_changes`, or images for training would be
         in another split.
         """
-        if state_dict.get("files") is not None and state_dict.get("name") == self.name:
-            self._compare_files(unpack(state_dict["files"]))
+        self._compare_files("images", state_dict)
         if state_dict.get("classes"):
             self.take_classes(state_dict["classes"])
 
@@ -235,15 +223,6 @@ class ImageData(pl.LightningDataModule):
         self._classes = [*names, *new]
         label_of = {plain(name): label for label, name in enumerate(self._classes)}
         self._label_of = np.array([label_of[plain(name)] for name in ours])
-
-    def _compare_files(self, before: Files) -> None:
-        now = self._table()
-        if now is None:
-            return
-        self.files_known = True
-        what = f"images of {self.name}"
-        if are_same(what, before, now, self.files_root(), accept_changes=self.accept_changes):
-            self._as_trained = table_digest(before)
 
     def files_identity(self) -> str | None:
         """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""
@@ -279,14 +258,6 @@ class ImageData(pl.LightningDataModule):
         """Return the training loader."""
         run, count = self._reader("train", training=True)
         return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run)
-
-    def batches_per_epoch(self) -> int:
-        """Return the number of training batches this process sees in an epoch."""
-        return len(self.train_dataloader())
-
-    def val_dataloader(self) -> EvalLoader:
-        """Return the validation loader."""
-        return self.dataloader("val")
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return all of a split in order, without augmentation."""

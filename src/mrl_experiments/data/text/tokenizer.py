@@ -73,6 +73,23 @@ class Tokenizer:
             raise UserError(f"{path}: no such tokenizer", expected="a tokenizer.json")
         return cls(read_text(path), str(path))
 
+    def of_size(self, vocabulary: int) -> "Tokenizer":
+        """Return this tokenizer.
+
+        Args:
+            vocabulary: How many tokens it should have.
+
+        Raises:
+            UserError: If it has another number.
+        """
+        if len(self) != vocabulary:
+            raise UserError(
+                f"data.vocabulary={vocabulary}, but the tokenizer has {len(self)} tokens",
+                expected="a tokenizer of the model's vocabulary",
+                remedy=f"data.vocabulary={len(self)}, or data.tokenizer=null",
+            )
+        return self
+
     def __len__(self) -> int:
         return self._inner.get_vocab_size()
 
