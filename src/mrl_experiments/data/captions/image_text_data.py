@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mrl_experiments.data.captions.captions import CaptionedSource, Captions, batches, identity_of
 from mrl_experiments.data.images.image_data import ImageData
-from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, Run
+from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
@@ -25,7 +25,7 @@ class ImageTextData(ImageData):
 
     Parameters
     ----------
-    source: images whose labels have captions, see data/captions.py.
+    source: images whose labels have captions, see data/captions/captions.py.
     tokenizer: a tokenizer.json; null trains one on the captions of the train split. vocabulary: its size V.
     length: tokens of a text T; longer ones are cut. others: of ImageData.
     """
@@ -160,11 +160,11 @@ class ImageTextData(ImageData):
         run, count = super()._reader("val", training=False)
         return EvalLoader(count, self.batch_size, self._paired(run, training=False))
 
-    def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
+    def _reader(self, split: str, *, training: bool) -> tuple[BatchReader, int]:
         run, count = super()._reader(split, training=training)
         return (self._paired(run, training=True) if training else run), count
 
-    def _paired(self, run: Run, *, training: bool) -> Run:
+    def _paired(self, run: BatchReader, *, training: bool) -> BatchReader:
         def pairs(order: Batches, epoch: int) -> Iterator[Batch]:
             for images, labels, index in run(order, epoch):
                 if training:

@@ -16,7 +16,7 @@ from mrl_experiments.data.images.split_folders import named_like, plain
 from mrl_experiments.data.loaders.augment import Augment, Resolution
 from mrl_experiments.data.loaders.beton import Storage, check_beton
 from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, Run, TrainLoader, training_splits
+from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader, TrainLoader, training_splits
 from mrl_experiments.data.loaders.order import Batches, TrainingOrder
 from mrl_experiments.data.loaders.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.data.prepared import cache_folder
@@ -35,7 +35,7 @@ class ImageData(DataModule):
     with 0 this process reads (one more prepares).
     cache: folder for prepared files. size: side of the images a model sees in validation.
     resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
-    augment: see data/augment.py. storage: {split: ...}, see data/beton.py; `default` is for the others.
+    augment: see data/loaders/augment.py. storage: {split: ...}, see data/loaders/beton.py; `default` is for the others.
     betons: {split: path} of ready .beton files instead of the cache.
     """
 
@@ -264,7 +264,7 @@ class ImageData(DataModule):
         run, count = self._reader(split, training=False)
         return EvalLoader(count, self.batch_size, self._relabelled(run))
 
-    def _relabelled(self, run: Run) -> Run:
+    def _relabelled(self, run: BatchReader) -> BatchReader:
         if (table := self._label_of) is None:
             return run
         label_of = torch.from_numpy(table)
@@ -275,7 +275,7 @@ class ImageData(DataModule):
 
         return relabelled
 
-    def _reader(self, split: str, *, training: bool) -> tuple[Run, int]:
+    def _reader(self, split: str, *, training: bool) -> tuple[BatchReader, int]:
         samples, count = self._counted(split)
         read = self._batches(samples, self.seed if training else None)
         size = self.resolution.at if training else lambda epoch: self.size

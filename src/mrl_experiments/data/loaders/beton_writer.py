@@ -8,7 +8,7 @@ import numpy as np
 
 from mrl_experiments.data.images.read_image import Readings, gathered, read_image
 from mrl_experiments.data.loaders.beton import Storage
-from mrl_experiments.data.loaders.parallel import share
+from mrl_experiments.data.loaders.parallel import run_workers
 from mrl_experiments.data.source import Image, Sample
 from mrl_experiments.files import os_error
 
@@ -41,7 +41,7 @@ def write_beton(
             try:
                 allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
                 work = _encoder(self, samples, channels, storage, allocator)
-                parts = share(num_samples, self.num_workers, work, advance)
+                parts = run_workers(num_samples, self.num_workers, work, advance)
                 described.update(gathered((readings for _, readings in parts), num_samples))
                 self.finalize([allocation for allocations, _ in parts for allocation in allocations])
             finally:

@@ -12,7 +12,7 @@ import numpy as np
 from mrl_experiments.data.images.read_image import Readings, gathered
 from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.beton_writer import write_beton
-from mrl_experiments.data.loaders.parallel import share
+from mrl_experiments.data.loaders.parallel import run_workers
 from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
 from mrl_experiments.data.source import Sample, Source
 from mrl_experiments.files import allocate, atomic_path, read_object, require_space
@@ -66,7 +66,7 @@ class Cache:
                         images[index], labels[index] = samples[index]
 
                 with progress(f"writing {self.source.name} {split}", len(samples)) as advance:
-                    share(len(samples), workers, fill, advance)
+                    run_workers(len(samples), workers, fill, advance)
                 images.flush()
                 labels.flush()
             return {}
@@ -90,7 +90,7 @@ class Cache:
                 return readings
 
             with progress(f"reading {self.source.name} {split} once", len(samples)) as advance:
-                parts = share(len(samples), workers, check, advance)
+                parts = run_workers(len(samples), workers, check, advance)
             path.write_text(f"{len(samples)} files can be read\n")
             return gathered(parts, len(samples))
 

@@ -11,7 +11,7 @@ from mrl_experiments.data.loaders.order import Batches, TrainingOrder, evaluatio
 from mrl_experiments.errors import UserError
 
 Batch: TypeAlias = tuple[Any, Tensor, Tensor]  # inputs (B, ...), labels (B, ...), index (B,)
-Run = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample indices, in an epoch
+BatchReader = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample indices, in an epoch
 
 
 def training_splits(data: Any) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def training_splits(data: Any) -> tuple[str, ...]:
 class TrainLoader:
     """Training batches, a new order each epoch; Lightning moves the epoch and stores the position."""
 
-    def __init__(self, order: TrainingOrder, run: Run) -> None:
+    def __init__(self, order: TrainingOrder, run: BatchReader) -> None:
         self.sampler, self._run = order, run
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class EvalLoader:
     """
 
     def __init__(
-        self, count: int, batch_size: int, run: Run, labels: NDArray[np.int64] | None = None
+        self, count: int, batch_size: int, run: BatchReader, labels: NDArray[np.int64] | None = None
     ) -> None:
         self.count, self._batch_size, self._run = count, batch_size, run
         self._ends = np.arange(1, count + 1) if labels is None else np.cumsum(labels)

@@ -13,7 +13,7 @@ CHUNK = 64  # samples between two reports
 Work = Callable[[Iterator[range]], Any]
 
 
-def share(count: int, workers: int, work: Work, advance: Callable[[int], None]) -> list[Any]:
+def run_workers(count: int, workers: int, work: Work, advance: Callable[[int], None]) -> list[Any]:
     """Return what `work` returns in each of `workers` processes, or of as many as there are chunks.
 
     `work` is called once in each, with an iterator over chunks of indices below `count`; no chunk is given

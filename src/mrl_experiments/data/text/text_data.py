@@ -12,7 +12,7 @@ from mrl_experiments.data.file_table import Files, file_table, pack
 from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
 from mrl_experiments.data.loaders.order import Batches, TrainingOrder
 from mrl_experiments.data.prepared import cache_folder, manifest_path
-from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
+from mrl_experiments.data.text.sequences import Ids, MaskedTokens, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
@@ -20,7 +20,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.losses.method import IGNORED
 
-EVALUATION_SEED = 0  # hides the same tokens from every run
+EVALUATION_SEED = 0  # masks the same tokens for every run
 
 
 class TextData(DataModule):
@@ -147,10 +147,10 @@ class TextData(DataModule):
         return self._opened[split]
 
     def sequences(self, split: str, seed: int) -> Sequences:
-        """Return the sequences of a split; `seed` chooses what is hidden in them."""
+        """Return the sequences of a split; `seed` chooses what is masked in them."""
         if self.masked is None:
             return NextTokens(self._tokens(split), self.length)
-        return HiddenTokens(self._tokens(split), self.length, self.masked, self.tokenizer, seed)
+        return MaskedTokens(self._tokens(split), self.length, self.masked, self.tokenizer, seed)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
@@ -181,7 +181,7 @@ class TextData(DataModule):
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features and labels.
 
-        bytes: of the text whose tokens are predicted, each once; there is no such number for hidden tokens.
+        bytes: of the text whose tokens are predicted, each once; there is no such number for masked tokens.
         """
         if self.masked is not None:
             return {"masked": self.masked}

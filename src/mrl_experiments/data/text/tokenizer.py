@@ -15,7 +15,7 @@ from mrl_experiments.data.prepared import keyed_folder, prepared
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_text
 
-END, MASK, PAD = "<|end|>", "<|mask|>", "<|pad|>"  # between texts, in place of a hidden token, behind a text
+END, MASK, PAD = "<|end|>", "<|mask|>", "<|pad|>"  # between texts, in place of a masked token, behind a text
 SPECIAL = (END, MASK, PAD)  # tokens 0, 1 and 2; they never come out of a text
 PIECE = 1000  # characters without a blank after which a text is cut for learning
 LONG = re.compile(rf"\S{{{PIECE}}}(?=\S)|\s{{{PIECE}}}(?=\s)")

@@ -15,11 +15,10 @@ class ActiveWidth:
 
     Layers of equally many channels C keep equally many of them, so whatever is added up fits together.
 
-    Parameters
-    ----------
-    widths: the widths that have statistics of their own, ascending to 1.
-    multiple: a narrowed layer keeps a multiple of this, at least one. It is also the floor.
-    together: {C: channels that are kept or left together}, since they are one group of a convolution.
+    Args:
+        widths: Those that have statistics of their own, ascending to 1.
+        multiple: A narrowed layer keeps a multiple of this, at least one. It is also the floor.
+        together: {C: channels that are kept or left together}, since they are one group of a convolution.
     """
 
     def __init__(self, widths: Sequence[float], multiple: int, together: Mapping[int, int]) -> None:
@@ -32,9 +31,11 @@ class ActiveWidth:
         return self.widths.index(self.width) if self.width in self.widths else None
 
     def channels(self, full: int, width: float | None = None) -> int:
-        """Return how many of `full` channels a width keeps: the nearest number allowed, a half rounded up.
+        """Return how many channels a width keeps: the nearest number allowed, a half rounded up.
 
-        width: by default the active one.
+        Args:
+            full: All channels of the layer.
+            width: By default the active one.
         """
         share = self.width if width is None else width
         if share == 1:
@@ -126,7 +127,7 @@ class UniversalBatchNorm2d(nn.Module):
         self.after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
 
     def known(self, width: float) -> bool:
-        """Whether a listed width has gathered statistics."""
+        """True if a listed width has gathered statistics."""
         return bool(self.statistics[self.active.widths.index(width)].num_batches_tracked)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,11 +36,17 @@ class SlimmableNet(nn.Module):
     (`universal=False`) or shared by any width; then channels come in multiples of 8 and `recalibrate` gives
     listed widths their statistics.
 
-    Parameters
-    ----------
-    net: the network, rewired in place. shape: (C, H, W) of its images. widths: ascending to 1.
+    Args:
+        net: The network, rewired in place.
+        shape: (C, H, W) of its images, in pixels.
+        widths: Shares of the channels, ascending to 1.
+        universal: Whether any width may run, as above.
 
-    `dims` are the numbers of features. Raises UserError naming the first layer that cannot be narrowed.
+    Attributes:
+        dims: The number of features at each width.
+
+    Raises:
+        UserError: Naming the first layer that cannot be narrowed.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class SlimmableNet(nn.Module):
         return self.active.at(width)
 
     def known(self, width: float) -> bool:
-        """Whether evaluation at a listed width is possible: it has statistics."""
+        """True if a listed width has the statistics that evaluation needs."""
         return width == 1 or all(norm.known(width) for norm in self._universal_norms()[:1])
 
     @torch.no_grad()

@@ -22,17 +22,36 @@ CALIBRATION_BATCHES = 50  # of training, from which a universal network takes it
 class Slim(NestedClassifier):
     """A slimmable network with one `Linear(D, C)`, of which a width reads as many columns as it has features.
 
-    mode=switchable (S-Net): each step trains all widths, each with batch normalisation of its own.
-    mode=universal (US-Net, Yu and Huang, 2019): any width can run. Each step trains the largest, the smallest
-    and random ones in between, as many as there are `widths`; all but the largest learn its soft-max instead
-    of the labels. `finish` then measures the statistics of the `widths` on training batches.
-
     The widths of a step take turns, largest first, and only one holds its activations; see
-    `sequential_backward`.
-    `logits` are the paper's protocol: the network at full width, its first features, the classifier's first
-    columns. `validate` measures each width with its own features, and so do all but the first of `variants`.
+    `sequential_backward`. `logits` are the paper's protocol: the network at full width, its first features,
+    the classifier's first columns. `validate` measures each width with its own features, and so do all but
+    the first of `variants`.
 
-    widths: ascending to 1. weights: of each width's loss (switchable only), by default 1.
+    Args:
+        backbone: Of images; its `net` becomes a `SlimmableNet`, and its `shape` (C, H, W) says for which.
+        num_classes: C.
+        name: How messages and tables call the method.
+        dim: Must be None; the dims follow from the widths.
+        dims: As `dim`.
+        weights: Of each width's loss, ascending (mode=switchable only); None: 1 for each.
+        label_smoothing: Share of the target given to all classes alike, in [0, 1).
+        mode: `switchable` (S-Net): each step trains all widths, each with batch normalization of its own.
+            `universal` (US-Net, Yu and Huang, 2019): any width can run. Each step trains the largest, the
+            smallest and random ones in between, as many as there are `widths`; all but the largest learn its
+            softmax instead of the labels. `finish` then measures the statistics of the `widths`.
+        widths: Shares of the channels, ascending to 1.
+
+    Raises:
+        UserError: For options that describe no slimmable network, a backbone that is no CNN of supported
+            layers, or two widths with equally many features.
+
+    Example:
+        >>> from functools import partial
+        >>> from mrl_experiments.models.timm_backbone import TimmBackbone
+        >>> tiny = TimmBackbone(arch="test_resnet", name="tiny", channels=1, size=16)
+        >>> slim = partial(Slim, num_classes=10, name="slim", dim=None, dims=None, weights=None)
+        >>> slim(tiny, label_smoothing=0.1, mode="switchable", widths=[0.5, 1.0]).spec.dims
+        (48, 96)
     """
 
     def __init__(
@@ -80,28 +99,34 @@ class Slim(NestedClassifier):
         return cast(SlimmableNet, self.backbone.net)
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
-        """Return the loss of a batch: images x (B, C, H, W), labels y (B,) int64.
+        """Return the loss of a batch.
 
-        In universal mode the sizes between the smallest and the largest, which random widths miss, have NaN.
+        Args:
+            x: (B, C, H, W) images.
+            y: (B,) labels, int64.
+
+        Returns:
+            The total, and the loss and hits of each dim. In universal mode the dims between the smallest and
+            the largest, which random widths miss, have NaN.
         """
         widths = self.step_widths()
         weights = self.weights.flip(0)
         losses, correct = torch.full_like(weights, torch.nan), torch.full_like(weights, torch.nan)
 
         def passes() -> Iterator[Tensor]:
-            for place, (loss, hits) in enumerate(self._passes(x, y, widths)):
-                if not self.universal or widths[place] in self.widths:
-                    losses[place], correct[place] = loss.detach(), hits
-                yield weights[place] * loss
+            for index, (loss, hits) in enumerate(self._passes(x, y, widths)):
+                if not self.universal or widths[index] in self.widths:
+                    losses[index], correct[index] = loss.detach(), hits
+                yield weights[index] * loss
 
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         total = sequential_backward(passes(), trained)
         return StepOutput(total, losses.flip(0), correct.flip(0), len(y))
 
     def step_widths(self) -> list[float]:
-        """Return the widths of one step, descending; universal: random ones between the ends.
+        """Return the widths of one step, descending.
 
-        Each process draws its own.
+        Universal networks draw those between the ends, each process its own.
         """
         smallest, largest = self.widths[0], self.widths[-1]
         if not self.universal:
@@ -111,18 +136,18 @@ class Slim(NestedClassifier):
 
     def _passes(self, x: Inputs, y: Tensor, widths: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield loss () and number of hits () of each width in turn."""
-        taught: Tensor | None = None
+        teacher: Tensor | None = None  # (B, C): the largest width's softmax
         for width in widths:
             with self.net.at(width):
                 z = self.embed(x)
             logits = self._classify(z)
-            if taught is None:
+            if teacher is None:
                 loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
             else:
-                loss = F.cross_entropy(logits, taught)
+                loss = F.cross_entropy(logits, teacher)
             hits = nested_hits(logits.detach()[:, None], y, k=(1,))[0, 0]
-            if self.universal and taught is None:
-                taught = logits.detach().softmax(dim=-1)
+            if self.universal and teacher is None:
+                teacher = logits.detach().softmax(dim=-1)
             yield loss, hits
 
     def _classify(self, z: Tensor) -> Tensor:
@@ -133,7 +158,7 @@ class Slim(NestedClassifier):
             return F.linear(z.to(exact), weight.to(exact), bias.to(exact))
 
     def validate(self, x: Inputs, y: Tensor) -> Tensor:
-        """Return (L, 4) as every method does, each size by the width that has it; zeros before `finish`."""
+        """Return (L, 4) as every method does, each dim by the width that has it; zeros before `finish`."""
         rows = []
         for width, dim in zip(self.widths, self.spec.dims, strict=True):
             if not self.net.known(width):
@@ -151,9 +176,13 @@ class Slim(NestedClassifier):
         return self.universal
 
     def variants(self) -> Mapping[str, Method]:
-        """Return the network at full width, truncated as in the paper, and each narrower one.
+        """Return the network at full width, truncated as in the paper, and each narrower subnetwork.
 
-        Raises UserError when the narrower ones have no statistics yet.
+        Returns:
+            {"": the full network, "w0.5": the subnetwork of half its channels, ...}.
+
+        Raises:
+            UserError: When the narrower ones have no statistics yet.
         """
         unknown = [width for width in self.widths if not self.net.known(width)]
         if unknown:
@@ -162,14 +191,14 @@ class Slim(NestedClassifier):
                 expected="a run that has finished, since the end of training measures them",
                 remedy="repeat the run's train.py command",
             )
-        *narrow, full = zip(self.widths, self.spec.dims, strict=True)
-        return {"": self._variant(*full)} | {
-            f"w{width:g}": self._variant(width, dim) for width, dim in narrow
+        *narrower, full = zip(self.widths, self.spec.dims, strict=True)
+        return {"": self._subnetwork(*full)} | {
+            f"w{width:g}": self._subnetwork(width, dim) for width, dim in narrower
         }
 
-    def _variant(self, width: float, dim: int) -> NestedClassifier:
+    def _subnetwork(self, width: float, dim: int) -> NestedClassifier:
         weight, bias = self.head.parameters_at(dim)
-        variant = NestedClassifier(
+        subnetwork = NestedClassifier(
             AtWidth(self.backbone, width, dim),
             len(weight),
             dims=(dim,),
@@ -177,14 +206,20 @@ class Slim(NestedClassifier):
             label_smoothing=self.label_smoothing,
         )
         with torch.no_grad():
-            for own, shared in zip(variant.head.parameters_at(dim), (weight, bias), strict=True):
+            for own, shared in zip(subnetwork.head.parameters_at(dim), (weight, bias), strict=True):
                 if own is not None and shared is not None:
                     own.copy_(shared)
-        return variant
+        return subnetwork
 
 
 class AtWidth(nn.Module):
-    """A slimmable backbone that always runs at one width; `width` is its number of features."""
+    """A slimmable backbone that always runs at one width.
+
+    Args:
+        backbone: Whose `net` is a SlimmableNet.
+        share: Of its channels.
+        features: How many it has then; `width` of this backbone.
+    """
 
     def __init__(self, backbone: nn.Module, share: float, features: int) -> None:
         super().__init__()
