@@ -13,7 +13,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping
 from mrl_experiments.metrics.likelihood import check_logits
-from mrl_experiments.nested_accuracy import label_rank
+from mrl_experiments.nested_accuracy import SAME_SCORE, label_rank
 from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import candidates, trained_heads
 
@@ -76,7 +76,7 @@ def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.b
         check_logits(logits)
         others = of_class != of_class[labels][:, None]
         own = np.where(others, -np.inf, logits)
-        found[rows] = own.max(axis=1) > np.where(others, logits, -np.inf).max(axis=1)
+        found[rows] = own.max(axis=1) - SAME_SCORE > np.where(others, logits, -np.inf).max(axis=1)
         inside[rows] = label_rank(torch.from_numpy(own), torch.from_numpy(labels)).numpy() == 0
     return found, inside
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrl_experiments.directions import dtype_for, inverse_norms
+from mrl_experiments.directions import dtype_for, inverse_norms, prefix_norms
 from mrl_experiments.nested_accuracy import sole_highest
 
 QUERY_BLOCK = 256  # a block of scores then stays in a core's second-level cache
@@ -46,6 +46,7 @@ def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) ->
     segments = list(itertools.pairwise((0, *dims)))
     columns = [means[:, low:high].T.contiguous() for low, high in segments]
     predicted = {dim: np.empty(len(queries), np.int64) for dim in dims}
+    query_norms = prefix_norms(queries, dims)
     for start in range(0, len(queries), QUERY_BLOCK):
         block = torch.from_numpy(queries[start : start + QUERY_BLOCK].astype(dtype, copy=False))
         products = means.new_zeros(len(block), len(means))
@@ -53,5 +54,6 @@ def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) ->
         for dim, (low, high), part, norms in zip(dims, segments, columns, inverse, strict=True):
             products.addmm_(block[:, low:high], part)
             torch.mul(products, norms, out=scores)
-            predicted[dim][start : start + len(block)] = sole_highest(scores.numpy())
+            rows = slice(start, start + len(block))
+            predicted[dim][rows] = sole_highest(scores.numpy(), query_norms[dim][rows])
     return predicted

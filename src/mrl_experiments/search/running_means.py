@@ -53,7 +53,7 @@ def predict_then_update(
             squares += np.square(total).sum(axis=1)
             scores = np.where(seen, products * _inverse(squares), -np.inf)
             scores[:, moved.classes] = moved.scores(products, among, squares)
-            predicted[high][rows] = sole_highest(scores)
+            predicted[high][rows] = sole_highest(scores, np.sqrt(among.diagonal()))
         np.add.at(sums, own, part)
         seen[own] = True
     return predicted
