@@ -22,7 +22,7 @@ def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.floating[An
     """Return the type in which squares and products of the prefixes of some vectors can be computed.
 
     Args:
-        dims: the sizes of the prefixes, ascending.
+        dims: the lengths of the prefixes, ascending.
         arrays: vectors (N, D) of float32 or float64; each may be a memory map.
 
     Returns:
@@ -47,7 +47,7 @@ def _serves_float32(vectors: NDArray[Any], dims: Sequence[int]) -> bool:
 
 
 def _in_range(squares: NDArray[Any], vectors: NDArray[Any], dim: int) -> bool:
-    """Tell whether squared norms (N,) of prefixes are fit for float32, or are those of zeros."""
+    """True if squared norms (N,) of prefixes are fit for float32, or are those of zeros."""
     outside = ~((squares >= LOWEST) & (squares <= HIGHEST))
     return not outside.any() or not prefix(vectors[outside], dim).any()
 

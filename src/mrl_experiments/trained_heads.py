@@ -12,7 +12,11 @@ from mrl_experiments.nesting import default_dims
 
 
 def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
-    """Return the classifiers. Raises UserError when there are none, none at any of `dims`, or no samples."""
+    """Return the classifiers.
+
+    Raises:
+        UserError: when there are none, none at any of `dims`, or no samples.
+    """
     if not len(queries):
         raise UserError("there are no samples to classify", expected="at least one")
     heads = queries.heads
@@ -28,7 +32,7 @@ def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
 
 
 def classifier_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> list[int]:
-    """Return the sizes to compare: those that have a classifier, without the interpolated ones.
+    """Return the dims to compare: those that have a classifier, without the interpolated ones.
 
     A tied classifier serves these too, but what it says there is not comparable with that of untied ones.
     """
@@ -40,7 +44,8 @@ def classifier_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> l
 def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray[np.int64]:
     """Return the classes whose logits are compared: all C, or those that occur in `queries`.
 
-    Raises UserError when the data set numbers other classes than the classifiers, or labels exceed theirs.
+    Raises:
+        UserError: when the data set numbers other classes than the classifiers, or labels exceed theirs.
     """
     labels, count = queries.labels, heads.classes
     names = queries.classes.get("name", ())

@@ -14,13 +14,15 @@ BLOCK = 2048  # tokens; their logits of a vocabulary of 2,048 then stay near the
 
 
 def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[int]) -> Iterator[Measurement]:
-    """Yield what the head says of N tokens at each size (hidden tokens: Table 7).
+    """Yield what the head says of N tokens at each dim (hidden tokens: Table 7).
 
     top1, top5: tokens among the 1, 5 largest logits / N. nll: mean of -log p(token), in nats.
     perplexity: exp(nll). bits_per_byte: -log2 p summed over all tokens / bytes of their text, which compares
     vocabularies. Hidden tokens have neither: they are predicted from both sides, and do not make up a text.
     macs: multiply-adds of the head per token; network_macs: of the network with it, where that is known.
-    Raises UserError for embeddings that are not of tokens, without heads, or without one at any of `dims`.
+
+    Raises:
+        UserError: for embeddings that are not of tokens, without heads, or without one at any of `dims`.
     """
     del database
     text_bytes = bytes_of_text(queries.meta)

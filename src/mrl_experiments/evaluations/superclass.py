@@ -44,7 +44,9 @@ def superclass(
     samples. top1 at within=<name>: samples of a superclass whose class has the largest logit among those of
     the superclass / its samples; within="all": over all S. classes: how many classes a superclass has.
     A tie, of two superclasses or of two classes inside one, counts against the label.
-    Raises UserError without heads, for a mapping of other classes, and for more superclasses than there are.
+
+    Raises:
+        UserError: without heads, for a mapping of other classes, and for more superclasses than there are.
     """
     del database
     heads = trained_heads(queries, dims)
@@ -66,7 +68,7 @@ def superclass(
 
 
 def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell of each sample (Q,) whether its superclass is found, and its class among those of that."""
+    """Return for each sample (Q,) if its superclass is found, and its class among those of that."""
     assert queries.heads is not None
     found, inside = np.empty(len(queries), bool), np.empty(len(queries), bool)
     for start in range(0, len(queries), BLOCK):
@@ -103,7 +105,11 @@ class _Groups:
         return cls(names, np.array([place.get(name or "", REJECT) for name in named]))
 
     def places(self, within: Sequence[str] | None) -> list[int]:
-        """Return the superclasses with rows of their own. Raises UserError for a name that is none."""
+        """Return the superclasses with rows of their own.
+
+        Raises:
+            UserError: for a name that is none.
+        """
         unknown = sorted(set(within or ()) - set(self.names))
         if unknown:
             raise UserError(

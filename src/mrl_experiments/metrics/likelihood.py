@@ -15,7 +15,8 @@ from mrl_experiments.nested_accuracy import label_rank
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (B, 3) for logits (B, C) and labels (B,): top-1 and top-5 hit, negative log-likelihood.
 
-    Raises UserError for logits without a finite softmax.
+    Raises:
+        UserError: for logits without a finite softmax.
     """
     table, places = torch.from_numpy(logits), torch.from_numpy(labels)
     own = table.gather(1, places[:, None])[:, 0]
@@ -44,7 +45,8 @@ def bits_per_byte(nll: float, tokens: int, text_bytes: int) -> float:
 def bytes_of_text(meta: Mapping[str, Any]) -> int | None:
     """Return the bytes of text that embedded tokens stand for, None where tokens were hidden.
 
-    Raises UserError where no text was embedded.
+    Raises:
+        UserError: where no text was embedded.
     """
     if meta.get("masked"):
         return None

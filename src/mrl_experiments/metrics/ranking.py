@@ -1,6 +1,6 @@
 """Metrics of ranked neighbours: Q queries, K neighbours, nearest first.
 
-`relevant` (Q, K) tells which neighbours have the query's label. Each function returns (Q,).
+`relevant` (Q, K) says which neighbours have the query's label. Each function returns (Q,).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Values = NDArray[np.float64]
 
 
 def hit(relevant: Flags, k: int) -> Values:
-    """Tell whether any of the first k neighbours is relevant: top-k retrieval accuracy."""
+    """Return 1 where any of the first k neighbours is relevant, else 0: top-k retrieval accuracy."""
     return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 

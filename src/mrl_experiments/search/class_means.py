@@ -1,8 +1,8 @@
-"""Nearest class mean at many nested sizes: a class is the sum of its features, told apart by cosine.
+"""Nearest class mean at many nested dims: a class is the sum of its features, told apart by cosine.
 
 The mean of a class points where the sum does, so counts do not matter. Features enter as they are and only
 the mean's prefix is normalised (as in FLUID's code): so the products of a prefix are those of the next
-shorter one plus those of the features between them, and all sizes cost as much as the largest.
+shorter one plus those of the features between them, and all dims cost as much as the largest.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def class_sums(features: Features, classes: Labels, count: int, block: int = 819
 
 
 def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) -> dict[int, Labels]:
-    """Return the class of the nearest mean for queries (Q, D) at each size, {dim: (Q,)}.
+    """Return the class of the nearest mean for queries (Q, D) at each dim, {dim: (Q,)}.
 
     sums: (C, D). TIED where several means are equally near; a prefix of zeros has similarity 0.
     """

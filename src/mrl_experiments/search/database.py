@@ -23,7 +23,8 @@ def check_counts(option: str, counts: Sequence[int]) -> None:
 def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
     """Return the database, and say in a line where the queries are rows of it.
 
-    Raises UserError when there is none, it lacks the label of a query, or its width is another.
+    Raises:
+        UserError: when there is none, it lacks the label of a query, or its width is another.
     """
     if database is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine at many nested sizes, in one pass over the data."""
+"""Exact nearest neighbours by cosine at many nested dims, in one pass over the data."""
 
 import itertools
 from collections.abc import Sequence
@@ -89,7 +89,7 @@ def nearest(
 
 
 class _Search:
-    """The running result of a search: for each size a heap of the nearest found so far, for every query.
+    """The running result of a search: for each dim a heap of the nearest found so far, for every query.
 
     The heaps keep the smallest values, so queries enter negated: then FAISS drops the later of two equals.
     They hold float32: products scaled by the database's norms alone or, of products in float64 and where

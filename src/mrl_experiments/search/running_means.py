@@ -1,4 +1,4 @@
-"""Nearest running class means, in blocks of samples and at all sizes at once."""
+"""Nearest running class means, in blocks of samples and at all dims at once."""
 
 import itertools
 from collections.abc import Sequence

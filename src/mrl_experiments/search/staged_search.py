@@ -46,7 +46,11 @@ class StagedSearch:
     def of(
         cls, queries: Embeddings, database: Embeddings | None, k: int, max_queries: int, timed: int
     ) -> "StagedSearch":
-        """Take at most `max_queries`, evenly spaced. Raises UserError when the database is smaller than k."""
+        """Take at most `max_queries`, evenly spaced.
+
+        Raises:
+            UserError: when the database is smaller than k.
+        """
         same = database is not None and told_same_rows(queries, database)
         if database is None or len(database) - same < k:
             raise UserError(
@@ -79,10 +83,13 @@ class StagedSearch:
     def build_all(
         self, indexes: Mapping[str, Callable[..., IndexSpec]], sizes: Sequence[int]
     ) -> Iterator[tuple[str, int, AdaptiveIndex, Iterator[Measurement]]]:
-        """Yield each index by name at each scanned size, with the measurements of `build`.
+        """Yield each index by name at each scanned dim, with the measurements of `build`.
 
         What FAISS cannot build from this database, such as more lists than vectors, is left out with a line
-        that says so. Raises UserError when that leaves nothing.
+        that says so.
+
+        Raises:
+            UserError: when that leaves nothing.
         """
         refused: dict[int, UserError] = {}
         count = 0
@@ -114,7 +121,7 @@ class StagedSearch:
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
-        """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned size."""
+        """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned one."""
         relevant = self.relevant(self._found(index, stages), np.arange(len(self.queries)))
         values = {
             f"mAP@{self.k}": float(ranking.average_precision(relevant, self.k).mean()),
@@ -179,11 +186,11 @@ class StagedSearch:
 
 
 def nested_sizes(queries: Embeddings, dims: Sequence[int]) -> list[int]:
-    """Return the sizes to scan and re-rank at: those trained, or the usual halvings of a run with one."""
+    """Return the dims to scan and re-rank at: those trained, or the usual halvings of a run with one."""
     trained = [dim for dim in dims if dim in queries.trained_dims]
     sizes = trained if len(trained) > 1 else [dim for dim in dims if dim in default_dims(queries.width)]
     if len(sizes) < 2:
-        raise UserError(f"dims={list(dims)} leave nothing to re-rank", expected="at least two nested sizes")
+        raise UserError(f"dims={list(dims)} leave nothing to re-rank", expected="at least two nested dims")
     return sizes
 
 
