@@ -85,7 +85,7 @@ def test_prefix_is_a_view_for_tensors_and_arrays():
 @pytest.mark.parametrize(
     ("dims", "complaint"),
     [
-        ([], "no size"),
+        ([], "no dim"),
         ([0, 8], "smaller than 1"),
         ([8, 8], "8 is repeated"),
         ([16, 8], "8 comes after 16"),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.cost import head_macs
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
@@ -39,6 +40,13 @@ def classifier_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> l
     nested = queries.trained_dims if len(queries.trained_dims) > 1 else default_dims(queries.width)
     served = [dim for dim in dims if heads.serves(dim)]
     return [dim for dim in served if dim in nested] or served
+
+
+def head_costs(queries: Embeddings, heads: Heads, dim: int) -> dict[str, float]:
+    """Return the multiply-adds of a prediction: macs of the head and, where known, network_macs with it."""
+    macs = head_macs(dim, heads.classes)
+    network = {"network_macs": queries.meta["macs"] + macs} if "macs" in queries.meta else {}
+    return {"macs": macs, **network}
 
 
 def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import prefix
 
 CHUNK_BYTES = 1 << 25  # of logits that exist at a time; a sixteenth of the samples fits always
@@ -328,7 +329,7 @@ def _softmax_grad_(
         logits.scatter_add_(2, label, (smoothing - 1) * scale)
         if smoothing:
             logits.sub_(scale * (smoothing / logits.shape[2]))
-    return loss[..., 0], (own > runner_up)[..., 0]
+    return loss[..., 0], (own - SAME_SCORE > runner_up)[..., 0]
 
 
 def _matmul(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None) -> None:

@@ -9,7 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
 from mrl_experiments.nested_accuracy import label_rank
+
+BLOCK = 2048  # samples; their logits of 2,048 classes then stay near the processor (16 MB)
 
 
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -24,6 +27,24 @@ def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np
     check_logits(nll)
     rank = label_rank(table, places).numpy()
     return np.stack([rank < 1, rank < 5, nll], axis=1)
+
+
+def head_scores(
+    heads: Heads, features: NDArray[np.float32], labels: NDArray[np.int64], dim: int
+) -> dict[str, float]:
+    """Return the means of `scores` for the classifier of one dim, as top1, top5 and nll.
+
+    Args:
+        heads: the classifiers. features: (N, D). labels: (N,) below their classes. dim: which classifier.
+
+    Raises:
+        UserError: for logits without a finite softmax.
+    """
+    sums = np.zeros(3)
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        sums += scores(heads.logits(features[rows], dim), labels[rows]).sum(axis=0)
+    return dict(zip(("top1", "top5", "nll"), (sums / len(features)).tolist(), strict=True))
 
 
 def check_logits(values: NDArray[np.floating[Any]]) -> None:
