@@ -21,6 +21,7 @@ from mrl_experiments.external.arrow_tables import (
     read_tables,
 )
 from mrl_experiments.files import read_object
+from mrl_experiments.stored import shown
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -62,8 +63,9 @@ def read_vectors(path: Path) -> VectorFile:
     except UserError:
         raise
     except Exception as error:  # damaged files make their readers raise nearly anything
+        text = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} cannot be read: {str(error) or type(error).__name__}",
+            f"{path} cannot be read: {shown(text)}",
             expected="numbers and, for labels, integers or strings (.astype(str) where they are objects)",
         ) from error
     _check(found, path)
