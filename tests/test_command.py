@@ -1,5 +1,8 @@
 """What the commands make of errors."""
 
+import subprocess
+import sys
+
 import pytest
 from torch._utils import ExceptionWrapper
 
@@ -30,6 +33,25 @@ def raised_in_a_worker(error):
 )
 def test_an_error_in_a_process_that_reads_data_is_shown_as_it_was(error, shown):
     assert str(as_user_error(raised_in_a_worker(error))) == (shown or str(error))
+
+
+def test_a_signal_that_python_would_ignore_ends_the_process():
+    code = """
+import os, signal, sys, time
+from mrl_experiments import command
+signal.signal(signal.SIGTERM, command._stop)
+sys.unraisablehook = command._stop_again
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+Freed()
+time.sleep(30)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "")
 
 
 def test_a_process_that_reads_data_and_dies_is_one_message():

@@ -1,5 +1,6 @@
 """The data module: which loader, which splits, what it refuses."""
 
+import shutil
 import subprocess
 import sys
 
@@ -35,6 +36,24 @@ def test_bad_options_are_refused(options, complaint, pictures, image_data):
 def test_files_of_any_size_need_a_size(photographs, image_data):
     with pytest.raises(UserError, match=r"data\.size is not set"):
         image_data(ImageFolder("photographs", str(photographs), 0.1, 0), "torch")
+
+
+@pytest.mark.parametrize("loader", ["torch", "ffcv"])
+def test_copies_that_contradict_each_other_are_told_once(loader, photographs, image_data, tmp_path, capsys):
+    if loader == "ffcv":
+        pytest.importorskip("ffcv", reason="FFCV is not installed")
+    root = shutil.copytree(photographs, tmp_path / "images")
+    shutil.copy(root / "train/a/0.jpg", root / "train/b/copy.jpg")
+    shutil.copy(root / "train/a/1.jpg", root / "train/a/copy.jpg")  # of one class: nothing to tell
+    for number in (2, 3):
+        shutil.copy(root / f"train/a/{number}.jpg", root / f"val/c/copy{number}.jpg")
+    data = image_data(ImageFolder("photographs", str(root), 0.5, 0), loader, size=32)
+    data.prepare_data()
+    data.prepare_data()
+    out = capsys.readouterr().out
+    assert out.count(f"train: 2 images are in several classes ({root}/train/a/0.jpg)") == 1
+    assert out.count(f"val: 2 images are copies of some in train ({root}/val/c/copy2.jpg)") == 1
+    assert out.count("images in 3 classes") == 1
 
 
 def test_an_unknown_split_is_refused(pictures, image_data):

@@ -22,7 +22,7 @@ from mrl_experiments.files import allocate, atomic_path, read_object, require_sp
 from mrl_experiments.names import check_name
 
 FORMAT = 1
-FILES_FORMAT = 3  # of what is read from image files: how files become pixels
+FILES_FORMAT = 4  # of what is read from image files: how files become pixels
 
 
 class Cache:

@@ -22,12 +22,13 @@ from mrl_experiments.data.file_table import (
     unpack,
     with_digests,
 )
+from mrl_experiments.data.image_files import plain
 from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader, training_splits
 from mrl_experiments.data.order import Batches, TrainingOrder
 from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.read_image import UnreadableImages
 from mrl_experiments.data.source import Source
-from mrl_experiments.data.split_folders import named_like, plain
+from mrl_experiments.data.split_folders import named_like
 from mrl_experiments.data.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.errors import UserError
 
@@ -136,10 +137,12 @@ class ImageData(pl.LightningDataModule):
         Raises UserError for an unknown split.
         """
         self.samples(split)
+        if split in self._told:
+            return
         report = getattr(self.source, "report", None)
         if report is not None and not self._told:
             print(report(), flush=True)
-        if split not in self._told and (kinds := self.cache.described.get(split, {}).get("converted")):
+        if kinds := self.cache.described.get(split, {}).get("converted"):
             shown = ", ".join(f"{k['count']:,} {kind} ({k['first']})" for kind, k in kinds.items())
             print(f"{self.name} {split}: images {shown}", flush=True)
         self._told.add(split)

@@ -16,11 +16,12 @@ from mrl_experiments.data.image_files import (
     existing_root,
     files_digest,
     image_files,
+    plain,
     reading_report,
 )
 from mrl_experiments.data.source import Sample
-from mrl_experiments.data.split_folders import class_home, named_like, plain, split_folders
-from mrl_experiments.data.split_names import SPLIT_OF
+from mrl_experiments.data.split_folders import class_home, named_like, split_folders
+from mrl_experiments.data.split_names import split_of
 from mrl_experiments.data.tally import Tally, shown
 from mrl_experiments.errors import UserError
 
@@ -88,7 +89,12 @@ class ImageFolder:
         self.skipped.add_all(skipped)
         self._look_inside(files, home)
         if not files and strict:
-            raise UserError(f"{shown(home)} holds no image of the classes of train", remedy="add some")
+            left_out = f"; skipped {skipped}" if skipped.total else ""
+            raise UserError(
+                f"{shown(home)} holds no image of the classes of train{left_out}",
+                expected="folders named like those of train",
+                remedy="put its images into such folders",
+            )
         return files
 
     def _look_inside(self, files: Files, home: Path) -> None:
@@ -100,7 +106,7 @@ class ImageFolder:
                 inner[name].add(folders[0])
                 self.nested.add("in folders inside those of classes", path.relative_to(self.root))
         for name, within in inner.items() if self.split == BY_NAME else ():
-            if {"train"} < {SPLIT_OF.get(folder.casefold()) for folder in within} - {None}:
+            if {"train"} < {split_of(folder) for folder in within} - {None}:
                 place = shown(home / name)
                 raise UserError(
                     f"{place} has the folders {', '.join(sorted(map(shown, within)))}: splits inside classes",
