@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import succeed
 from torch._utils import ExceptionWrapper
 
 from mrl_experiments.command import as_user_error
@@ -57,3 +58,12 @@ time.sleep(30)
 def test_a_process_that_reads_data_and_dies_is_one_message():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
     assert "/dev/shm" in str(as_user_error(error))
+
+
+@pytest.mark.parametrize("script", ["train.py", "generate.py"])
+def test_help_lists_the_groups_that_can_be_chosen_from(script):
+    listed = {
+        line.partition(": ")[0] for line in succeed(script, "--help").partition("Options")[0].splitlines()
+    }
+    assert {"data", "loss", "experiment/paper"} <= listed
+    assert not {"base", "hydra"} & {name.partition("/")[0] for name in listed}

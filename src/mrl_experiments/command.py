@@ -10,15 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import check_experiments, quoted
+from mrl_experiments.options.typed import quoted, replacement
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
 RAISED = re.compile(
@@ -85,15 +86,14 @@ def launch(main: Callable[[], None]) -> None:
     sys.argv[1:] = map(quoted, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
-        check_experiments(sys.argv[1:])
+        OmegaConf.register_new_resolver("option_groups", _option_groups, replace=True)
         main()
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
         if not isinstance(error, UserError):
-            error = UserError(
-                "\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP
-            )
+            text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+            error = UserError(text, remedy=replacement(text) or HELP)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     failed = [(overrides, status) for overrides, status in _outcomes if status]
@@ -101,6 +101,13 @@ def launch(main: Callable[[], None]) -> None:
     for overrides, status in failed:
         print(f"  failed with status {status}: {overrides}", file=sys.stderr)
     sys.exit(1 if failed else 0)
+
+
+def _option_groups() -> str:
+    """Return the groups that --help lists: all but conf/base, whose files are no options."""
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    return hydra.format_config_groups(lambda group: group.partition("/")[0] not in ("hydra", "base"))
 
 
 def _run(main: Main, cfg: DictConfig) -> int:
