@@ -145,5 +145,5 @@ def test_shortlists_shorter_than_k_are_refused(shortlist, lengths, lengths_dim, 
 def test_one_size_alone_is_refused():
     with pytest.raises(UserError, match="nothing to re-rank"):
         list(funnel(QUERIES, DATABASE, [32], indexes=FLAT, cascades=[[20]], **COMMON))
-    with pytest.raises(UserError, match="at least three nested sizes"):
+    with pytest.raises(UserError, match="at least three nested dims"):
         list(funnel(QUERIES, DATABASE, [8, 32], indexes=FLAT, cascades=[[20]], **COMMON))

@@ -53,8 +53,8 @@ class Problem:
         z, y = self.z.flatten(0, -2), self.y if self.y.is_floating_point() else self.y.flatten()
         given = z, self.weight, self.bias, y, self.dims
         if sample_weight is None:
-            return nested_cross_entropy_loop(*given, class_weight, **options)
-        losses = nested_cross_entropy_loop(*given, class_weight, reduction="none", **options)
+            return nested_cross_entropy_loop(*given, class_weight=class_weight, **options)
+        losses = nested_cross_entropy_loop(*given, class_weight=class_weight, reduction="none", **options)
         soft = class_weight is None or y.is_floating_point()
         return losses @ sample_weight / (sample_weight if soft else sample_weight * class_weight[y]).sum()
 
@@ -349,6 +349,8 @@ def test_a_tie_is_not_correct():
     assert out.correct.tolist() == [0, 0]
     above = torch.tensor([0.0, 0.0, 1.0])
     assert nested_cross_entropy(z, weight, above, y, (1, 2)).correct.tolist() == [2, 2]
+    rounding = 5e-7 * above
+    assert nested_cross_entropy(z, weight, rounding, y, (1, 2)).correct.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("frozen", ["z", "classifiers", "one size"])
