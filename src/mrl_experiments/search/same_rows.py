@@ -43,6 +43,8 @@ def _are_rounded_copies(first: NDArray[np.float32], second: NDArray[np.float32])
         apart, usual = (np.square(ours - part).sum(axis=1) for part in (theirs, others))
         if apart.max() > ROUNDING * usual.mean():
             return False
+        if not usual.any() and not np.array_equal(first[rows], second[rows]):  # all point one way
+            return False
     return True
 
 
