@@ -150,7 +150,9 @@ def test_vectors_that_nearly_agree_with_all_others_are_not_the_same_rows():
     for part in (first, second):
         part.features[:] = 1 + 1e-4 * part.features  # as of a network that has learnt nothing
     assert not same_rows(first, second)
-    one_way = [replace(part, features=part.features * (np.arange(8) == 0)) for part in (first, second)]
+    one_way = [
+        replace(part, features=np.abs(part.features) * (np.arange(8) == 0)) for part in (first, second)
+    ]
     assert not same_rows(*one_way) and same_rows(one_way[0], copied(one_way[0]))
     width_one = [replace(part, features=part.features[:, :1].copy()) for part in (first, second)]
     assert not same_rows(*width_one) and same_rows(width_one[0], copied(width_one[0]))
