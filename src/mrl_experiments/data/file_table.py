@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mrl_experiments.data.images.read_image import DIGEST_BYTES, digest_of
-from mrl_experiments.data.tally import shown
+from mrl_experiments.data.reading import shown
 from mrl_experiments.errors import UserError
 
 UNKNOWN = "0" * 2 * DIGEST_BYTES

@@ -14,8 +14,8 @@ from mrl_experiments.data.images.class_list import class_list
 from mrl_experiments.data.images.image_files import class_folders, image_files
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.images.query_folders import QueryFolders
+from mrl_experiments.data.reading import Tally
 from mrl_experiments.data.split_by_name import BY_NAME
-from mrl_experiments.data.tally import Tally
 from mrl_experiments.errors import UserError
 
 

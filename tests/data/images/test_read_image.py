@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from mrl_experiments.data.images.read_image import Readings, gathered, read_image
 from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.tally import Tally
+from mrl_experiments.data.reading import Tally
 from mrl_experiments.errors import UserError
 
 GREY = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import unquote
 
-from mrl_experiments.data.folder_walk import files_below
-from mrl_experiments.data.reading import Reading, listed
+from mrl_experiments.data.images.image_files import walk
+from mrl_experiments.data.reading import Reading, Tally, listed
 from mrl_experiments.errors import UserError
 
 _BACKSLASH = "\\"
@@ -38,7 +38,7 @@ class CaptionImages:
         path = self._found[name]
         if path is not None and not os.path.isabs(name) and path != self.folder / os.path.normpath(name):
             kind = "image paths that differ from the file's in case, encoding or separators"
-            self.reading.converted[kind].append(f"{place} ({name})")
+            self.reading.converted.add(kind, f"{place} ({name})")
         return path
 
     def exists(self, name: str) -> bool:
@@ -57,7 +57,7 @@ class CaptionImages:
     @functools.cached_property
     def all(self) -> list[Path]:
         """All files below the folder that are not hidden."""
-        return files_below(self.folder, Reading())
+        return walk(self.folder, self.folder, Tally(), endings=None)
 
     def _existing(self, name: str) -> Path | None:
         path = self.folder / os.path.normpath(name)

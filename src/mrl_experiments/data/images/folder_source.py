@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mrl_experiments.data.images.image_files import Files, files_digest, reading_report
+from mrl_experiments.data.reading import Tally
 from mrl_experiments.data.source import Sample
-from mrl_experiments.data.tally import Tally
 
 
 class FolderSource:

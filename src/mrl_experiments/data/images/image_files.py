@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from mrl_experiments.data.tally import Tally, shown
+from mrl_experiments.data.reading import Tally, shown
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, ImageCms, ImageOps, UnidentifiedImageError
 from PIL import Image as Pillow
 
+from mrl_experiments.data.reading import Tally, shown
 from mrl_experiments.data.source import Image
-from mrl_experiments.data.tally import Tally, shown
 from mrl_experiments.errors import UserError
 
 GROUND = (255, 255, 255)  # what shows through where a picture is transparent

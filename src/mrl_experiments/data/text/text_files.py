@@ -55,10 +55,11 @@ class TextFiles:
             text, problem, digest = _read(path)
             noted.digests.append(digest)
             if text is None:
-                noted.skipped[problem].append(self.shown(path))
+                noted.skipped.add(problem, self.shown(path))
+                noted.unread.append(self.shown(path))
                 continue
             if problem:
-                noted.converted[problem].append(self.shown(path))
+                noted.converted.add(problem, self.shown(path))
             noted.read += 1
             yield self.part(split, text)
         if not noted.read:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
-from mrl_experiments.data.folder_walk import files_below
+from mrl_experiments.data.images.image_files import walk
 from mrl_experiments.data.reading import Reading
 from mrl_experiments.data.split_by_name import BY_POSITION, held_out_names, is_by_name
 from mrl_experiments.data.split_names import SPLIT_OF, SPLITS
@@ -87,13 +87,13 @@ def _found(folder: Path, pattern: str, reading: Reading) -> list[Path]:
     """Return the files that match and hold something. Raises UserError when there is none."""
     wanted = PurePath(pattern).parts
     found = []
-    for path in files_below(folder, reading):
+    for path in walk(folder, folder, reading.skipped, endings=None):
         name = path.relative_to(folder)
         below_split = name.parts[1:] if name.parts[0].casefold() in SPLIT_OF else ()
         if not (_matches(name.parts, wanted) or _matches(below_split, wanted)):
-            reading.skipped[f"files that do not match {pattern}"].append(name.as_posix())
+            reading.skipped.add(f"files that do not match {pattern}", name.as_posix())
         elif not path.stat().st_size:
-            reading.skipped["empty files"].append(name.as_posix())
+            reading.skipped.add("empty files", name.as_posix())
         else:
             found.append(path)
     return sorted(found) or _none(folder, pattern)
@@ -119,7 +119,7 @@ def _stated(folder: Path, found: Sequence[Path], reading: Reading) -> Files:
         (files[splits.pop()] if len(splits) == 1 else beside).append(path)
     if files["test"] and not files["val"]:
         files["val"], files["test"] = files["test"], []
-        reading.converted["splits named test, which are val"].append(files["val"][0].name)
+        reading.converted.add("splits named test, which are val", files["val"][0].name)
     names = [path.relative_to(folder) for paths in files.values() for path in paths]
     folders = {name.parts[0].casefold() for name in names if len(name.parts) > 1}
     others = [path.relative_to(folder).as_posix() for path in beside]
@@ -128,7 +128,7 @@ def _stated(folder: Path, found: Sequence[Path], reading: Reading) -> Files:
     ambiguous = bool(others) if not folders else any("/" in other for other in others) and not clear
     if not (files["train"] and files["val"]) or ambiguous:
         return {}
-    reading.skipped["files beside the splits"] += others
+    reading.skipped.add("files beside the splits", *others)
     return {split: paths for split, paths in files.items() if paths}
 
 

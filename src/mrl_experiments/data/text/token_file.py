@@ -51,11 +51,10 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
             print(f"{source.name} {split}: {line}", flush=True)
         facts = {"tokens": tokens, "text_bytes": text_bytes, "type": kind.str, "identity": identity}
         described = source.manifest(split)
-        skipped = [name for names in reading.skipped.values() for name in names]
-        left = [name for name in described["documents"] if name not in set(skipped)]
-        account = (reading + source.reading).manifest()
-        facts["digests"] = "".join(reading.digests)
-        return {**facts, **described, "documents": left, "skipped": skipped, "reading": account}
+        unread, facts["digests"] = reading.unread, "".join(reading.digests)
+        left = [name for name in described["documents"] if name not in set(unread)]
+        reading.add_all(source.reading)
+        return {**facts, **described, "documents": left, "skipped": unread, "reading": reading.manifest()}
 
     return prepared(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
 
