@@ -34,6 +34,7 @@ PROGRAM = {
     "build",
     "checkpoint",
     "command",
+    "sweeps",
     "embed",
     "generate",
     "evaluate",

@@ -4,7 +4,6 @@ import functools
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import check_experiments, quoted
+from mrl_experiments.options.typed import check_experiments, quoted, renamed
+from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
 RAISED = re.compile(
@@ -28,17 +28,10 @@ RAISED = re.compile(
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows all options with their values, and the groups they come from"
-_outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
-Main = Callable[[DictConfig], None]
-
-
-class Stopped(SystemExit):
-    """SIGTERM or Ctrl-C where nothing is to be saved; no KeyboardInterrupt, which libraries keep from us."""
-
-    def __init__(self, signum: int, frame: FrameType | None = None) -> None:
-        super().__init__(128 + signum)
-        self.signum = signum
+Main = Callable[
+    [DictConfig], float | None
+]  # a script's main function, which may return what a sweep optimises
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -64,16 +57,15 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
-        def wrapper(cfg: DictConfig) -> None:
+        def wrapper(cfg: DictConfig) -> float | None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _stop)
             sys.unraisablehook = _stop_again
-            sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-            if not sweeping:
-                sys.exit(_run(main, cfg))
-            overrides = list(HydraConfig.get().overrides.task)
-            status = _run_alone(overrides) if isolate else _run(main, cfg)
-            _outcomes.append((" ".join(overrides), status))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return run_job(main, cfg, isolate=isolate)
+            status, value = _run(main, cfg)
+            note_value(value)
+            sys.exit(status)
 
         return wrapper
 
@@ -81,42 +73,54 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 
 def launch(main: Callable[[], None]) -> None:
-    """Run a Hydra main function; after a sweep, say which jobs failed and exit with status 1 if any did."""
-    sys.argv[1:] = map(quoted, sys.argv[1:])
+    """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
+    sys.argv[1:] = [quoted(renamed(argument)) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
-    try:
-        check_experiments(sys.argv[1:])
-        main()
-    except Exception as error:  # what was typed makes no configuration
-        if "debug=true" in map(str.lower, sys.argv):
-            raise
-        if not isinstance(error, UserError):
-            error = UserError(
-                "\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP
-            )
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
-    failed = [(overrides, status) for overrides, status in _outcomes if status]
-    print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")
-    for overrides, status in failed:
-        print(f"  failed with status {status}: {overrides}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+    with noted_jobs() as jobs:
+        try:
+            check_experiments(sys.argv[1:])
+            main()
+        except Exception as error:  # what was typed makes no configuration
+            if "debug=true" in map(str.lower, sys.argv):
+                raise
+            if not isinstance(error, UserError):
+                error = UserError(
+                    "\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP
+                )
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(USER_ERROR)
+    show(jobs)
+    sys.exit(1 if any(job.status for job in jobs) else 0)
 
 
-def _run(main: Main, cfg: DictConfig) -> int:
+def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
+    """Run a job of a sweep and note it; return its value.
+
+    Raises UserError where it failed and a sweeper other than Hydra's own waits for a value.
+    """
+    overrides = list(HydraConfig.get().overrides.task)
+    status, value = run_alone(main, cfg) if isolate else _run(main, cfg)
+    note(Job(overrides, status, value))
+    if status and HydraConfig.get().sweeper._target_ != BASIC_SWEEPER:
+        raise UserError(f"the job failed with status {status}: {' '.join(overrides)}")
+    return value
+
+
+def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
+    """Return the exit status of a script's main function, and what it returns."""
     try:
         check(cfg, Path(main.__code__.co_filename).stem)
-        main(cfg)
+        return 0, main(cfg)
     except Stopped as stopped:
-        print(f"\n{_reason(stopped)}; what was complete is kept", file=sys.stderr, flush=True)
+        print(f"\n{stopped.reason}; what was complete is kept", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
     except Exception as error:
         if cfg.debug is True:
             raise
         print(f"error: {as_user_error(error)}", file=sys.stderr)
-        return USER_ERROR if isinstance(error, UserError | OSError | OmegaConfBaseException) else FAULT
-    return 0
+        fault = not isinstance(error, UserError | OSError | OmegaConfBaseException)
+        return (FAULT if fault else USER_ERROR), None
 
 
 def as_user_error(error: Exception) -> UserError:
@@ -143,20 +147,3 @@ def as_user_error(error: Exception) -> UserError:
         expected="no error of this kind: it is a fault of this program or of a library it uses",
         remedy="repeat the command with debug=true, which shows where it happened, and report that",
     )
-
-
-def _reason(stopped: Stopped) -> str:
-    return "interrupted" if stopped.signum == signal.SIGINT else "terminated"
-
-
-def _run_alone(overrides: list[str]) -> int:
-    """Return the exit status of a job; one that is asked to stop may save its work, then the sweep ends."""
-    with subprocess.Popen([sys.executable, sys.argv[0], *overrides]) as job:
-        try:
-            return job.wait()
-        except Stopped as stopped:
-            if stopped.signum == signal.SIGTERM:  # a terminal sends Ctrl-C to both
-                job.send_signal(signal.SIGTERM)
-            job.wait()
-            print(f"sweep {_reason(stopped)}; the same command continues it", file=sys.stderr)
-            raise

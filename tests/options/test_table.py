@@ -20,7 +20,7 @@ from mrl_experiments.options.typed import quoted
 
 CONF = ROOT / "conf"
 ROOTS = {
-    "train": ["model", "loss", "data", "optim", "trainer", "logger"],
+    "train": ["model", "loss", "data", "optim", "trainer", "callbacks", "logger"],
     "embed": ["data", "trainer"],
     "evaluate": ["data", "evaluation", "reduction"],
     "generate": [],
@@ -142,7 +142,7 @@ TRAIN = [
     *("trainer.gradient_clip_val=-1", "trainer.limit_train_batches=0", "trainer.limit_train_batches=0.0"),
     *("trainer.limit_train_batches=1.5", "trainer.limit_val_batches=-1", "trainer.limit_val_batches=2.0"),
     *("trainer.log_every_n_steps=0", "trainer.checkpoint_minutes=-1", "trainer.checkpoint_minutes=nan"),
-    *("trainer.progress=1", "trainer.accelerator=quantum", "logger.mode=on", "logger.name=tensorboad"),
+    *("trainer.progress=1", "trainer.accelerator=quantum", "logger.wandb.mode=on", "trainer.max_time=5"),
     *(f"loss.dims={value}" for value in ("'8,16'", "[]", "[0]", "[-8]", "[16,8]", "[8,8]", "[8.5]", "[a]")),
     *("loss.weights=[]", "loss.weights=[0]", "loss.weights=[-1]", "loss.weights={8: -1}"),
     *("loss.dims=abc", "loss.weights=[nan]"),
@@ -180,8 +180,12 @@ OTHERS = [
     ("evaluate", "queries=[../x]"),
     ("evaluate", "variant=../x"),
     *(("evaluate", f"database={value}", "run=x") for value in ("../x", "/tmp/x", "a/../b", "a/b/c", "..")),
-    ("train", "+trainer.check_val_every_n_epoch=0"),
-    ("train", "+trainer.max_steps=0"),
+    ("train", "trainer.check_val_every_n_epoch=0"),
+    ("train", "trainer.max_steps=0"),
+    ("train", "callbacks.best.mode=most", "callbacks=best"),
+    ("train", "callbacks.ema.decay=2", "callbacks=ema"),
+    ("train", "callbacks.best=5", "callbacks=best"),
+    ("embed", "weights=best"),
     ("evaluate", "dims=[0]"),
     ("evaluate", "dims=abc"),
     ("evaluate", "reduction.draws=0"),
@@ -300,7 +304,7 @@ def test_what_is_missing_is_named():
 
 
 def test_keys_and_classes_of_the_users_own_pass(tmp_path: Path):
-    checked("train", "+trainer.any_other=0", "+mine=-1", "+data.more=[1]")
+    checked("train", "trainer.any_other=0", "+mine=-1", "+data.more=[1]")
     cfg = composed("train")
     with open_dict(cfg):
         cfg.optim = {"_target_": "mine.optimiser", "lr": "by hand", "name": "x/y"}

@@ -22,8 +22,8 @@ from mrl_experiments.data.file_table import (
     unpack,
     with_digests,
 )
-from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader, training_splits
-from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.loaders import Batch, EvalLoader, Run, TrainLoader, train_loader, training_splits
+from mrl_experiments.data.order import Batches
 from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.read_image import UnreadableImages
 from mrl_experiments.data.source import Source
@@ -278,7 +278,7 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
         run, count = self._reader("train", training=True)
-        return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run)
+        return train_loader(self, count, run)
 
     def batches_per_epoch(self) -> int:
         """Return the number of training batches this process sees in an epoch."""

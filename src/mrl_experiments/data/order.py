@@ -32,6 +32,7 @@ class TrainingOrder:
     seed: int
     epoch: int = 0
     done: int = 0  # batches of this epoch that were handed out
+    repeated: bool = False  # every epoch is the first again, to overfit some batches
 
     def __post_init__(self) -> None:
         if len(self) == 0:
@@ -48,10 +49,15 @@ class TrainingOrder:
         if epoch != self.epoch:
             self.epoch, self.done = epoch, 0
 
+    @property
+    def drawn(self) -> int:
+        """The epoch by which order and augmentations are drawn."""
+        return 0 if self.repeated else self.epoch
+
     def remaining(self) -> Batches:
         """Return this rank's batches of sample indices that are still to come in this epoch."""
         rank, processes = world()
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        order = np.random.default_rng((self.seed, self.drawn)).permutation(self.count)
         whole = order[: len(self) * self.batch_size * processes].reshape(
             len(self), self.batch_size, processes
         )

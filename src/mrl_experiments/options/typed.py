@@ -23,6 +23,19 @@ GONE = {  # recipes that were others with a page of their own: what replaces eac
 }
 
 
+MOVED = {  # how options were typed before, and how they are now
+    r"\+trainer\.(?=[a-z_]+=)": "++trainer.",  # Lightning's arguments are all there
+    r"\+{0,2}logger\.(?=(project|entity|mode)=)": "++logger.wandb.",
+}
+
+
+def renamed(argument: str) -> str:
+    """Return an argument of the command line as it is typed today."""
+    for before, now in MOVED.items():
+        argument = re.sub(f"^{before}", now, argument)
+    return argument
+
+
 def check_experiments(arguments: Sequence[str]) -> None:
     """Check that the command line asks for no recipe that has gone.
 

@@ -13,16 +13,21 @@ START = 1e-4  # the paper's ramp begins at this share of the learning rate
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is: optimiser steps a pass over the data, and passes; images a step."""
+    """How long a training is: optimiser steps a pass over the data, and passes; images a step.
+
+    epochs: -1 where only `max_steps` ends it. max_steps: optimiser steps at most, -1 without a limit.
+    """
 
     steps_per_epoch: int
     epochs: int
     images_per_step: int
+    max_steps: int = -1
 
     @property
     def steps(self) -> int:
         """All optimiser steps."""
-        return self.steps_per_epoch * self.epochs
+        limits = [self.max_steps, self.steps_per_epoch * self.epochs]
+        return min(limit for limit in limits if limit >= 0)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from mrl_experiments.data.file_table import Files, are_same, file_table, pack, table_digest, unpack
-from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader, training_splits
-from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader, train_loader, training_splits
+from mrl_experiments.data.order import Batches
 from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
@@ -185,7 +185,7 @@ class TextData(pl.LightningDataModule):
         def run(batches: Batches, epoch: int) -> Iterator[Batch]:
             return _batches(sequences, batches, epoch)
 
-        return TrainLoader(TrainingOrder(len(sequences), self.batch_size, self.seed), run)
+        return train_loader(self, len(sequences), run)
 
     def batches_per_epoch(self) -> int:
         """Return the number of training batches this process sees in an epoch."""
