@@ -266,6 +266,12 @@ GROUPS: dict[str, Options] = {
         "nesterov": Flag("Nesterov momentum, of SGD"),
         "weight_decay": Number("of all but normalisation and biases", low=0, example=1e-4),
         "warmup_epochs": Number("passes in which the rate rises", low=0, unit="epochs", example=1.0),
+        "opt": Text("an optimiser of timm", example="adamw"),
+        "layer_decay": Number("share of the next layer's rate", above=0, high=1, null=True, example=0.75),
+        "options": Map("further arguments of the optimiser"),
+        "schedule": Text("of the rate, in timm", example="cosine"),
+        "min_lr": Number("where the rate ends", low=0, example=0.0),
+        "schedule_options": Map("further arguments of timm's schedule"),
     },
     "trainer": {
         "name": Label("how it is called"),

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from timm.scheduler import PlateauLRScheduler
+from timm.scheduler.scheduler import Scheduler as TimmScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,7 +20,7 @@ from mrl_experiments.training.optim import Length
 
 # Inputs (B, ...), labels (B, ...) and, of this project's loaders, sample index (B,).
 Batch = tuple[Inputs, Tensor, Tensor] | tuple[Inputs, Tensor]
-OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler]]
+OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler | TimmScheduler | None]]
 
 
 class NestedModule(pl.LightningModule):
@@ -58,7 +60,20 @@ class NestedModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimiser; its schedule advances every step."""
         optimizer, scheduler = self.optim(self.method, self._length())
+        if scheduler is None:
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Advance a schedule by a step; one of timm's that waits for a plateau, after a validation."""
+        if isinstance(scheduler, PlateauLRScheduler):
+            if self.validation and self.validated_step == self.global_step - 1:
+                largest = self.validation[self.method.spec.dims[-1]]
+                scheduler.step(self.current_epoch, largest["top1"])
+        elif isinstance(scheduler, TimmScheduler):
+            scheduler.step_update(self.global_step)
+        else:
+            super().lr_scheduler_step(scheduler, metric)
 
     def _length(self) -> Length:
         """Return how long the training is, without opening the loaders of this project's data.
