@@ -1,6 +1,7 @@
 """What the commands make of errors."""
 
 import pytest
+from commands import succeed
 from torch._utils import ExceptionWrapper
 
 from mrl_experiments.command import as_user_error
@@ -35,3 +36,12 @@ def test_an_error_in_a_process_that_reads_data_is_shown_as_it_was(error, shown):
 def test_a_process_that_reads_data_and_dies_is_one_message():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
     assert "/dev/shm" in str(as_user_error(error))
+
+
+@pytest.mark.parametrize("script", ["train.py", "generate.py"])
+def test_help_lists_the_groups_that_can_be_chosen_from(script):
+    listed = {
+        line.partition(": ")[0] for line in succeed(script, "--help").partition("Options")[0].splitlines()
+    }
+    assert {"data", "loss", "experiment/paper"} <= listed
+    assert not {"base", "hydra"} & {name.partition("/")[0] for name in listed}

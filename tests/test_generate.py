@@ -41,6 +41,16 @@ def test_without_temperature_each_token_is_the_likeliest_after_those_the_model_c
     assert drawn(method, 0, seed=0, dims=(dim,)) == (tokens[3:], [dim] * 10)
 
 
+def test_until_its_positions_are_full_the_model_reads_each_token_once(method):
+    read = []
+    hook = method.backbone.net.register_forward_pre_hook(
+        lambda _, args, options: read.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    drawn(method, 0, seed=0, count=6)
+    hook.remove()
+    assert read == [3, 1, 1, 1, 6, 6]  # of 6 positions
+
+
 @torch.no_grad()
 def test_each_token_comes_from_the_first_size_that_is_confident_enough(method):
     random = torch.Generator().manual_seed(0)

@@ -15,13 +15,14 @@ import torch
 import yaml
 from commands import ROOT, run
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
 from mrl_experiments.build import construct, load_method, stored_data, trusted_config
-from mrl_experiments.data import torchvision_sets
-from mrl_experiments.data.cache import Cache, default_workers
-from mrl_experiments.data.digits import Digits
+from mrl_experiments.data.images import torchvision_sets
+from mrl_experiments.data.images.digits import Digits
+from mrl_experiments.data.loaders.cache import Cache, default_workers
 from mrl_experiments.data.prepared import read_only_caches, reading_also
 from mrl_experiments.embeddings import load
 from mrl_experiments.errors import UserError
@@ -102,8 +103,8 @@ PLACES = ["model__options", "data__augment", "data__source", "optim", "loss__dim
 TARGETS = [
     {"_target_": "sympy.sympify", "a": "1"},
     {"_target_": "mrl_experiments.embeddings.create", "folder": "/tmp", "count": 1, "width": 1},
-    {"_target_": "mrl_experiments.losses.slim.Slim", "_partial_": True},  # ours, of another group
-    {"_target_": "mrl_experiments.data.image_data.ImageData"},
+    {"_target_": "mrl_experiments.losses.slimmable.slim.Slim", "_partial_": True},  # ours, of another group
+    {"_target_": "mrl_experiments.data.images.image_data.ImageData"},
     {"_target_": "os.system", "_args_": ["true"], "_partial_": True},
     {"_target_": ["os.system"]},
     {"_target_": None},
@@ -152,11 +153,16 @@ def test_what_conf_names_is_allowed_where_it_names_it(path):
 
 
 def test_a_base_is_allowed_where_options_inherit_from_it_alone():
-    source = {"_target_": "mrl_experiments.data.kanji.Kanji"}  # named by conf/base/kanji.yaml
+    source = {"_target_": "mrl_experiments.data.kanji.kanji.Kanji"}  # named by conf/base/kanji.yaml
     assert trusted(OmegaConf.create(plain_with("data__source", source)), STORED)
     for place in ("base", "model"):
         with pytest.raises(UserError, match="is no class that this project builds there"):
             trusted(OmegaConf.create(plain_with(place, {"source": source})), STORED)
+
+
+@pytest.mark.parametrize("new", sorted({moved["_target_"] for moved in stored.MOVED.values()}))
+def test_what_moved_is_where_the_table_says(new):
+    assert isinstance(get_class(new), type)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -199,7 +205,7 @@ def test_a_stored_configuration_is_not_built_from_unchecked(folder):
 
 
 def test_a_moved_class_is_found_and_allowed_under_its_old_name(folder, monkeypatch):
-    old, new = "mrl_experiments.old.Digits", "mrl_experiments.data.digits.Digits"
+    old, new = "mrl_experiments.old.Digits", "mrl_experiments.data.images.digits.Digits"
     run = changed(folder, data__source={"_target_": old, "scale": 4, "val_share": 0.2, "seed": 0})
     with pytest.raises(UserError, match="is no class"):
         trusted_config(run)
@@ -487,12 +493,12 @@ def test_outside_the_block_no_other_cache_is_read(folder, tmp_path):
 
 
 def test_what_conf_takes_from_the_cache_is_todays(folder, tmp_path):
-    source = {"_target_": "mrl_experiments.data.torchvision_sets.TorchvisionSet", "name": "cifar10"}
+    source = {"_target_": "mrl_experiments.data.images.torchvision_sets.TorchvisionSet", "name": "cifar10"}
     run = changed(folder, data__source={**source, "root": "/victim"}, data__cache="/theirs")
     config = trusted_config(run)
     assert set(replace_cache(config, str(tmp_path))) == {Path("/victim"), Path("/theirs")}
     assert config.data.source.root == config.data.cache == str(tmp_path)
-    folders = {"_target_": "mrl_experiments.data.image_folder.ImageFolder", "root": "/pictures"}
+    folders = {"_target_": "mrl_experiments.data.images.image_folder.ImageFolder", "root": "/pictures"}
     config = trusted_config(changed(folder, data__source=folders))
     replace_cache(config, str(tmp_path))
     assert config.data.source.root == "/pictures"  # is only read

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import check_experiments, quoted, renamed
+from mrl_experiments.options.typed import quoted, renamed, replacement
 from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
@@ -78,19 +79,25 @@ def launch(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     with noted_jobs() as jobs:
         try:
-            check_experiments(sys.argv[1:])
+            OmegaConf.register_new_resolver("option_groups", _option_groups, replace=True)
             main()
         except Exception as error:  # what was typed makes no configuration
             if "debug=true" in map(str.lower, sys.argv):
                 raise
             if not isinstance(error, UserError):
-                error = UserError(
-                    "\n".join(str(cause) for cause in (error, error.__cause__) if cause), remedy=HELP
-                )
+                text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+                error = UserError(text, remedy=replacement(text) or HELP)
             print(f"error: {error}", file=sys.stderr)
             sys.exit(USER_ERROR)
     show(jobs)
     sys.exit(1 if any(job.status for job in jobs) else 0)
+
+
+def _option_groups() -> str:
+    """Return the groups that --help lists: all but conf/base, whose files are no options."""
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    return hydra.format_config_groups(lambda group: group.partition("/")[0] not in ("hydra", "base"))
 
 
 def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:

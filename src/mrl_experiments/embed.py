@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mrl_experiments.build import check_data, construct, is_averaged, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
-from mrl_experiments.data.cache import progress
 from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
 from mrl_experiments.embeddings import (
     create,
@@ -29,6 +28,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import counted
 from mrl_experiments.losses.method import Method, width_of
+from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
 from mrl_experiments.training.processes import set_timeout, together

@@ -92,14 +92,17 @@ def continuation(
 
     cascade: the sizes that a token's head climbs; of one size, it is always that. temperature: divides the
     logits, not those that tell the confidence; 0 takes the largest. The model sees as many of the last tokens
-    as it has positions.
+    as it has positions; until they are full, it computes each token once.
     """
     backbone, heads = method.backbone, method.heads()
     assert isinstance(backbone, TextBackbone) and heads is not None
-    tokens, sizes = prompt, []
+    tokens, sizes, cache = prompt, [], None
     for _ in range(count):
-        seen = tokens[-backbone.positions :]
-        z = method.embed(seen[None])[:, -1].float().numpy()
+        new = tokens[-1:]
+        if cache is None or len(tokens) > backbone.positions:  # the window, and so all positions, move
+            new = tokens[-backbone.positions :]
+            cache = backbone.new_cache() if len(tokens) < backbone.positions else None
+        z = backbone.last(new[None], cache).float().numpy()
         *_, last = climb(cascade, z, heads, np.arange(1))
         logits = torch.from_numpy(last.logits[0])
         if temperature == 0:

@@ -18,9 +18,10 @@ Weights = Sequence[float] | Mapping[int, float]  # one a size, or by size
 def prefix(z: Array, dim: int) -> Array:
     """Return the first `dim` coordinates of `z`, (..., D) -> (..., dim), as a view.
 
-    Works for tensors, numpy arrays and memory maps alike.
+    Works for tensors, numpy arrays and memory maps alike. At full width it is `z` itself, so that autograd
+    writes no gradient twice.
     """
-    return cast(Array, cast(Any, z)[..., :dim])
+    return z if cast(Any, z).shape[-1] == dim else cast(Array, cast(Any, z)[..., :dim])
 
 
 def default_dims(width: int, smallest: int = SMALLEST_DEFAULT) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrl_experiments.data.read_image import DIGEST_BYTES, digest_of
+from mrl_experiments.data.images.read_image import DIGEST_BYTES, digest_of
 from mrl_experiments.data.tally import shown
 from mrl_experiments.errors import UserError
 

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
-from mrl_experiments.data.image_data import ImageData
+from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object

@@ -1,12 +1,9 @@
 """Overrides as they are typed: values that Hydra's grammar cannot read are text."""
 
 import re
-from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-
-from mrl_experiments.errors import UserError
 
 # A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
@@ -36,17 +33,10 @@ def renamed(argument: str) -> str:
     return argument
 
 
-def check_experiments(arguments: Sequence[str]) -> None:
-    """Check that the command line asks for no recipe that has gone.
-
-    Raises:
-        UserError: Says what replaces it.
-    """
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        for name in re.findall(r"[\w/]+", value) if key == "experiment" else ():
-            if name in GONE:
-                raise UserError(f"experiment={name} is no longer a recipe of its own", remedy=GONE[name])
+def replacement(message: str) -> str | None:
+    """Return what replaces the recipe that Hydra's message says is missing, where it is one that has gone."""
+    missing = re.search(r"Could not (?:find|load) 'experiment/([\w/]+)'", message)
+    return GONE.get(missing[1]) if missing else None
 
 
 def quoted(argument: str) -> str:

@@ -145,19 +145,18 @@ def timm_optim(
     groups = _timm_groups(module, weight_decay, layer_decay)
     peak = scaled(lr, lr_images, length)
     epochs = length.steps / length.steps_per_epoch
-    by_step: dict[str, Any] = {"step_on_epochs": False, "updates_per_epoch": length.steps_per_epoch}
-    by_step = {} if schedule == "plateau" else by_step
+    lengths: dict[str, Any] = {"num_epochs": epochs, "warmup_epochs": min(warmup_epochs, epochs / 2)}
+    if schedule != "plateau":  # which timm moves by epochs only
+        lengths |= {"step_on_epochs": False, "updates_per_epoch": length.steps_per_epoch}
     kind = "momentum" if opt == "sgd" and not nesterov else opt
     try:
         optimizer = create_optimizer_v2(groups, kind, lr=peak, momentum=momentum, **(options or {}))
         scheduler, _ = create_scheduler_v2(
             optimizer,
             schedule,
-            num_epochs=epochs,
-            warmup_epochs=min(warmup_epochs, epochs / 2),
             warmup_lr=START * peak,
             min_lr=min_lr,
-            **by_step,
+            **lengths,
             **(schedule_options or {}),
         )
     except (ValueError, TypeError, AssertionError) as error:
