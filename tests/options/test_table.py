@@ -20,7 +20,7 @@ from mrl_experiments.options.typed import quoted
 
 CONF = ROOT / "conf"
 ROOTS = {
-    "train": ["model", "loss", "data", "optim", "trainer", "callbacks", "logger"],
+    "train": ["model", "loss", "data", "optim", "batch_augment", "trainer", "callbacks", "logger"],
     "embed": ["data", "trainer"],
     "evaluate": ["data", "evaluation", "reduction"],
     "generate": [],

@@ -107,6 +107,7 @@ ACCUMULATED = ("trainer.accumulate_grad_batches=4", "trainer.log_every_n_steps=3
         ),  # inside and after accumulations, at the last of an epoch
         (ACCUMULATED, "validation_step", (2,)),
         ((*ACCUMULATED, "trainer.val_check_interval=4"), "training_step", (4, 10)),
+        (("batch_augment=strong", "data.balance=0.5", "optim=timm"), "training_step", (3, 16)),
         ((*ACCUMULATED, "callbacks=[best,ema,early_stopping,every_epochs]"), "training_step", (9, 15)),
         (("trainer.precision=16-mixed", "trainer.log_every_n_steps=5"), "training_step", (3, 11)),
     ],

@@ -36,12 +36,14 @@ class Method(nn.Module):
 
     `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
     `metrics` names what `validate` sums up; "loss" and "top1" are among them.
+    `soft_targets` tells whether `forward` takes probabilities (B, C) for labels.
     `steady` tells whether layers meet the same shapes step after step, which a GPU's kernels may be tuned to.
     """
 
     spec: NestingSpec
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
     steady: bool = True
+    soft_targets: bool = False
 
     def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
         super().__init__()

@@ -196,6 +196,7 @@ GROUPS: dict[str, Options] = {
         "storage.*.max_size": count("longer sides are reduced to it", high=65_535, null=True, unit="pixels"),
         "storage.*.jpeg_quality": count("of JPEG", high=100),
         "storage.*.jpeg_share": share("of the images kept as JPEG, with mode=proportion"),
+        "balance": Number("0: classes as they are; 1: all alike", low=0, high=1, null=True, example=1),
         "betons": Map("ready .beton files by split", Path(), Name(without="@")),
         "seed": seed(),
         "tokenizer": Path("a tokenizer.json", null=True, example="tokenizer.json"),
@@ -247,6 +248,7 @@ GROUPS: dict[str, Options] = {
             "c_m of each dim, in their order or by dim",
             (List("", Number(above=0)), Map("", Number(above=0), DIMS)), null=True, example="{8: 2}",
         ),
+        "class_weights": List("of each class", Number(low=0), null=True, least=2, example=[1, 2]),
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
         "nested": Flag("several dims at once; false: a separate model for each"),
         "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
@@ -349,6 +351,12 @@ GROUPS: dict[str, Options] = {
         "enable_autolog_hparams": Flag("tell loggers the module's arguments", null=True),
         "default_root_dir": Path("where Lightning writes what has no other place", null=True),
         "model_registry": Text("of litmodels", null=True),
+    },
+    "batch_augment": {
+        "mixup": Number("alpha of the mixed share; 0: off", low=0, example=0.8),
+        "cutmix": Number("alpha of the pasted share; 0: off", low=0, example=1.0),
+        "randaugment": Whole("magnitude of two random operations", low=1, high=30, null=True, unit="steps"),
+        "erasing": share("of the images that lose a rectangle"),
     },
     "callbacks": {
         **{f"{name}.": Group(meaning, null=True) for name, meaning in CALLBACKS.items()},

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Inputs, Method, StepOutput
+from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.metrics import StepSums, TrainMetrics, named
 from mrl_experiments.training.optim import Length
 
@@ -35,6 +36,7 @@ class NestedModule(pl.LightningModule):
             of the training.
         inputs: The arguments besides the configuration that rebuild the method (for images channels, size,
             num_classes); they travel in the checkpoint.
+        augment: What varies the batches of training, after the loader.
 
     Attributes:
         validation: The last result, {dim: {metric: value}}, from the trained heads on all of `val`, each
@@ -43,9 +45,20 @@ class NestedModule(pl.LightningModule):
     """
 
     def __init__(
-        self, method: Method, optim: OptimiserFactory, inputs: Mapping[str, int] | None = None
+        self,
+        method: Method,
+        optim: OptimiserFactory,
+        inputs: Mapping[str, int] | None = None,
+        augment: BatchAugment | None = None,
     ) -> None:
         super().__init__()
+        if augment is not None and augment.softens and not method.soft_targets:
+            raise UserError(
+                "batch_augment= with mixup or cutmix makes mixed labels, which this loss does not take",
+                expected="loss=mrl, mrl_e or ff",
+                remedy="batch_augment.mixup=0 batch_augment.cutmix=0",
+            )
+        self.augment = augment
         self.method = method
         self.optim = optim
         self.inputs = inputs or {}
@@ -105,6 +118,14 @@ class NestedModule(pl.LightningModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         """Return what logs the metrics of training, in whatever Trainer the module is."""
         return [TrainMetrics()]
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Any:
+        """Vary a batch of training on its device."""
+        if self.augment is None or not self.trainer.training:
+            return batch
+        x, y, index = cast(tuple[Inputs, Tensor, Tensor], batch)
+        epoch = 0 if getattr(self.trainer, "overfit_batches", 0) else self.current_epoch
+        return *self.augment(x, y, index, epoch), index
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; the first step whose loss is not finite is remembered."""

@@ -16,6 +16,7 @@ from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
 from mrl_experiments.runs import Run, claim, refuse_other_config, run_of
+from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.description import Description
 from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics import named
@@ -79,7 +80,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
-    module = NestedModule(method, construct(cfg.optim), inputs)
+    module = NestedModule(method, construct(cfg.optim), inputs, _augment(cfg, data))
     module.owner = checkpoint_owner(cfg)
     module = module.to(memory_format=torch.channels_last)
     if cfg.get("compile"):
@@ -92,6 +93,19 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
         run=run, loggers=[], callbacks=[Description(cfg), *build_callbacks(cfg, run)]
     )
     return trainer, module, data
+
+
+def _augment(cfg: DictConfig, data: Any) -> BatchAugment | None:
+    """Return what varies batches; None where nothing does, or nothing is configured."""
+    options = cfg.get("batch_augment")
+    if not options or not any(value for key, value in options.items() if key != "_target_"):
+        return None
+    if "augment" not in cfg.data:
+        raise UserError(f"batch_augment= varies images, and data={data.name} has none")
+    normalised = {"mean": list(cfg.data.augment.mean), "std": list(cfg.data.augment.std)}
+    made = construct(options, **normalised, num_classes=data.num_classes, seed=cfg.data.seed)
+    assert isinstance(made, BatchAugment)
+    return made
 
 
 def _optimized(cfg: DictConfig, validation: Mapping[int, Mapping[str, float]]) -> float | None:

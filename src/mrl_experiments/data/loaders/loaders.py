@@ -83,7 +83,10 @@ class EvalLoader:
         return np.arange(counts.sum()) + np.repeat(ends - counts - ahead, counts)
 
 
-def train_loader(data: Any, count: int, run: BatchReader) -> TrainLoader:
-    """Return the training loader of `data`, a data module, for `count` samples."""
+def train_loader(
+    data: Any, count: int, run: BatchReader, shares: NDArray[np.float64] | None = None
+) -> TrainLoader:
+    """Return the training loader of `data`, a data module, for `count` samples; shares: see TrainingOrder."""
     repeated = data.trainer is not None and bool(data.trainer.overfit_batches)
-    return TrainLoader(TrainingOrder(count, data.batch_size, data.seed, repeated=repeated), run)
+    order = TrainingOrder(count, data.batch_size, data.seed, repeated=repeated, shares=shares)
+    return TrainLoader(order, run)
