@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import quoted, renamed, replacement
+from mrl_experiments.options.typed import completed, quoted, renamed, replacement
 from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
@@ -75,7 +75,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
-    sys.argv[1:] = [quoted(renamed(argument)) for argument in sys.argv[1:]]
+    sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     with noted_jobs() as jobs:
         try:

@@ -31,6 +31,7 @@ GIVEN = {  # what the shipped files leave open
     "embed": ["run=x"],
     "generate": ["run=x"],
     "timm": ["model.arch=resnet18"],
+    "module": ["model.name=mine", "model.module._target_=torch.nn.Flatten"],
     "fluid": ["data.source.sequence=x"],
     "objectnet": ["data.source.mapping=x"],
     "imagenet_betons": ["data.betons.train=x", "data.betons.val=y"],
@@ -304,7 +305,7 @@ def test_what_is_missing_is_named():
 
 
 def test_keys_and_classes_of_the_users_own_pass(tmp_path: Path):
-    checked("train", "trainer.any_other=0", "+mine=-1", "+data.more=[1]")
+    checked("train", "+trainer.any_other=0", "+mine=-1", "+data.more=[1]")
     cfg = composed("train")
     with open_dict(cfg):
         cfg.optim = {"_target_": "mine.optimiser", "lr": "by hand", "name": "x/y"}

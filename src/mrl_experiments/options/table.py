@@ -228,6 +228,7 @@ GROUPS: dict[str, Options] = {
     "model": {
         "name": Name("how tables call it"),
         "arch": Text("the name that timm (of text: transformers) knows it by", example="resnet18"),
+        "module": Map("a module of your own: its _target_ and arguments"),
         "pretrained": Either("its weights: a timm tag or a file", (Flag(), Path()), null=True, example=True),
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),

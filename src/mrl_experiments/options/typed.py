@@ -1,6 +1,7 @@
 """Overrides as they are typed: values that Hydra's grammar cannot read are text."""
 
 import re
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -37,6 +38,13 @@ def replacement(message: str) -> str | None:
     """Return what replaces the recipe that Hydra's message says is missing, where it is one that has gone."""
     missing = re.search(r"Could not (?:find|load) 'experiment/([\w/]+)'", message)
     return GONE.get(missing[1]) if missing else None
+
+
+def completed(arguments: Sequence[str]) -> list[str]:
+    """Return a command line on which a failed job does not end the others of Optuna either."""
+    optuna, rate = "hydra/sweeper=optuna", "hydra.sweeper.max_failure_rate"
+    given = optuna not in arguments or any(argument.startswith(f"{rate}=") for argument in arguments)
+    return [*arguments, *([] if given else [f"{rate}=1.0"])]
 
 
 def quoted(argument: str) -> str:
