@@ -79,7 +79,7 @@ def _old_value(text: str, unit: str) -> Any:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an evaluation yields: one value of one metric at one size.
+    """What an evaluation yields: one value of one metric at one dim.
 
     Fractions lie in [0, 1]; times are in milliseconds, sizes in bytes, costs in MACs, as the metric's name
     says. `setting` tells apart measurements of one evaluation at one dim: {"k": 10}, {"shortlist": 200}.

@@ -131,5 +131,5 @@ def test_a_missing_or_tiny_database_is_refused(database):
 def test_one_size_alone_is_refused():
     with pytest.raises(UserError, match="nothing to re-rank"):
         list(funnel(QUERIES, DATABASE, [32], indexes=FLAT, cascades=[[20]], **COMMON))
-    with pytest.raises(UserError, match="at least three nested sizes"):
+    with pytest.raises(UserError, match="at least three nested dims"):
         list(funnel(QUERIES, DATABASE, [8, 32], indexes=FLAT, cascades=[[20]], **COMMON))

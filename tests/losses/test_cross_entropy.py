@@ -349,6 +349,8 @@ def test_a_tie_is_not_correct():
     assert out.correct.tolist() == [0, 0]
     above = torch.tensor([0.0, 0.0, 1.0])
     assert nested_cross_entropy(z, weight, above, y, (1, 2)).correct.tolist() == [2, 2]
+    rounding = 5e-7 * above
+    assert nested_cross_entropy(z, weight, rounding, y, (1, 2)).correct.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("frozen", ["z", "classifiers", "one size"])

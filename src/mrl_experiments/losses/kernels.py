@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from mrl_experiments.nested_accuracy import SAME_SCORE
+
 NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than their transpose
 
 
@@ -29,7 +31,7 @@ def softmax_grad_(
         logits.scatter_add_(2, label, -scale)
     else:
         logits.addcmul_(target, scale, value=-1)
-    return loss[..., 0], (own > runner_up)[..., 0]
+    return loss[..., 0], (own - SAME_SCORE > runner_up)[..., 0]
 
 
 def matmul(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None) -> None:

@@ -114,7 +114,7 @@ COMMANDS: dict[str, Options] = {
         "run": RUNS,
         "prompt": Text("where the text begins", example='"def read("'),
         "dim": Whole("how many features choose the tokens", low=1, null=True, unit="dims"),
-        "adaptive": share("climb the dims while the confidence is at most this", null=True),
+        "adaptive": share("go on to larger dims while the confidence is at most this", null=True),
         "tokens": count("tokens to generate", high=1_000_000, unit="tokens"),
         "temperature": Number("0: always the likeliest token", low=0, example=0.8),
         "seed": seed(),

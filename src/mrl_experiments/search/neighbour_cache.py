@@ -14,9 +14,12 @@ from mrl_experiments.search.neighbours import Neighbours, nearest
 def neighbours(
     queries: Embeddings, database: Embeddings, dims: Sequence[int], k: int
 ) -> dict[int, Neighbours]:
-    """Return the k nearest neighbours at each size, from disk where an earlier search kept as many.
+    """Return the k nearest neighbours at each dim, from disk where an earlier search kept as many.
 
-    Embeddings without a folder keep nothing. Raises UserError when k exceeds N.
+    Embeddings without a folder keep nothing.
+
+    Raises:
+        UserError: when k exceeds N.
     """
     shared_width([queries, database])
     kept = {dim: _read(queries, database, dim, k) for dim in dims}

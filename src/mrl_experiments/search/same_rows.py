@@ -29,7 +29,8 @@ def same_rows(queries: Embeddings, database: Embeddings) -> bool:
 def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
     """Return `same_rows`, and say in lines what follows for the results, and of copies among the rows.
 
-    Raises UserError when the widths differ or either is empty.
+    Raises:
+        UserError: when the widths differ or either is empty.
     """
     shared_width([queries, database])
     if not (len(queries) and len(database)):

@@ -24,7 +24,7 @@ FOREIGN = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".tar", ".xl
 
 
 class ImageTextFolder:
-    """The pairs of a table, see data/captions/caption_table.py; what cannot be used is named, counted and left out.
+    """The pairs of a table, see `caption_table`; what cannot be used is named, counted and left out.
 
     A label is all images and captions that belong together: several captions of an image, several images of
     a caption. The table's column `split` says train, val or test (then a third split; without val, test is

@@ -42,7 +42,8 @@ class ImageData(DataModule):
     with 0 this process reads (one more prepares).
     cache: folder for prepared files. size: side of the images a model sees in validation.
     resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
-    augment: see data/loaders/augment.py. storage: {split: ...}, see data/loaders/beton.py; `default` is for the others.
+    augment: see data/loaders/augment.py. storage: {split: ...}, see data/loaders/beton.py; `default` is for
+    the others.
     betons: {split: path} of ready .beton files instead of the cache.
     balance: 1 draws all classes equally often in training, however large they are; see `balanced`.
     """

@@ -21,7 +21,7 @@ from mrl_experiments.errors import UserError
 class ImageFolder(FolderSource):
     """Either <root>/train/<class>/* and <root>/val/<class>/*, or <root>/<class>/* with a seeded split.
 
-    Which folders are splits: see data/images/split_folders.py. Without one for `val`, a share of `train` is held
+    Which folders are splits: see `split_folders`. Without one for `val`, a share of `train` is held
     out; `test` is one more split. `split`: by_name, where the hash of a file's own name and the seed decides,
     so that other files move none; or by_position in the sorted list, as runs have it that know no `split`
     (they also list what versions of then listed: no linked folders, but hidden files).

@@ -1,4 +1,4 @@
-"""The logits of samples that climb the nested sizes, computed for those that climb alone."""
+"""Logits at one nested dim after the other, computed for the samples that have not left yet."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,14 @@ from mrl_experiments.nesting import prefix
 Inputs = Mapping[int, NDArray[np.float32]] | NDArray[np.float32]
 
 
-class Climbing:
-    """Logits of the samples `rows` at one size after the other, ascending.
+class IncrementalLogits:
+    """Logits of the samples `rows` at one dim after the other, ascending.
 
-    A tied classifier multiplies the new features alone: the logits of a size are those of the size before
-    plus the product of a block of columns. Raises UserError for features without classifiers.
+    A tied classifier multiplies the new features alone: the logits of a dim are those of the dim before
+    plus the product of a block of columns.
+
+    Raises:
+        UserError: for features without classifiers.
     """
 
     def __init__(self, inputs: Inputs, heads: Heads | None, rows: NDArray[np.int64]) -> None:
@@ -30,10 +33,10 @@ class Climbing:
         self._heads, self._given = heads, inputs
         self._z = None if isinstance(inputs, Mapping) else inputs[rows]
         self._reached = 0
-        self._logits: NDArray[np.float32] | None = None  # of a tied classifier, at the size reached
+        self._logits: NDArray[np.float32] | None = None  # of a tied classifier, at the dim reached
 
-    def to(self, dim: int) -> NDArray[np.float32]:
-        """Return the logits (len(rows), C) at size `dim`; the next call may overwrite them."""
+    def at(self, dim: int) -> NDArray[np.float32]:
+        """Return the logits (len(rows), C) at `dim`; the next call may overwrite them."""
         if self._z is None:
             return self._given[dim][self.rows]
         assert self._heads is not None
@@ -47,10 +50,10 @@ class Climbing:
             self._reached, self._logits = dim, logits
         return logits
 
-    def keep(self, climbing: NDArray[np.bool_]) -> None:
-        """Go on with some of the samples only: `climbing` (len(rows),)."""
-        self.rows = self.rows[climbing]
+    def keep(self, onward: NDArray[np.bool_]) -> None:
+        """Go on with some of the samples only: `onward` (len(rows),)."""
+        self.rows = self.rows[onward]
         if self._z is not None:
-            self._z = self._z[climbing]
+            self._z = self._z[onward]
         if self._logits is not None:
-            self._logits = self._logits[climbing]
+            self._logits = self._logits[onward]

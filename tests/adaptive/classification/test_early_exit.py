@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mrl_experiments.adaptive.classification.cascade import Cascade
-from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier, climb
-from mrl_experiments.adaptive.classification.climbing import Climbing
+from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier, run_cascade
+from mrl_experiments.adaptive.classification.early_exit import IncrementalLogits
 from mrl_experiments.adaptive.classification.exits import read_exits
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform, sweep
 from mrl_experiments.errors import UserError
@@ -26,35 +26,37 @@ def test_logits_are_those_of_each_size_for_the_samples_kept(kind):
     features, heads = problem(kind == "tied")
     given = {dim: heads.logits(features, dim) for dim in DIMS}
     rows = np.arange(5, 40)
-    climbing = Climbing(given if kind == "given" else features, None if kind == "given" else heads, rows)
+    table = IncrementalLogits(
+        given if kind == "given" else features, None if kind == "given" else heads, rows
+    )
     for dim in DIMS:
-        np.testing.assert_allclose(climbing.to(dim), heads.logits(features[rows], dim), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(table.at(dim), heads.logits(features[rows], dim), rtol=1e-4, atol=1e-5)
         keep = np.arange(len(rows)) % 3 > 0
-        climbing.keep(keep)
+        table.keep(keep)
         rows = rows[keep]
-        np.testing.assert_array_equal(climbing.rows, rows)
+        np.testing.assert_array_equal(table.rows, rows)
 
 
 def test_a_tied_classifier_multiplies_each_column_once():
     features, heads = problem(tied=True)
     expected = {dim: heads.logits(features, dim) for dim in DIMS}
-    climbing = Climbing(features, heads, np.arange(50))
+    table = IncrementalLogits(features, heads, np.arange(50))
     for below, dim in zip((0, *DIMS), DIMS, strict=False):
         heads.weights[16][:, :below] = np.nan
-        np.testing.assert_allclose(climbing.to(dim), expected[dim], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(table.at(dim), expected[dim], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_larger_sizes_are_computed_for_unsure_samples_alone(tied):
+def test_larger_dims_are_computed_for_low_confidence_samples_alone(tied):
     features, heads = problem(tied)
     exits = read_exits(features, heads, DIMS)
-    sure = exits.confidence[0] > 0.6
-    assert 0 < sure.sum() < 50
-    features[sure, 4:] = np.nan  # would be refused as logits that are not finite
-    stages = list(climb(Cascade(DIMS, (0.6, 0.9)), features, heads, np.arange(50)))
-    np.testing.assert_array_equal(stages[0].sure, sure)
-    np.testing.assert_array_equal(stages[1].rows, np.flatnonzero(~sure))
-    assert sum(stage.sure.sum() for stage in stages) == 50
+    confident = exits.confidence[0] > 0.6
+    assert 0 < confident.sum() < 50
+    features[confident, 4:] = np.nan  # would be refused as logits that are not finite
+    stages = list(run_cascade(Cascade(DIMS, (0.6, 0.9)), features, heads, np.arange(50)))
+    np.testing.assert_array_equal(stages[0].confident, confident)
+    np.testing.assert_array_equal(stages[1].rows, np.flatnonzero(~confident))
+    assert sum(stage.confident.sum() for stage in stages) == 50
 
 
 def test_a_uniform_threshold_is_the_same_at_all_sizes():
