@@ -25,7 +25,7 @@ from mrl_experiments.training.module import NestedModule
 from mrl_experiments.training.processes import together
 from mrl_experiments.training.settled import settle
 from mrl_experiments.training.trainer import build_callbacks, build_loggers, check_devices
-from mrl_experiments.training.watching import print_table
+from mrl_experiments.training.watching import CompileTime, print_table
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -83,15 +83,15 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     module = NestedModule(method, construct(cfg.optim), inputs, _augment(cfg, data))
     module.owner = checkpoint_owner(cfg)
     module = module.to(memory_format=torch.channels_last)
+    callbacks = [Description(cfg), *build_callbacks(cfg, run)]
     if cfg.get("compile"):
-        method.backbone.compile(dynamic=False)
+        method.backbone.compile(dynamic=False)  # each shape anew, such as that of the last batch of val
+        callbacks.append(CompileTime())
     options: dict[str, Any] = {"max_epochs": cfg.epochs}
     if cfg.trainer.get("benchmark") is None and not cfg.trainer.get("deterministic"):
         # Tuning costs a second a shape, which a network of random widths would pay at every step.
         options["benchmark"] = method.steady
-    trainer = construct(cfg.trainer, **options)(
-        run=run, loggers=[], callbacks=[Description(cfg), *build_callbacks(cfg, run)]
-    )
+    trainer = construct(cfg.trainer, **options)(run=run, loggers=[], callbacks=callbacks)
     return trainer, module, data
 
 

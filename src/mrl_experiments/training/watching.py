@@ -1,6 +1,7 @@
 """What a person sees while a run trains: a progress bar, and the table at the end."""
 
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,24 @@ class ProgressBar(pl.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class CompileTime(pl.Callback):
+    """Tell once how long the first step took, in which torch.compile does its work."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._told = False
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Note when the first step begins."""
+        self._began = self._began or time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Tell how long it took."""
+        if self._began is not None and not self._told and trainer.is_global_zero:
+            print(f"compile=true: the first step took {time.perf_counter() - self._began:.1f} s", flush=True)
+        self._told = True
 
 
 def print_table(name: str, validation: Validation) -> None:
