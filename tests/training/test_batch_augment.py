@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         build("loss=slim", "batch_augment=mixup")
     with pytest.raises(UserError, match="class_weights has 2 values"):
         build("loss.class_weights=[1,2]")
-    with pytest.raises(UserError, match="these are none"):
+    with pytest.raises(UserError, match="these data are none"):
         made(mixup=1.0)(torch.zeros(2, 8, dtype=torch.int64), torch.zeros(2), torch.arange(2), 0)
     assert build()[1].augment is None
 

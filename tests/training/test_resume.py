@@ -71,10 +71,17 @@ def outcome(cfg):
     return checkpoint, rows, run.summary()["validation"]
 
 
+def without_text(state):
+    """Leave out text, which torch does not compare: timm's schedules name their fields."""
+    if isinstance(state, dict):
+        return {key: without_text(value) for key, value in state.items() if not isinstance(value, str)}
+    return [without_text(value) for value in state] if isinstance(state, list) else state
+
+
 def assert_same(ours, theirs):
     shared = ("state_dict", "optimizer_states", "lr_schedulers", "random_states")
     for key in (*shared, *({"current_model_state", "averaging_state"} & theirs[0].keys())):
-        torch.testing.assert_close(ours[0][key], theirs[0][key], rtol=0, atol=0)
+        torch.testing.assert_close(*(without_text(kept[0][key]) for kept in (ours, theirs)), rtol=0, atol=0)
     assert ours[0]["global_step"] == theirs[0]["global_step"]
     assert ours[1] == theirs[1]
     assert ours[2] == theirs[2]
