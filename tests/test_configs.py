@@ -225,3 +225,13 @@ def test_the_papers_recipe_is_section_1(photographs):
         "start_epoch": 29,
         "end_epoch": 34,
     }
+
+
+@pytest.mark.parametrize("typed", ["+data.nonsense=1", "data.resolution={nonsense: 1}", "+loss.nonsense=1",
+                                   "+optim.nonsense=1", "+model.nonsense=1"])  # fmt: skip
+def test_an_option_that_a_class_has_not_is_one_clear_error(typed):
+    cfg = composed("data=digits", "model.arch=test_resnet", typed)
+    group = typed.lstrip("+").partition(".")[0]
+    with pytest.raises(UserError, match="nonsense") as refused:
+        construct(cfg[group])
+    assert cfg[group]["_target_"] in refused.value.problem and refused.value.remedy

@@ -1,5 +1,6 @@
 """Sweeps: what a job is started with, what comes back from it, and which GPU it gets."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,7 +79,8 @@ def test_jobs_at_once_have_a_gpu_each(job, monkeypatch, tmp_path):
         assert job(launcher="other", number=0)[1][1] == "5"
 
 
-def test_one_table_shows_what_differs_between_jobs(capsys):
+def test_one_table_shows_what_differs_between_jobs(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m"])
     with noted_jobs() as jobs:
         note(Job(["epochs=1", "seed=0"], 0, 0.5))
         note(Job(["epochs=1", "seed=1"], 2, None))

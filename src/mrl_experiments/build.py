@@ -1,8 +1,10 @@
 """From a configuration to a method, and from a run back to its trained method."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from mrl_experiments.runs import Run
 from mrl_experiments.trust import Trust, replace_cache, trusted
 
 CURRENT = "current_model_state"  # where Lightning keeps the weights that are trained beside averaged ones
+# What Python says of options that a class has not, or lacks.
+OPTIONS = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
 PREFIX = "method."  # of the method's parameters in a checkpoint of the LightningModule
 
 
@@ -32,12 +36,27 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
     if OmegaConf.is_readonly(node):
         raise ValueError("a stored configuration is built from only once it has been checked")
     try:
-        return instantiate(node, **arguments)
+        made = instantiate(node, **arguments)
+        if isinstance(made, partial):  # which takes anything until it is called
+            inspect.signature(made.func).bind_partial(*made.args, **made.keywords)
+    except TypeError as error:
+        raise _unknown_option(str(node.get("_target_")), error) from error
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
+            if isinstance(cause, TypeError) and OPTIONS.search(str(cause)):
+                raise _unknown_option(str(node.get("_target_")), cause) from error
             cause = cause.__cause__
         raise cause or error from None
+    return made
+
+
+def _unknown_option(target: str, error: TypeError) -> UserError:
+    return UserError(
+        f"{target}: {error}",
+        expected="options that it takes, as the files in conf/ have them",
+        remedy="check their names; --help shows them",
+    )
 
 
 def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
@@ -222,6 +241,4 @@ def _checkpoint(run: Run, path: Path | None = None) -> dict[str, Any]:
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )
-    if not path.is_file():
-        raise UserError(f"{path} is no file", expected="a checkpoint that train.py wrote")
     return read_checkpoint(path)

@@ -1,13 +1,17 @@
 """What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
 
 import functools
+import logging
 import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,6 +30,7 @@ RAISED = re.compile(
     r'(?s)Original Traceback.*\n  File "[^\n]*\n(?: {4}[^\n]*\n)*'
     r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
 )
+LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows all options with their values, and the groups they come from"
@@ -74,23 +79,49 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 
 def launch(main: Callable[[], None]) -> None:
-    """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
+    """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any did."""
+    _open_closed_streams()
     sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
+    logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
-    with noted_jobs() as jobs:
-        try:
-            OmegaConf.register_new_resolver("option_groups", _option_groups, replace=True)
+    try:
+        OmegaConf.register_new_resolver("option_groups", _option_groups, replace=True)
+        with noted_jobs() as jobs:
             main()
-        except Exception as error:  # what was typed makes no configuration
-            if "debug=true" in map(str.lower, sys.argv):
-                raise
-            if not isinstance(error, UserError):
-                text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-                error = UserError(text, remedy=replacement(text) or HELP)
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(USER_ERROR)
-    show(jobs)
-    sys.exit(1 if any(job.status for job in jobs) else 0)
+        status: Any = show(jobs) if jobs else 0
+    except SystemExit as leaving:
+        status = leaving.code
+    except Exception as error:  # what was typed makes no configuration
+        if "debug=true" in map(str.lower, sys.argv):
+            raise
+        if isinstance(error, UserError | OSError):  # such as of a sweep's folder
+            error = as_user_error(error)
+        else:
+            text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+            error = UserError(text, remedy=replacement(text) or HELP)
+        show_error(error)
+        status = USER_ERROR
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # of which Python would tell once more on leaving
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not status:
+            show_error(as_user_error(error))
+            status = USER_ERROR
+    sys.exit(status)
+
+
+def show_error(error: Exception) -> None:
+    """Print an error, where somebody reads it."""
+    with suppress(OSError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that are closed somewhere to go: the next file would get their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _option_groups() -> str:
@@ -125,9 +156,9 @@ def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
     except Exception as error:
         if cfg.debug is True:
             raise
-        print(f"error: {as_user_error(error)}", file=sys.stderr)
-        fault = not isinstance(error, UserError | OSError | OmegaConfBaseException)
-        return (FAULT if fault else USER_ERROR), None
+        show_error(as_user_error(error))
+        users = isinstance(error, UserError | OSError | OmegaConfBaseException) or _of_lightning(error)
+        return (USER_ERROR if users else FAULT), None
 
 
 def as_user_error(error: Exception) -> UserError:
@@ -147,10 +178,19 @@ def as_user_error(error: Exception) -> UserError:
             expected="memory, and shared memory (/dev/shm), for data.workers processes",
             remedy="use fewer of them, data.workers=<number>, or give the machine more",
         )
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which takes seconds to import
+    if _of_lightning(error):
         return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(
         f"{type(error).__name__}{f': {text[0]}' if text else ''}",
         expected="no error of this kind: it is a fault of this program or of a library it uses",
         remedy="repeat the command with debug=true, which shows where it happened, and report that",
     )
+
+
+def _of_lightning(error: Exception) -> bool:
+    """Return whether Lightning refused an option: its own error, or a plain one that its own code raised."""
+    if type(error).__name__ == "MisconfigurationException":  # which takes seconds to import
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return isinstance(error, ValueError | TypeError) and module.startswith(LIGHTNING)

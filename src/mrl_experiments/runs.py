@@ -63,7 +63,11 @@ class Run:
         Raises UserError when the run has none, or one that is damaged (see stored.py).
         """
         if not self.config_path.exists():
-            raise UserError(f"{self.folder} is not a run", expected="a folder written by train.py")
+            raise UserError(
+                f"{self.folder} is not a run: it has no {self.config_path.name}",
+                expected="a folder written by train.py",
+                remedy="restore the file from a copy, or name another run",
+            )
         return read_config(self.config_path)
 
     @property
@@ -137,6 +141,16 @@ class Run:
                 remedy="move what lies there into the run's folder; the run's folder itself may be a link",
             )
         return path
+
+    def check_links(self) -> None:
+        """Check that nothing written into the run's folder goes elsewhere.
+
+        Raises UserError for a link in it, such as for metrics.csv, that leads out of the folder.
+        """
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if path.is_symlink():
+                    self.inside(path.name)
 
 
 def find_runs(root: Path, pattern: str) -> list[Run]:
@@ -239,6 +253,7 @@ def claim(cfg: DictConfig) -> Claim:
     Raises UserError when the folder belongs to another configuration or to another process.
     """
     run = run_of(cfg)
+    run.check_links()
     lock: IO[str] | None = None
     try:
         lock = acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
@@ -255,6 +270,12 @@ def claim(cfg: DictConfig) -> Claim:
             remove_leftovers(folder)
     if run.config_path.exists():
         refuse_other_config(run, cfg)
+    elif run.checkpoint.exists():
+        raise UserError(
+            f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
+            expected="a run's folder with both",
+            remedy="restore the file from a copy, or name this run differently: tag=_second",
+        )
     else:
         ours = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(ours, dict)

@@ -51,6 +51,9 @@ class Job:
 def noted_jobs() -> Iterator[list[Job]]:
     """Yield a list that will hold the jobs that end within the block, also in other processes."""
     jobs: list[Job] = []
+    if not any(argument in ("-m", "--multirun") or "hydra.mode" in argument for argument in sys.argv):
+        yield jobs
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
         os.environ[JOBS] = str(path)
@@ -63,8 +66,9 @@ def noted_jobs() -> Iterator[list[Job]]:
 
 def note(job: Job) -> None:
     """Note a job for the table at the end of its sweep."""
-    with open(os.environ[JOBS], "a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(job)) + "\n")
+    if path := os.environ.get(JOBS):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(job)) + "\n")
 
 
 def note_value(value: float | None) -> None:
@@ -74,8 +78,8 @@ def note_value(value: float | None) -> None:
         Path(path).write_text(json.dumps(value), encoding="utf-8")
 
 
-def show(jobs: Sequence[Job]) -> None:
-    """Print one table of jobs with their values, and name those that failed."""
+def show(jobs: Sequence[Job]) -> int:
+    """Print one table of jobs with their values, and name those that failed; return 1 if any did, else 0."""
     from rich.console import Console
     from rich.table import Table
 
@@ -91,6 +95,7 @@ def show(jobs: Sequence[Job]) -> None:
     Console().print(table)
     for job in failed:
         print(f"  failed with status {job.status}: {' '.join(job.overrides)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def run_alone(main: Callable[..., Any], cfg: DictConfig) -> tuple[int, float | None]:

@@ -53,8 +53,8 @@ class Problem:
         z, y = self.z.flatten(0, -2), self.y if self.y.is_floating_point() else self.y.flatten()
         given = z, self.weight, self.bias, y, self.dims
         if sample_weight is None:
-            return nested_cross_entropy_loop(*given, class_weight, **options)
-        losses = nested_cross_entropy_loop(*given, class_weight, reduction="none", **options)
+            return nested_cross_entropy_loop(*given, class_weight=class_weight, **options)
+        losses = nested_cross_entropy_loop(*given, class_weight=class_weight, reduction="none", **options)
         soft = class_weight is None or y.is_floating_point()
         return losses @ sample_weight / (sample_weight if soft else sample_weight * class_weight[y]).sum()
 

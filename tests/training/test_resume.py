@@ -117,6 +117,12 @@ ACCUMULATED = ("trainer.accumulate_grad_batches=4", "trainer.log_every_n_steps=3
         (("batch_augment=strong", "data.balance=0.5", "optim=timm"), "training_step", (3, 16)),
         ((*ACCUMULATED, "callbacks=[best,ema,early_stopping,every_epochs]"), "training_step", (9, 15)),
         (("trainer.precision=16-mixed", "trainer.log_every_n_steps=5"), "training_step", (3, 11)),
+        (
+            ("trainer.limit_train_batches=7", "trainer.accumulate_grad_batches=3"),
+            "training_step",
+            (2, 5, 9, 14),
+        ),
+        (("loss=slim", "trainer.log_every_n_steps=3"), "training_step", (4, 13)),
     ],
 )
 def test_stopped_runs_end_with_the_weights_and_rows_of_one_that_was_not(

@@ -18,8 +18,7 @@ from mrl_experiments.losses.kernels import matmul, power_of_two, softmax_grad_
 from mrl_experiments.nesting import prefix
 
 Tensors = Sequence[Tensor]
-
-CHUNK_BYTES = 1 << 25  # of logits that exist at a time; a sixteenth of the samples fits always
+CHUNK_BYTES = 1 << 25  # of logits at a time
 
 
 def nested_cross_entropy_loop(
@@ -28,13 +27,13 @@ def nested_cross_entropy_loop(
     bias: Tensor | Tensors | None,
     y: Tensor,
     dims: Sequence[int],
+    *,
     class_weight: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """Return the cross-entropy (L,) of each dim: the definition, with which all else must agree.
+    """Return the cross-entropy (L,) of each dim; the sum of c_m times these is Eq. 1: the definition.
 
-    The loss of a training step is the sum over dims of c_m times these (Eq. 1). Arguments are those of
-    `nested_cross_entropy`; `options` go to `F.cross_entropy`.
+    z: (N, D). y: (N,) or (N, C). `options` go to `F.cross_entropy`. Tests compare all else with it.
     """
     losses = []
     for k, dim in enumerate(dims):
@@ -88,7 +87,7 @@ def nested_cross_entropy(
         ignore_index: samples of this label do not count, whatever their features hold.
         class_weight: (C,) as in `F.cross_entropy`, also for the mean.
         sample_weight: (...) weight of each sample in the mean.
-        chunk_bytes: how many bytes of logits may exist at a time.
+        chunk_bytes: of logits at a time; a sixteenth of the samples is done at a time even if they take more.
 
     Raises:
         UserError: for labels that are no class; on a GPU an assertion of the device, which need not wait.
@@ -103,17 +102,17 @@ def nested_cross_entropy(
     """
     weights = [prefix(weight, dims[-1])] if isinstance(weight, Tensor) else list(weight)
     biases = [] if bias is None else [bias] if isinstance(bias, Tensor) else list(bias)
-    device, full = z.device.type, torch.promote_types(z.dtype, torch.float32)
+    device, acc_dtype = z.device.type, torch.promote_types(z.dtype, torch.float32)
     y = y.flatten(0, -2) if y.is_floating_point() else _checked(y.flatten(), len(weights[0]), ignore_index)
-    ones = z.new_ones(len(dims), dtype=full)
+    ones = z.new_ones(len(dims), dtype=acc_dtype)
     task = _Pass(
         dims=tuple(dims),
         tied=isinstance(weight, Tensor),
         dtype=torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype,
         y=y,
-        counts=torch.ones_like(y[:, 0], dtype=torch.bool) if y.ndim == 2 else y != ignore_index,
-        shares=_sample_shares(y, ones, ignore_index, class_weight, sample_weight),
-        loss_weights=ones if loss_weights is None else loss_weights.detach().to(full),
+        counted=torch.ones_like(y[:, 0], dtype=torch.bool) if y.ndim == 2 else y != ignore_index,
+        sample_scale=_sample_scale(y, ones, ignore_index, class_weight, sample_weight),
+        loss_weights=ones if loss_weights is None else loss_weights.detach().to(acc_dtype),
         label_smoothing=label_smoothing,
         class_weight=class_weight,
         chunk_bytes=chunk_bytes,
@@ -132,7 +131,7 @@ def _checked(y: Tensor, classes: int, ignore_index: int) -> Tensor:
     return y
 
 
-def _sample_shares(
+def _sample_scale(
     y: Tensor, like: Tensor, ignore_index: int, class_weight: Tensor | None, sample_weight: Tensor | None
 ) -> Tensor:
     """Return the share of each sample (N,) in the mean, in the dtype of `like`; zeros where none counts."""
@@ -146,6 +145,8 @@ def _sample_shares(
 
 
 class _NestedCrossEntropy(torch.autograd.Function):
+    """Gradients are computed in the forward pass and, scaled, returned in the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, task: "_Pass", *tensors: Tensor) -> NestedLosses:
         out, ctx.grads = task.run(tensors)
@@ -172,8 +173,8 @@ class _Pass:
     tied: bool
     dtype: torch.dtype  # of the matrix products
     y: Tensor
-    counts: Tensor  # (N,) whether a sample counts
-    shares: Tensor  # (N,) the share of each sample in the mean
+    counted: Tensor  # (N,) whether a sample counts
+    sample_scale: Tensor  # (N,) the share of each sample in the mean
     loss_weights: Tensor  # (L,)
     label_smoothing: float
     class_weight: Tensor | None
@@ -182,34 +183,34 @@ class _Pass:
     def run(self, tensors: Tensors, with_grads: bool = True) -> tuple[NestedLosses, list[Tensor]]:
         """Return the losses of z, weights and biases, and the gradients by each of these in float32."""
         z, *weights = (tensor.to(self.dtype) for tensor in tensors[: 2 if self.tied else 1 + len(self.dims)])
-        z = torch.where(self.counts[:, None], z, 0)  # what does not count may be NaN
-        biases, full = tensors[1 + len(weights) :], self.shares.dtype
-        grads = [torch.empty_like(tensor, dtype=full) for tensor in tensors if with_grads]
-        scales = self.loss_weights[:, None, None] * self.shares[:, None]  # (L, N, 1)
-        power = power_of_two(scales) if self.dtype == torch.float16 else 1.0
+        z = torch.where(self.counted[:, None], z, 0)  # what does not count may be NaN
+        biases, acc_dtype = tensors[1 + len(weights) :], self.sample_scale.dtype
+        grads = [torch.empty_like(tensor, dtype=acc_dtype) for tensor in tensors if with_grads]
+        scales = self.loss_weights[:, None, None] * self.sample_scale[:, None]  # (L, N, 1)
+        grad_scale = power_of_two(scales) if self.dtype == torch.float16 else 1.0
         classes, n_samples = len(weights[0]), len(z)
-        step = max(1, n_samples // 16, self.chunk_bytes // (len(self.dims) * classes * full.itemsize))
-        scratch = z.new_empty(len(self.dims), min(step, n_samples), classes, dtype=full)
+        step = max(1, n_samples // 16, self.chunk_bytes // (len(self.dims) * classes * acc_dtype.itemsize))
+        scratch = z.new_empty(len(self.dims), min(step, n_samples), classes, dtype=acc_dtype)
         losses, correct = torch.zeros_like(self.loss_weights), torch.zeros(len(self.dims), device=z.device)
         for rows in (slice(low, low + step) for low in range(0, max(1, n_samples), step)):
             label, target = self._target(rows, classes)
             logits = self._logits(z[rows], weights, biases, scratch)
-            loss, hits = softmax_grad_(logits, label, target, scales[:, rows] * power)
-            losses += loss @ self.shares[rows]
-            correct += (hits & self.counts[rows]).sum(1)
+            loss, hits = softmax_grad_(logits, label, target, scales[:, rows] * grad_scale)
+            losses += loss @ self.sample_scale[rows]
+            correct += (hits & self.counted[rows]).sum(1)
             if grads:
                 self._add_gradients(logits, z, weights, grads, rows)
         if grads and self.dtype == torch.float16:
-            torch._foreach_div_(grads, power)
-        return NestedLosses(self.loss_weights @ losses, losses, correct, self.counts.sum()), grads
+            torch._foreach_div_(grads, grad_scale)
+        return NestedLosses(self.loss_weights @ losses, losses, correct, self.counted.sum()), grads
 
     def _target(self, rows: slice, classes: int) -> tuple[Tensor, Tensor | None]:
         """Return the class (n, 1) that is to lead and, where it does not tell all, the target (n, C)."""
         y = self.y[rows]
-        label = y.argmax(1) if y.ndim == 2 else torch.where(self.counts[rows], y, 0)
+        label = y.argmax(1) if y.ndim == 2 else torch.where(self.counted[rows], y, 0)
         if y.ndim == 1 and not self.label_smoothing and self.class_weight is None:
             return label[:, None], None
-        target = (y if y.ndim == 2 else F.one_hot(label, classes)).to(self.shares.dtype)
+        target = (y if y.ndim == 2 else F.one_hot(label, classes)).to(self.sample_scale.dtype)
         target = (1 - self.label_smoothing) * target + self.label_smoothing / classes
         return label[:, None], target if self.class_weight is None else target * self.class_weight
 
@@ -232,10 +233,10 @@ class _Pass:
         self, grad_logits: Tensor, z: Tensor, weights: list[Tensor], grads: Tensors, rows: slice
     ) -> None:
         """Add what the gradients by the logits (L, n, C) give to those by z, weights and biases."""
-        last = len(self.dims) - 1
+        last, first_chunk, has_bias = len(self.dims) - 1, rows.start == 0, len(grads) > 1 + len(weights)
         for k in range(last, -1, -1):  # the largest first: where not tied, it writes all of grad_z
             (own, columns), grad = self._block(k), grad_logits[k]
-            if self.tied and k < last:  # all dims from this one on hold the block
+            if self.tied and k < last:  # of all dims from this one on, which hold the block
                 grad.add_(grad_logits[k + 1])
             grad_z, grad_weight, rounded = (
                 grads[0][rows, columns],
@@ -243,7 +244,7 @@ class _Pass:
                 grad.to(z.dtype),
             )
             matmul(rounded, weights[own][:, columns], grad_z, None if self.tied or k == last else grad_z)
-            matmul(rounded.t(), z[rows, columns], grad_weight, grad_weight if rows.start else None)
-            if k == own and len(grads) > 1 + len(weights):  # one bias for all dims: with the first of them
+            matmul(rounded.t(), z[rows, columns], grad_weight, None if first_chunk else grad_weight)
+            if has_bias and k == own:  # where tied, the smallest dim, whose gradient holds those of all
                 grad_bias = grads[1 + len(weights) + own]
-                grad_bias.add_(grad.sum(0)) if rows.start else torch.sum(grad, 0, out=grad_bias)
+                torch.sum(grad, 0, out=grad_bias) if first_chunk else grad_bias.add_(grad.sum(0))

@@ -11,16 +11,26 @@ NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than the
 def softmax_grad_(
     logits: Tensor, label: Tensor, target: Tensor | None, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Turn logits (L, n, C) into the loss's gradients by them, times `scale` (L, n, 1).
+    """Turn logits into the gradients of the cross-entropy by them, in place.
 
-    Returns the loss of each sample (L, n), and whether its target logit is above all others (L, n).
+    With p the softmax, t the target and |t| its sum: loss = |t| logsumexp(logits) - t . logits, and the
+    gradients are scale (|t| p - t).
+
+    Args:
+        logits: (L, n, C).
+        label: (n, 1) the class that is to lead.
+        target: (n, C), or None where it is 1 at the label and 0 elsewhere.
+        scale: (L, n, 1).
+
+    Returns:
+        The loss of each sample (L, n), and whether its target logit is above all others (L, n).
     """
     label = label.expand(len(logits), -1, -1)
-    own = logits.gather(2, label)
+    target_logit = logits.gather(2, label)
     runner_up = logits.scatter_(2, label, -torch.inf).amax(2, keepdim=True)
-    logits.scatter_(2, label, own)
-    top = torch.maximum(own, runner_up)
-    mass, loss = own.new_ones(()), top - own
+    logits.scatter_(2, label, target_logit)
+    top = torch.maximum(target_logit, runner_up)
+    mass, loss = target_logit.new_ones(()), top - target_logit
     if target is not None:
         mass = target.sum(1, keepdim=True)
         loss = -torch.einsum("lnc,nc->ln", logits.sub_(top), target)[..., None]
@@ -31,7 +41,7 @@ def softmax_grad_(
         logits.scatter_add_(2, label, -scale)
     else:
         logits.addcmul_(target, scale, value=-1)
-    return loss[..., 0], (own - SAME_SCORE > runner_up)[..., 0]
+    return loss[..., 0], (target_logit - SAME_SCORE > runner_up)[..., 0]
 
 
 def matmul(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None) -> None:

@@ -120,7 +120,7 @@ def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bo
             if read_data or not name.startswith("data."):
                 yield Problem(f"{name}: {str(error).splitlines()[0]}", "a value that can be resolved")
             continue
-        if isinstance(inside, DictConfig | ListConfig):
+        if isinstance(inside, DictConfig) or (isinstance(inside, ListConfig) and "*" in known):
             if not _foreign(inside):
                 yield from _walk(inside, name, known, read_data=read_data)
         elif not (inside is None and known.get(HERE, Group()).null):

@@ -33,7 +33,8 @@ def neighbours(
 def _path(queries: Embeddings, database: Embeddings, dim: int) -> Path | None:
     if queries.folder is None or database.folder is None:
         return None
-    return queries.folder / "neighbours" / f"{_name(queries, database, dim)}.npz"
+    folder = queries.folder / "neighbours"
+    return None if folder.is_symlink() else folder / f"{_name(queries, database, dim)}.npz"
 
 
 def _name(queries: Embeddings, database: Embeddings, dim: int) -> str:

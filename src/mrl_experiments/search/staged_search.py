@@ -63,7 +63,7 @@ class StagedSearch:
             raise UserError(
                 f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
             )
-        rows = np.unique(np.linspace(0, len(queries) - 1, max_queries).astype(np.int64))
+        rows = np.unique(np.linspace(0, len(queries) - 1, min(max_queries, len(queries))).astype(np.int64))
         own = rows if same else None
         return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, own)
 

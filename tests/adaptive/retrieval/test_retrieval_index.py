@@ -136,6 +136,8 @@ def test_codes_take_fewer_bytes():
         (lambda: build(ids=np.arange(COUNT) - 1), "smallest -1"),
         (lambda: build("Flatt"), "Flatt"),
         (lambda: build("IVF4096,Flat"), "IVF4096"),
+        (lambda: build("IVF99999999,Flat"), "more lists than vectors"),  # whose lists alone are gigabytes
+        (lambda: build("IVF0,Flat"), "no list"),
         (lambda: build(coarse_dim=8), "without lists"),
         (lambda: build(effort="nprobe=4"), "nprobe=4"),
         (lambda: build().search(QUERIES[:, :16], K), "queries of shape"),

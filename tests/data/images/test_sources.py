@@ -15,6 +15,8 @@ from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.images.read_image import read_image
 from mrl_experiments.data.images.torchvision_sets import DEBIAN_FASHION, TorchvisionSet
+from mrl_experiments.data.loaders.augment import Augment
+from mrl_experiments.data.loaders.torch_loader import Augmented
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import fingerprint, write_json
 
@@ -94,6 +96,17 @@ def test_a_folder_whose_files_change_is_another_data_set(photographs, tmp_path):
     before = folder_source(root).identity()
     Image.new("RGB", (30, 30)).save(root / "a" / "0.jpg")
     assert folder_source(root).identity() != before
+
+
+def test_a_share_of_digits_that_lacks_classes_is_refused():
+    with pytest.raises(UserError, match=r"data\.source\.val_share=0\.001"):
+        Digits(val_share=0.001).open("val")
+
+
+def test_values_of_other_channels_than_the_images_are_refused():
+    how = Augment(mean=[0.5, 0.5], std=[0.5], shift=0, crop=None, flip=False, centre=1.0)
+    with pytest.raises(UserError, match="2 values of mean"):
+        Augmented([], 1, how, 32, None)
 
 
 def test_folders_that_are_no_data_set_are_refused(photographs, tmp_path):

@@ -1,5 +1,6 @@
 """The FAISS index that scans one prefix for a shortlist."""
 
+import re
 from typing import Any
 
 import faiss
@@ -10,6 +11,8 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.directions import BLOCK, unit_prefixes
 from mrl_experiments.errors import UserError
 
+LISTS = re.compile(r"IVF(\d+)")  # in codes
+
 
 def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> faiss.Index:
     """Train and fill the FAISS index of the unit-norm prefixes at `dim`; inner product is then the cosine.
@@ -19,6 +22,10 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
     """
     units = unit_prefixes(vectors, dim)
     try:
+        if any(not 1 <= int(lists) <= len(vectors) for lists in LISTS.findall(spec.codes)):
+            raise RuntimeError(
+                "no list, or more lists than vectors"
+            )  # FAISS would take memory for them first
         index = faiss.index_factory(dim, spec.codes, faiss.METRIC_INNER_PRODUCT)
         if spec.coarse_dim not in (None, dim):
             _cluster_shorter_prefix(index, units, spec.coarse_dim)

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from mrl_experiments.data.source import Sample
+from mrl_experiments.errors import UserError
 
 
 class Digits:
@@ -33,12 +34,20 @@ class Digits:
     def open(self, split: str) -> Sequence[Sample]:
         """Return the samples of a split."""
         digits = load_digits()
-        indices = train_test_split(
-            np.arange(len(digits.target)),
-            test_size=self.val_share,
-            random_state=self.seed,
-            stratify=digits.target,
-        )[self.splits.index(split)]
+        try:
+            parts = train_test_split(
+                np.arange(len(digits.target)),
+                test_size=self.val_share,
+                random_state=self.seed,
+                stratify=digits.target,
+            )
+        except ValueError as error:  # of too few samples for a side
+            raise UserError(
+                f"data.source.val_share={self.val_share} of {len(digits.target)} digits: {error}",
+                expected=f"a share that leaves each split samples of all {self.num_classes} classes",
+                remedy="data.source.val_share=0.2",
+            ) from error
+        indices = parts[self.splits.index(split)]
         images = np.round(digits.images[indices] * (255 / 16)).astype(np.uint8)
         large = images.repeat(self.scale, axis=1).repeat(self.scale, axis=2)[..., None]
         return [(image, int(label)) for image, label in zip(large, digits.target[indices], strict=True)]

@@ -1,5 +1,6 @@
 """The same batches as FFCV's through a torch DataLoader, for machines without FFCV."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mrl_experiments.data.loaders.augment import Augment, centre_window, random_
 from mrl_experiments.data.loaders.draws import stream, uniforms
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.source import Image, Sample
+from mrl_experiments.errors import UserError
 
 Item = tuple[Tensor, int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -42,6 +44,11 @@ class Augmented(Dataset[Item]):
         self, samples: Sequence[Sample], channels: int, how: Augment, size: int, key: np.uint64 | None
     ) -> None:
         self.samples, self.channels, self.how, self.size, self.key = samples, channels, how, size, key
+        if {len(how.mean), len(how.std)} - {1, channels}:
+            raise UserError(
+                f"data.augment has {len(how.mean)} values of mean and {len(how.std)} of std",
+                expected=f"one value, or one for each of {channels} channels",
+            )
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32) * 255 for v in (how.mean, how.std))
 
     def __len__(self) -> int:
@@ -84,6 +91,12 @@ def _shift(pixels: Image, how: Augment, draws: NDArray[np.float64]) -> Image:
     return padded[top : top + pixels.shape[0], left : left + pixels.shape[1]]
 
 
+def _ignore_signals(worker: int) -> None:
+    """Leave it to the main process to save and to end its workers: terminals and schedulers signal all."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class TorchLoader:
     """Batches of one split through worker processes."""
 
@@ -101,6 +114,7 @@ class TorchLoader:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=self.workers,
             multiprocessing_context="fork" if self.workers else None,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # else it draws from the training's, and a resumed run differs
         )
         for images, labels, index in loader:
