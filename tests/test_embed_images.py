@@ -209,6 +209,16 @@ def test_runs_of_before_keep_their_split_and_hear_of_changes(tmp_path, capsys):
         embedded(root, *other(shutil.copytree(images, tmp_path / "elsewhere")))
 
 
+def test_embeddings_that_name_options_as_before_are_kept(root, capsys):
+    path = embedded(root).embeddings("image_folder", "train") / META
+    meta = {key: value for key, value in json.loads(path.read_text()).items() if key != "digest"}
+    meta["data"]["data.augment.centre"] = meta["data"].pop("data.augment.center")
+    path.write_text(json.dumps(meta))
+    capsys.readouterr()
+    embedded(root)
+    assert capsys.readouterr().out.count("complete already") == 2
+
+
 def test_embeddings_of_before_files_were_noted_are_kept_until_a_file_changes(root, tmp_path, capsys):
     run = embedded(root)
     for split in ("train", "val"):
@@ -216,6 +226,7 @@ def test_embeddings_of_before_files_were_noted_are_kept_until_a_file_changes(roo
         meta = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("files", "digest")}
         where = str(tmp_path / "images")
         meta["data"] |= {"data.root": where, "data.source.root": where}
+        meta["data"]["data.augment.centre"] = meta["data"].pop("data.augment.center")
         path.write_text(json.dumps(meta))
     capsys.readouterr()
     embedded(root)

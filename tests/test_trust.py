@@ -615,12 +615,18 @@ def test_one_broken_run_of_several_is_named_and_the_others_go_on(folder, tmp_pat
     assert alone.returncode == 2 and "it is empty" in alone.stderr
 
 
+def test_options_of_stored_runs_are_read_by_their_names_of_today(folder):
+    assert "centre: 1.0" in (STORED / "config.yaml").read_text()
+    augment = trusted_config(Run(folder)).data.augment
+    assert augment.center == 1.0 and "centre" not in augment
+
+
 @pytest.mark.parametrize(
     "place, value",
     [
         ("data__augment__mean", "x"),
         ("data__augment__std", ""),
-        ("data__augment__centre", "nan"),
+        ("data__augment__center", "nan"),
         ("data__batch_size", None),
         ("data__workers", []),
         ("loss__label_smoothing", 3),

@@ -52,6 +52,8 @@ MOVED: dict[str, dict[str, Any]] = {
     **{f"mrl_experiments.{old}": {"_target_": f"mrl_experiments.{new}"} for old, new in _ROOMS.items()},
 }
 
+RENAMED = {"data.augment.centre": "data.augment.center"}  # options, old name to new
+
 
 def write_config(path: Path, config: Mapping[Any, Any]) -> None:
     """Write a configuration of plain values with a checksum.
@@ -91,6 +93,10 @@ def read_config(path: Path) -> DictConfig:
             raise ValueError("it is empty" if root is None else "it is no mapping")
         _check_nodes(root)
         config = OmegaConf.create(_renamed(OmegaConf.to_container(OmegaConf.create(text))))
+        for old, new in RENAMED.items():
+            group, _, key = old.rpartition(".")
+            if key in (options := OmegaConf.select(config, group) or {}):
+                OmegaConf.update(config, new, options.pop(key))
         assert isinstance(config, DictConfig)
         _check_names(config, path)
     except yaml.MarkedYAMLError as error:

@@ -133,7 +133,7 @@ TRAIN = [
     *(f"data.workers={value}" for value in ("-1", "100000", "1.5", "abc")),
     *("data.size=0", "data.size=abc", "data.loader=quick", "data.seed=-1", "data.augment=null"),
     *("data.augment.crop=[0.5]", "data.augment.crop=[0,1]", "data.augment.mean=[2]", "data.augment.std=[0]"),
-    *("data.augment.flip=yes", "data.augment.centre=0", "data.augment.shift=1.5"),
+    *("data.augment.flip=yes", "data.augment.center=0", "data.augment.shift=1.5"),
     *("data.resolution=5", "data.resolution=[1]", "data.batch_size=1e30"),
     *("epochs={a: 1}", "data.seed=abc"),
     *("data.storage.default.mode=png", "data.storage.default.jpeg_quality=101", "data.cache=null"),

@@ -92,6 +92,7 @@ def test_an_argument_reaches_lightning(tmp_path, typed, seen):
         ("++logger.project=x", "++logger.wandb.project=x"),
         ("+trainer.strategy.x=1", "+trainer.strategy.x=1"),
         ("logger=csv", "logger=csv"),
+        ("data.augment.centre=0.9", "data.augment.center=0.9"),
         ("trainer.max_steps=3", "trainer.max_steps=3"),
     ],
 )

@@ -13,6 +13,7 @@ from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.runs import Run, identity
+from mrl_experiments.stored import RENAMED
 
 ROOTS = (
     "data.root",
@@ -32,7 +33,7 @@ def as_trained(given: DictConfig, config: DictConfig) -> DictConfig:
     given = OmegaConf.create({"data": OmegaConf.to_container(given, resolve=True)}).data
     with open_dict(given):
         if "augment" in given and "augment" in own:
-            _normalise_alike(given.augment, own.augment, with_centre=bool(config.model.get("pretrained")))
+            _normalise_alike(given.augment, own.augment, with_center=bool(config.model.get("pretrained")))
     without_new_keys(given, own)
     return given
 
@@ -45,10 +46,10 @@ def without_new_keys(given: DictConfig, own: DictConfig) -> None:
                 del given.source[key]
 
 
-def _normalise_alike(given: DictConfig, own: DictConfig, *, with_centre: bool) -> None:
+def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -> None:
     typed = typed_keys()
-    for key in ("mean", "std", *(("centre",) if with_centre else ())):
-        same_channels = key == "centre" or len(given[key]) == len(own[key])
+    for key in ("mean", "std", *(("center",) if with_center else ())):
+        same_channels = key == "center" or len(given[key]) == len(own[key])
         if given[key] != own[key] and same_channels and f"data.augment.{key}" not in typed:
             print(f"data.augment.{key}={own[key]}, as the run was trained with, not {given[key]}", flush=True)
             given[key] = own[key]
@@ -122,17 +123,18 @@ def described(data: Any, options: DictConfig) -> dict[str, Any]:
 def expected_meta(folder: Path, meta: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
     """Return the meta by which complete embeddings in `folder` are known.
 
-    Those of before files were noted are taken as they are, unless a file has changed since.
+    Options may have their old names there. Embeddings of before files were noted are taken as they are,
+    unless a file has changed since.
     """
-    if "files" not in meta or not (folder / META).exists():
+    stored = read_object(folder / META) if (folder / META).exists() else {}
+    if not isinstance(stored.get("data"), Mapping):
         return meta
-    stored = read_object(folder / META)
-    if "files" in stored or not isinstance(stored.get("data"), Mapping):
-        return meta
-    newest = _newest(data)
-    if newest is None or newest > (folder / META).stat().st_mtime_ns:
-        return meta
-    if _without_roots(stored["data"]) != meta["data"]:
+    known = {RENAMED.get(key, key): value for key, value in stored["data"].items()}
+    if known == meta["data"]:
+        return {**meta, "data": stored["data"]}
+    newest = None if "files" in stored or "files" not in meta else _newest(data)
+    same = newest is not None and newest <= (folder / META).stat().st_mtime_ns
+    if not same or _without_roots(known) != meta["data"]:
         return meta
     return {**{key: value for key, value in meta.items() if key != "files"}, "data": stored["data"]}
 

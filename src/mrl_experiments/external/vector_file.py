@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.data.split_names import split_of
+from mrl_experiments.data.splits import split_of
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.arrow_tables import (
     ARROW,

@@ -189,7 +189,7 @@ GROUPS: dict[str, Options] = {
             example=[0.25, 1.0],
         ),
         "augment.flip": Flag("mirror half of the images"),
-        "augment.centre": Number("share of the shorter side that validation reads", above=0, high=1),
+        "augment.center": Number("share of the shorter side that validation reads", above=0, high=1),
         "augment.mean": List("of each channel", Number(low=0, high=1), example=[0.5]),
         "augment.std": List("of each channel", Number(above=0), example=[0.5]),
         "storage.*.mode": Choice("how images are kept", ("raw", "jpg", "proportion", "smart")),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mrl_experiments.data.loaders.draws import seed_of, stream
+from mrl_experiments.data.loaders.counter_rng import seed_of, stream
 from mrl_experiments.errors import UserError
 
 OPERATIONS, ERASING, MIXING = 1, 2, 3  # numbers of the generators of a sample

@@ -11,7 +11,7 @@ from mrl_experiments.data.of_run import typed_keys, without_new_keys
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import run_of
 
-FROM_WEIGHTS = ("mean", "std", "centre")  # of data.augment
+FROM_WEIGHTS = ("mean", "std", "center")  # of data.augment
 
 
 def settle(cfg: DictConfig) -> None:
@@ -77,7 +77,7 @@ def _take_from_weights(cfg: DictConfig, typed: set[str]) -> None:
 
 
 def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str, Any] | None:
-    """Return mean, std, centre and interpolation of timm's weights; None for an architecture timm lacks.
+    """Return mean, std, center and interpolation of timm's weights; None for an architecture timm lacks.
 
     For data of one channel, mean and std are the averages over those of three, as their weights are summed;
     images that are not cropped stay whole.
@@ -92,8 +92,8 @@ def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str
         return None
     single = len(augment.mean) == 1
     mean, std = ([sum(v) / len(v)] if single else list(v) for v in (kept.mean, kept.std))
-    centre = augment.centre if augment.centre == 1 else kept.crop_pct
-    return {"mean": mean, "std": std, "centre": centre, "interpolation": kept.interpolation}
+    center = augment.center if augment.center == 1 else kept.crop_pct
+    return {"mean": mean, "std": std, "center": center, "interpolation": kept.interpolation}
 
 
 @rank_zero_only

@@ -15,7 +15,7 @@ from mrl_experiments.data.images.image_files import class_folders, image_files
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.images.query_folders import QueryFolders
 from mrl_experiments.data.reading import Tally
-from mrl_experiments.data.split_by_name import BY_NAME
+from mrl_experiments.data.splits import BY_NAME
 from mrl_experiments.errors import UserError
 
 

@@ -104,7 +104,7 @@ def test_a_share_of_digits_that_lacks_classes_is_refused():
 
 
 def test_values_of_other_channels_than_the_images_are_refused():
-    how = Augment(mean=[0.5, 0.5], std=[0.5], shift=0, crop=None, flip=False, centre=1.0)
+    how = Augment(mean=[0.5, 0.5], std=[0.5], shift=0, crop=None, flip=False, center=1.0)
     with pytest.raises(UserError, match="2 values of mean"):
         Augmented([], 1, how, 32, None)
 

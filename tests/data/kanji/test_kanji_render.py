@@ -16,12 +16,12 @@ def random(seed=0):
     return np.random.default_rng(seed)
 
 
-def centre_of_mass(image):
+def center_of_mass(image):
     ink = image[..., 0].astype(float)
     return [(ink.sum(axis) @ np.arange(SIZE)) / ink.sum() for axis in (0, 1)]
 
 
-def test_without_perturbation_the_glyph_is_centred_and_unchanged():
+def test_without_perturbation_the_glyph_is_centered_and_unchanged():
     image = perturb(SQUARE, CLEAN, random())
     expected = np.zeros((SIZE, SIZE, 1), dtype=np.uint8)
     expected[10:22, 10:22] = 255
@@ -50,12 +50,12 @@ def test_any_perturbation_gives_an_image_that_depends_on_the_seed_alone(seed, ho
 
 
 def test_shift_stays_within_its_bound_and_reaches_it():
-    moved = [centre_of_mass(perturb(SQUARE, replace(CLEAN, shift=4), random(seed))) for seed in range(300)]
+    moved = [center_of_mass(perturb(SQUARE, replace(CLEAN, shift=4), random(seed))) for seed in range(300)]
     distance = np.abs(np.array(moved) - (SIZE - 1) / 2)
     assert 3.5 < distance.max() <= 4.05
 
 
-def test_rotation_turns_about_the_centre_by_at_most_its_bound():
+def test_rotation_turns_about_the_center_by_at_most_its_bound():
     bar = ImageOps.expand(Image.new("L", (24, 2), 255), border=1)
     angles = []
     for seed in range(300):

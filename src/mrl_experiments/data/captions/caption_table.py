@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mrl_experiments.data.captions.caption_images import CaptionImages
 from mrl_experiments.data.reading import Reading, listed, shown
-from mrl_experiments.data.split_names import SPLIT_OF
+from mrl_experiments.data.splits import SPLIT_OF
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_text
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrl_experiments.data.loaders.augment import DRAWS
-from mrl_experiments.data.loaders.draws import stream, uniform
+from mrl_experiments.data.loaders.augment import NUMBERS
+from mrl_experiments.data.loaders.counter_rng import stream, uniform
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.text.tokenizer import Tokenizer
 
@@ -56,7 +56,7 @@ class Captions:
         """Return one caption (B, T) of each label (B,); which one depends on (seed, epoch, sample) alone."""
         own, samples = labels.numpy(), index.numpy().astype(np.uint64)
         with np.errstate(over="ignore"):
-            share = uniform(stream(seed, epoch), samples, np.uint64(DRAWS))
+            share = uniform(stream(seed, epoch), samples, np.uint64(NUMBERS))
         return torch.from_numpy(self.tokens[self._starts[own] + (share * self._counts[own]).astype(np.int64)])
 
     def first(self, labels: Tensor) -> Tensor:

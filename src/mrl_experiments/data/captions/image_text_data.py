@@ -13,7 +13,7 @@ from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.prepared import cache_folder
-from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer, tokenizer_of_run
 from mrl_experiments.embeddings import TEXT
 from mrl_experiments.errors import UserError
 
@@ -65,7 +65,6 @@ class ImageTextData(ImageData):
     @property
     def inputs(self) -> dict[str, int]:
         """What the two towers must know."""
-        assert self.tokenizer.pad is not None
         text = {"vocabulary": self.vocabulary, "length": self.length, "pad": self.tokenizer.pad}
         return {**super().inputs, **text}
 
@@ -80,23 +79,14 @@ class ImageTextData(ImageData):
         Raises UserError otherwise; with `accept_changes`, other texts are told, and the run's tokenizer read.
         """
         super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
-        theirs = Tokenizer(state_dict["tokenizer"]).of_size(self.vocabulary)
-        if theirs.identity != self.tokenizer.identity and self.accept_changes:
+        ours = None if self.accept_changes else self.tokenizer
+        remedy = "the captions or data.tokenizer changed since: restore them, or train a new run"
+        theirs = tokenizer_of_run(self, ours, state_dict, remedy)
+        if theirs.identity != self.tokenizer.identity:
             self.tokenizer = theirs
             self.captions = Captions(self.captioned.captions, theirs, self.length)
-        elif theirs.identity != self.tokenizer.identity:
-            raise UserError(
-                f"the tokenizer of {self.name} is not the one that the run was trained with",
-                expected=f"{theirs.identity}, not {self.tokenizer.identity}",
-                remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
-            )
         if "texts" in state_dict and state_dict["name"] == self.name:
             self._compare_texts(state_dict["texts"])
-        if self.length > (longest := state_dict["length"]):
-            raise UserError(
-                f"data.length={self.length}",
-                expected=f"at most {longest} tokens, as the run was trained with",
-            )
 
     def files_identity(self) -> str | None:
         """Return a digest of the images' files and of their captions; None where images are not files."""

@@ -14,8 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from mrl_experiments.data.captions.caption_table import Pair, read_pairs
 from mrl_experiments.data.reading import listed
 from mrl_experiments.data.source import Sample
-from mrl_experiments.data.split_by_name import BY_POSITION, held_out_names, is_by_name
-from mrl_experiments.data.split_names import SPLITS
+from mrl_experiments.data.splits import BY_POSITION, SPLITS, held_out_names, is_by_name
 from mrl_experiments.errors import UserError
 
 Labels = NDArray[np.int64]

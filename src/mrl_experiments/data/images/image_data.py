@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrl_experiments.data.data_module import DataModule
-from mrl_experiments.data.file_table import Files, file_table, pack, with_digests
+from mrl_experiments.data.file_table import pack, with_digests
 from mrl_experiments.data.images.image_files import plain
 from mrl_experiments.data.images.read_image import UnreadableImages
 from mrl_experiments.data.images.split_folders import named_like
@@ -238,35 +238,20 @@ class ImageData(DataModule):
         label_of = {plain(name): label for label, name in enumerate(self._classes)}
         self._label_of = np.array([label_of[plain(name)] for name in ours])
 
-    def files_identity(self) -> str | None:
-        """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""
-        return self._as_trained or (None if self.paths() is None else self.source.identity().get("files"))
+    def files(self) -> dict[str, list[Path]] | None:
+        """Return the files of each split of the source, or None where it has none of its own."""
+        if self.source.size is not None or self.betons:
+            return None
+        return {
+            split: [value for value, _ in self.source.open(split) if isinstance(value, Path)]
+            for split in self.source.splits
+        }
 
-    def files_root(self) -> Path:
-        """Return the folder below which the source's files have their names."""
-        place = getattr(self.source, "root", None) or getattr(self.source, "table", Path("/table")).parent
-        return Path(place)
-
-    def paths(self) -> list[Path] | None:
-        """Return the source's files of all splits, or None where it has none of its own."""
-        return (
-            None
-            if self.source.size is not None or self.betons
-            else [path for split in self.source.splits for path in self._paths(split)]
-        )
-
-    def _paths(self, split: str) -> list[Path]:
-        return [value for value, _ in self.source.open(split) if isinstance(value, Path)]
+    def _file_digests(self) -> dict[str, str]:
+        return {split: kept.get("digests", "") for split, kept in self.cache.described.items()}
 
     def _names(self) -> list[str] | None:
         return self.source.manifest(self.splits[0]).get("classes")
-
-    def _table(self) -> Files | None:
-        if self.paths() is None:
-            return None
-        paths = {split: self._paths(split) for split in self.source.splits}
-        digests = {split: kept.get("digests", "") for split, kept in self.cache.described.items()}
-        return file_table(paths, self.files_root(), digests)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""

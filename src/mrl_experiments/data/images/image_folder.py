@@ -13,8 +13,7 @@ from mrl_experiments.data.images.folder_source import FolderSource
 from mrl_experiments.data.images.image_files import Files, class_folders, existing_root, image_files, plain
 from mrl_experiments.data.images.split_folders import class_home, named_like, split_folders
 from mrl_experiments.data.reading import Tally, shown
-from mrl_experiments.data.split_by_name import BY_POSITION, is_by_name
-from mrl_experiments.data.split_names import split_of
+from mrl_experiments.data.splits import BY_POSITION, is_by_name, split_of
 from mrl_experiments.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mrl_experiments.data.images.image_files import class_folders, plain, walk
 from mrl_experiments.data.reading import Tally, shown
-from mrl_experiments.data.split_names import SPLIT_OF, split_of
+from mrl_experiments.data.splits import SPLIT_OF, split_of
 from mrl_experiments.errors import UserError
 
 

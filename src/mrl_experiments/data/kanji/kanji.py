@@ -68,7 +68,7 @@ class Kanji:
                 for split, faces in self.faces.items()
             },
             "fonts": {path.name: fingerprint(path) for path in sorted(paths)},
-            "perturbation": {split: asdict(how) for split, how in self.perturbation.items()},
+            "perturbation": {split: asdict(bounds) for split, bounds in self.perturbation.items()},
             "seed": self.seed,
         }
 
@@ -115,7 +115,7 @@ class Glyphs(Sequence[Sample]):
 
     characters: str
     faces: tuple[Face, ...]
-    how: Perturbation
+    bounds: Perturbation
     split: str
     seed: int
     first_label: int = 0
@@ -131,7 +131,7 @@ class Glyphs(Sequence[Sample]):
         for face in (*self.faces[number:], *self.faces[:number]):
             glyph = draw(face, self.characters[place])
             if glyph is not None:
-                return perturb(glyph, self.how, random), self.first_label + place
+                return perturb(glyph, self.bounds, random), self.first_label + place
         raise UserError(
             f"no font of the split {self.split} draws {self.characters[place]}",
             remedy="reinstall the packages in scripts/system/fonts.txt",

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from mrl_experiments.data.data_module import DataModule
-from mrl_experiments.data.file_table import Files, file_table, pack
+from mrl_experiments.data.file_table import pack
 from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader, train_loader
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.data.text.sequences import Ids, MaskedTokens, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
-from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer, tokenizer_of_run
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.losses.method import IGNORED
@@ -86,7 +86,7 @@ class TextData(DataModule):
         """Return what a run keeps of its data: name, files, and how text became sequences."""
         if self._state is None:
             own = {"tokenizer": self.tokenizer.content, "length": self.length, "masked": self.masked}
-            self._state = {"name": self.name, "files": pack(self._table()), **own}
+            self._state = {"name": self.name, "files": pack(self._table() or {}), **own}
         return self._state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -96,18 +96,8 @@ class TextData(DataModule):
         files of data of the same name have changed, unless `accept_changes`, or crossed to another split.
         """
         self._compare_files("texts", state_dict)
-        theirs = Tokenizer(state_dict["tokenizer"]).of_size(self.num_classes)
-        if self._tokenizer is not None and self._tokenizer.identity != theirs.identity:
-            raise UserError(
-                f"the tokenizer of {self.name} is not the one that the run was trained with",
-                expected=f"{theirs.identity}, not {self._tokenizer.identity}",
-                remedy="data.tokenizer=null takes the run's own",
-            )
-        if self.length > state_dict["length"]:
-            raise UserError(
-                f"data.length={self.length} is longer than the sequences that the run was trained on",
-                expected=f"at most {state_dict['length']} tokens",
-            )
+        remedy = "data.tokenizer=null takes the run's own"
+        theirs = tokenizer_of_run(self, self._tokenizer, state_dict, remedy)
         if (self.masked is None) != (state_dict["masked"] is None):
             raise UserError(
                 f"data.masked={self.masked}, but the run was trained with {state_dict['masked']}",
@@ -115,23 +105,12 @@ class TextData(DataModule):
             )
         self._tokenizer = theirs
 
-    def files_identity(self) -> str:
-        """Return a digest of the files of all splits: a run's own where they are the same."""
-        return self._as_trained or str(self.source.identity()["files"])
+    def files(self) -> dict[str, list[Path]]:
+        """Return the files of each split."""
+        return {split: list(paths) for split, paths in self.source.files.items()}
 
-    def files_root(self) -> Path:
-        """Return the folder below which files have their names."""
-        return self.source.root
-
-    def paths(self) -> list[Path]:
-        """Return the files of all splits."""
-        return [path for _, path in self.source.paths()]
-
-    def _table(self) -> Files:
-        paths: dict[str, list[Path]] = {split: [] for split in self.splits}
-        for split, path in self.source.paths():
-            paths[split].append(path)
-        return file_table(paths, self.source.root, self._digests)
+    def _file_digests(self) -> dict[str, str]:
+        return self._digests
 
     def prepare(self, split: str) -> None:
         """Write one split into the cache unless it is there. Raises UserError for an unknown split."""

@@ -24,7 +24,7 @@ class TextFiles:
 
     def __init__(self, name: str, root: Path, files: Mapping[str, Sequence[Path]]) -> None:
         self.name, self.root = name, root
-        self._files = files
+        self.files = files
         self.reading = Reading()  # what was left out while looking for files
 
     def identity(self) -> dict[str, Any]:
@@ -37,9 +37,8 @@ class TextFiles:
         return {"root": shown(self.root.resolve()), "files": digest.hexdigest()}
 
     def paths(self) -> Iterator[tuple[str, Path]]:
-        """Yield (split, file) for all files."""
-        for split in self.splits:
-            yield from ((split, path) for path in self._files[split])
+        """Return (split, file) for all files."""
+        return ((split, path) for split, paths in self.files.items() for path in paths)
 
     def shown(self, path: Path) -> str:
         """Return the name of a file below the root, as it can be printed."""
@@ -51,7 +50,7 @@ class TextFiles:
         Raises UserError when none can be read.
         """
         noted = reading or Reading()
-        for path in self._files[split]:
+        for path in self.files[split]:
             text, problem, digest = _read(path)
             noted.digests.append(digest)
             if text is None:
@@ -64,7 +63,7 @@ class TextFiles:
             yield self.part(split, text)
         if not noted.read:
             raise UserError(
-                f"{self.root}: none of the {len(self._files[split])} files of {split} is UTF-8 text; "
+                f"{self.root}: none of the {len(self.files[split])} files of {split} is UTF-8 text; "
                 + "; ".join(noted.lines()),
                 remedy="convert them, for example with iconv, or choose others",
             )
@@ -75,7 +74,7 @@ class TextFiles:
 
     def manifest(self, split: str) -> dict[str, Any]:
         """Return JSON values worth keeping beside the split: its files."""
-        return {"documents": [self.shown(path) for path in self._files[split]]}
+        return {"documents": [self.shown(path) for path in self.files[split]]}
 
 
 def held_out(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:

@@ -8,8 +8,7 @@ from typing import Any
 
 from mrl_experiments.data.images.image_files import walk
 from mrl_experiments.data.reading import Reading
-from mrl_experiments.data.split_by_name import BY_POSITION, held_out_names, is_by_name
-from mrl_experiments.data.split_names import SPLIT_OF, SPLITS
+from mrl_experiments.data.splits import BY_POSITION, SPLIT_OF, SPLITS, held_out_names, is_by_name
 from mrl_experiments.data.text.text_files import TextFiles, held_out
 from mrl_experiments.errors import UserError
 

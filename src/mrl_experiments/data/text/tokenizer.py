@@ -116,6 +116,33 @@ class Tokenizer:
         return lengths
 
 
+def tokenizer_of_run(data: Any, ours: Tokenizer | None, state: Mapping[str, Any], remedy: str) -> Tokenizer:
+    """Return the tokenizer by which a run's data became tokens.
+
+    Args:
+        data: A data module with a name and a length T.
+        ours: The tokenizer that must be the same, or None.
+        state: What the run keeps of its data.
+        remedy: Of another tokenizer.
+
+    Raises:
+        UserError: If the run's vocabulary is another, or its texts are shorter.
+    """
+    theirs = Tokenizer(state["tokenizer"]).of_size(data.inputs["vocabulary"])
+    if ours is not None and ours.identity != theirs.identity:
+        raise UserError(
+            f"the tokenizer of {data.name} is not the one that the run was trained with",
+            expected=f"{theirs.identity}, not {ours.identity}",
+            remedy=remedy,
+        )
+    if data.length > state["length"]:
+        raise UserError(
+            f"data.length={data.length} is longer than the texts that the run was trained with",
+            expected=f"at most {state['length']} tokens",
+        )
+    return theirs
+
+
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """Learn a vocabulary of `vocabulary` tokens from texts.
 

@@ -1,7 +1,7 @@
 """Random numbers that depend only on (seed, epoch, sample), the same in numpy and inside FFCV's kernels.
 
-An augmentation drawn this way does not care which process, thread or loader computes it, nor where a run
-was interrupted.
+A counter-based generator: an augmentation is the same whichever process, thread or loader computes it, and
+wherever a run was interrupted.
 """
 
 import numpy as np
@@ -25,13 +25,13 @@ def mix(value):  # type: ignore[no-untyped-def]  # numba compiles this very func
 
 
 def stream(seed: int, epoch: int) -> np.uint64:
-    """Return the key of all draws of one epoch."""
+    """Return the key of all random numbers of one epoch."""
     with np.errstate(over="ignore"):
         return np.uint64(mix(mix(np.uint64(seed) + GOLDEN) + np.uint64(epoch) * GOLDEN))
 
 
 def uniform(key, index, number):  # type: ignore[no-untyped-def]  # numba compiles this very function
-    """Return the `number`-th draw (an integer or an array) from [0, 1) for sample `index` under a key."""
+    """Return random number `number` (an integer or an array) from [0, 1) of sample `index` under a key."""
     bits = mix(key ^ mix(np.uint64(index) * GOLDEN + np.uint64(number)))
     return np.float64(bits >> S40) * UNIT
 
@@ -43,7 +43,7 @@ def seed_of(key: np.uint64, index: int, number: int) -> int:
 
 
 def uniforms(key: np.uint64, index: int, count: int) -> NDArray[np.float64]:
-    """Return the first `count` draws for one sample."""
+    """Return the first `count` random numbers of one sample."""
     with np.errstate(over="ignore"):
-        draws: NDArray[np.float64] = uniform(key, index, np.arange(count, dtype=np.uint64))
-    return draws
+        numbers: NDArray[np.float64] = uniform(key, index, np.arange(count, dtype=np.uint64))
+    return numbers

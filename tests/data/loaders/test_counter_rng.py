@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrl_experiments.data.loaders import augment
-from mrl_experiments.data.loaders.augment import Resolution, centre_window, random_window
-from mrl_experiments.data.loaders.draws import stream, uniforms
+from mrl_experiments.data.loaders.augment import Resolution, center_window, random_window
+from mrl_experiments.data.loaders.counter_rng import stream, uniforms
 
 
 def test_draws_are_uniform_and_differ_by_seed_epoch_sample_and_number():
@@ -28,10 +28,10 @@ def test_numba_draws_the_same_numbers():
 
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 1000), st.floats(0.05, 1))
 def test_windows_lie_inside_the_image(height, width, index, low):
-    draws = uniforms(stream(0, 0), index, augment.DRAWS)
+    draws = uniforms(stream(0, 0), index, augment.NUMBERS)
     for top, left, h, w in (
         random_window(height, width, low, 1.0, draws),
-        centre_window(height, width, low),
+        center_window(height, width, low),
     ):
         assert min(top, left) >= 0 and min(h, w) >= 1
         assert top + h <= height and left + w <= width
@@ -39,7 +39,7 @@ def test_windows_lie_inside_the_image(height, width, index, low):
 
 def test_random_windows_have_the_areas_and_aspects_asked_for():
     windows = [
-        random_window(300, 400, 0.25, 1.0, uniforms(stream(0, 0), i, augment.DRAWS)) for i in range(2000)
+        random_window(300, 400, 0.25, 1.0, uniforms(stream(0, 0), i, augment.NUMBERS)) for i in range(2000)
     ]
     _, _, heights, widths = map(np.array, zip(*windows, strict=True))
     shares = heights * widths / (300 * 400)
