@@ -160,7 +160,7 @@ def _newest(data: Any) -> int | None:
 
 
 def _name_classes(run: Run, config: DictConfig, data: Any) -> None:
-    """Tell data the classes of a run that did not note them, from what it has embedded of its own data."""
+    """Label data as a run that did not note its classes, by what it has embedded of its own data."""
     if not isinstance(data, ImageData) or data.classes_known:
         return
     for path in sorted(run.embeddings(str(config.data.name), "*").parent.glob(f"*/{CLASSES}")):

@@ -47,7 +47,8 @@ def read_only_caches() -> tuple[Path, ...]:
 def cache_folder(cache: str | Path | None) -> Path:
     """Return the folder of prepared files that `data.cache` or MRL_DATA names; empty means the usual one.
 
-    Raises UserError when it begins with ~ and this account has no home.
+    Raises:
+        UserError: If it begins with ~ and this account has no home.
     """
     try:
         return Path(cache or usual_cache()).expanduser()
@@ -62,7 +63,10 @@ def cache_folder(cache: str | Path | None) -> Path:
 def keyed_folder(root: Path, name: str, identity: Mapping[str, Any]) -> Path:
     """Return <root>/<name>-<key>, where the key is a hash of all that determines what lies in it.
 
-    So a changed option never meets an old file. Raises UserError for a name that leads elsewhere.
+    So a changed option never meets an old file.
+
+    Raises:
+        UserError: For a name that leads elsewhere.
     """
     check_name(name, "the name of prepared data")
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]

@@ -39,6 +39,13 @@ class Tally:
         """Return JSON values: {kind: {count, first}}."""
         return {kind: {"count": count, "first": names[0]} for kind, (count, names) in self.kinds.items()}
 
+    def listed(self, most: int) -> str:
+        """Return the counts, each with its first examples, at most `most`, and dots where there are more."""
+        return ", ".join(
+            f"{count:,} {kind} ({', '.join(names[:most])}{', ...' * (count > most)})"
+            for kind, (count, names) in self.kinds.items()
+        )
+
     def __str__(self) -> str:
         return ", ".join(f"{count:,} {kind} ({names[0]})" for kind, (count, names) in self.kinds.items())
 

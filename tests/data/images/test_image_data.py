@@ -9,7 +9,7 @@ import torch
 from commands import ROOT
 from stand_ins import folders
 
-from mrl_experiments.data.file_table import File, changes
+from mrl_experiments.data.file_table import CROSSED, File, changes
 from mrl_experiments.data.images.beton_files import BetonFiles
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.errors import UserError
@@ -74,8 +74,8 @@ def test_files_of_another_split_are_named_and_those_trained_on_apart(tmp_path):
     before = {name: File(split, 1, 2) for name, split in (("a", "val"), ("b", "train"), ("c", "train"))}
     now = {name: File(split, 1, 2) for name, split in (("a", "test"), ("b", "val"), ("c", "train"))}
     found = changes(before, now, tmp_path)
-    assert (found.moved, found.crossed) == (["a"], ["b"])
-    assert str(found) == "1 in another split now (a), 1 trained on, and in another split now (b)"
+    assert found.kinds == {"in another split now": [1, ["a"]], CROSSED: [1, ["b"]]}
+    assert found.listed(3) == "1 in another split now (a), 1 trained on, and in another split now (b)"
 
 
 def test_an_unknown_split_is_refused(pictures, image_data):

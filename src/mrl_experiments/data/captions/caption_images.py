@@ -27,7 +27,12 @@ class CaptionImages:
         self._found: dict[str, Path | None] = {}
 
     def find(self, name: str, place: str) -> Path | None:
-        """Return the file of a path, or None. place: where the path stands, for messages."""
+        """Return the file of a path, or None.
+
+        Args:
+            name: The path as the table has it.
+            place: Where it stands, for messages.
+        """
         if not name:
             return None
         if f"{os.path.normpath(name.replace(_BACKSLASH, '/'))}/".startswith("../"):
@@ -46,7 +51,11 @@ class CaptionImages:
         return bool(name) and os.path.isfile(self.folder / name)
 
     def refuse_leaving(self, table: Path) -> None:
-        """Raise UserError when paths that were looked for leave the folder."""
+        """Refuse a table with paths that leave its folder.
+
+        Raises:
+            UserError: If some that were looked for do.
+        """
         if self._leaving:
             raise UserError(
                 f"{table}: {len(self._leaving)} image paths leave its folder: {listed(self._leaving)}",

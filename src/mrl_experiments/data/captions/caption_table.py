@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -44,8 +44,10 @@ def read_pairs(table: Path) -> tuple[list[Pair], Reading]:
     A .csv separates fields by commas (or semicolons, or bars) and may put them in quotation marks; a .tsv
     separates them by tabs, and quotation marks are part of the text. Also returns what was skipped, such as
     lines with too many fields, and what was read otherwise than it is written.
-    Raises UserError when the file is no such table, a quotation mark is left open, image paths leave the
-    folder, a split has an unknown name, or nothing can be used.
+
+    Raises:
+        UserError: If the file is no such table, a quotation mark is left open, image paths leave the
+            folder, a split has an unknown name, or nothing can be used.
     """
     reading = Reading()
     lines = _lines(table, reading)
@@ -124,12 +126,8 @@ def _names(heading: str, separator: str) -> list[str]:
 
 
 def _rows(lines: Sequence[str], separator: str, start: int, *, quoted: bool) -> Iterator[Row]:
-    if not quoted:
-        for number, line in enumerate(lines[start:], start + 1):
-            if line.strip():
-                yield Row(line.removesuffix("\n").split(separator), number, number)
-        return
-    reader, last = csv.reader(lines[start:], delimiter=separator, strict=True), start
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader, last = csv.reader(lines[start:], delimiter=separator, strict=True, quoting=quoting), start
     while True:
         problem, first = "", last + 1
         try:

@@ -20,7 +20,8 @@ Ids = NDArray[np.int64]
 class CaptionedSource(Source, Protocol):
     """Images whose labels have texts: each label's images and texts show the same thing.
 
-    captions: for each label, at least one text.
+    Attributes:
+        captions: For each label, at least one text.
     """
 
     captions: Sequence[Sequence[str]]
@@ -40,7 +41,8 @@ def identity_of(captions: Sequence[Sequence[str]]) -> Mapping[str, Any]:
 class Captions:
     """Tokens (K, T) of all captions, label by label, padded behind the text; longer ones are cut.
 
-    cut: how many were longer than T tokens.
+    Attributes:
+        cut: How many were longer than T tokens.
     """
 
     def __init__(self, captions: Sequence[Sequence[str]], tokenizer: Tokenizer, length: int) -> None:

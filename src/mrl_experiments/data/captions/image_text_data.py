@@ -23,11 +23,12 @@ class ImageTextData(ImageData):
 
     To be embedded, each split comes as images (`val`) and as texts (`val_text`), with the same labels.
 
-    Parameters
-    ----------
-    source: images whose labels have captions, see data/captions/captions.py.
-    tokenizer: a tokenizer.json; null trains one on the captions of the train split. vocabulary: its size V.
-    length: tokens of a text T; longer ones are cut. others: of ImageData.
+    Args:
+        source: Images whose labels have captions, see data/captions/captions.py.
+        tokenizer: A tokenizer.json; None trains one on the captions of the train split.
+        vocabulary: Its number of tokens V.
+        length: The tokens T of a text; longer ones are cut.
+        options: Of ImageData.
     """
 
     views: tuple[str, ...] = ("none",)  # a mirrored text is no text
@@ -76,7 +77,10 @@ class ImageTextData(ImageData):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that files and texts are those of a run, and that text becomes tokens that it can read.
 
-        Raises UserError otherwise; with `accept_changes`, other texts are told, and the run's tokenizer read.
+        With `accept_changes`, other texts are printed, and the run's tokenizer is used.
+
+        Raises:
+            UserError: If they are others, or texts are longer than the run's.
         """
         super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
         ours = None if self.accept_changes else self.tokenizer

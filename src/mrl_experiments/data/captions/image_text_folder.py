@@ -30,7 +30,9 @@ class ImageTextFolder:
     it); without it, about `val_share` of the labels is held out: with split=by_name by a hash of a label's
     first image path, so that adding or removing pairs moves no other label; with by_position by place in
     the table, as runs of before have it.
-    Raises UserError without a table, when a split is empty, or when a label is in several splits.
+
+    Raises:
+        UserError: Without a table, when a split is empty, or when a label is in several splits.
     """
 
     channels = 3

@@ -33,20 +33,22 @@ from mrl_experiments.errors import UserError
 
 
 class ImageData(DataModule):
-    """Images of a source in batches (images, labels, index).
+    """Images of a source in batches (images (B, C, size, size), labels (B,), index (B,)).
 
-    Parameters
-    ----------
-    name: how runs and tables call the data set. source: see data/source.py; it may refer to `root`.
-    loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
-    batch_size: of one process. workers: that read and prepare; null is the number of threads torch uses, and
-    with 0 this process reads (one more prepares).
-    cache: folder for prepared files. size: side of the images a model sees in validation.
-    resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
-    augment: see data/loaders/augment.py. storage: {split: ...}, see data/loaders/beton.py; `default` is for
-    the others.
-    betons: {split: path} of ready .beton files instead of the cache.
-    balance: 1 draws all classes equally often in training, however large they are; see `balanced`.
+    Args:
+        name: How runs and tables call the data set.
+        source: Where samples come from, see data/source.py; it may refer to `root`.
+        loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
+        batch_size: Images per batch of one process.
+        workers: That read and prepare; None is the number of threads torch uses, and with 0 this process
+            reads (one more prepares).
+        cache: The folder of prepared files.
+        size: The side in pixels of the images a model sees in validation; None is the source's own.
+        resolution: {start, end, start_epoch, end_epoch} in training; None is `size`.
+        augment: See data/loaders/augment.py.
+        storage: {split: ...}, see data/loaders/beton.py; `default` is for the others.
+        betons: {split: path} of ready .beton files instead of the cache.
+        balance: 1 draws all classes equally often in training, however large they are; see `balanced`.
     """
 
     views: tuple[str, ...] = ("none", "flip")
@@ -113,14 +115,16 @@ class ImageData(DataModule):
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features, labels and classes.
 
-        unseen: true where no class is one of the run's.
+        Returns:
+            {unseen: True} where no class is one of the run's, else nothing.
         """
         return {"unseen": True} if self._unseen else {}
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it.
 
-        Raises UserError that names images of all these splits that cannot be read.
+        Raises:
+            UserError: If images cannot be read; those of all these splits are named.
         """
         unreadable: list[UnreadableImages] = []
         for split in training_splits(self):
@@ -133,9 +137,10 @@ class ImageData(DataModule):
             raise UserError(problem, remedy=unreadable[0].remedy)
 
     def prepare(self, split: str) -> None:
-        """Write one split into the cache unless it is there, and say once what was read and how.
+        """Write one split into the cache unless it is there, and print once what was read and how.
 
-        Raises UserError for an unknown split.
+        Raises:
+            UserError: For an unknown split.
         """
         self.samples(split)
         if split in self._told:
@@ -150,7 +155,7 @@ class ImageData(DataModule):
         self._tell_copies(split)
 
     def _tell_copies(self, split: str) -> None:
-        """Say how many images are copies of others that contradict them: in train, or in another class."""
+        """Print how many images are copies of others that contradict them: in train, or in another class."""
         if "digests" not in self.cache.described.get(split, {}):
             return
         ours, labels = self._digests(split)
@@ -206,8 +211,9 @@ class ImageData(DataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with what a run keeps of its data: the files of data of the same name, and the classes.
 
-        Raises UserError when files have changed, unless `accept_changes`, or images for training would be
-        in another split.
+        Raises:
+            UserError: If files have changed, unless `accept_changes`, or images for training would be in
+                another split.
         """
         self._compare_files("images", state_dict)
         if state_dict.get("classes"):

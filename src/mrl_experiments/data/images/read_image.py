@@ -47,7 +47,9 @@ def read_image(value: Image | Path, channels: int, converted: Tally | None = Non
     transparent parts on white. More than 8 bits are scaled by their depth; values without a depth of their
     own (32 bits, signed, floating point) by the smallest of 1 (floating point only), 255 and 65,535 that
     holds all of them, else from the smallest to the largest. What is so changed is counted in `converted`.
-    Raises UserError that names a file which cannot be read.
+
+    Raises:
+        UserError: If a file cannot be read.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -62,7 +64,10 @@ class UnreadableImages(UserError):
 class Readings:
     """What came of reading many samples; a worker process has one each.
 
-    broken: {sample: problem}. digests: {sample: hash of the file}.
+    Attributes:
+        converted: What was read otherwise than it is stored.
+        broken: {sample: problem}.
+        digests: {sample: hash of the file}.
     """
 
     converted: Tally = field(default_factory=Tally)
@@ -85,7 +90,8 @@ class Readings:
 def gathered(parts: Iterable[Readings], count: int) -> dict[str, Any]:
     """Return what a manifest keeps of reading `count` samples: conversions, and digests where they are files.
 
-    Raises UnreadableImages, which counts all files that cannot be read and names the first.
+    Raises:
+        UnreadableImages: If files cannot be read: all are counted, and the first named.
     """
     whole = Readings()
     for part in parts:
@@ -154,7 +160,7 @@ def _formats() -> list[str]:
 
 
 def _format_of(content: bytes) -> str:
-    """Say of a file that is no picture what it seems to be."""
+    """Return what a file that is no picture seems to be."""
     if content[4:8] == b"ftyp":
         return "it is HEIC or a film, which Pillow does not know: convert it, for example to JPEG"
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")

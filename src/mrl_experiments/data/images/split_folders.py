@@ -16,7 +16,9 @@ def split_folders(root: Path, skipped: Tally) -> dict[str, Path]:
     Names such as train and Valid say so, unless they hold no folders and others are their siblings. Names
     with such a word in them, such as training_set or val2017, say so where folders of several splits hold
     classes of the same names, or where all folders have such names.
-    Raises UserError for two folders of one split, splits without `train`, or `train` beside other images.
+
+    Raises:
+        UserError: For two folders of one split, splits without `train`, or `train` beside other images.
     """
     names = class_folders(root, beside := Tally())
     said = {name: split for name in names if (split := split_of(name))}
@@ -63,7 +65,8 @@ def _check(root: Path, splits: dict[str, str], others: list[str]) -> None:
 def class_home(folder: Path, classes: Collection[str] = ()) -> Path:
     """Return the folder that holds the class folders: `folder`, or the only one in it, as in train/train/.
 
-    classes: those that are known; without them, there are several.
+    Args:
+        classes: Those that are known; without them, there are several.
     """
     names = class_folders(folder)
     if len(names) != 1 or plain(names[0]) in classes:

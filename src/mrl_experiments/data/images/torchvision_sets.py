@@ -30,7 +30,8 @@ DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 class TorchvisionSet:
     """The set `name`, with its test images as `val`; downloaded to `root` unless it lies there.
 
-    Raises UserError when it is neither there nor to be had.
+    Raises:
+        UserError: If it is neither there nor to be had.
     """
 
     splits: tuple[str, ...] = ("train", "val")

@@ -25,8 +25,12 @@ RENDERER = 1  # raise it when the same options give other pixels
 class Kanji:
     """Characters number `first` to `first + num_classes - 1` by how common they are, most common first.
 
-    splits: for each, the groups of font families that draw it. perturbation: for each split; `default` is
-    for the others. Raises UserError when fonts or the dictionary are missing.
+    Args:
+        splits: For each, the groups of font families that draw it.
+        perturbation: For each split; `default` is for the others.
+
+    Raises:
+        UserError: If fonts or the dictionary are missing.
     """
 
     channels = 1

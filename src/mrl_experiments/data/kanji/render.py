@@ -23,10 +23,16 @@ FAINTEST = 60  # a glyph whose brightest pixel is below is blank
 class Perturbation:
     """How far an image may be from a clean one; each value is drawn evenly from 0 (or 1) to its bound.
 
-    rotation: degrees, both ways. scale: factor 1 +- scale. shear: of x by y, both ways. shift: pixels.
-    blur: standard deviation in pixels. contrast: the least share of the gray range between ink and paper.
-    background: amplitude of a smooth pattern. noise: standard deviation of pixels. Both as shares of 255.
-    occlusion: side in pixels of a gray square.
+    Attributes:
+        rotation: Degrees, both ways.
+        scale: The factor is 1 +- scale.
+        shear: Of x by y, both ways.
+        shift: Pixels.
+        blur: Standard deviation in pixels.
+        contrast: The least share of the gray range between ink and paper.
+        background: Amplitude of a smooth pattern, as a share of 255.
+        noise: Standard deviation of pixels, as a share of 255.
+        occlusion: Side in pixels of a gray square.
     """
 
     rotation: float = 0.0

@@ -39,10 +39,13 @@ BLOCK, READERS = 1 << 12, 32  # samples looked at together, threads that do so
 
 @dataclass(frozen=True)
 class Storage:
-    """How images are kept: `raw` pixels, `jpg`, or `proportion` (a share `jpeg_share` as JPEG).
+    """How images are kept. The paper: train at most 500 px, half of them JPEG at quality 90; validation raw.
 
-    max_size: longer sides are reduced to this many pixels first. The paper: train 500 px, half of them
-    JPEG at quality 90; validation raw.
+    Attributes:
+        mode: `raw` pixels, `jpg`, or `proportion`, of which a share is JPEG.
+        max_size: Longer sides are reduced to this many pixels first.
+        jpeg_quality: Of JPEG, up to 100.
+        jpeg_share: The share of `proportion` that becomes JPEG.
     """
 
     mode: str = "raw"
@@ -54,8 +57,9 @@ class Storage:
 def check_beton(path: Path, *, channels: int, num_classes: int) -> int:
     """Return the number of samples of a .beton file, after a look at the header of every sample.
 
-    Raises UserError when it is missing, truncated, of another kind, has labels that are no class, or says of
-    a sample what is not so.
+    Raises:
+        UserError: If it is missing, truncated, of another kind, has labels that are no class, or says of a
+            sample what is not so.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist", expected="a .beton file")
@@ -83,7 +87,11 @@ def beton_labels(path: Path, *, channels: int) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, kind: int, size: int, changed: int) -> NDArray[np.int64]:
-    """Return the labels, having followed every address in the file, once a process. Raises ValueError."""
+    """Return the labels (N,), having followed every address in the file, once per process.
+
+    Raises:
+        ValueError: If an address or a header is wrong.
+    """
     start = HEADER.itemsize + len(NAMES) * FIELD.itemsize
     if size < start:
         raise ValueError(f"has only {size} bytes")

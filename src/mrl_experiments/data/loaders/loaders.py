@@ -17,7 +17,8 @@ BatchReader = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample in
 def training_splits(data: Any) -> tuple[str, ...]:
     """Return the splits that a training of `data` reads: without "val" where nothing is validated.
 
-    Raises UserError when the data have none to validate on.
+    Raises:
+        UserError: If the data have none to validate on.
     """
     validates = data.trainer is None or bool(data.trainer.limit_val_batches)
     if validates and "val" not in data.splits:
@@ -59,7 +60,12 @@ class TrainLoader:
 class EvalLoader:
     """All samples of a split in order, this process's share of them; see `evaluation_batches`.
 
-    labels: (count,) how many labels each sample has; None where each has one. `rows` is their number.
+    Args:
+        count: The number of samples.
+        labels: (count,) how many labels each sample has; None where each has one.
+
+    Attributes:
+        rows: The number of labels of all samples.
     """
 
     def __init__(

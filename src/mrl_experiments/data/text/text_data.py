@@ -26,15 +26,17 @@ EVALUATION_SEED = 0  # masks the same tokens for every run
 class TextData(DataModule):
     """Text in batches (tokens (B, T), labels (B, T), index (B,)).
 
-    Parameters
-    ----------
-    name: how runs and tables call the data set. source: see data/text/text_files.py; it may refer to `root`.
-    tokenizer: a tokenizer.json; null trains one on the train split. vocabulary: its number of tokens V.
-    length: tokens of a sequence T. batch_size: sequences of one process.
-    masked: the share of tokens to be predicted from both sides; null: each next token is to be predicted.
-    eval_tokens: validation and embeddings take at most as many tokens of a split, in sequences spread evenly
-    over it; null: all.
-    cache: folder for prepared files.
+    Args:
+        name: How runs and tables call the data set.
+        source: Text in files; it may refer to `root`.
+        tokenizer: A tokenizer.json; None trains one on the train split.
+        vocabulary: Its number of tokens V.
+        length: The tokens T of a sequence.
+        masked: The share of tokens to be predicted from both sides; None: each next token is to be predicted.
+        eval_tokens: Validation and embeddings take at most so many tokens of a split, in sequences spread
+            evenly over it; None: all.
+        batch_size: Sequences per batch of one process.
+        cache: The folder of prepared files.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class TextData(DataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read text as a run does, with its vocabulary.
 
-        Raises UserError when this data has another vocabulary, longer sequences, or another task; and when
-        files of data of the same name have changed, unless `accept_changes`, or crossed to another split.
+        Raises:
+            UserError: If this data has another vocabulary, longer sequences, or another task; and when
+                files of data of the same name have changed, unless `accept_changes`, or crossed to another
+                split.
         """
         self._compare_files("texts", state_dict)
         remedy = "data.tokenizer=null takes the run's own"
@@ -113,7 +117,11 @@ class TextData(DataModule):
         return self._digests
 
     def prepare(self, split: str) -> None:
-        """Write one split into the cache unless it is there. Raises UserError for an unknown split."""
+        """Write one split into the cache unless it is there.
+
+        Raises:
+            UserError: For an unknown split.
+        """
         self._tokens(split)
 
     def _tokens(self, split: str) -> Any:
@@ -160,7 +168,9 @@ class TextData(DataModule):
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features and labels.
 
-        bytes: of the text whose tokens are predicted, each once; there is no such number for masked tokens.
+        Returns:
+            {bytes: of the text whose tokens are predicted, each once}; of masked tokens, {masked: their
+            share}.
         """
         if self.masked is not None:
             return {"masked": self.masked}

@@ -17,7 +17,10 @@ MARK = "\ufeff"  # at a file's beginning: what some editors write there, not tex
 class TextFiles:
     """UTF-8 files of a data set, by split. Files in another encoding are named, skipped and counted.
 
-    name: how the cache and tables call it. root: what paths are shown relative to.
+    Args:
+        name: How the cache and tables call it.
+        root: The folder below which files have their names.
+        files: The files of each split.
     """
 
     splits: tuple[str, ...] = ("train", "val")
@@ -47,7 +50,8 @@ class TextFiles:
     def texts(self, split: str, reading: Reading | None = None) -> Iterator[str]:
         """Yield the documents of a split in a fixed order, and note in `reading` what could not be read.
 
-        Raises UserError when none can be read.
+        Raises:
+            UserError: If none can be read.
         """
         noted = reading or Reading()
         for path in self.files[split]:
@@ -81,7 +85,10 @@ def held_out(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
     """Choose some of the groups named in `sizes` whose sizes add up to at most `share` of all.
 
     Groups are taken in the order of a hash of (seed, name) where they still fit, so that most keep their side
-    when a group is added. Raises UserError when there is nothing to divide.
+    when a group is added.
+
+    Raises:
+        UserError: If there is nothing to divide.
     """
     if not 0 < share < 1 or len(sizes) < 2:
         raise UserError(

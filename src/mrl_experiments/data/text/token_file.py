@@ -62,7 +62,8 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
 def open_tokens(path: Path, length: int) -> NDArray[np.unsignedinteger[Any]]:
     """Return the tokens (N,) of a file as a read-only memory map.
 
-    Raises UserError when they do not fill one sequence of `length` and the token after it.
+    Raises:
+        UserError: If they do not fill one sequence of `length` and the token after it.
     """
     facts = read_object(manifest_path(path))
     if facts["tokens"] <= length:

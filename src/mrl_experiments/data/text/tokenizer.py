@@ -28,7 +28,9 @@ class Tokenizer:
     """A byte-level BPE vocabulary (Sennrich et al., 2016) of the `tokenizers` library.
 
     end, mask, pad: its special tokens, which are those below `special`.
-    Raises UserError for a file that holds another kind of vocabulary.
+
+    Raises:
+        UserError: For a file that holds another kind of vocabulary.
     """
 
     end, mask, pad = range(len(SPECIAL))
@@ -68,7 +70,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Read a tokenizer.json. Raises UserError when there is none."""
+        """Read a tokenizer.json.
+
+        Raises:
+            UserError: If there is none.
+        """
         if not path.exists():
             raise UserError(f"{path}: no such tokenizer", expected="a tokenizer.json")
         return cls(read_text(path), str(path))
@@ -146,7 +152,8 @@ def tokenizer_of_run(data: Any, ours: Tokenizer | None, state: Mapping[str, Any]
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """Learn a vocabulary of `vocabulary` tokens from texts.
 
-    Raises UserError when it is too small for all bytes, or larger than what the texts repeat.
+    Raises:
+        UserError: If it is too small for all bytes, or larger than what the texts repeat.
     """
     if vocabulary < SMALLEST:
         expected = f"{SMALLEST} or more: one for each byte and {len(SPECIAL)} others"
@@ -188,7 +195,10 @@ def cached_tokenizer(
 ) -> Tokenizer:
     """Return the vocabulary of a data set's texts, trained once: <root>/<name>-<key>/tokenizer.json.
 
-    identity: JSON values that determine the texts.
+    Args:
+        identity: JSON values that determine the texts.
+        texts: Returns them, where they are needed.
+        vocabulary: The number of tokens V.
     """
     known = {"tokenizers": tokenizers.__version__, "vocabulary": vocabulary, "texts": dict(identity)}
 
