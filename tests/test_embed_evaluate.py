@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from mrl_experiments.build import build_method, load_method
 from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.embed import embed
-from mrl_experiments.embeddings import META, create, load, open_arrays, seal
+from mrl_experiments.embeddings import META, create, finalize, load, open_arrays
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import evaluate
 from mrl_experiments.results import read_rows
@@ -162,7 +162,7 @@ def test_nothing_of_val_enters_a_reduction(copied):
     features, labels = open_arrays(tmp)
     features[:] = np.random.default_rng(0).standard_normal(features.shape) * 1e3  # would turn any SVD
     labels[:] = stored.labels
-    seal(tmp, stored.heads, dict(stored.meta))
+    finalize(tmp, stored.heads, dict(stored.meta))
     shutil.rmtree(val)
     tmp.rename(val)
     second = evaluated(copied, "ff", "linear", "svd", "dims=[8,64]")

@@ -16,10 +16,10 @@ from torch import Tensor
 from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
-from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
+from mrl_experiments.embeddings import create, finalize, is_complete, open_arrays, write_classes, writing
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
-from mrl_experiments.losses.classifier import counted
+from mrl_experiments.losses.classifier import select_labelled
 from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
@@ -112,7 +112,7 @@ def _embed_run(
         "weights": sha256(run.checkpoint),
     }
     check_siblings(run, data, splits, meta)
-    parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
+    parts = [*method.subnetworks().items()][::-1]  # the run itself last: where it is complete, its parts are
     for split, (variant, part) in itertools.product(splits, parts):
         label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
@@ -135,7 +135,7 @@ def _embed_folder(
             wanted = expected_meta(folder, meta, data)
         found = first and not cfg.overwrite and is_complete(folder, wanted, with_heads=heads is not None)
         if found:
-            keep_classes(folder, data.class_facts(split))
+            write_classes(folder, data.class_facts(split))
         done: bool = fabric.broadcast(found)
         return done
 
@@ -151,8 +151,8 @@ def _embed_folder(
         loader = data.dataloader(split)
         macs = _embed_split(fabric, method, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
-            seal(folder, heads, {**meta, **data.facts(split), "macs": macs})
-            keep_classes(folder, data.class_facts(split))
+            finalize(folder, heads, {**meta, **data.facts(split), "macs": macs})
+            write_classes(folder, data.class_facts(split))
         fabric.barrier()
         fabric.print(f"{folder}: {loader.rows:,} embeddings")
 
@@ -180,7 +180,7 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
                 macs = macs or network_macs(one) // z[:1, ..., 0].numel()
             own = index % fabric.world_size == fabric.global_rank
             rows = loader.rows_of(index[own].numpy())
-            features[rows], labels[rows] = counted(z.float().cpu()[own], targets[own])
+            features[rows], labels[rows] = select_labelled(z.float().cpu()[own], targets[own])
             advance(len(index) * fabric.world_size)
     features.flush()
     labels.flush()

@@ -109,7 +109,7 @@ def writing(folder: Path) -> Iterator[None]:
                 expected="a folder",
                 remedy="move it away",
             )
-        if not place.exists():  # killed between the two moves of `seal`
+        if not place.exists():  # killed between the two moves of `finalize`
             whole = new if (new / META).exists() else old
             if whole.exists():
                 whole.rename(place)
@@ -119,7 +119,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def create(folder: Path, count: int, width: int) -> None:
-    """Make room for `count` samples of `width` features: `open_arrays` fills it, `seal` puts it in place.
+    """Make room for `count` samples of `width` features: `open_arrays` fills it, `finalize` puts it in place.
 
     What an earlier embedding left in `folder` stays until then. Raises UserError when the disk is too small.
     """
@@ -140,7 +140,7 @@ def open_arrays(folder: Path) -> tuple["np.memmap[Any, Any]", "np.memmap[Any, An
     return np.load(new / FEATURES, mmap_mode="r+"), np.load(new / LABELS, mmap_mode="r+")
 
 
-def seal(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
+def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
     """Write the heads, then the meta file with shape and checksums, and put it all in place of `folder`.
 
     Raises UserError when features are not finite or all zero, as are those of a sample never written.
@@ -177,7 +177,7 @@ def _places(folder: Path) -> tuple[Path, Path, Path]:
     return place, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
 
 
-def keep_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
+def write_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
     """Write what is known of the classes beside sealed embeddings, unless it is there and whole."""
     if not classes:
         return

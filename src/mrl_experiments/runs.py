@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -19,14 +20,14 @@ from mrl_experiments.stored import read_config, write_config
 
 Content = TypeVar("Content")
 
-# What may differ between two commands that mean the same run: where it is written, how it is watched.
-WATCHING = {
+# Keys that may differ between two commands that mean the same run: where it is written, what is shown of it.
+NON_IDENTITY_KEYS = {
     "": ("root", "debug", "logger", "run_name", "trust"),
     "data": ("cache", "workers"),
     "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes"),
 }
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
-PAPERS_MODE = "switchable"  # of a slimmable network
+DEFAULT_SLIM_MODE = "switchable"  # of a slimmable network
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,8 @@ def check_none_left_out(left_out: Sequence[str]) -> None:
 
 def method_name(cfg: DictConfig) -> str:
     """Name a run's method as tables do: by its option, and by its mode where that is not the paper's."""
-    mode = cfg.loss.get("mode", PAPERS_MODE)
-    return str(cfg.loss.name) if mode == PAPERS_MODE else f"{cfg.loss.name}_{mode}"
+    mode = cfg.loss.get("mode", DEFAULT_SLIM_MODE)
+    return str(cfg.loss.name) if mode == DEFAULT_SLIM_MODE else f"{cfg.loss.name}_{mode}"
 
 
 def run_name(cfg: DictConfig) -> str:
@@ -211,26 +212,39 @@ def run_of(cfg: DictConfig) -> Run:
     return Run(Path(cfg.root) / "runs" / run_name(cfg))
 
 
-class Claim:
-    """The right to write into a run's folder, held until the process ends.
+@contextmanager
+def run_lock(cfg: DictConfig) -> Iterator[None]:
+    """Make or reopen the folder of the run that `cfg` describes, and hold it: one process writes into a run.
 
-    lock: None for a finished run in a place that can only be read.
-    """
+    A finished run in a place that can only be read needs no lock.
 
-    def __init__(self, run: Run, lock: IO[str] | None) -> None:
-        self.run, self._lock = run, lock
-
-
-def claim(cfg: DictConfig) -> Claim:
-    """Make or reopen the folder of the run that `cfg` describes.
-
-    Raises UserError when the folder belongs to another configuration or to another process.
+    Raises:
+        UserError: If the folder belongs to another configuration or to another process.
     """
     run = run_of(cfg)
     run.check_links()
-    lock: IO[str] | None = None
+    with _locked(run) as lock:
+        if lock:
+            for folder in (run.folder, run.checkpoint.parent):
+                remove_leftovers(folder)
+        if run.config_path.exists():
+            refuse_other_config(run, cfg)
+        elif run.checkpoint.exists():
+            raise UserError(
+                f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
+                expected="a run's folder with both",
+                remedy="restore the file from a copy, or name this run differently: tag=_second",
+            )
+        else:
+            ours = OmegaConf.to_container(cfg, resolve=True)
+            assert isinstance(ours, dict)
+            write_config(run.config_path, ours)
+        yield
+
+
+def _locked(run: Run) -> AbstractContextManager[IO[str] | None]:
     try:
-        lock = acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
+        return acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
     except BlockingIOError as error:
         raise UserError(
             f"another process is training {run.name} now: {error.strerror}",
@@ -239,22 +253,7 @@ def claim(cfg: DictConfig) -> Claim:
     except UserError:
         if not (run.finished.exists() and run.config_path.exists()):
             raise
-    if lock:
-        for folder in (run.folder, run.checkpoint.parent):
-            remove_leftovers(folder)
-    if run.config_path.exists():
-        refuse_other_config(run, cfg)
-    elif run.checkpoint.exists():
-        raise UserError(
-            f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
-            expected="a run's folder with both",
-            remedy="restore the file from a copy, or name this run differently: tag=_second",
-        )
-    else:
-        ours = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(ours, dict)
-        write_config(run.config_path, ours)
-    return Claim(run, lock)
+        return nullcontext()
 
 
 def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
@@ -262,7 +261,9 @@ def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
 
     ~ in a path is the home folder, however it was typed.
     """
-    ignored = {".".join(filter(None, (group, key))) for group, keys in WATCHING.items() for key in keys}
+    ignored = {
+        ".".join(filter(None, (group, key))) for group, keys in NON_IDENTITY_KEYS.items() for key in keys
+    }
     flat: dict[str, Any] = {}
 
     def walk(node: Mapping[Any, Any], path: str) -> None:

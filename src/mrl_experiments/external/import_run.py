@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from mrl_experiments.embeddings import check_finite, create, is_complete, open_arrays, seal, writing
+from mrl_experiments.embeddings import check_finite, create, finalize, is_complete, open_arrays, writing
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
 from mrl_experiments.files import sha256
@@ -149,5 +149,5 @@ def _write(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, An
     stored[:] = labels
     features.flush()
     stored.flush()
-    seal(folder, None, meta)
+    finalize(folder, None, meta)
     print(f"{folder}: {count:,} embeddings from {name}", flush=True)

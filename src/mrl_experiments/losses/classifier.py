@@ -141,7 +141,7 @@ class NestedClassifier(Method):
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
         """Return the loss of a batch: inputs x (B, ...), labels y (B, ...) int64."""
         features = self.embed(x)
-        z, y = counted(features, y)
+        z, y = select_labelled(features, y)
         if not len(y):  # by chance no token of this batch is masked
             none = torch.zeros(len(self.spec), device=z.device)
             return StepOutput(0 * features.sum(), none, none, 0)
@@ -150,7 +150,7 @@ class NestedClassifier(Method):
 
     def validate(self, x: Inputs, y: Tensor) -> Tensor:
         """Return (L, 4): sums of cross-entropy, top-1 and top-5 hits over a batch, and its labels."""
-        z, y = counted(self.embed(x), y)
+        z, y = select_labelled(self.embed(x), y)
         z = z.to(torch.promote_types(z.dtype, torch.float32))  # half-precision logits would tie
         with torch.autocast(z.device.type, enabled=False):
             blocks = zip(z.split(BLOCK), y.split(BLOCK), strict=True)
@@ -161,7 +161,7 @@ class NestedClassifier(Method):
         return self.head.stored()
 
 
-def counted(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def select_labelled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return features (N, D) and labels (N,) of the labels that count, from those of images or of tokens.
 
     z: (B, D) or (B, T, D). y: (B,), all of which count, or (B, T) with some IGNORED.

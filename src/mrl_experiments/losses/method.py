@@ -36,12 +36,12 @@ class Method(nn.Module):
 
     `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
     `metrics` names what `validate` sums up; "loss" and "top1" are among them.
-    `steady` tells whether layers meet the same shapes step after step, which a GPU's kernels may be tuned to.
+    `static_shapes` tells whether layers meet the same shapes step after step, which a GPU's kernels may be tuned to.
     """
 
     spec: NestingSpec
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
-    steady: bool = True
+    static_shapes: bool = True
 
     def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Method(nn.Module):
         """Do what is left at the end of training, given training inputs; return whether anything changed."""
         return False
 
-    def variants(self) -> Mapping[str, "Method"]:
+    def subnetworks(self) -> Mapping[str, "Method"]:
         """Return what is embedded of this method by name: "" is itself, others are networks inside it."""
         return {"": self}
 

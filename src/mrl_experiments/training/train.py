@@ -1,6 +1,7 @@
 """Train or resume the run that a configuration describes."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mrl_experiments.checkpoint import read_checkpoint
 from mrl_experiments.errors import command_line
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
-from mrl_experiments.runs import Run, claim, refuse_other_config, run_of
+from mrl_experiments.runs import Run, refuse_other_config, run_lock, run_of
 from mrl_experiments.training.finetuning import freeze, take_backbone
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
@@ -50,20 +51,20 @@ def train(cfg: DictConfig) -> None:
     module.owner = checkpoint_owner(cfg)
     module = module.to(memory_format=torch.channels_last)
     # Tuning costs a second a shape, which a network of random widths would pay at every step.
-    options = {"max_epochs": cfg.epochs, "benchmark": method.steady}
+    options = {"max_epochs": cfg.epochs, "benchmark": method.static_shapes}
     trainer = construct(cfg.trainer, **options)(run=run, loggers=[])
-    held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
-    trainer.loggers = build_loggers(cfg, run)  # they write into its folder
-    with together(trainer.strategy, trainer.world_size):
+    lock = run_lock(cfg) if first else nullcontext()
+    with lock, together(trainer.strategy, trainer.world_size):
+        trainer.loggers = build_loggers(cfg, run)  # they write into the run's folder
         _fit(trainer, module, data, run, cfg)
         _finish(trainer, module, data, run)
         if module.validated_step != trainer.global_step:  # the last validation was of other weights
             module.validation = {}
             if trainer.limit_val_batches:
                 trainer.validate(module, datamodule=data, verbose=False)
-    if trainer.is_global_zero:
-        write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})
-        _report(run, module.validation)
+        if trainer.is_global_zero:
+            write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})
+            _report(run, module.validation)
 
 
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: DictConfig) -> None:

@@ -25,7 +25,7 @@ class Slim(NestedClassifier):
     The widths of a step take turns, largest first, and only one holds its activations; see
     `sequential_backward`. `logits` are the paper's protocol: the network at full width, its first features,
     the classifier's first columns. `validate` measures each width with its own features, and so do all but
-    the first of `variants`.
+    the first of `subnetworks`.
 
     Args:
         backbone: Of images; its `net` becomes a `SlimmableNet`, and its `shape` (C, H, W) says for which.
@@ -73,7 +73,7 @@ class Slim(NestedClassifier):
                 f"loss={name} narrows CNNs, not a {type(backbone).__name__}", remedy="model=resnet18"
             )
         self.widths, self.universal = tuple(float(width) for width in widths), mode == "universal"
-        self.steady = not self.universal
+        self.static_shapes = not self.universal
         backbone.net = net = SlimmableNet(
             cast(nn.Module, backbone.net), shape, self.widths, universal=self.universal
         )
@@ -175,7 +175,7 @@ class Slim(NestedClassifier):
             self.net.recalibrate(itertools.islice(cast(Iterable[Tensor], batches), CALIBRATION_BATCHES))
         return self.universal
 
-    def variants(self) -> Mapping[str, Method]:
+    def subnetworks(self) -> Mapping[str, Method]:
         """Return the network at full width, truncated as in the paper, and each narrower subnetwork.
 
         Returns:
