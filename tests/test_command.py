@@ -56,6 +56,25 @@ def test_what_lightning_refuses_is_an_option_and_no_fault(refused):
     assert "no error of this kind" in as_user_error(ValueError("of our own")).expected
 
 
+def test_a_signal_that_python_would_ignore_ends_the_process():
+    code = """
+import os, signal, sys, time
+from mrl_experiments import command
+signal.signal(signal.SIGTERM, command._stop)
+sys.unraisablehook = command._stop_again
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+Freed()
+time.sleep(30)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 def test_a_process_that_reads_data_and_dies_is_one_message():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
     assert "/dev/shm" in str(as_user_error(error))

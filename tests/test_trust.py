@@ -444,11 +444,9 @@ def test_training_writes_nowhere_that_links_in_a_runs_folder_lead(name, folder, 
     if (folder / name).exists():
         (folder / name).rename(tmp_path / "moved")
     (folder / name).symlink_to(tmp_path / "mine")
-    with pytest.raises(UserError, match=f"{name} leads out of the run's folder"):
-        with run_lock(
-            OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME})
-        ):
-            pass
+    config = OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME})
+    with pytest.raises(UserError, match=f"{name} leads out of the run's folder"), run_lock(config):
+        pass
     assert not (tmp_path / "mine").exists()
 
 

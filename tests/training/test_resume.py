@@ -107,6 +107,12 @@ ACCUMULATED = ("trainer.accumulate_grad_batches=4", "trainer.log_every_n_steps=3
         (ACCUMULATED, "validation_step", (2,)),
         ((*ACCUMULATED, "+trainer.val_check_interval=4"), "training_step", (4, 10)),
         (("trainer.precision=16-mixed", "trainer.log_every_n_steps=5"), "training_step", (3, 11)),
+        (
+            ("trainer.limit_train_batches=7", "trainer.accumulate_grad_batches=3"),
+            "training_step",
+            (2, 5, 9, 14),
+        ),
+        (("loss=slim", "trainer.log_every_n_steps=3"), "training_step", (4, 13)),
     ],
 )
 def test_stopped_runs_end_with_the_weights_and_rows_of_one_that_was_not(

@@ -1,7 +1,7 @@
 """Train or resume the run that a configuration describes."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: Di
         if isinstance(logger, MetricsFile):
             logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
     if trainer.strategy.launcher is not None:  # before it starts the others, which would wait without limit
-        data.prepare_data()
+        with redirect_stdout(None) if rank_zero_only.rank else nullcontext():  # type: ignore[attr-defined]
+            data.prepare_data()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mrl_experiments.data.images.image_files import class_folders
+from mrl_experiments.data.images.image_files import class_folders, plain
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping, read_text
 
@@ -22,7 +22,8 @@ def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
     where: a folder with one folder a class, or with such folders in train/ (an ILSVRC root): their names
     sorted; or a file with a name a line; None: the 1,000 WordNet ids of ImageNet-1K.
     A line begins with a WordNet id, or is a name as a whole (golden retriever) up to a tab, or a comma in a
-    .csv; it is its first word where more of the names `seen` in the data are such words.
+    .csv; it is its first word where more of the names `seen` in the data are such words. A name that is seen
+    is returned as it is there, where some letters are stored in another way.
     Raises UserError for a missing path, a file that is no text, repeated names, or fewer than two.
     """
     if where is None:
@@ -33,12 +34,14 @@ def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
     if path.is_dir():
         names = class_folders(path / "train" if (path / "train").is_dir() else path)
     elif path.is_file():
-        names = _listed(path, set(seen))
+        names = _listed(path, set(map(plain, seen)))
     else:
         raise UserError(
             f"the list of classes {where} does not exist",
             expected="a folder with one folder a class, or a file with one name a line",
         )
+    stored = {plain(name): name for name in seen}
+    names = [stored.get(plain(name), name) for name in names]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or len(names) < 2:
         raise UserError(
@@ -58,7 +61,7 @@ def _listed(path: Path, seen: set[str]) -> list[str]:
     words = [OFFSET.sub(r"n\1", line.split()[0]) for line in lines]
     if all(WORDNET.fullmatch(word) for word in words):
         return words
-    return max((fields, lines, words), key=lambda names: len(seen.intersection(names)))
+    return max((fields, lines, words), key=lambda names: len(seen.intersection(map(plain, names))))
 
 
 def _field(line: str, separator: str) -> str:

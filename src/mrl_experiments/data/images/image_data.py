@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.file_table import Files, file_table, pack, with_digests
+from mrl_experiments.data.images.image_files import plain
 from mrl_experiments.data.images.read_image import UnreadableImages
-from mrl_experiments.data.images.split_folders import named_like, plain
+from mrl_experiments.data.images.split_folders import named_like
 from mrl_experiments.data.loaders.augment import Augment, Resolution
 from mrl_experiments.data.loaders.beton import Storage, check_beton
 from mrl_experiments.data.loaders.cache import Cache
@@ -127,10 +128,12 @@ class ImageData(DataModule):
         Raises UserError for an unknown split.
         """
         self.samples(split)
+        if split in self._told:
+            return
         report = getattr(self.source, "report", None)
         if report is not None and not self._told:
             print(report(), flush=True)
-        if split not in self._told and (kinds := self.cache.described.get(split, {}).get("converted")):
+        if kinds := self.cache.described.get(split, {}).get("converted"):
             shown = ", ".join(f"{k['count']:,} {kind} ({k['first']})" for kind, k in kinds.items())
             print(f"{self.name} {split}: images {shown}", flush=True)
         self._told.add(split)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,23 +19,9 @@ EMPTY = 5  # folders without images that an error names
 ENDINGS = (*IMG_EXTENSIONS, ".gif", ".jpe", ".jfif", ".apng", ".avif", ".jp2", ".pbm", ".pnm", ".pfm")
 # Pictures that are not read; what else is left out is a matter of course.
 FOREIGN = (
-    *(
-        ".heic",
-        ".heif",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".raf",
-        ".orf",
-        ".rw2",
-        ".raw",
-        ".psd",
-        ".svg",
-    ),
-    *(".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".exr", ".hdr", ".jxl", ".tga", ".npy", ".mp4", ".mov"),
-)
+    ".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".psd", ".svg",
+    ".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".exr", ".hdr", ".jxl", ".tga", ".npy", ".mp4", ".mov",
+)  # fmt: skip
 # What systems and programs leave in folders; names that begin with a dot are hidden too.
 HIDDEN = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found"}
 
@@ -140,6 +127,11 @@ def class_folders(folder: Path, skipped: Tally | None = None) -> list[str]:
         )
     skipped.add_all(odd)
     return sorted(names)
+
+
+def plain(name: str) -> str:
+    """Return a class name in the form in which it is compared: systems store letters like ä in two ways."""
+    return unicodedata.normalize("NFC", name)
 
 
 def image_files(

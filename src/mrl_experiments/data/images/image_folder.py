@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from mrl_experiments.data.images.folder_source import FolderSource
-from mrl_experiments.data.images.image_files import Files, class_folders, existing_root, image_files
-from mrl_experiments.data.images.split_folders import class_home, named_like, plain, split_folders
+from mrl_experiments.data.images.image_files import Files, class_folders, existing_root, image_files, plain
+from mrl_experiments.data.images.split_folders import class_home, named_like, split_folders
 from mrl_experiments.data.split_by_name import BY_POSITION, is_by_name
-from mrl_experiments.data.split_names import SPLIT_OF
+from mrl_experiments.data.split_names import split_of
 from mrl_experiments.data.tally import Tally, shown
 from mrl_experiments.errors import UserError
 
@@ -72,7 +72,12 @@ class ImageFolder(FolderSource):
         self.skipped.add_all(skipped)
         self._look_inside(files, home)
         if not files and strict:
-            raise UserError(f"{shown(home)} holds no image of the classes of train", remedy="add some")
+            left_out = f"; skipped {skipped}" if skipped.total else ""
+            raise UserError(
+                f"{shown(home)} holds no image of the classes of train{left_out}",
+                expected="folders named like those of train",
+                remedy="put its images into such folders",
+            )
         return files
 
     def _look_inside(self, files: Files, home: Path) -> None:
@@ -84,7 +89,7 @@ class ImageFolder(FolderSource):
                 inner[name].add(folders[0])
                 self.noted.add("in folders inside those of classes", path.relative_to(self.root))
         for name, within in inner.items() if self.by_name else ():
-            if {"train"} < {SPLIT_OF.get(folder.casefold()) for folder in within} - {None}:
+            if {"train"} < {split_of(folder) for folder in within} - {None}:
                 place = shown(home / name)
                 raise UserError(
                     f"{place} has the folders {', '.join(sorted(map(shown, within)))}: splits inside classes",

@@ -1,11 +1,10 @@
 """Which folders of a data set are splits, and where in each the class folders lie."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from mrl_experiments.data.images.image_files import class_folders, walk
+from mrl_experiments.data.images.image_files import class_folders, plain, walk
 from mrl_experiments.data.split_names import SPLIT_OF, split_of
 from mrl_experiments.data.tally import Tally, shown
 from mrl_experiments.errors import UserError
@@ -72,11 +71,6 @@ def class_home(folder: Path, classes: Collection[str] = ()) -> Path:
     below = class_home(folder / names[0], classes)
     inner = class_folders(below)
     return below if (set(map(plain, inner)) & set(classes) if classes else len(inner) > 1) else folder
-
-
-def plain(name: str) -> str:
-    """Return a class name in the form in which it is compared: systems store letters like ä in two ways."""
-    return unicodedata.normalize("NFC", name)
 
 
 def named_like(name: str, classes: Collection[str]) -> str:

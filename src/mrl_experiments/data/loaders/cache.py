@@ -20,7 +20,7 @@ from mrl_experiments.names import check_name
 from mrl_experiments.progress import progress
 
 FORMAT = 1
-FILES_FORMAT = 3  # of what is read from image files: how files become pixels
+FILES_FORMAT = 4  # of what is read from image files: how files become pixels
 
 
 class Cache:
