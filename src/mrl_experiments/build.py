@@ -174,8 +174,12 @@ def _building(run: Run, path: Path | None = None) -> Iterator[None]:
         ) from error
 
 
-def check_data(run: Run, data: Any) -> None:
-    """Raise UserError when data is not as a run needs it, such as text of another vocabulary."""
+def restore_data(run: Run, data: Any) -> None:
+    """Give data the state that a run's checkpoint keeps of it, such as a vocabulary or the names of classes.
+
+    Raises:
+        UserError: If the data does not fit it, such as text of another vocabulary.
+    """
     kept = _checkpoint(run).get(type(data).__qualname__)  # where Lightning puts the data's state
     if kept is not None:
         with _building(run, run.checkpoint):

@@ -15,7 +15,7 @@ from torch import Tensor
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.classifier import run_cascade
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform
-from mrl_experiments.build import check_data, load_method, stored_data, trusted_config
+from mrl_experiments.build import load_method, restore_data, stored_data, trusted_config
 from mrl_experiments.data.text.text_data import TextData
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
@@ -62,7 +62,7 @@ def _continued(cfg: DictConfig, run: Run, data: Any) -> Generated:
     dim = method.spec.dims[-1] if cfg.dim is None else cfg.dim
     if dim not in method.spec.dims:
         raise UserError(f"dim={dim}: not a size of {run.name}", expected=f"one of {list(method.spec.dims)}")
-    check_data(run, data)
+    restore_data(run, data)
     (prompt,) = data.tokenizer.encode([cfg.prompt])
     if not len(prompt):
         raise UserError(f"prompt={cfg.prompt!r} has no token", expected="a text that is not empty")

@@ -89,12 +89,12 @@ class Run:
             raise UserError(f"{self.finished} is damaged: it holds no validation", remedy=remedy)
         return noted
 
-    def embeddings(self, dataset: str, split: str, variant: str = "") -> Path:
-        """Folder of the embeddings of one split; `variant` names a width of a slimmable network or a TTA."""
-        return self.inside("embeddings", dataset, f"{split}@{variant}" if variant else split)
+    def embeddings(self, dataset: str, split: str, suffix: str = "") -> Path:
+        """Return the folder of one split's embeddings; `suffix` names a subnetwork, other views, or both."""
+        return self.inside("embeddings", dataset, f"{split}@{suffix}" if suffix else split)
 
     def results(self, evaluation: str, dataset: str, reduction: str) -> Path:
-        """File of the result rows of one evaluation."""
+        """Return the file of the result rows of one evaluation."""
         return self.inside("results", f"{evaluation}-{dataset}-{reduction}.csv")
 
     def inside(self, *names: str) -> Path:

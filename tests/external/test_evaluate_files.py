@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluate import _existing, evaluate
+from mrl_experiments.evaluate import _finite, evaluate
 from mrl_experiments.external.vector_file import read_vectors
 from mrl_experiments.notices import tell
 from mrl_experiments.report.all_tables import TABLES
@@ -286,5 +286,5 @@ def test_two_hundred_vectors_are_enough_for_some_indexes(tmp_path, digits, capsy
 
 def test_a_value_that_does_not_exist_gets_no_row(capsys):
     values = [Measurement(8, "top1", 0.5, {"k": 1}), Measurement(8, "nll", float("nan"), {"k": 1})]
-    assert list(_existing(values, "val")) == values[:1]
+    assert list(_finite(values, "val")) == values[:1]
     assert "val 8 dims k=1: nll is nan and gets no row" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from scipy.stats import t
 from mrl_experiments.directions import dtype_for
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, mean_and_deviation
 from mrl_experiments.search.class_means import nearest_means
 from mrl_experiments.search.database import check_counts, labelled
 from mrl_experiments.search.same_rows import same_rows
@@ -37,7 +37,7 @@ def few_shot(
     are the queries of every n. shots: the n, each the first of one draw. ways: None for all classes that
     occur in `queries`, or how many are drawn each time, with their queries alone.
 
-    top1: right / queries, mean over draws; top1_std: deviation over draws (n - 1 in the denominator);
+    top1: right / queries, mean over draws; top1_std: deviation over draws;
     top1_ci95: half the width of the mean's 95 % interval, by Student's t.
 
     Raises:
@@ -56,10 +56,10 @@ def few_shot(
                 scores[dim, count].append(float((predicted == answers).mean()))
     for (dim, count), values in sorted(scores.items()):
         setting = {"shots": count} | ({"ways": ways} if ways else {})
-        deviation = float(np.std(values, ddof=1))
-        half = t.ppf((1 + CONFIDENCE) / 2, draws - 1) * deviation / draws**0.5
-        yield Measurement(dim, "top1", float(np.mean(values)), setting)
-        yield Measurement(dim, "top1_std", deviation, setting)
+        summary = mean_and_deviation("top1", values)
+        half = t.ppf((1 + CONFIDENCE) / 2, draws - 1) * summary["top1_std"] / draws**0.5
+        for metric, value in summary.items():
+            yield Measurement(dim, metric, value, setting)
         yield Measurement(dim, "top1_ci95", float(half), setting)
 
 

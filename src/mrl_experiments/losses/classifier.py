@@ -32,10 +32,10 @@ class NestedHeads(nn.Module):
     Only the input embeddings of a text model, where they are the classifier too, start as they are.
 
     Args:
-        dims: the nested dims, ascending.
+        dims: The nested dims, ascending.
         num_classes: C.
-        tied: dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
-        shared: input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
+        tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
+        shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
     """
 
     def __init__(
@@ -91,19 +91,19 @@ class NestedClassifier(Method):
     """A backbone whose prefixes are classified by linear heads: MRL, MRL-E, or FF with a single dim.
 
     Args:
-        backbone: maps inputs to features (B, D); its attribute `width` is D.
+        backbone: Maps inputs to features (B, D); its attribute `width` is D.
         num_classes: C.
-        name: how messages call the method.
-        dim: where `nested` is false, the dim of the representation; None is D. Others get no loss.
-        dims: the nested dims, or a function of D that gives them; None is D halved down to 8.
+        name: How messages call the method.
+        dim: Where `nested` is false, the dim of the representation; None is D. Others get no loss.
+        dims: The nested dims, or a function of D that gives them; None is D halved down to 8.
         weights: c_m of each dim, or {dim: c_m} for some; None is 1.
-        tied: whether all dims share one classifier (MRL-E); None is whether the backbone has input embeddings
+        tied: Whether all dims share one classifier (MRL-E); None is whether the backbone has input embeddings
             that serve as it (BERT-MRL, Table 7).
-        label_smoothing: share of the target that is spread over all classes.
-        nested: whether there are several dims; False is the baseline FF, a separate model for each dim.
+        label_smoothing: Share of the target that is spread over all classes.
+        nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
 
     Raises:
-        UserError: for values that make no sense together, or no sense for a backbone of this width.
+        UserError: For values that make no sense together, or no sense for a backbone of this width.
     """
 
     weights: Tensor
@@ -140,21 +140,20 @@ class NestedClassifier(Method):
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
         """Return the loss of a batch: inputs x (B, ...), labels y (B, ...) int64."""
-        features = self.embed(x)
-        z, y = select_labelled(features, y)
-        if not len(y):  # by chance no token of this batch is masked
-            none = torch.zeros(len(self.spec), device=z.device)
-            return StepOutput(0 * features.sum(), none, none, 0)
+        z, y = select_labelled(self.embed(x), y)
         out = self.head(z, y, self.weights, self.label_smoothing)
         return StepOutput(out.total, out.losses, out.correct, len(y))
 
     def validate(self, x: Inputs, y: Tensor) -> Tensor:
-        """Return (L, 4): sums of cross-entropy, top-1 and top-5 hits over a batch, and its labels."""
+        """Return sums over the labels of a batch (L, 4): loss, top-1 hits, top-5 hits, number of labels.
+
+        The loss is the cross-entropy without label smoothing.
+        """
         z, y = select_labelled(self.embed(x), y)
         z = z.to(torch.promote_types(z.dtype, torch.float32))  # half-precision logits would tie
         with torch.autocast(z.device.type, enabled=False):
             blocks = zip(z.split(BLOCK), y.split(BLOCK), strict=True)
-            return torch.stack([batch_sums(self.logits(part), own) for part, own in blocks]).sum(0)
+            return torch.stack([batch_sums(self.logits(part), labels) for part, labels in blocks]).sum(0)
 
     def heads(self) -> Heads:
         """Return a copy of the classifiers, to be stored beside the embeddings."""
@@ -162,9 +161,14 @@ class NestedClassifier(Method):
 
 
 def select_labelled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features (N, D) and labels (N,) of the labels that count, from those of images or of tokens.
+    """Select the samples whose labels count.
 
-    z: (B, D) or (B, T, D). y: (B,), all of which count, or (B, T) with some IGNORED.
+    Args:
+        z: Features (B, D) of images, or (B, T, D) of tokens.
+        y: Labels (B,), all of which count, or (B, T) with some IGNORED.
+
+    Returns:
+        Features (N, D) and labels (N,).
     """
     if y.ndim == 1:
         return z, y
@@ -174,7 +178,7 @@ def select_labelled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
-    losses = [F.cross_entropy(own, labels, reduction="sum") for own in logits.values()]
+    losses = [F.cross_entropy(of_dim, labels, reduction="sum") for of_dim in logits.values()]
     hits = nested_hits(logits, labels).to(losses[0].dtype)
     counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
     return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)

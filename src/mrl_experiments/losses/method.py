@@ -1,4 +1,4 @@
-"""What every training method answers: embeddings, logits at each nested size, and the loss."""
+"""The interface of a training method: embeddings, logits at each nested dim, and the loss."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -17,12 +17,13 @@ Inputs: TypeAlias = Tensor | tuple[Tensor, ...]  # images (B, C, H, W), tokens (
 
 @dataclass(frozen=True)
 class StepOutput:
-    """One forward pass of a method on a batch, L = number of nested sizes.
+    """One forward pass of a method on a batch, for L nested dims.
 
-    loss: () the weighted sum over sizes (Eq. 1), differentiable.
-    losses: (L,) each size's own loss, detached.
-    correct: (L,) number of labels whose top-1 prediction is right, detached float32.
-    count: number of labels that count.
+    Attributes:
+        loss: (), the weighted sum over dims (Eq. 1), differentiable.
+        losses: (L,), the loss of each dim, detached.
+        correct: (L,), number of labels whose top-1 prediction is right, detached float32.
+        count: Number of labels that count.
     """
 
     loss: Tensor
@@ -32,11 +33,13 @@ class StepOutput:
 
 
 class Method(nn.Module):
-    """A backbone with nested heads. Owns the backbone, because some methods rewire it.
+    """A backbone with nested heads. It owns the backbone, because some methods rewire it.
 
-    `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
-    `metrics` names what `validate` sums up; "loss" and "top1" are among them.
-    `static_shapes` tells whether layers meet the same shapes step after step, which a GPU's kernels may be tuned to.
+    Attributes:
+        backbone: Maps inputs to (B, D) features and has an attribute `width` = D.
+        spec: The nested dims and their weights.
+        metrics: What `validate` sums up; "loss" and "top1" are among them.
+        static_shapes: True if layers meet the same shapes at every step; a GPU's kernels are tuned then.
     """
 
     spec: NestingSpec
@@ -70,11 +73,11 @@ class Method(nn.Module):
         """Return a copy of the classifiers, if there are any, to be stored beside the embeddings."""
 
     def finish(self, batches: Iterable[Inputs]) -> bool:
-        """Do what is left at the end of training, given training inputs; return whether anything changed."""
+        """Finish training, given batches of training inputs; return whether anything changed."""
         return False
 
     def subnetworks(self) -> Mapping[str, "Method"]:
-        """Return what is embedded of this method by name: "" is itself, others are networks inside it."""
+        """Return the networks that are embedded, by name: "" is this one, others are parts of it."""
         return {"": self}
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from composing import loss_options
 from hydra.utils import instantiate
 from methods import as_if_trained
-from omegaconf import OmegaConf
 from torch import nn
 
 from mrl_experiments.cost import network_macs
@@ -23,7 +23,7 @@ WIDTHS, DIMS = (0.25, 0.5, 0.75, 1.0), (24, 48, 72, 96)
 
 def build(**options):
     torch.manual_seed(0)
-    config = OmegaConf.merge(OmegaConf.load("conf/loss/slim.yaml"), options)
+    config = loss_options("slim", **options)
     backbone = TimmBackbone(arch="test_resnet", name="tiny", channels=1, size=16)
     return as_if_trained(instantiate(config)(backbone=backbone, num_classes=CLASSES))
 
@@ -263,7 +263,7 @@ def test_bad_options_are_named_with_what_was_expected(options, problem, remedy):
 
 
 def test_only_backbones_that_can_be_narrowed_are_taken():
-    config = OmegaConf.load("conf/loss/slim.yaml")
+    config = loss_options("slim")
     with pytest.raises(UserError, match="not a Linear"):
         instantiate(config)(backbone=nn.Linear(4, 4), num_classes=CLASSES)
     vit = TimmBackbone(arch="test_vit", name="vit", channels=1, size=16, options={"patch_size": 4})
