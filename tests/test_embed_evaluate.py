@@ -17,6 +17,7 @@ from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, create, finalize, load, open_arrays
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import evaluate
+from mrl_experiments.files import read_object
 from mrl_experiments.results import read_rows
 from mrl_experiments.runs import Run
 

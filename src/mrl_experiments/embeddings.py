@@ -62,7 +62,7 @@ class Embeddings:
 
     @property
     def trained_dims(self) -> tuple[int, ...]:
-        """The sizes the run was trained at."""
+        """The dims the run was trained at."""
         return tuple(self.meta.get("dims", (self.width,)))
 
     def known(self, column: str) -> list[Any]:
@@ -79,7 +79,7 @@ class Embeddings:
     def at(self, dim: int) -> NDArray[np.float32]:
         """Return the first `dim` features (N, dim) as a view. Raises UserError beyond the width."""
         if not 1 <= dim <= self.width:
-            raise UserError(f"dim {dim} is not stored", expected=f"a size from 1 to {self.width}")
+            raise UserError(f"dim {dim} is not stored", expected=f"a dim from 1 to {self.width}")
         return prefix(self.features, dim)
 
     @property

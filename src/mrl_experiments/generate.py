@@ -1,4 +1,4 @@
-"""From a language model and the beginning of a text to its continuation, at one nested size or adaptively."""
+"""From a language model and the beginning of a text to its continuation, at one nested dim or adaptively."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from mrl_experiments.runs import Run, find_runs
 
 @dataclass(frozen=True)
 class Generated:
-    """A prompt with its continuation, the mean size that chose its tokens, and tokens per second."""
+    """A prompt with its continuation, the mean dim that chose its tokens, and tokens per second."""
 
     text: str
     mean_dim: float
@@ -34,13 +34,13 @@ class Generated:
     @property
     def summary(self) -> str:
         """Size and speed in words."""
-        return f"mean size {self.mean_dim:.1f}, {self.tokens_per_s:.0f} tokens/s"
+        return f"mean dim {self.mean_dim:.1f}, {self.tokens_per_s:.0f} tokens/s"
 
 
 def generate(cfg: DictConfig) -> Generated:
     """Return the prompt of a configuration and what a run's model makes of it.
 
-    Raises UserError for several runs, a run that predicts no next tokens, a size that is not nested, an empty
+    Raises UserError for several runs, a run that predicts no next tokens, a dim that is not nested, an empty
     prompt, and numbers out of range.
     """
     _check_numbers(cfg.tokens, cfg.temperature, cfg.adaptive)
@@ -61,7 +61,7 @@ def _continued(cfg: DictConfig, run: Run, data: Any) -> Generated:
     method = load_method(run, cfg.trust)
     dim = method.spec.dims[-1] if cfg.dim is None else cfg.dim
     if dim not in method.spec.dims:
-        raise UserError(f"dim={dim}: not a size of {run.name}", expected=f"one of {list(method.spec.dims)}")
+        raise UserError(f"dim={dim}: not a dim of {run.name}", expected=f"one of {list(method.spec.dims)}")
     restore_data(run, data)
     (prompt,) = data.tokenizer.encode([cfg.prompt])
     if not len(prompt):
@@ -69,14 +69,14 @@ def _continued(cfg: DictConfig, run: Run, data: Any) -> Generated:
     if cfg.adaptive is None:
         cascade = Cascade((dim,), ())
     else:
-        cascade = Uniform(cfg.adaptive).cascade([size for size in method.spec.dims if size <= dim])
+        cascade = Uniform(cfg.adaptive).cascade([m for m in method.spec.dims if m <= dim])
     random = torch.Generator().manual_seed(cfg.seed)
     start = perf_counter()
-    new, sizes = continuation(
+    new, dims_used = continuation(
         method, torch.from_numpy(prompt), cascade.pruned(), cfg.tokens, cfg.temperature, random
     )
-    speed = len(sizes) / (perf_counter() - start)
-    return Generated(str(cfg.prompt) + data.tokenizer.decode(new.tolist()), fmean(sizes), speed)
+    speed = len(dims_used) / (perf_counter() - start)
+    return Generated(str(cfg.prompt) + data.tokenizer.decode(new.tolist()), fmean(dims_used), speed)
 
 
 @torch.inference_mode()
@@ -96,7 +96,7 @@ def continuation(
     """
     backbone, heads = method.backbone, method.heads()
     assert isinstance(backbone, TextBackbone) and heads is not None
-    tokens, sizes, cache = prompt, [], None
+    tokens, dims_used, cache = prompt, [], None
     for _ in range(count):
         new = tokens[-1:]
         if cache is None or len(tokens) > backbone.positions:  # the window, and so all positions, move
@@ -110,8 +110,8 @@ def continuation(
         else:
             chosen = torch.multinomial((logits / temperature).softmax(0), 1, generator=random)
         tokens = torch.cat([tokens, chosen])
-        sizes.append(last.dim)
-    return tokens[len(prompt) :], sizes
+        dims_used.append(last.dim)
+    return tokens[len(prompt) :], dims_used
 
 
 def _check_numbers(tokens: int, temperature: float, adaptive: float | None) -> None:
@@ -120,4 +120,4 @@ def _check_numbers(tokens: int, temperature: float, adaptive: float | None) -> N
     if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise UserError(f"temperature={temperature}", expected="a number from 0; 0 takes the likeliest token")
     if adaptive is not None and not (isinstance(adaptive, int | float) and 0 <= adaptive <= 1):
-        raise UserError(f"adaptive={adaptive}", expected="a confidence from 0 to 1, or null for one size")
+        raise UserError(f"adaptive={adaptive}", expected="a confidence from 0 to 1, or null for one dim")

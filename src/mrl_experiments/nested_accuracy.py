@@ -42,7 +42,7 @@ def nested_hits(logits: Tensor | Mapping[int, Tensor], labels: Tensor, k: Sequen
     logits: (B, L, C), or {dim: (B, C)}. labels: (B,) int64.
     """
     if isinstance(logits, Mapping):
-        return torch.cat([nested_hits(level[:, None], labels, k) for level in logits.values()])
+        return torch.cat([nested_hits(of_dim[:, None], labels, k) for of_dim in logits.values()])
     rank = label_rank(logits, labels[:, None].expand(-1, logits.shape[1]))
     return torch.stack([(rank < limit).sum(0) for limit in k], dim=1)
 

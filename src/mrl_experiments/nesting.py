@@ -89,12 +89,12 @@ class NestingSpec:
             >>> NestingSpec.resolve(16, weights={8: 0.5})
             NestingSpec(dims=(8, 16), weights=(0.5, 1.0))
         """
-        sizes = resolved_dims(width, dims)
-        _check_dims(sizes, width)
-        scale = _by_dim(weights, sizes) if isinstance(weights, Mapping) else weights
-        resolved = (1.0,) * len(sizes) if scale is None else tuple(float(weight) for weight in scale)
-        _check_weights(resolved, sizes)
-        return cls(sizes, resolved)
+        nested = resolved_dims(width, dims)
+        _check_dims(nested, width)
+        scale = _by_dim(weights, nested) if isinstance(weights, Mapping) else weights
+        resolved = (1.0,) * len(nested) if scale is None else tuple(float(weight) for weight in scale)
+        _check_weights(resolved, nested)
+        return cls(nested, resolved)
 
     def __len__(self) -> int:
         return len(self.dims)

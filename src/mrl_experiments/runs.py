@@ -183,7 +183,7 @@ def method_name(cfg: DictConfig) -> str:
 
 
 def run_name(cfg: DictConfig) -> str:
-    """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag.
+    """Name a run after what makes it: method, model, data, dims and label where given, seed and tag.
 
     A name longer than file systems take is cut, and a digest of all of it stands in for the rest.
     Raises UserError for a name that no folder of its own can have.
@@ -191,8 +191,8 @@ def run_name(cfg: DictConfig) -> str:
     if cfg.run_name:
         return check_name(cfg.run_name, "run_name")
     listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
-    sizes = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
-    shown = [f"d{'-'.join(map(str, sizes))}"] if sizes else []
+    dims = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
+    shown = [f"d{'-'.join(map(str, dims))}"] if dims else []
     label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
     stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *label])
     name = _of_length(stem, f"_s{cfg.seed}{cfg.tag}")

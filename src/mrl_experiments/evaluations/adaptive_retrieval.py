@@ -6,7 +6,7 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.results import Measurement, Setting
-from mrl_experiments.search.staged_search import StagedSearch, nested_sizes
+from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
 
 def adaptive_retrieval(
@@ -35,19 +35,19 @@ def adaptive_retrieval(
     Source: Section 4.3.1, Tables 11, 12, 30 and 31, Figure 8 of the paper; IVF and codes: AdANNS (2023).
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)
-    sizes = nested_sizes(queries, dims)
-    lengths = lengths if lengths_dim in sizes[:-1] else ()
+    nested = nested_dims(queries, dims)
+    lengths = lengths if lengths_dim in nested[:-1] else ()
     if short := [length for length in (shortlist, *lengths) if length < k]:
         raise UserError(
             f"shortlists of {', '.join(map(str, short))} for k={k}",
             expected=f"at least {k}: evaluation.shortlist and each of evaluation.lengths",
         )
-    for name, dim, index, costs in search.build_all(indexes, sizes):
+    for name, dim, index, costs in search.build_all(indexes, nested):
         yield from costs
         yield from search.measure(index, [(dim, k)], Setting(index=name, rerank=dim, shortlist=k))
-        pairs = [(size, shortlist) for size in sizes if size > dim]
+        pairs = [(rerank_dim, shortlist) for rerank_dim in nested if rerank_dim > dim]
         if dim == lengths_dim:
-            pairs += [(sizes[-1], length) for length in lengths if length != shortlist]
-        for size, length in pairs:
-            setting = Setting(index=name, rerank=size, shortlist=length)
-            yield from search.measure(index, [(dim, length), (size, k)], setting)
+            pairs += [(nested[-1], length) for length in lengths if length != shortlist]
+        for rerank_dim, length in pairs:
+            setting = Setting(index=name, rerank=rerank_dim, shortlist=length)
+            yield from search.measure(index, [(dim, length), (rerank_dim, k)], setting)

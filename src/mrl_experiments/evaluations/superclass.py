@@ -94,13 +94,13 @@ class _Groups:
     def of(cls, queries: Embeddings, mapping: str | None, superclasses: int) -> "_Groups":
         named = _superclasses(queries, mapping)
         shown = {named[label] for label in np.unique(queries.labels).tolist()}  # some sets show some classes
-        sizes = Counter(name for name in named if name is not None and name in shown)
-        if not 2 <= superclasses <= len(sizes):
+        counts = Counter(name for name in named if name is not None and name in shown)
+        if not 2 <= superclasses <= len(counts):
             raise UserError(
                 f"evaluation.superclasses={superclasses}",
-                expected=f"2 to {len(sizes)}, the superclasses of these samples",
+                expected=f"2 to {len(counts)}, the superclasses of these samples",
             )
-        names = sorted(sizes, key=lambda name: (-sizes[name], name))[:superclasses]
+        names = sorted(counts, key=lambda name: (-counts[name], name))[:superclasses]
         place = {name: number for number, name in enumerate(names)}
         return cls(names, np.array([place.get(name or "", REJECT) for name in named]))
 

@@ -124,7 +124,7 @@ def _encoded(labels: Mapping[str, NDArray[Any]]) -> tuple[str | None, dict[str, 
 def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:
     trained = sorted(set(dims or [width]))
     if not 1 <= trained[0] <= trained[-1] <= width:
-        raise UserError(f"names.dims={trained}", expected=f"sizes from 1 to the embeddings' width {width}")
+        raise UserError(f"names.dims={trained}", expected=f"dims from 1 to the embeddings' width {width}")
     return trained
 
 

@@ -47,14 +47,14 @@ def named(examples: Examples, index: Sequence[int], split: str) -> Examples:
 
 
 @torch.inference_mode()
-def telling(method: Method, examples: Examples, dims: Sequence[int], count: int) -> Examples:
+def select_informative(method: Method, examples: Examples, dims: Sequence[int], count: int) -> Examples:
     """Choose images of different classes that more dims classify better, as those of Figure 9.
 
-    First those that the first size gets wrong and the last one right, then those on which sizes differ, then
+    First those that the first dim gets wrong and the last one right, then those on which dims differ, then
     any; each group in the order of the split.
     """
     parts = zip(examples.images.split(128), examples.labels.split(128), strict=True)
-    hits = torch.cat([_hits(method, images, labels, dims) for images, labels in parts])  # (N, sizes)
+    hits = torch.cat([_hits(method, images, labels, dims) for images, labels in parts])  # (N, L)
     rises = ~hits[:, 0] & hits[:, -1]
     differs = hits.any(dim=1) & ~hits.all(dim=1)
     order = sorted(range(len(hits)), key=lambda i: (not rises[i], not differs[i]))

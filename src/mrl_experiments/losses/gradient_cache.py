@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, size: int) -> Tensor:
-    """Return features (B, D) of x (B, ...), computed `size` samples at a time.
+def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, chunk: int) -> Tensor:
+    """Return features (B, D) of x (B, ...), computed `chunk` samples at a time.
 
     Gradients are those of embedding the chunks one after another: dropout draws the same in both passes.
     Batch normalisation sees one chunk at a time; its running statistics are updated once.
@@ -25,9 +25,9 @@ def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, size: int) -> Tens
 
     run: Callable[[Tensor], Tensor] = backbone
     if torch.is_grad_enabled():
-        chunks = [checkpoint(run, part, use_reentrant=False, context_fn=contexts) for part in x.split(size)]
+        chunks = [checkpoint(run, part, use_reentrant=False, context_fn=contexts) for part in x.split(chunk)]
     else:
-        chunks = [run(part) for part in x.split(size)]
+        chunks = [run(part) for part in x.split(chunk)]
     return torch.cat(chunks)
 
 

@@ -81,7 +81,7 @@ class StagedSearch:
         return index, (Measurement(spec.dims[0], *cost, setting) for cost in costs.items())
 
     def build_all(
-        self, indexes: Mapping[str, Callable[..., IndexSpec]], sizes: Sequence[int]
+        self, indexes: Mapping[str, Callable[..., IndexSpec]], nested: Sequence[int]
     ) -> Iterator[tuple[str, int, AdaptiveIndex, Iterator[Measurement]]]:
         """Yield each index by name at each scanned dim, with the measurements of `build`.
 
@@ -95,7 +95,7 @@ class StagedSearch:
         count = 0
         for name, describe in indexes.items():
             refused = {}
-            for dim in sizes:
+            for dim in nested:
                 try:
                     spec = describe(dims=(dim,), stages=((dim, self.k),))
                     index, costs = self.build(spec, Setting(index=name))
@@ -185,13 +185,13 @@ class StagedSearch:
         return times
 
 
-def nested_sizes(queries: Embeddings, dims: Sequence[int]) -> list[int]:
+def nested_dims(queries: Embeddings, dims: Sequence[int]) -> list[int]:
     """Return the dims to scan and re-rank at: those trained, or the usual halvings of a run with one."""
     trained = [dim for dim in dims if dim in queries.trained_dims]
-    sizes = trained if len(trained) > 1 else [dim for dim in dims if dim in default_dims(queries.width)]
-    if len(sizes) < 2:
+    nested = trained if len(trained) > 1 else [dim for dim in dims if dim in default_dims(queries.width)]
+    if len(nested) < 2:
         raise UserError(f"dims={list(dims)} leave nothing to re-rank", expected="at least two nested dims")
-    return sizes
+    return nested
 
 
 def _repeated(index: AdaptiveIndex, batches: Sequence[NDArray[np.float32]], stages: Stages) -> list[float]:

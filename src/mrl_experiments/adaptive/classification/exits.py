@@ -58,21 +58,21 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
         UserError: when the dims do not nest, when inputs do not fit them (see `check_inputs`) or when logits
             are NaN.
     """
-    sizes = available_dims(inputs, heads) if dims is None else tuple(dims)
-    check_nested(sizes, least=1)
-    inputs = check_inputs(inputs, sizes)
+    exit_dims = available_dims(inputs, heads) if dims is None else tuple(dims)
+    check_nested(exit_dims, least=1)
+    inputs = check_inputs(inputs, exit_dims)
     count = sample_count(inputs)
-    predicted = np.empty((len(sizes), count), np.int64)
-    confidence = np.empty((len(sizes), count), np.float32)
-    tied = np.empty((len(sizes), count), bool)
+    predicted = np.empty((len(exit_dims), count), np.int64)
+    confidence = np.empty((len(exit_dims), count), np.float32)
+    tied = np.empty((len(exit_dims), count), bool)
     for start in range(0, count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, count))
         table = IncrementalLogits(inputs, heads, rows)
-        for i, dim in enumerate(sizes):
+        for i, dim in enumerate(exit_dims):
             logits = table.at(dim)
             predicted[i, rows], confidence[i, rows] = top1(logits, rows, dim)
             tied[i, rows] = sole_highest(logits) == TIED
-    return Exits(sizes, predicted, confidence, tied)
+    return Exits(exit_dims, predicted, confidence, tied)
 
 
 def available_dims(inputs: Inputs, heads: Heads | None) -> tuple[int, ...]:

@@ -77,17 +77,17 @@ class Slim(NestedClassifier):
         backbone.net = net = SlimmableNet(
             cast(nn.Module, backbone.net), shape, self.widths, universal=self.universal
         )
-        sizes = net.dims
-        if len(set(sizes)) < len(sizes):
+        dims = net.dims
+        if len(set(dims)) < len(dims):
             raise UserError(
-                f"loss.widths={list(widths)} have {list(sizes)} features",
-                expected="widths so far apart that each has a size of its own",
+                f"loss.widths={list(widths)} have {list(dims)} features",
+                expected="widths so far apart that each has its own number of features",
             )
         super().__init__(
             backbone,
             num_classes,
             name=name,
-            dims=sizes,
+            dims=dims,
             weights=weights,
             tied=True,
             label_smoothing=label_smoothing,
@@ -246,7 +246,7 @@ def _check(
     for option, value in (("dim", dim), ("dims", dims)):
         if value is not None:
             raise UserError(
-                f"loss.{option}={value} has no meaning for loss={name}, whose sizes follow from its widths",
+                f"loss.{option}={value} has no meaning for loss={name}, whose dims follow from its widths",
                 expected=f"loss.{option}=null",
                 remedy="set loss.widths, shares of the backbone's channels",
             )
