@@ -61,7 +61,8 @@ def _unknown_option(target: str, error: TypeError) -> UserError:
 def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
     """Build backbone and heads for the data that `inputs` describe, such as images of channels and size.
 
-    Raises UserError when the backbone is made for data of another kind.
+    Raises:
+        UserError: If the backbone is made for data of another kind.
     """
     make = construct(cfg.model)
     try:
@@ -80,8 +81,9 @@ def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
 def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
     """Return a run's configuration once all that it names is known, or allowed by `trust` (see trust.py).
 
-    Raises UserError where it is not, where a value does not fit its option, or where the run is damaged or
-    was made of files.
+    Raises:
+        UserError: If it is not, if a value does not fit its option, or if the run is damaged or was made of
+            files.
     """
     config = run.config
     if config.get("external"):
@@ -101,7 +103,9 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
 
     They are prepared in `cache`, or in MRL_DATA where it is None. What lies whole where the cache was when
     the run was trained is read there within the block, and nothing is written to it.
-    Raises UserError when the data cannot be built.
+
+    Raises:
+        UserError: If the data cannot be built.
     """
     config = config.copy()
     with _building(run):
@@ -144,7 +148,7 @@ def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
 
 
 def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Say in one line how the tensors of a checkpoint differ from those that a model has."""
+    """Describe in one line how the tensors of a checkpoint differ from those that a model has."""
 
     def shape(tensors: Mapping[str, Any], name: str) -> str:
         tensor = tensors.get(name)

@@ -24,7 +24,8 @@ class TruncatedClassifier(nn.Module):
 def truncate(method: Method, dim: int) -> TruncatedClassifier:
     """Return the classifier of the first `dim` features; it shares the backbone with `method`.
 
-    Raises UserError when the method has no classifier at this dim.
+    Raises:
+        UserError: If the method has no classifier at this dim.
     """
     heads = method.heads()
     if heads is None:

@@ -40,8 +40,9 @@ class Generated:
 def generate(cfg: DictConfig) -> Generated:
     """Return the prompt of a configuration and what a run's model makes of it.
 
-    Raises UserError for several runs, a run that predicts no next tokens, a dim that is not nested, an empty
-    prompt, and numbers out of range.
+    Raises:
+        UserError: For several runs, a run that predicts no next tokens, a dim that is not nested, an empty
+            prompt, and numbers out of range.
     """
     _check_numbers(cfg.tokens, cfg.temperature, cfg.adaptive)
     runs = find_runs(Path(cfg.root), cfg.run)
@@ -90,9 +91,13 @@ def continuation(
 ) -> tuple[Tensor, list[int]]:
     """Return the `count` tokens that follow a prompt (T,), and the dim whose head chose each.
 
-    cascade: the dims that a token's head tries, one after the other. temperature: divides the logits, not
-    those that tell the confidence; 0 takes the largest. The model sees as many of the last tokens as it has
-    positions; until they are full, it computes each token once.
+    The model reads as many of the last tokens as it has positions; until they are full, it computes each token
+    once.
+
+    Args:
+        cascade: The dims that a token's head tries, one after the other.
+        temperature: Divides the logits, but not those that the confidence is computed from; 0 takes the
+            largest.
     """
     backbone, heads = method.backbone, method.heads()
     assert isinstance(backbone, TextBackbone) and heads is not None

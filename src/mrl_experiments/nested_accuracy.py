@@ -26,7 +26,8 @@ def label_rank(scores: Tensor, labels: Tensor) -> Tensor:
     """Return how many other classes score at least as high as the label, (...); C where that is NaN.
 
     Args:
-        scores: (..., C). labels: (...) int64.
+        scores: (..., C).
+        labels: (...) int64.
 
     Example:
         >>> label_rank(torch.tensor([[3.0, 1.0, 3.0], [0.0, 2.0, 1.0]]), torch.tensor([0, 1]))
@@ -39,7 +40,9 @@ def label_rank(scores: Tensor, labels: Tensor) -> Tensor:
 def nested_hits(logits: Tensor | Mapping[int, Tensor], labels: Tensor, k: Sequence[int] = (1, 5)) -> Tensor:
     """Return (L, K): how many labels are among the k highest logits, for each of L dims and K values of k.
 
-    logits: (B, L, C), or {dim: (B, C)}. labels: (B,) int64.
+    Args:
+        logits: (B, L, C), or {dim: (B, C)}.
+        labels: (B,) int64.
     """
     if isinstance(logits, Mapping):
         return torch.cat([nested_hits(of_dim[:, None], labels, k) for of_dim in logits.values()])
@@ -52,7 +55,7 @@ def sole_highest(scores: NDArray[Any], unit: NDArray[Any] | float = 1.0) -> NDAr
 
     Args:
         scores: (B, C).
-        unit: by what scores are larger than logits or cosines, for all or for each row (B,).
+        unit: By what scores are larger than logits or cosines, for all or for each row (B,).
 
     Example:
         >>> sole_highest(np.array([[1.0, 2.0], [2.0, 2.0]])).tolist()

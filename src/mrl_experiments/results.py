@@ -101,8 +101,9 @@ class Measurement:
 class ResultRow:
     """One value with everything needed to place it in a table; no file name is ever parsed for meaning.
 
-    label: what sets the run apart from others of its method, such as the ablation it belongs to; "" for the
-    usual recipe.
+    Attributes:
+        label: What sets the run apart from others of its method, such as the ablation it belongs to; "" for
+            the usual recipe.
     """
 
     run: str
@@ -171,7 +172,7 @@ def read_rows(path: Path) -> list[ResultRow]:
         The rows in their order; values may be NaN or infinite, as an evaluation found them.
 
     Raises:
-        UserError: with the file, and the line where there is one, when it cannot be read or is no such table:
+        UserError: With the file, and the line where there is one, when it cannot be read or is no such table:
             missing columns, a row cut short or too long or changed since it was written, a dim that is no
             number, control characters.
     """

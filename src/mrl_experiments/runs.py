@@ -50,7 +50,8 @@ class Run:
     def config(self) -> DictConfig:
         """Read the configuration, read-only: `build.trusted_config` is what may be built from.
 
-        Raises UserError when the run has none, or one that is damaged (see stored.py).
+        Raises:
+            UserError: If the run has none, or one that is damaged (see stored.py).
         """
         if not self.config_path.exists():
             raise UserError(
@@ -78,7 +79,8 @@ class Run:
     def summary(self) -> dict[str, Any] | None:
         """Return what is noted of a finished run, with its last `validation`; None for another.
 
-        Raises UserError when the note is damaged.
+        Raises:
+            UserError: If the note is damaged.
         """
         if not self.finished.exists():
             return None
@@ -100,7 +102,8 @@ class Run:
     def inside(self, *names: str) -> Path:
         """Return the path of these names, one below the other, in the run's folder.
 
-        Raises UserError for names, or links on disk, that lead out of it: names come from stored files too.
+        Raises:
+            UserError: For names, or links on disk, that lead out of it: names come from stored files too.
         """
         for name in names:
             check_name(name, f"{self.folder}: a folder's name")
@@ -120,7 +123,8 @@ class Run:
     def check_links(self) -> None:
         """Check that nothing written into the run's folder goes elsewhere.
 
-        Raises UserError for a link in it, such as for metrics.csv, that leads out of the folder.
+        Raises:
+            UserError: For a link in it, such as for metrics.csv, that leads out of the folder.
         """
         if self.folder.is_dir():
             for path in self.folder.iterdir():
@@ -131,7 +135,8 @@ class Run:
 def find_runs(root: Path, pattern: str) -> list[Run]:
     """Return the runs under `root`/runs whose names match a glob, sorted.
 
-    Raises UserError that lists the runs there are when none matches.
+    Raises:
+        UserError: It lists the runs there are when none matches.
     """
     runs = root / "runs"
     found = sorted(path.parent for path in runs.glob("*/config.yaml"))
@@ -152,7 +157,10 @@ def readable(
     """Yield each run with what `read` returns of it.
 
     One of several that cannot be read is named on standard error and added to `left_out`, for
-    `check_none_left_out` after the others are done. Raises UserError when there is one run only.
+    `check_none_left_out` after the others are done.
+
+    Raises:
+        UserError: If there is one run only.
     """
     for run in runs:
         try:
@@ -186,7 +194,9 @@ def run_name(cfg: DictConfig) -> str:
     """Name a run after what makes it: method, model, data, dims and label where given, seed and tag.
 
     A name longer than file systems take is cut, and a digest of all of it stands in for the rest.
-    Raises UserError for a name that no folder of its own can have.
+
+    Raises:
+        UserError: For a name that no folder of its own can have.
     """
     if cfg.run_name:
         return check_name(cfg.run_name, "run_name")

@@ -40,12 +40,14 @@ def adaptive_classification(
     classifiers per prediction. `_std`: deviation over splits, of which there must be two. A run with one dim
     has only policy="single".
 
-    policy="oracle" uses all samples: top1 = right at any dim / all, first_correct = first right at this dim
-    / all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
-    present_classes_only: as for `trained_head`.
+    policy="oracle" uses all samples: top1 = right at any dim / all, first_correct = first right at this dim /
+    all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
+
+    Args:
+        present_classes_only: As for `trained_head`.
 
     Raises:
-        UserError: without classifiers or labels.
+        UserError: Without classifiers or labels.
     """
     del database
     if not 0 < fit_share < 1 or splits < 1 or not 0 < round(fit_share * len(queries)) < len(queries):

@@ -46,7 +46,7 @@ def adaptive_decoding(
     counted: the median over folds, in each of which all settings take turns on the same `timed` tokens.
 
     Raises:
-        UserError: as `language` does, and for hidden tokens.
+        UserError: As `language` does, and for hidden tokens.
     """
     del database
     text_bytes = bytes_of_text(queries.meta)

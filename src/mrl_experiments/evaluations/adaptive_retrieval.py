@@ -24,15 +24,21 @@ def adaptive_retrieval(
 ) -> Iterator[Measurement]:
     """Yield each pair (D_s, D_r) for each index; a row's `dim` is D_s, D_r = D_s is a search without re-rank.
 
-    indexes: by name, an IndexSpec that lacks its dims and stages. shortlist: K of all pairs.
-    lengths: further K, for the pair (lengths_dim, D). timed: queries of the timed batch.
-
     mAP@k, P@k (hits / k) and top1 are means over `queries` queries, at most `max_queries`. macs:
-    multiply-adds a query. latency_ms: per query in one batch with one thread, single_latency_ms: one query
-    at a time, and both with all threads. index_bytes: what the shortlist takes besides the vectors.
+    multiply-adds per query. latency_ms: per query in one batch with one thread, single_latency_ms: one query at
+    a time, and both with all threads. index_bytes: what the shortlist takes besides the vectors.
     build_seconds: with all threads. An index that this database is too small for is left out, with a line
-    that says so. Raises UserError when that leaves none, or for K below k.
-    Source: Section 4.3.1, Tables 11, 12, 30 and 31, Figure 8 of the paper; IVF and codes: AdANNS (2023).
+    that says so. Source: Section 4.3.1, Tables 11, 12, 30 and 31, Figure 8 of the paper; IVF and codes:
+    AdANNS (2023).
+
+    Args:
+        indexes: By name, an IndexSpec that lacks its dims and stages.
+        shortlist: K of all pairs.
+        lengths: Further K, for the pair (lengths_dim, D).
+        timed: Queries of the timed batch.
+
+    Raises:
+        UserError: If no index is left, or for K below k.
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)
     nested = nested_dims(queries, dims)

@@ -32,7 +32,7 @@ def auto_retrieval(
     latency_ratio: time of exact search / time of the choice.
 
     Raises:
-        UserError: when nothing keeps the budget.
+        UserError: If nothing keeps the budget.
     """
     budget = Budget(max_loss, max_latency)
     search = StagedSearch.of(queries, database, k, max_queries, max_queries)

@@ -23,12 +23,15 @@ def cosine_span(
 ) -> Iterator[Measurement]:
     """Yield mean cosines of pairs at each dim, on unit-norm prefixes (Table 6).
 
-    queries: images. database: texts. cosine: the mean over all such pairs, none is drawn. Pairs are positive
-    where a text and an image have one label. The others, of a text and an image, two images, or two texts,
-    have different labels.
+    cosine: the mean over all such pairs, none is drawn. Pairs are positive where a text and an image have one
+    label. The others, of a text and an image, two images, or two texts, have different labels.
+
+    Args:
+        queries: Images.
+        database: Texts.
 
     Raises:
-        UserError: without texts, when an image has none, with a single label, or when both are the same.
+        UserError: Without texts, when an image has none, with a single label, or when both are the same.
     """
     refuse_same_rows(queries, database, "images, and texts of them")
     texts = labelled(queries, database)

@@ -34,14 +34,18 @@ def few_shot(
     """Yield the accuracy of nearest class means of n examples, averaged over random draws (Table 15).
 
     Examples come from `database`; where that is the split of the queries, those not drawn for the largest n
-    are the queries of every n. shots: the n, each the first of one draw. ways: None for all classes that
-    occur in `queries`, or how many are drawn each time, with their queries alone.
+    are the queries of every n.
 
     top1: right / queries, mean over draws; top1_std: deviation over draws;
     top1_ci95: half the width of the mean's 95 % interval, by Student's t.
 
+    Args:
+        shots: The n, each the first of one draw.
+        ways: None for all classes that occur in `queries`, or how many are drawn each time, with their
+            queries alone.
+
     Raises:
-        UserError: without a database, and for more shots or ways than there are examples or classes.
+        UserError: Without a database, and for more shots or ways than there are examples or classes.
     """
     check_counts("evaluation.shots", shots)
     task = _Task.of(queries, labelled(queries, database), max(shots), ways)
@@ -75,8 +79,12 @@ def _sums(
 class _Task:
     """What draws are taken from: C classes, and the rows of the database grouped by class.
 
-    places: (Q,) the class of each query, 0 to C - 1. grouped: rows of the database, class by class;
-    first, counts: (C,) where a class begins there and how many rows it has. dtype: of the sums of examples.
+    Attributes:
+        places: (Q,) the class of each query, 0 to C - 1.
+        grouped: Rows of the database, class by class.
+        first: (C,) where each class begins in `grouped`.
+        counts: (C,) how many rows each class has.
+        dtype: Of the sums of examples.
     """
 
     queries: Embeddings

@@ -24,9 +24,11 @@ def funnel(
 ) -> Iterator[Measurement]:
     """Yield each list of shortlist lengths from each D_s that leaves at least two re-ranks; `dim` is D_s.
 
-    cascades: lengths, longest first: the scan keeps the first, each re-rank the next, at growing dims, and
-    the last re-rank keeps k of the list that is left, at full width. Metrics as in `adaptive_retrieval`.
-    Source: Section 4.3.1, Tables 13 and 14, Figure 8 of the paper.
+    Metrics are those of `adaptive_retrieval`. Source: Section 4.3.1, Tables 13 and 14, Figure 8 of the paper.
+
+    Args:
+        cascades: Lengths, longest first: the scan keeps the first, each re-rank the next, at growing dims,
+            and the last re-rank keeps k of the list that is left, at full width.
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)
     nested = nested_dims(queries, dims)

@@ -18,7 +18,7 @@ def knn(
     in both, as two equally near neighbours are for k=1, are tied, which counts against the query's label.
 
     Raises:
-        UserError: without a database, when k exceeds N, or when a query's label is not in the database.
+        UserError: Without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)
     database = labelled(queries, database)

@@ -28,7 +28,7 @@ def probe(
     `solver` fits a zero-initialised Linear(d, C) to features (N, d) and labels (N,); `seed` fixes its order.
 
     Raises:
-        UserError: without a database, when a query's label is not in it, or when it is the queries.
+        UserError: Without a database, when a query's label is not in it, or when it is the queries.
     """
     if database is None:
         raise UserError(

@@ -28,7 +28,7 @@ def retrieval(
     Of equally near items the right ones come last.
 
     Raises:
-        UserError: without a database, when k exceeds N, or when a query's label is not in the database.
+        UserError: Without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)
     database = labelled(queries, database)

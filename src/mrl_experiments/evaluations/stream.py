@@ -27,17 +27,19 @@ def stream(
     """Yield accuracies of nearest running class means over a stream, predict then update (Table 16).
 
     The stream's classes that occur in `database` begin with its mean (pretrain), all others with the first
-    sample of their own (novel), which counts as wrong. imbalance: samples of the commonest class for one of
-    the rarest, in a sequence drawn from `queries`, see `long_tail`; None: the queries in their stored
-    order, such as a FLUID sequence. head: classes with more samples in the stream are its head, others its
-    tail.
+    sample of their own (novel), which counts as wrong.
 
     pretrain_head, novel_head, pretrain_tail, novel_tail, mean_per_class: right / samples of a class, mean
     over the classes of the group; a group without classes has no row. top1: right / samples of the stream.
     Protocol: FLUID (Wallingford et al., 2020).
 
+    Args:
+        imbalance: Samples of the commonest class for one of the rarest, in a sequence drawn from `queries`,
+            see `long_tail`; None: the queries in their stored order, such as a FLUID sequence.
+        head: Classes with more samples in the stream are its head, others its tail.
+
     Raises:
-        UserError: without a database, or when it has none of the classes.
+        UserError: Without a database, or when it has none of the classes.
     """
     database, known = _begun(queries, database)
     order = np.arange(len(queries)) if imbalance is None else long_tail(queries, known, imbalance, seed)
@@ -97,7 +99,7 @@ def long_tail(samples: Embeddings, known: Labels, imbalance: float, seed: int) -
     tail. Rarity is the class's frequency rank where the data set states it, else random.
 
     Raises:
-        UserError: for an imbalance below 1.
+        UserError: For an imbalance below 1.
     """
     if not imbalance >= 1:
         raise UserError(

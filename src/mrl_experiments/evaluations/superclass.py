@@ -35,18 +35,19 @@ def superclass(
 ) -> Iterator[Measurement]:
     """Yield the accuracy of the heads over superclasses and inside them (Tables 24, 25; Figures 10, 11).
 
-    mapping: a file that names the superclass of a class (JSON, or CSV with a heading), or "imagenet", the
-    paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji. superclasses:
-    the S with most classes count, all other classes are one more answer, "reject". within: those with rows of
-    their own; None: the eight with most classes.
-
     top1 at superclasses=S: samples whose predicted class has the superclass of their class, of S + 1 / all
     samples. top1 at within=<name>: samples of a superclass whose class has the largest logit among those of
     the superclass / its samples; within="all": over all S. classes: how many classes a superclass has.
     A tie, of two superclasses or of two classes inside one, counts against the label.
 
+    Args:
+        mapping: A file that names the superclass of a class (JSON, or CSV with a heading), or "imagenet", the
+            paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji.
+        superclasses: The S with most classes count, all other classes are one more answer, "reject".
+        within: Those with rows of their own; None: the eight with most classes.
+
     Raises:
-        UserError: without heads, for a mapping of other classes, and for more superclasses than there are.
+        UserError: Without heads, for a mapping of other classes, and for more superclasses than there are.
     """
     del database
     heads = trained_heads(queries, dims)
@@ -108,7 +109,7 @@ class _Groups:
         """Return the superclasses with rows of their own.
 
         Raises:
-            UserError: for a name that is none.
+            UserError: For a name that is none.
         """
         unknown = sorted(set(within or ()) - set(self.names))
         if unknown:

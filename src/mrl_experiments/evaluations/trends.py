@@ -26,7 +26,7 @@ def trends(
     Source: Appendix J of the paper.
 
     Raises:
-        UserError: without heads or with fewer than three dims.
+        UserError: Without heads or with fewer than three dims.
     """
     del database
     heads = trained_heads(queries, dims)

@@ -38,7 +38,8 @@ class Imported:
 def import_run(cfg: DictConfig) -> Imported:
     """Copy the files that evaluate.py was given into a run of their own; what is there already stays.
 
-    Raises UserError for files that do not fit each other, values that are no embeddings, or names in use.
+    Raises:
+        UserError: For files that do not fit each other, values that are no embeddings, or names in use.
     """
     files = {cfg.names.split: Path(cfg.embeddings)}
     # What an evaluation itself names as its database, such as *_text, is a split of a run and no file.

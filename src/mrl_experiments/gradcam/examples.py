@@ -37,7 +37,11 @@ def read_examples(data: Any, split: str, enough: int) -> Examples:
 
 
 def named(examples: Examples, index: Sequence[int], split: str) -> Examples:
-    """Return the images with those numbers, in that order. Raises UserError for one beyond the split."""
+    """Return the images with those numbers, in that order.
+
+    Raises:
+        UserError: For one beyond the split.
+    """
     place = {number: place for place, number in enumerate(examples.index.tolist())}
     if missing := [number for number in index if number not in place]:
         raise UserError(

@@ -35,10 +35,16 @@ def gradcam_figure(
 ) -> list[Path]:
     """Write the Grad-CAM of images x dims as PNG and SVG (Figure 9) and return both paths.
 
-    dims: None: the three smallest dims and the full width. images: numbers within the split; None: `count`
-    that tell dims apart. layer: None: the last whose maps show places. stem: where to, without the suffix.
-    trust, cache: see trust.py and `build.stored_data`.
-    Raises UserError for an unfinished run, a network without feature maps, and dims or images there are not.
+    Args:
+        dims: None: the three smallest dims and the full width.
+        images: Numbers within the split; None: `count` that tell dims apart.
+        layer: None: the last whose maps show places.
+        stem: Where to, without the suffix.
+        trust: See trust.py.
+        cache: See `build.stored_data`.
+
+    Raises:
+        UserError: For an unfinished run, a network without feature maps, and dims or images that do not exist.
     """
     cfg = trusted_config(run, trust)
     method = load_method(run, trust)

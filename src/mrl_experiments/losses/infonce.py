@@ -105,7 +105,8 @@ class InfoNCE(Method):
     ) -> tuple[Tensor, Tensor]:
         """Return losses (L, B), and hits (L, 2) in the first 1 and 5, both the mean of the two directions.
 
-        everywhere: the candidates are the pairs of all processes, else those of this one.
+        Args:
+            everywhere: The candidates are the pairs of all processes, else those of this one.
         """
         shared = everywhere and dist.is_available() and dist.is_initialized()
         collect, rank = (_of_all_processes, dist.get_rank()) if shared else (_as_it_is, 0)

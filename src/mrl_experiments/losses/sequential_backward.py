@@ -20,8 +20,9 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
     pass: the memory of one pass and of one more gradient, one reduction, and nothing a trainer need know.
     Precision, accumulation and clipping work as for any loss.
 
-    losses: () each, made while iterated, so that none is there before its turn.
-    parameters: the leaves to be trained. Other leaves get no gradient.
+    Args:
+        losses: () each, made while iterated, so that none is there before its turn.
+        parameters: The leaves to be trained. Other leaves get no gradient.
     """
     if not torch.is_grad_enabled():
         return torch.stack([loss.detach() for loss in losses]).sum()

@@ -45,7 +45,8 @@ def own_last(cosines: NDArray[Any], relevant: Flags) -> NDArray[np.int64]:
     So a tie counts against the query's label, whatever the order of the database or of a search.
 
     Args:
-        cosines: (Q, K). relevant: (Q, K).
+        cosines: (Q, K).
+        relevant: (Q, K).
 
     Returns:
         (Q, K) int64 places in the rows of `cosines`.

@@ -20,7 +20,8 @@ def class_rank(neighbour_labels: Labels, similarities: NDArray[Any], labels: Lab
 
     Args:
         neighbour_labels: (Q, K), nearest first, as `search.database.neighbours` orders them.
-        similarities: (Q, K) cosines. labels: (Q,) of the queries.
+        similarities: (Q, K) cosines.
+        labels: (Q,) of the queries.
     """
     blocks = (slice(start, start + BLOCK) for start in range(0, len(labels), BLOCK))
     parts = [_class_rank(neighbour_labels[b], similarities[b], labels[b]) for b in blocks]

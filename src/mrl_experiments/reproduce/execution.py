@@ -119,7 +119,7 @@ class Reproduction:
         return status
 
     def _stop(self) -> None:
-        """Let no further command start, and ask the running ones to save and leave."""
+        """Start no further command, and ask the running ones to save and leave."""
         with self._lock:
             self._stopped = True
             for process in self._running:

@@ -37,7 +37,8 @@ def class_sums(features: Features, classes: Labels, count: int, block: int = 819
 def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) -> dict[int, Labels]:
     """Return the class of the nearest mean for queries (Q, D) at each dim, {dim: (Q,)}.
 
-    sums: (C, D). TIED where several means are equally near; a prefix of zeros has similarity 0.
+    Args:
+        sums: (C, D). TIED where several means are equally near; a prefix of zeros has similarity 0.
     """
     dims = sorted(dims)
     dtype = dtype_for(dims, queries, sums)

@@ -24,7 +24,7 @@ def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
     """Return the database, and say in a line where the queries are rows of it.
 
     Raises:
-        UserError: when there is none, it lacks the label of a query, or its width is another.
+        UserError: If there is none, it lacks the label of a query, or its width is another.
     """
     if database is None:
         raise UserError(
@@ -53,7 +53,7 @@ def neighbours(
     others stand in the order of the database.
 
     Raises:
-        UserError: when there are fewer than k.
+        UserError: If there are fewer than k.
     """
     same = same_rows(queries, database)
     if same and not 1 <= k < len(database):

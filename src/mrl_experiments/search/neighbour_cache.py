@@ -19,7 +19,7 @@ def neighbours(
     Embeddings without a folder keep nothing.
 
     Raises:
-        UserError: when k exceeds N.
+        UserError: If k exceeds N.
     """
     shared_width([queries, database])
     kept = {dim: _read(queries, database, dim, k) for dim in dims}

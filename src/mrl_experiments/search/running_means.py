@@ -27,13 +27,16 @@ def predict_then_update(
 ) -> dict[int, Labels]:
     """Return what each sample is taken for before it joins its class, {dim: (T,)}.
 
-    samples: (T, D), in order. classes: (T,) places in sums. sums: (C, D), the features of each class so far
-    added up, changed here. seen: (C,), whether a class has any; one without is never predicted.
-
     The definition: for one sample after the other, predict the class whose sum's prefix has the largest
     cosine with the sample's (TIED where several have), then add the sample to its class. Inside a block only
     the classes of its samples move, by samples of the block: so products with the sums at its beginning and
     among its samples give every cosine. `block` changes nothing but the time.
+
+    Args:
+        samples: (T, D), in order.
+        classes: (T,) places in sums.
+        sums: (C, D), the features of each class so far added up, changed here.
+        seen: (C,), whether a class has any; one without is never predicted.
     """
     seen = seen.copy()
     dims = sorted(dims)

@@ -52,7 +52,7 @@ def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
     """Return `same_rows`, and say in lines what follows for the results, and of copies among the rows.
 
     Raises:
-        UserError: when the widths differ or either is empty.
+        UserError: If the widths differ or either is empty.
     """
     shared_width([queries, database])
     if not (len(queries) and len(database)):
@@ -85,7 +85,9 @@ def refuse_same_rows(queries: Embeddings, database: Embeddings | None, expected:
 def count_copies(queries: NDArray[np.float32], database: NDArray[np.float32], same: bool) -> int:
     """Return how many queries (Q, D) occur in the database (N, D), feature for feature.
 
-    same: both are the same rows, and a copy is another row. Only rows whose beginnings agree are read whole.
+    Args:
+        same: Both are the same rows, and a copy is another row. Only rows whose beginnings agree are read
+            whole.
     """
     asked, searched = np.arange(len(queries)), np.arange(len(database))
     for width in (BEGINNING, queries.shape[1]):
@@ -115,7 +117,8 @@ def without_own(own: Rows, found: Rows, *others: NDArray[Any]) -> tuple[NDArray[
 
     Args:
         own: (Q,) the row of the database that each query is.
-        found: (Q, K + 1) neighbours, as rows of the database. others: arrays of the same shape.
+        found: (Q, K + 1) neighbours, as rows of the database.
+        others: Arrays of the same shape.
 
     Returns:
         (Q, K) of each; a query that is not among its own neighbours loses the last of them.

@@ -31,8 +31,9 @@ CELLS = 1 << 24  # of a table of queries and neighbours in memory at a time
 class StagedSearch:
     """Queries (Q, D) against a labelled database, for k neighbours; the first `timed` queries are timed.
 
-    own: (Q,) which row of the database each query is, None where they are others. Such a query is left out of
-    its own neighbours, so that each list of a search holds one more.
+    Attributes:
+        own: (Q,) which row of the database each query is, None where they are others. Such a query is left
+            out of its own neighbours, so that each list of a search holds one more.
     """
 
     queries: NDArray[np.float32]
@@ -49,7 +50,7 @@ class StagedSearch:
         """Take at most `max_queries`, evenly spaced.
 
         Raises:
-            UserError: when the database is smaller than k.
+            UserError: If the database is smaller than k.
         """
         same = database is not None and told_same_rows(queries, database)
         if database is None or len(database) - same < k:
@@ -89,7 +90,7 @@ class StagedSearch:
         that says so.
 
         Raises:
-            UserError: when that leaves nothing.
+            UserError: If that leaves nothing.
         """
         refused: dict[int, UserError] = {}
         count = 0

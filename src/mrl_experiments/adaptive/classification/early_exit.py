@@ -19,7 +19,7 @@ class IncrementalLogits:
     plus the product of a block of columns.
 
     Raises:
-        UserError: for features without classifiers.
+        UserError: For features without classifiers.
     """
 
     def __init__(self, inputs: Inputs, heads: Heads | None, rows: NDArray[np.int64]) -> None:

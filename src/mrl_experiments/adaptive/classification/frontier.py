@@ -89,7 +89,8 @@ class Frontier:
     def _sweep(self, values: NDArray[np.float64], cuts: Cuts) -> Cuts:
         """Better each cut for the samples that reach its dim, from the largest dim down.
 
-        values: (L, N) what an answer at each dim is worth.
+        Args:
+            values: (L, N) what an answer at each dim is worth.
         """
         better, position, onward = cuts.copy(), self._stop(cuts), values[-1]
         for i in reversed(range(len(cuts))):

@@ -12,9 +12,12 @@ from mrl_experiments.adaptive.classification.exits import Exits
 class Oracle:
     """Which dim is the first to be right, as shares of all N samples.
 
-    first_correct: {dim: share first right at this dim}. always_wrong: share right at no dim.
-    expected_dim: mean of the first right dim; a sample that is always wrong costs the full width.
     Source: Appendix J, Tables 22 and 23 of the paper.
+
+    Attributes:
+        first_correct: {dim: share first right at this dim}.
+        always_wrong: Share right at no dim.
+        expected_dim: Mean of the first right dim; a sample that is always wrong costs the full width.
     """
 
     first_correct: dict[int, float]

@@ -29,7 +29,7 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
     """Write an index; the description, with each file's checksum, comes last and makes the folder complete.
 
     Raises:
-        UserError: for what the operating system refuses, such as a full disk.
+        UserError: For what the operating system refuses, such as a full disk.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
     """Open a saved index; its vectors are a read-only memory map.
 
     Raises:
-        UserError: when the folder is incomplete, a file has changed, or another version wrote it.
+        UserError: If the folder is incomplete, a file has changed, or another version wrote it.
     """
     if not (folder / SPEC).exists():
         raise UserError(f"{folder} holds no complete index", remedy=REMEDY)
