@@ -1,4 +1,4 @@
-"""From a configuration to a method, and from a run back to its trained method."""
+"""Build a method from a configuration, and a trained one from a run."""
 
 import inspect
 import re

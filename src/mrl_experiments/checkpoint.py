@@ -1,4 +1,4 @@
-"""Reading checkpoints: only tensors and plain values, and none that was damaged on the way."""
+"""Reading checkpoints: tensors and plain values only, with their checksums compared."""
 
 import functools
 import pickle

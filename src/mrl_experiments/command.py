@@ -1,4 +1,4 @@
-"""What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
+"""What the root scripts share: errors as one message without a traceback, sweeps that outlive a failed run."""
 
 import functools
 import logging

@@ -1,4 +1,4 @@
-"""What a query or a prediction costs: multiply-adds (MACs, the paper's FLOPs) and bytes."""
+"""Costs of queries and predictions: multiply-adds (MACs, the paper's FLOPs) and bytes."""
 
 import itertools
 from collections.abc import Callable, Sequence

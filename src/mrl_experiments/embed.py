@@ -1,4 +1,4 @@
-"""From a run's checkpoint to embeddings on disk."""
+"""Embed data splits with a run's checkpoint."""
 
 import itertools
 import logging

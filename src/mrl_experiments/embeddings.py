@@ -1,4 +1,4 @@
-"""Embeddings on disk: features by sample index, labels, classifiers, and a meta file that seals them."""
+"""Embeddings on disk: features by sample index, labels, classifiers, and a meta file with checksums."""
 
 import hashlib
 import os
@@ -113,18 +113,18 @@ def writing(folder: Path) -> Iterator[None]:
     Raises:
         UserError: If the place of the folder cannot be written to.
     """
-    place, new, old = _places(folder)
-    with exclusive(place.with_name(f".{place.name[:200]}.lock"), f"writes {folder}"):
-        if place.exists() and not place.is_dir():
+    target, new, old = _paths(folder)
+    with exclusive(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
+        if target.exists() and not target.is_dir():
             raise UserError(
                 f"{folder}: a file stands where a folder should be",
                 expected="a folder",
                 remedy="move it away",
             )
-        if not place.exists():  # killed between the two moves of `finalize`
+        if not target.exists():  # killed between the two moves of `finalize`
             whole = new if (new / META).exists() else old
             if whole.exists():
-                whole.rename(place)
+                whole.rename(target)
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
@@ -138,7 +138,7 @@ def create(folder: Path, count: int, width: int) -> None:
     Raises:
         UserError: If the disk is too small.
     """
-    _, new, _ = _places(folder)
+    _, new, _ = _paths(folder)
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)
@@ -151,7 +151,7 @@ def create(folder: Path, count: int, width: int) -> None:
 
 def open_arrays(folder: Path) -> tuple["np.memmap[Any, Any]", "np.memmap[Any, Any]"]:
     """Open features (N, D) and labels (N,) that `create` made, for writing; several processes may."""
-    _, new, _ = _places(folder)
+    _, new, _ = _paths(folder)
     return np.load(new / FEATURES, mmap_mode="r+"), np.load(new / LABELS, mmap_mode="r+")
 
 
@@ -161,7 +161,7 @@ def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None
     Raises:
         UserError: If features are not finite or all zero, as are those of a sample never written.
     """
-    place, new, old = _places(folder)
+    target, new, old = _paths(folder)
     features = np.load(new / FEATURES, mmap_mode="r")
     check_finite(features, str(folder))
     if heads is not None:
@@ -178,19 +178,19 @@ def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None
         },
     )
     try:
-        if place.exists():
-            place.rename(old)
-        new.rename(place)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
     except OSError as error:
         raise os_error(error, folder) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _places(folder: Path) -> tuple[Path, Path, Path]:
+def _paths(folder: Path) -> tuple[Path, Path, Path]:
     """Return where embeddings lie, where new ones are written first, and where old ones go meanwhile."""
-    place = Path(os.path.realpath(folder))  # the folder may be a link to another disk
-    hidden = place.with_name(f".{place.name[:200]}")
-    return place, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
+    target = Path(os.path.realpath(folder))  # the folder may be a link to another disk
+    hidden = target.with_name(f".{target.name[:200]}")
+    return target, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
 
 
 def write_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""From stored embeddings to result rows."""
+"""Evaluate stored embeddings: result rows of runs and of files."""
 
 import logging
 import math

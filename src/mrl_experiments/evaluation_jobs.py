@@ -1,4 +1,4 @@
-"""Which stored embeddings an evaluation reads: queries, databases and training features, as folders."""
+"""The folders of embeddings that an evaluation reads: queries, databases, training features."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

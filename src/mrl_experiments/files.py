@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, and notices damage."""
+"""Atomic writing of files, checksums, and reading of users' files."""
 
 import codecs
 import csv
@@ -210,7 +210,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Return what `is_unchanged` recognises a file by: size in bytes, times of change in ns, SHA-256."""
+    """Return what `is_unchanged` recognizes a file by: size in bytes, times of change in ns, SHA-256."""
     checksum, status = sha256(path), path.stat()
     return {
         "bytes": status.st_size,
@@ -238,8 +238,8 @@ def is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
     times, checksum = (status.st_mtime_ns, status.st_ctime_ns), noted.get("sha256")
     key = (str(path.resolve()), status.st_size, *times, str(checksum))
     if key not in _verified:
-        sure = status.st_size > LARGE and times == (noted.get("mtime_ns"), noted.get("ctime_ns"))
-        if checksum and not sure and sha256(path) != checksum:
+        trusted = status.st_size > LARGE and times == (noted.get("mtime_ns"), noted.get("ctime_ns"))
+        if checksum and not trusted and sha256(path) != checksum:
             return False
         _verified.add(key)
     return True

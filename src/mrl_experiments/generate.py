@@ -1,4 +1,4 @@
-"""From a language model and the beginning of a text to its continuation, at one nested dim or adaptively."""
+"""Continue a text with a language model, at one nested dim or adaptively."""
 
 import math
 from dataclasses import dataclass
@@ -91,8 +91,8 @@ def continuation(
 ) -> tuple[Tensor, list[int]]:
     """Return the `count` tokens that follow a prompt (T,), and the dim whose head chose each.
 
-    The model reads as many of the last tokens as it has positions; until they are full, it computes each token
-    once.
+    The model reads as many of the last tokens as it has positions; until they are full, it computes each
+    token once.
 
     Args:
         cascade: The dims that a token's head tries, one after the other.

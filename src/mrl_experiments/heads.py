@@ -1,4 +1,4 @@
-"""The classifiers of a trained model, kept beside its embeddings so that no checkpoint is needed later."""
+"""The classifiers of a trained model, stored beside its embeddings so that no checkpoint is needed later."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Locks between processes: one writer at a time, and a line that says for whom another waits."""
+"""Locks between processes: one writer at a time; those who wait print who holds the lock."""
 
 import errno
 import fcntl

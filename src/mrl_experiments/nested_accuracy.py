@@ -1,9 +1,9 @@
-"""Top-k accuracy, and its one rule for ties, in training and in every evaluation.
+"""Top-k accuracy and its one rule for ties, in training and in every evaluation.
 
 A tie counts against the label: a label is among the k highest where fewer than k *other* classes score at
 least as high. So constant scores find nothing, whatever the order of the classes, and neither do NaN ones. Of
-equally near neighbours, those of the query's label come last (`metrics.ranking.own_last`); a class has the
-most votes where no other has as many (`metrics.votes`).
+equally near neighbours, those of the query's label come last (`metrics.ranking.relevant_last`); a class has
+the most votes where no other has as many (`metrics.votes`).
 
 Scores, which are logits or cosines, are equal where they differ by no more than SAME_SCORE: those of equal
 vectors differ in their last digits, by where a vector stands in a product of matrices, and classes whose

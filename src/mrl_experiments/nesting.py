@@ -1,4 +1,4 @@
-"""Which prefixes of a representation are nested, and the only place that slices them."""
+"""The nested dims of a representation with their weights, and the one function that slices prefixes."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence

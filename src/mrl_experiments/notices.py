@@ -1,4 +1,4 @@
-"""Lines for the user about what an evaluation leaves out, and why."""
+"""Lines for the user about what an evaluation leaves out."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Result rows: the only place where numbers live. Tables, figures and W&B are views of them."""
+"""Result rows, from which all tables and figures are made."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Runs on disk: their names, their folders, and who may write into them."""
+"""Runs on disk: their names, their folders, and the lock of the process that trains one."""
 
 import hashlib
 import os

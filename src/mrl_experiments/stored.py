@@ -1,4 +1,4 @@
-"""The configuration in a run's folder: plain data, whoever wrote it; what damages it is one clear error."""
+"""The configuration in a run's folder: plain data from anyone, with one clear error where it is damaged."""
 
 import hashlib
 import re

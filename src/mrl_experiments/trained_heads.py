@@ -1,4 +1,4 @@
-"""A run's own classifiers, ready to be compared with labels."""
+"""The classifiers that a run was trained with, ready to be compared with labels."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a stored configuration may build: the classes that this project's conf/ names, each in its place."""
+"""What a stored configuration may build: the classes that conf/ names, each at the same key."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence

@@ -25,8 +25,8 @@ def adaptive_retrieval(
     """Yield each pair (D_s, D_r) for each index; a row's `dim` is D_s, D_r = D_s is a search without re-rank.
 
     mAP@k, P@k (hits / k) and top1 are means over `queries` queries, at most `max_queries`. macs:
-    multiply-adds per query. latency_ms: per query in one batch with one thread, single_latency_ms: one query at
-    a time, and both with all threads. index_bytes: what the shortlist takes besides the vectors.
+    multiply-adds per query. latency_ms: per query in one batch with one thread, single_latency_ms: one query
+    at a time, and both with all threads. index_bytes: what the shortlist takes besides the vectors.
     build_seconds: with all threads. An index that this database is too small for is left out, with a line
     that says so. Source: Section 4.3.1, Tables 11, 12, 30 and 31, Figure 8 of the paper; IVF and codes:
     AdANNS (2023).

@@ -1,4 +1,4 @@
-"""index=auto: the index chosen for a budget, and what it gives on queries it was not chosen on."""
+"""index=auto: an index chosen for a budget, measured on queries that did not take part in the choice."""
 
 from collections.abc import Iterator, Sequence
 

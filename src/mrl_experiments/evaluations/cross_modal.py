@@ -35,7 +35,7 @@ def cross_modal(
         ("text_to_image", texts, queries, shown),
     ):
         for dim, found in neighbours(asked, searched, dims, max(k)).items():
-            own = searched.labels[found.positions] == asked.labels[:, None]
+            relevant = searched.labels[found.positions] == asked.labels[:, None]
             for count in k:
-                recall = float(ranking.hit(own[counted], count).mean())
+                recall = float(ranking.hit(relevant[counted], count).mean())
                 yield Measurement(dim, f"recall@{count}", recall, {"direction": direction})

@@ -1,4 +1,4 @@
-"""Few-shot classification: the nearest mean of n examples a class."""
+"""Few-shot classification: the nearest mean of n examples per class."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ class _Task:
     """What draws are taken from: C classes, and the rows of the database grouped by class.
 
     Attributes:
-        places: (Q,) the class of each query, 0 to C - 1.
+        class_index: (Q,) the class of each query, 0 to C - 1.
         grouped: Rows of the database, class by class.
         first: (C,) where each class begins in `grouped`.
         counts: (C,) how many rows each class has.
@@ -92,7 +92,7 @@ class _Task:
     same: bool
     shots: int
     ways: int
-    places: Rows
+    class_index: Rows
     grouped: Rows
     first: Rows
     counts: Rows
@@ -101,16 +101,16 @@ class _Task:
     @classmethod
     def of(cls, queries: Embeddings, database: Embeddings, shots: int, ways: int | None) -> "_Task":
         same = same_rows(queries, database)
-        classes, places = np.unique(queries.labels, return_inverse=True)
+        classes, class_index = np.unique(queries.labels, return_inverse=True)
         order = np.argsort(database.labels, kind="stable")
         first, last = (np.searchsorted(database.labels[order], classes, side) for side in ("left", "right"))
         _check(classes, last - first, shots + same, ways)
         chosen = len(classes) if ways is None else ways
         dtype = dtype_for([database.width], database.features)
-        return cls(queries, database, same, shots, chosen, places, order, first, last - first, dtype)
+        return cls(queries, database, same, shots, chosen, class_index, order, first, last - first, dtype)
 
     def draw(self, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32], Rows]:
-        """Draw examples (C, n, D), queries (Q, D), and the place of each query's class among the C (Q,)."""
+        """Draw examples (C, n, D), queries (Q, D), and the index of each query's class among the C (Q,)."""
         chosen = np.sort(random.permutation(len(self.counts))[: self.ways])
         rows = np.stack(
             [
@@ -118,11 +118,11 @@ class _Task:
                 for c in chosen.tolist()
             ]
         )
-        asked = np.isin(self.places, chosen)
+        asked = np.isin(self.class_index, chosen)
         if self.same:
             asked[rows.ravel()] = False
         features = np.asarray(self.queries.features)
-        answers = np.searchsorted(chosen, self.places[asked])
+        answers = np.searchsorted(chosen, self.class_index[asked])
         return self.database.features[rows], features if asked.all() else features[asked], answers
 
 

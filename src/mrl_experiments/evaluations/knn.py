@@ -1,4 +1,4 @@
-"""k-NN classification: the database votes on the label of each query."""
+"""k-NN classification: the nearest neighbours in the database vote on the label of each query."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ def knn(
     for dim, found in neighbours(queries, database, dims, max(k)).items():
         voters = database.labels[found.positions]
         for count in k:
-            place = class_rank(voters[:, :count], found.similarities[:, :count], queries.labels)
-            yield Measurement(dim, "top1", float((place == 0).mean()), {"k": count})
+            rank = class_rank(voters[:, :count], found.similarities[:, :count], queries.labels)
+            yield Measurement(dim, "top1", float((rank == 0).mean()), {"k": count})
             if count >= 5:
-                yield Measurement(dim, "top5", float((place < 5).mean()), {"k": count})
+                yield Measurement(dim, "top5", float((rank < 5).mean()), {"k": count})

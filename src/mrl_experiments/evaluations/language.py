@@ -1,4 +1,4 @@
-"""Language modelling by a run's own vocabulary head."""
+"""Language modelling with the vocabulary head of a run."""
 
 from collections.abc import Iterator, Sequence
 

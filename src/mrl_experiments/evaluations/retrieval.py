@@ -1,4 +1,4 @@
-"""Image retrieval: how early, and how densely, the ranking of a database shows a query's class."""
+"""Image retrieval: top-1, mAP@k, precision and recall of a ranked database."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""A long-tailed stream: every sample is classified by the nearest class mean, then joins its class."""
+"""A long-tailed stream: each sample is classified by the nearest class mean and then added to its class."""
 
 from collections.abc import Iterator, Sequence
 
@@ -43,16 +43,16 @@ def stream(
     """
     database, known = _begun(queries, database)
     order = np.arange(len(queries)) if imbalance is None else long_tail(queries, known, imbalance, seed)
-    classes, places = np.unique(queries.labels[order], return_inverse=True)
+    classes, class_index = np.unique(queries.labels[order], return_inverse=True)
     pretrain = np.isin(classes, known)
-    counts = np.bincount(places)
+    counts = np.bincount(class_index)
     samples, sums = queries.features[order], _sums(database, classes)
-    for dim, predicted in predict_then_update(samples, places, sums, pretrain, dims).items():
-        right = predicted == places
-        own = np.bincount(places, weights=right) / counts
+    for dim, predicted in predict_then_update(samples, class_index, sums, pretrain, dims).items():
+        right = predicted == class_index
+        share = np.bincount(class_index, weights=right) / counts
         for name, members in _groups(pretrain, counts > head).items():
             if members.any():
-                yield Measurement(dim, name, float(own[members].mean()))
+                yield Measurement(dim, name, float(share[members].mean()))
         yield Measurement(dim, "top1", float(right.mean()))
 
 
@@ -85,10 +85,10 @@ def _begun(queries: Embeddings, database: Embeddings | None) -> tuple[Embeddings
 
 def _sums(database: Embeddings, classes: Labels) -> NDArray[np.float64]:
     """Add up the features of each class in the database, (C, D); zeros for those it lacks."""
-    places = np.searchsorted(classes, database.labels).clip(max=len(classes) - 1)
-    ours = classes[places] == database.labels
-    places = np.where(ours, places, len(classes))  # the others go into one row more
-    return class_sums(database.features, places, len(classes) + 1)[:-1]
+    class_index = np.searchsorted(classes, database.labels).clip(max=len(classes) - 1)
+    ours = classes[class_index] == database.labels
+    class_index = np.where(ours, class_index, len(classes))  # the others go into one row more
+    return class_sums(database.features, class_index, len(classes) + 1)[:-1]
 
 
 def long_tail(samples: Embeddings, known: Labels, imbalance: float, seed: int) -> Labels:

@@ -1,4 +1,4 @@
-"""Superclasses: how well a run tells groups of classes apart, and the classes inside a group."""
+"""Superclasses: accuracy over groups of classes, and over the classes inside a group."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,19 +53,19 @@ def superclass(
     heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
     groups = _Groups.of(queries, mapping, superclasses)
-    shown = groups.places(within)
-    own = groups.of_class[queries.labels]
+    shown = groups.indices(within)
+    superclass_of = groups.of_class[queries.labels]
     for dim in filter(heads.serves, dims):
         found, inside = _hits(queries, dim, groups.of_class)
         yield Measurement(dim, "top1", float(found.mean()), {"superclasses": superclasses})
-        yield Measurement(dim, "top1", float(inside[own != REJECT].mean()), {"within": "all"})
-        for place in shown:
+        yield Measurement(dim, "top1", float(inside[superclass_of != REJECT].mean()), {"within": "all"})
+        for index in shown:
             yield Measurement(
-                dim, "top1", float(inside[own == place].mean()), {"within": groups.names[place]}
+                dim, "top1", float(inside[superclass_of == index].mean()), {"within": groups.names[index]}
             )
     yield Measurement(queries.width, "classes", float((groups.of_class != REJECT).sum()), {"within": "all"})
-    for place, name in enumerate(groups.names):
-        yield Measurement(queries.width, "classes", float((groups.of_class == place).sum()), {"within": name})
+    for index, name in enumerate(groups.names):
+        yield Measurement(queries.width, "classes", float((groups.of_class == index).sum()), {"within": name})
 
 
 def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -78,15 +78,15 @@ def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.b
         logits = queries.heads.logits(queries.features[rows], dim)
         check_logits(logits)
         others = of_class != of_class[labels][:, None]
-        own = np.where(others, -np.inf, logits)
-        found[rows] = own.max(axis=1) - SAME_SCORE > np.where(others, logits, -np.inf).max(axis=1)
-        inside[rows] = label_rank(torch.from_numpy(own), torch.from_numpy(labels)).numpy() == 0
+        logits_inside = np.where(others, -np.inf, logits)
+        found[rows] = logits_inside.max(axis=1) - SAME_SCORE > np.where(others, logits, -np.inf).max(axis=1)
+        inside[rows] = label_rank(torch.from_numpy(logits_inside), torch.from_numpy(labels)).numpy() == 0
     return found, inside
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """names: of S superclasses, the largest first. of_class: (C,) the place of each class's, or REJECT."""
+    """names: of S superclasses, the largest first. of_class: (C,) the index of each class's, or REJECT."""
 
     names: list[str]
     of_class: Labels
@@ -102,10 +102,10 @@ class _Groups:
                 expected=f"2 to {len(counts)}, the superclasses of these samples",
             )
         names = sorted(counts, key=lambda name: (-counts[name], name))[:superclasses]
-        place = {name: number for number, name in enumerate(names)}
-        return cls(names, np.array([place.get(name or "", REJECT) for name in named]))
+        index = {name: number for number, name in enumerate(names)}
+        return cls(names, np.array([index.get(name or "", REJECT) for name in named]))
 
-    def places(self, within: Sequence[str] | None) -> list[int]:
+    def indices(self, within: Sequence[str] | None) -> list[int]:
         """Return the superclasses with rows of their own.
 
         Raises:

@@ -39,8 +39,8 @@ def trends(
             remedy="choose a run with nested heads, such as loss=mrl",
         )
     right = read_exits(queries.features, heads, nested).correct(queries.labels)
-    _, places, counts = np.unique(queries.labels, return_inverse=True, return_counts=True)
-    by_class = np.stack([np.bincount(places, weights=hits) / counts for hits in right])
+    _, class_index, counts = np.unique(queries.labels, return_inverse=True, return_counts=True)
+    by_class = np.stack([np.bincount(class_index, weights=hits) / counts for hits in right])
     found = Counter(map(trend, by_class.T))
     for name in TRENDS:
         yield Measurement(nested[-1], "classes", float(found[name]), {"trend": name})

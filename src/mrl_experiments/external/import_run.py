@@ -1,4 +1,4 @@
-"""Files of embeddings to the embeddings of a run, so that everything that reads runs can read them."""
+"""Import files of embeddings as a run, which all commands that read runs can read."""
 
 import hashlib
 import re

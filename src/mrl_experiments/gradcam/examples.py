@@ -1,4 +1,4 @@
-"""Which images of a split a Grad-CAM figure shows."""
+"""The choice of images for a Grad-CAM figure."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class Examples:
     labels: Tensor
     index: Tensor
 
-    def at(self, places: Tensor) -> "Examples":
-        """Return those at some places."""
-        return Examples(self.images[places], self.labels[places], self.index[places])
+    def at(self, rows: Tensor) -> "Examples":
+        """Return some of the images."""
+        return Examples(self.images[rows], self.labels[rows], self.index[rows])
 
 
 def read_examples(data: Any, split: str, enough: int) -> Examples:
@@ -42,12 +42,12 @@ def named(examples: Examples, index: Sequence[int], split: str) -> Examples:
     Raises:
         UserError: For one beyond the split.
     """
-    place = {number: place for place, number in enumerate(examples.index.tolist())}
-    if missing := [number for number in index if number not in place]:
+    row = {number: row for row, number in enumerate(examples.index.tolist())}
+    if missing := [number for number in index if number not in row]:
         raise UserError(
-            f"--images {missing[0]}: {split} has no such image", expected=f"numbers from 0 to {max(place)}"
+            f"--images {missing[0]}: {split} has no such image", expected=f"numbers from 0 to {max(row)}"
         )
-    return examples.at(torch.tensor([place[number] for number in index]))
+    return examples.at(torch.tensor([row[number] for number in index]))
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""From a run to its Grad-CAM figure."""
+"""The Grad-CAM figure of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def gradcam_figure(
         cache: See `build.stored_data`.
 
     Raises:
-        UserError: For an unfinished run, a network without feature maps, and dims or images that do not exist.
+        UserError: For an unfinished run, a network without feature maps, and unknown dims or images.
     """
     cfg = trusted_config(run, trust)
     method = load_method(run, trust)
@@ -77,7 +77,7 @@ def gradcam_figure(
 
 
 def pixels(images: Tensor, augment: DictConfig) -> NDArray[np.float32]:
-    """Undo the normalisation of images (B, C, H, W): (B, H, W, C) from 0 to 1."""
+    """Undo the normalization of images (B, C, H, W): (B, H, W, C) from 0 to 1."""
     mean, std = (np.asarray(list(augment[key]), dtype=np.float32) for key in ("mean", "std"))
     shown: NDArray[np.float32] = images.permute(0, 2, 3, 1).numpy() * std + mean
     return shown.clip(0, 1)

@@ -1,4 +1,4 @@
-"""The layers of a CNN whose output is a picture still: feature maps (B, c, h, w)."""
+"""The layers of a CNN whose output is a feature map (B, c, h, w)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

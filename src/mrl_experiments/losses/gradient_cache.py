@@ -17,7 +17,7 @@ def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, chunk: int) -> Ten
     """Return features (B, D) of x (B, ...), computed `chunk` samples at a time.
 
     Gradients are those of embedding the chunks one after another: dropout draws the same in both passes.
-    Batch normalisation sees one chunk at a time; its running statistics are updated once.
+    Batch normalization sees one chunk at a time; its running statistics are updated once.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -33,7 +33,7 @@ def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, chunk: int) -> Ten
 
 @contextmanager
 def _unchanged_statistics(module: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of batch normalisation alone inside the block."""
+    """Leave the running statistics of batch normalization alone inside the block."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [

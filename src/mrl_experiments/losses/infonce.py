@@ -1,4 +1,4 @@
-"""InfoNCE, nested on both sides: each prefix of an image must find its text among all, and the reverse."""
+"""InfoNCE on nested prefixes: each prefix of an image finds its text among all texts, and the reverse."""
 
 import math
 from collections.abc import Sequence

@@ -37,17 +37,17 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
 
 
 class _Sums:
-    """Gradients added up in place; None until a first one comes."""
+    """Gradients added up in index; None until a first one comes."""
 
     def __init__(self, count: int) -> None:
         self.gradients: list[Tensor | None] = [None] * count
 
     def add(self, new: Sequence[Tensor | None], factor: float) -> None:
-        for place, (old, gradient) in enumerate(zip(self.gradients, new, strict=True)):
+        for index, (old, gradient) in enumerate(zip(self.gradients, new, strict=True)):
             if gradient is None:
                 continue
             if old is None:
-                self.gradients[place] = gradient if factor == 1 else gradient * factor
+                self.gradients[index] = gradient if factor == 1 else gradient * factor
             else:
                 old.add_(gradient, alpha=factor)
 
@@ -61,7 +61,7 @@ class _HandOn(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(None if own is None else own * outer for own in ctx.gradients))
+        return (None, None, *(None if grad is None else grad * outer for grad in ctx.gradients))
 
 
 def _half(device: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a classifier's logits say of the labels: hits, likelihood, and bits per byte of a text."""
+"""Top-k hits, negative log-likelihood and bits per byte of a classifier's logits."""
 
 import math
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np
     Raises:
         UserError: For logits without a finite softmax.
     """
-    table, places = torch.from_numpy(logits), torch.from_numpy(labels)
-    own = table.gather(1, places[:, None])[:, 0]
-    nll = (table.logsumexp(dim=1).double() - own).numpy()
+    table, index = torch.from_numpy(logits), torch.from_numpy(labels)
+    label_logits = table.gather(1, index[:, None])[:, 0]
+    nll = (table.logsumexp(dim=1).double() - label_logits).numpy()
     check_logits(nll)
-    rank = label_rank(table, places).numpy()
+    rank = label_rank(table, index).numpy()
     return np.stack([rank < 1, rank < 5, nll], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of options: what each takes, in words and as a check."""
+"""Kinds of options: a check of the value, and a description of what is expected."""
 
 import difflib
 import itertools

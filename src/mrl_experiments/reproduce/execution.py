@@ -1,4 +1,4 @@
-"""Runs the chains of a plan side by side, and says how long it will still take."""
+"""Run the chains of a plan in parallel, with an estimate of the time left."""
 
 import os
 import statistics

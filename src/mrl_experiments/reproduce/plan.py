@@ -1,4 +1,4 @@
-"""What a profile asks for: for each run, the commands that make it and what they leave on disk."""
+"""The plan of a profile: for each run, its commands and the files that they write."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,4 +1,4 @@
-"""Neighbours kept beside the embeddings of the queries, so that metrics are recomputed in seconds."""
+"""Neighbours stored beside the embeddings of the queries, so that metrics are recomputed in seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path

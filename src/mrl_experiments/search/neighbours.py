@@ -144,8 +144,8 @@ class _Search:
                 if self.whole:
                     scores = (scores * torch.from_numpy(self.scale[dim][row : row + count, None])).float()
                 if self.labels is not None:
-                    own, others = self.labels[0][row : row + count], self.labels[1]
-                    same = own[:, None] == others[position : position + len(norms)]
+                    labels, others = self.labels[0][row : row + count], self.labels[1]
+                    same = labels[:, None] == others[position : position + len(norms)]
                     scores += SAME_SCORE * torch.from_numpy(same)
                 heap.addn(len(norms), faiss.swig_ptr(scores.numpy()), position, row, count)
 

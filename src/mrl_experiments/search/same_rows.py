@@ -1,4 +1,4 @@
-"""Queries that are rows of the database themselves: they would find themselves."""
+"""Queries that are themselves rows of the database, and must not be compared with themselves."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
 
 
 def refuse_same_rows(queries: Embeddings, database: Embeddings | None, expected: str) -> None:
-    """Raise UserError where an evaluation means nothing on its own database, of which `expected` is said."""
+    """Raise UserError where an evaluation needs a database other than the queries; `expected` says which."""
     if database is not None and same_rows(queries, database):
         raise UserError(
             f"{queries.meta.get('split', 'the queries')}: queries and database are the same rows",
@@ -93,8 +93,8 @@ def count_copies(queries: NDArray[np.float32], database: NDArray[np.float32], sa
     for width in (BEGINNING, queries.shape[1]):
         keys = _keys(queries[asked, :width])
         if same:
-            _, places, counts = np.unique(keys, return_inverse=True, return_counts=True)
-            asked = asked[counts[places] > 1]
+            _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+            asked = asked[counts[group] > 1]
         else:
             others = _keys(database[searched, :width])
             asked, searched = asked[np.isin(keys, others)], searched[np.isin(others, keys)]
@@ -112,17 +112,17 @@ def _keys(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
     return keys
 
 
-def without_own(own: Rows, found: Rows, *others: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+def without_self(self_rows: Rows, found: Rows, *others: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Return `found` and what goes with it without each query's own row.
 
     Args:
-        own: (Q,) the row of the database that each query is.
+        self_rows: (Q,) the row of the database that each query is.
         found: (Q, K + 1) neighbours, as rows of the database.
         others: Arrays of the same shape.
 
     Returns:
         (Q, K) of each; a query that is not among its own neighbours loses the last of them.
     """
-    drop = found == own[:, None]
+    drop = found == self_rows[:, None]
     drop[~drop.any(axis=1), -1] = True
-    return tuple(part[~drop].reshape(len(own), -1) for part in (found, *others))
+    return tuple(part[~drop].reshape(len(self_rows), -1) for part in (found, *others))

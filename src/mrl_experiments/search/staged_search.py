@@ -1,4 +1,4 @@
-"""What the retrieval evaluations measure of an AdaptiveIndex and a funnel: quality, cost and time."""
+"""Quality, cost and time of an AdaptiveIndex and a funnel, as the retrieval evaluations measure them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_sta
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics import ranking
-from mrl_experiments.metrics.ranking import own_last
+from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.notices import tell
 from mrl_experiments.results import Measurement, Setting
-from mrl_experiments.search.same_rows import told_same_rows, without_own
+from mrl_experiments.search.same_rows import told_same_rows, without_self
 
 REPEATS = 3
 SINGLES = 20  # queries timed one at a time
@@ -32,8 +32,8 @@ class StagedSearch:
     """Queries (Q, D) against a labelled database, for k neighbours; the first `timed` queries are timed.
 
     Attributes:
-        own: (Q,) which row of the database each query is, None where they are others. Such a query is left
-            out of its own neighbours, so that each list of a search holds one more.
+        self_rows: (Q,) the row of the database that each query is, None if they are others. Such a query is
+            left out of its neighbours, so that each list of a search holds one more.
     """
 
     queries: NDArray[np.float32]
@@ -41,7 +41,7 @@ class StagedSearch:
     database: Embeddings
     k: int
     timed: int
-    own: NDArray[np.int64] | None
+    self_rows: NDArray[np.int64] | None
 
     @classmethod
     def of(
@@ -65,13 +65,13 @@ class StagedSearch:
                 f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
             )
         rows = np.unique(np.linspace(0, len(queries) - 1, min(max_queries, len(queries))).astype(np.int64))
-        own = rows if same else None
-        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, own)
+        self_rows = rows if same else None
+        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, self_rows)
 
     @property
     def reach(self) -> int:
         """How many neighbours a search has to find for k others than the query: k or k + 1."""
-        return self.k + (self.own is not None)
+        return self.k + (self.self_rows is not None)
 
     def build(self, spec: IndexSpec, setting: Setting) -> tuple[AdaptiveIndex, Iterator[Measurement]]:
         """Return the index, with its build time and its bytes besides the vectors as measurements."""
@@ -117,8 +117,8 @@ class StagedSearch:
 
         -1 is no neighbour.
         """
-        if self.own is not None:
-            (found,) = without_own(self.own[rows], found)
+        if self.self_rows is not None:
+            (found,) = without_self(self.self_rows[rows], found)
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
@@ -154,9 +154,9 @@ class StagedSearch:
         not have been: then from a longer one.
         """
         found = index.scan(self.queries[rows], dim, length)
-        shortlist, own = self._cut(found, rows, keep)
+        shortlist, relevant = self._cut(found, rows, keep)
         as_near = shortlist.similarities <= found.similarities[:, -1:] + SAME_SCORE
-        tied = np.flatnonzero((own & as_near).any(axis=1))
+        tied = np.flatnonzero((relevant & as_near).any(axis=1))
         if length < len(index):
             length = min(8 * length, len(index))
             for start in range(0, len(tied), part := max(1, CELLS // length)):
@@ -169,10 +169,10 @@ class StagedSearch:
         self, found: Candidates, rows: NDArray[np.int64], keep: int
     ) -> tuple[Candidates, NDArray[np.bool_]]:
         """Return the nearest `keep` of the queries `rows`, and which have their label: last among equals."""
-        own = (found.ids >= 0) & (self.database.labels[found.ids] == self.query_labels[rows, None])
-        order = own_last(found.similarities, own)[:, :keep]
-        similarities, ids, own = (np.take_along_axis(part, order, axis=1) for part in (*found, own))
-        return Candidates(similarities, ids), own
+        relevant = (found.ids >= 0) & (self.database.labels[found.ids] == self.query_labels[rows, None])
+        order = relevant_last(found.similarities, relevant)[:, :keep]
+        similarities, ids, relevant = (np.take_along_axis(part, order, axis=1) for part in (*found, relevant))
+        return Candidates(similarities, ids), relevant
 
     def _latencies(self, index: AdaptiveIndex, stages: Stages) -> dict[str, float]:
         batch = self.queries[: self.timed]

@@ -1,4 +1,4 @@
-"""Logits at one nested dim after the other, computed for the samples that have not left yet."""
+"""Logits dim by dim, computed only for the samples that have not exited yet."""
 
 from collections.abc import Mapping
 

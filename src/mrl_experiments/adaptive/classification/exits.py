@@ -1,4 +1,4 @@
-"""What a classifier says at each nested dim: all that a cascade needs, a thousandth of the logits."""
+"""Predictions and confidences at each nested dim: all that a cascade reads of the logits."""
 
 import itertools
 from collections.abc import Mapping, Sequence

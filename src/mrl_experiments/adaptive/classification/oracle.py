@@ -1,4 +1,4 @@
-"""What a perfect choice of dim would reach: disagreement between the nested classifiers."""
+"""The accuracy and cost of a perfect choice of dim for each sample."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What cascades cost and how well they answer, over samples."""
+"""Accuracy and cost of cascades over samples."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an adaptive index is made of, and which stages a query passes through."""
+"""The specification of an adaptive index: its FAISS codes, its dims, and the stages of a search."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Choosing an index for a budget, and saying what the choice gives on queries it was not chosen on."""
+"""Choice of an index for a budget, and its quality on queries that did not take part in the choice."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -187,7 +187,7 @@ class Slim(NestedClassifier):
         unknown = [width for width in self.widths if not self.net.known(width)]
         if unknown:
             raise UserError(
-                f"batch normalisation has no statistics at the widths {unknown}",
+                f"batch normalization has no statistics at the widths {unknown}",
                 expected="a run that has finished, since the end of training measures them",
                 remedy="repeat the run's train.py command",
             )
@@ -206,9 +206,9 @@ class Slim(NestedClassifier):
             label_smoothing=self.label_smoothing,
         )
         with torch.no_grad():
-            for own, shared in zip(subnetwork.head.parameters_at(dim), (weight, bias), strict=True):
-                if own is not None and shared is not None:
-                    own.copy_(shared)
+            for copied, shared in zip(subnetwork.head.parameters_at(dim), (weight, bias), strict=True):
+                if copied is not None and shared is not None:
+                    copied.copy_(shared)
         return subnetwork
 
 
