@@ -1,7 +1,6 @@
 """Embed data splits with a run's checkpoint."""
 
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -14,7 +13,14 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import construct, load_method, restore_data, stored_data, trusted_config
+from mrl_experiments.build import (
+    construct,
+    is_averaged,
+    load_method,
+    restore_data,
+    stored_data,
+    trusted_config,
+)
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.of_run import (
     as_trained,
@@ -23,7 +29,15 @@ from mrl_experiments.data.of_run import (
     refuse_mixed_splits,
     refuse_other_data,
 )
-from mrl_experiments.embeddings import create, finalize, is_complete, open_arrays, write_classes, writing
+from mrl_experiments.embeddings import (
+    create,
+    finalize,
+    is_complete,
+    open_arrays,
+    weights_name,
+    write_classes,
+    writing,
+)
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import select_labelled
@@ -32,7 +46,7 @@ from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
 from mrl_experiments.training.processes import set_timeout, together
-from mrl_experiments.training.trainer import best_precision, check_devices
+from mrl_experiments.training.trainer import best_precision, check_devices, hear_warnings
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
@@ -69,7 +83,9 @@ def embed(cfg: DictConfig) -> None:
     left_out: list[str] = []
 
     def read(run: Run) -> tuple[DictConfig, Method]:
-        return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
+        weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
+        method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+        return trusted_config(run, cfg.trust), method
 
     with together(fabric.strategy, fabric.world_size):
         fabric.launch()
@@ -91,7 +107,7 @@ def _named(options: DictConfig, cache: str | None) -> AbstractContextManager[Any
 def build_fabric(trainer: DictConfig) -> Fabric:
     """Return what starts the processes that a trainer configuration asks for."""
     check_devices(trainer.accelerator, trainer.devices)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    hear_warnings()
     fabric = Fabric(
         accelerator=_accelerator(trainer),
         devices=trainer.devices,
@@ -116,13 +132,14 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
     task.data.accept_changes = cfg.accept_changes
     restore_data(task.run, task.data)
     refuse_other_data(task.run, task.config, task.data, task.options, cfg.accept_changes)
-    meta = _meta(cfg, task)
+    meta = {**_meta(cfg, task), **_weights(fabric, task.run, cfg)}
     refuse_mixed_splits(task.run, task.data, splits, meta)
     networks = [*method.subnetworks().items()][::-1]  # the run itself last: if it is complete, all are
     for split, (name, network) in itertools.product(splits, networks):
-        label = " ".join(filter(None, (task.config.get("label"), name and NATIVE)))
+        label = " ".join(filter(None, (task.config.get("label"), name and NATIVE, weights_name(meta))))
         of_network = {"variant": name or None, "label": label or None, "dims": [*network.spec.dims]}
-        suffix = "-".join(filter(None, (name, "" if cfg.tta == "none" else cfg.tta)))
+        views = "" if cfg.tta == "none" else cfg.tta
+        suffix = "-".join(filter(None, (name, views, weights_name(meta))))
         folder = task.run.embeddings(task.data.name, split, suffix)
         _embed_folder(fabric, cfg, network, task.data, folder, {**meta, "split": split, **of_network})
 
@@ -153,8 +170,18 @@ def _meta(cfg: DictConfig, task: _Task) -> dict[str, Any]:
         **described(data, config.data if task.options is None else task.options),
         "tta": cfg.tta,
         "precision": _precision(cfg.trainer),
-        "weights": sha256(task.run.checkpoint),
+        "weights": sha256(task.run.checkpoint_at(cfg.checkpoint)),
     }
+
+
+def _weights(fabric: Fabric, run: Run, cfg: DictConfig) -> dict[str, Any]:
+    """Return what embeddings keep of the choice of weights, and print it; {} if there is no choice."""
+    averaged = is_averaged(run, cfg.checkpoint)
+    if cfg.checkpoint == "last" and not averaged:
+        return {}
+    used = averaged and cfg.weights != "current"
+    fabric.print(f"{run.name}: checkpoint={cfg.checkpoint}, {'averaged' if used else 'current'} weights")
+    return {"checkpoint": Path(cfg.checkpoint).stem, **({"averaged": used} if averaged else {})}
 
 
 def _embed_folder(

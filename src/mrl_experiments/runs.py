@@ -22,10 +22,21 @@ Content = TypeVar("Content")
 
 # Keys that may differ between two commands that mean the same run: where it is written, what is shown of it.
 NON_IDENTITY_KEYS = {
-    "": ("root", "debug", "logger", "run_name", "trust"),
+    "": ("root", "debug", "logger", "run_name", "trust", "optimized_metric"),
     "data": ("cache", "workers"),
-    "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes"),
+    "trainer": (
+        *("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes", "profiler", "barebones"),
+        *("enable_progress_bar", "enable_model_summary", "enable_autolog_hparams", "default_root_dir"),
+        *("detect_anomaly", "num_sanity_val_steps", "use_distributed_sampler", "model_registry"),
+    ),
 }
+WATCHERS = {  # callbacks that only watch
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("ModelCheckpoint", "LearningRateMonitor")),
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("DeviceStatsMonitor", "RichProgressBar")),
+    "mrl_experiments.training.throughput.Throughput",
+}
+# Options that were added, with what the runs of before were made with; not needed where that is null.
+ADDED = {"trainer.check_val_every_n_epoch": 1, "compile": False}
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
 DEFAULT_SLIM_MODE = "switchable"  # of a slimmable network
 
@@ -65,6 +76,22 @@ class Run:
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    def checkpoint_at(self, name: str) -> Path:
+        """Return the checkpoint `last`, `best`, another of this run's folder by its name, or a path to one.
+
+        Raises:
+            UserError: If there is none.
+        """
+        path = Path(name) if name.endswith(".ckpt") else self.checkpoint.with_name(f"{name}.ckpt")
+        if name == "last" or path.is_file():
+            return path
+        kept = sorted(path.stem for path in self.checkpoint.parent.glob("*.ckpt"))
+        raise UserError(
+            f"checkpoint={name}: run {self.name} has no such checkpoint",
+            expected=f"a file, or one of {', '.join(kept)}" if kept else "a run that train.py has trained",
+            remedy="callbacks=best keeps the best while it trains" if name == "best" else "",
+        )
 
     @property
     def metrics(self) -> Path:
@@ -279,7 +306,8 @@ def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
     def walk(node: Mapping[Any, Any], path: str) -> None:
         for key, value in node.items():
             name = f"{path}.{key}" if path else str(key)
-            if name in ignored:
+            watches = path == "callbacks" and isinstance(value, Mapping) and value.get("_target_") in WATCHERS
+            if name in ignored or watches:
                 continue
             if isinstance(value, Mapping) and value:
                 walk(value, name)
@@ -295,6 +323,7 @@ def refuse_other_config(run: Run, cfg: DictConfig) -> None:
     """Raise UserError where a run that exists has another configuration than `cfg`."""
     configs = (OmegaConf.to_container(run.config), OmegaConf.to_container(cfg, resolve=True))
     theirs, ours = (identity(config) for config in configs if isinstance(config, dict))
+    theirs, ours = ADDED | theirs, ADDED | ours
     differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
     if differing:
         shown = "\n".join(f"    {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:8])

@@ -139,7 +139,7 @@ def test_two_processes_resume_bit_equal_inside_an_accumulation(tmp_path):
         "model.name=test_vit",
         "logger=csv",
     ]
-    small += ["trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=10"]
+    small += ["trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=10", "callbacks=[best,ema]"]
     kept = []
     for folder in ("whole", "stopped"):
         process = start("train.py", *small, f"root={tmp_path / folder}")

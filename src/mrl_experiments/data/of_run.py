@@ -116,6 +116,7 @@ def refuse_mixed_splits(run: Run, data: Any, splits: Sequence[str], meta: Mappin
 def described(data: Any, options: DictConfig) -> dict[str, Any]:
     """Return what embeddings keep of their data: options, and a digest of the files where there are any."""
     flat = identity({"data": OmegaConf.to_container(options, resolve=True)})
+    flat.pop("data.balance", None)  # of training only
     files = data.files_identity()
     return {"data": flat} if files is None else {"data": _without_roots(flat), "files": files}
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import NestingSpec
 
@@ -39,11 +40,13 @@ class Method(nn.Module):
         backbone: Maps inputs to (B, D) features and has an attribute `width` = D.
         spec: The nested dims and their weights.
         metrics: What `validate` sums up; "loss" and "top1" are among them.
+        soft_targets: True if `forward` takes probabilities (B, C) for labels.
         static_shapes: True if layers meet the same shapes at every step; a GPU's kernels are tuned then.
     """
 
     spec: NestingSpec
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
+    soft_targets: bool = False
     static_shapes: bool = True
 
     def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
@@ -82,9 +85,18 @@ class Method(nn.Module):
 
 
 def width_of(backbone: nn.Module) -> int:
-    """Return the number of features D of a backbone."""
-    width = backbone.width
-    assert isinstance(width, int)
+    """Return the number of features D of a backbone.
+
+    Raises:
+        UserError: If the backbone does not say it.
+    """
+    width = getattr(backbone, "width", None)
+    if not isinstance(width, int):
+        raise UserError(
+            f"{type(backbone).__name__} does not say how many features it gives",
+            expected="an attribute width, the D of its features (B, D)",
+            remedy="set it, or wrap the module: mrl_experiments.models.module_backbone.ModuleBackbone",
+        )
     return width
 
 

@@ -15,10 +15,17 @@ from mrl_experiments.data.images.image_files import plain
 from mrl_experiments.data.images.read_image import UnreadableImages
 from mrl_experiments.data.images.split_folders import named_like
 from mrl_experiments.data.loaders.augment import Augment, Resolution
-from mrl_experiments.data.loaders.beton import Storage, check_beton
+from mrl_experiments.data.loaders.beton import Storage, beton_labels, check_beton
 from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader, TrainLoader, training_splits
-from mrl_experiments.data.loaders.order import Batches, TrainingOrder
+from mrl_experiments.data.loaders.loaders import (
+    Batch,
+    BatchReader,
+    EvalLoader,
+    TrainLoader,
+    train_loader,
+    training_splits,
+)
+from mrl_experiments.data.loaders.order import Batches, balanced
 from mrl_experiments.data.loaders.torch_loader import ArraySamples, TorchLoader
 from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.source import Source
@@ -39,6 +46,7 @@ class ImageData(DataModule):
     augment: see data/loaders/augment.py. storage: {split: ...}, see data/loaders/beton.py; `default` is for
     the others.
     betons: {split: path} of ready .beton files instead of the cache.
+    balance: 1 draws all classes equally often in training, however large they are; see `balanced`.
     """
 
     views: tuple[str, ...] = ("none", "flip")
@@ -59,12 +67,14 @@ class ImageData(DataModule):
         storage: Mapping[str, Mapping[str, Any]],
         betons: Mapping[str, str],
         seed: int,
+        balance: float | None = None,
     ) -> None:
         super().__init__()
         self.name, self.source = name, source
         self.num_classes, self.channels, self.splits = source.num_classes, source.channels, source.splits
         self.size = _size(size, source)
         self.batch_size, self.seed, self.betons = batch_size, seed, dict(betons)
+        self.balance = balance
         self.workers = torch.get_num_threads() if workers is None else workers
         self.augment = Augment(**augment)
         self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
@@ -261,7 +271,17 @@ class ImageData(DataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
         run, count = self._reader("train", training=True)
-        return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run)
+        shares = None if not self.balance else balanced(self._labels("train"), self.balance)
+        return train_loader(self, count, run, shares)
+
+    def _labels(self, split: str) -> NDArray[np.int64]:
+        """Return the labels (N,) of a split, as the loader has them."""
+        samples = self.samples(split)
+        if isinstance(samples, Path):
+            return beton_labels(samples, channels=self.channels)
+        if isinstance(samples, ArraySamples):
+            return samples.labels
+        return np.array([label for _, label in samples])
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return all of a split in order, without augmentation."""

@@ -75,6 +75,12 @@ def check_beton(path: Path, *, channels: int, num_classes: int) -> int:
     return len(labels)
 
 
+def beton_labels(path: Path, *, channels: int) -> NDArray[np.int64]:
+    """Return the labels (N,) of a .beton file that `check_beton` has passed."""
+    status = path.stat()
+    return _read(path, ARRAY if channels == 1 else RGB, status.st_size, status.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, kind: int, size: int, changed: int) -> NDArray[np.int64]:
     """Return the labels, having followed every address in the file, once a process. Raises ValueError."""

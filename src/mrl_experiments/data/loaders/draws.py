@@ -36,6 +36,12 @@ def uniform(key, index, number):  # type: ignore[no-untyped-def]  # numba compil
     return np.float64(bits >> S40) * UNIT
 
 
+def seed_of(key: np.uint64, index: int, number: int) -> int:
+    """Return a seed for the `number`-th generator of sample `index` under a key."""
+    with np.errstate(over="ignore"):
+        return int(mix(key ^ mix(np.uint64(index) * GOLDEN + np.uint64(number))))
+
+
 def uniforms(key: np.uint64, index: int, count: int) -> NDArray[np.float64]:
     """Return the first `count` draws for one sample."""
     with np.errstate(over="ignore"):

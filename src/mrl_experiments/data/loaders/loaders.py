@@ -43,7 +43,7 @@ class TrainLoader:
         batches = order.remaining()
         if not batches:
             return
-        for batch in self._run(batches, order.epoch):
+        for batch in self._run(batches, order.drawn):
             order.done += 1
             yield batch
 
@@ -81,3 +81,12 @@ class EvalLoader:
         counts = ends - np.where(index > 0, self._ends[index - 1], 0)
         ahead = np.cumsum(counts) - counts
         return np.arange(counts.sum()) + np.repeat(ends - counts - ahead, counts)
+
+
+def train_loader(
+    data: Any, count: int, run: BatchReader, shares: NDArray[np.float64] | None = None
+) -> TrainLoader:
+    """Return the training loader of `data`, a data module, for `count` samples; shares: see TrainingOrder."""
+    repeated = data.trainer is not None and bool(data.trainer.overfit_batches)
+    order = TrainingOrder(count, data.batch_size, data.seed, repeated=repeated, shares=shares)
+    return TrainLoader(order, run)

@@ -28,13 +28,13 @@ class ArraySamples(Sequence[Sample]):
 
     def __init__(self, images: Path, labels: Path) -> None:
         self._images = np.load(images, mmap_mode="r")
-        self._labels = np.load(labels)
+        self.labels: NDArray[np.int64] = np.load(labels)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self._images[index], int(self._labels[index])
+        return self._images[index], int(self.labels[index])
 
 
 class Augmented(Dataset[Item]):

@@ -9,8 +9,8 @@ import torch
 
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.file_table import Files, file_table, pack
-from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
-from mrl_experiments.data.loaders.order import Batches, TrainingOrder
+from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader, train_loader
+from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.data.text.sequences import Ids, MaskedTokens, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
@@ -159,7 +159,7 @@ class TextData(DataModule):
         def run(batches: Batches, epoch: int) -> Iterator[Batch]:
             return _batches(sequences, batches, epoch)
 
-        return TrainLoader(TrainingOrder(len(sequences), self.batch_size, self.seed), run)
+        return train_loader(self, len(sequences), run)
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return the sequences of a split that are evaluated, in order."""

@@ -54,6 +54,8 @@ class Slim(NestedClassifier):
         (48, 96)
     """
 
+    soft_targets = False
+
     def __init__(
         self,
         backbone: nn.Module,
