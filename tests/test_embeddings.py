@@ -92,7 +92,7 @@ def test_embeddings_behind_a_link_are_replaced_where_they_are(tmp_path):
     assert (tmp_path / "val").is_symlink() and len(load(tmp_path / "disk" / "val")) == 30
 
 
-def test_samples_never_written_are_noticed_before_the_seal(tmp_path):
+def test_samples_never_written_are_noticed_before_they_are_finalized(tmp_path):
     create(tmp_path / "val", 50, 6)
     open_arrays(tmp_path / "val")[0][:48] = 1
     with pytest.raises(UserError, match="2 of 50 embeddings hold zeros only, first sample 48"):

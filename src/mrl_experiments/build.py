@@ -221,7 +221,7 @@ def is_averaged(run: Run, checkpoint: str = "last") -> bool:
 def _trained(
     run: Run, cfg: DictConfig, path: Path, weights: str | None
 ) -> tuple[dict[str, int], Mapping[str, Any]]:
-    """Return what a run's model reads, and its weights. Raises UserError where its checkpoint lacks them."""
+    """Return the inputs of a run's model and its weights, as its checkpoint has them."""
     checkpoint = _checkpoint(run, path)
     check_owner(run, checkpoint, cfg, path)
     if weights == "averaged" and CURRENT not in checkpoint:

@@ -18,7 +18,7 @@ from mrl_experiments.evaluations import Evaluation
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import default_dims, interpolated_dims
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 from mrl_experiments.results import DRAW, Measurement, ResultRow, mean_and_deviation, read_rows, write_rows
 from mrl_experiments.runs import check_none_left_out
 
@@ -147,7 +147,7 @@ def _finite(measurements: Iterable[Measurement], split: str) -> Iterator[Measure
             yield measurement
         else:
             where = " ".join(filter(None, (split, f"{measurement.dim} dims", str(measurement.setting))))
-            tell(f"{where}: {measurement.metric} is {measurement.value} and gets no row")
+            print_once(f"{where}: {measurement.metric} is {measurement.value} and gets no row")
 
 
 def _row(

@@ -175,8 +175,7 @@ def read_json(path: Path, remedy: str = "delete it and repeat the command that w
     Files of before there were checksums are read as they are.
 
     Raises:
-        UserError: With the file's name and the remedy when it is missing, no JSON, or has changed since it
-            was written.
+        UserError: If it is missing, no JSON, or has changed since it was written.
     """
     require_regular(path, remedy)
     try:
@@ -281,7 +280,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
         errors: What becomes of bytes that are not UTF-8, as in `bytes.decode`.
 
     Raises:
-        UserError: It names the file, and the line of the first byte that cannot be decoded.
+        UserError: For bytes that cannot be decoded, with the file and the line of the first.
     """
     require_regular(path)
     try:

@@ -172,9 +172,8 @@ def read_rows(path: Path) -> list[ResultRow]:
         The rows in their order; values may be NaN or infinite, as an evaluation found them.
 
     Raises:
-        UserError: With the file, and the line where there is one, when it cannot be read or is no such table:
-            missing columns, a row cut short or too long or changed since it was written, a dim that is no
-            number, control characters.
+        UserError: If it cannot be read or is no such table: missing columns, a row cut short or too long or
+            changed since it was written, a dim that is no number, control characters.
     """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever

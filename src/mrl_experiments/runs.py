@@ -30,7 +30,7 @@ NON_IDENTITY_KEYS = {
         *("detect_anomaly", "num_sanity_val_steps", "use_distributed_sampler", "model_registry"),
     ),
 }
-WATCHERS = {  # callbacks that only watch
+NON_IDENTITY_CALLBACKS = {  # callbacks that change nothing of a run
     *(f"pytorch_lightning.callbacks.{name}" for name in ("ModelCheckpoint", "LearningRateMonitor")),
     *(f"pytorch_lightning.callbacks.{name}" for name in ("DeviceStatsMonitor", "RichProgressBar")),
     "mrl_experiments.training.throughput.Throughput",
@@ -163,7 +163,7 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
     """Return the runs under `root`/runs whose names match a glob, sorted.
 
     Raises:
-        UserError: It lists the runs there are when none matches.
+        UserError: If none matches, with a list of the runs there are.
     """
     runs = root / "runs"
     found = sorted(path.parent for path in runs.glob("*/config.yaml"))
@@ -187,7 +187,7 @@ def readable(
     `check_none_left_out` after the others are done.
 
     Raises:
-        UserError: If there is one run only.
+        UserError: If there is one run only, and it cannot be read.
     """
     for run in runs:
         try:
@@ -306,7 +306,11 @@ def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
     def walk(node: Mapping[Any, Any], path: str) -> None:
         for key, value in node.items():
             name = f"{path}.{key}" if path else str(key)
-            watches = path == "callbacks" and isinstance(value, Mapping) and value.get("_target_") in WATCHERS
+            watches = (
+                path == "callbacks"
+                and isinstance(value, Mapping)
+                and value.get("_target_") in NON_IDENTITY_CALLBACKS
+            )
             if name in ignored or watches:
                 continue
             if isinstance(value, Mapping) and value:

@@ -90,7 +90,7 @@ def _config(names: DictConfig, queries: Path) -> dict[str, Any]:
 
 
 def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
-    """Return the run of this configuration, made where it is missing. Raises UserError if it is another's."""
+    """Return the run of this configuration, made where it is missing; another's folder is refused."""
     parts = [config[key]["name"] for key in ("loss", "model", "data")]
     seed = [] if config["seed"] is None else [f"s{config['seed']}"]
     run = Run(root / "runs" / re.sub(r"[^\w.+-]", "-", "_".join([*parts, *seed])))

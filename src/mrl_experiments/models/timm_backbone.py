@@ -86,7 +86,7 @@ def current_arch(arch: str) -> str:
 
 
 def _tagged(base: str, tag: str, option: str) -> str:
-    """Return a name with its tag. Raises UserError for a tag that the architecture has not."""
+    """Return a name with its tag, once the architecture is known to have that tag."""
     tags = _tags(base)
     if tag in tags:
         return f"{base}.{tag}"

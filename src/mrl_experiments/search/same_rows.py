@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import FEATURES, Embeddings, shared_width
 from mrl_experiments.errors import UserError
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 
 BLOCK, ROWS = 65536, 4096  # rows at a time
 ROUNDING = 1e-3  # of the usual squared distance, by which copies may differ: bfloat16 does by 1e-5
@@ -63,12 +63,14 @@ def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
     same = same_rows(queries, database)
     some = f"of {len(queries):,} queries ({queries.meta.get('split', 'in memory')})"
     if same:
-        tell(f"all {some} are the database itself: none is compared with itself")
+        print_once(f"all {some} are the database itself: none is compared with itself")
         _, counts = np.unique(queries.labels, return_counts=True)
         if alone := int((counts == 1).sum()):
-            tell(f"{alone:,} {some} are alone in their class: nothing of it is left to find")
+            print_once(f"{alone:,} {some} are alone in their class: nothing of it is left to find")
     if copies := count_copies(queries.features, database.features, same):
-        tell(f"{copies:,} {some} have an exact copy {'among the others' if same else 'in the database'}")
+        print_once(
+            f"{copies:,} {some} have an exact copy {'among the others' if same else 'in the database'}"
+        )
     return same
 
 

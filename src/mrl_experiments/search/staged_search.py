@@ -18,7 +18,7 @@ from mrl_experiments.metrics import ranking
 from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.search.same_rows import told_same_rows, without_self
 
@@ -108,7 +108,7 @@ class StagedSearch:
                     count += 1
                     yield name, dim, index, costs
             for first in list(refused.values())[:1]:
-                tell(f"index={name} is left out at {list(refused)} dims: {first.problem}")
+                print_once(f"index={name} is left out at {list(refused)} dims: {first.problem}")
         if not count:
             raise next(iter(refused.values()), UserError("there is no index", expected="at least one"))
 

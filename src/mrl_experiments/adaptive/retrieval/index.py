@@ -190,7 +190,7 @@ class AdaptiveIndex:
 
 
 def _float32(given: NDArray[Any], name: str, expected: str, width: int) -> NDArray[np.float32]:
-    """Return vectors (N, width) as contiguous float32. Raises UserError unless they are finite, not zero."""
+    """Return vectors (N, width) as contiguous float32, once they are known to be finite and not zero."""
     given = np.asarray(given)
     if given.ndim != 2 or not given.shape[1] == width > 0 or given.dtype.kind not in "fiu":
         raise UserError(
