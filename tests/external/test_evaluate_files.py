@@ -14,7 +14,7 @@ from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import _finite, evaluate
 from mrl_experiments.external.vector_file import read_vectors
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.entries import entries
 from mrl_experiments.report.pivot import grids
@@ -266,7 +266,7 @@ def test_a_file_searched_in_itself_finds_others_than_the_query(tmp_path, digits,
     expected = np.mean([labels[next(n for n in row if n != i)] == labels[i] for i, row in enumerate(nearest)])
     for number, database in enumerate((digits / "pixels.npz", tmp_path / "copy.npz")):
         files = [f"embeddings={digits}/pixels.npz", f"database={database}"]
-        tell.cache_clear()
+        print_once.cache_clear()
         rows = evaluated(tmp_path / str(number), *files, "dims=[64]", "evaluation.k=[1]")
         (top1,) = [row.value for row in rows if row.metric == "top1"]
         assert top1 == pytest.approx(expected) and top1 < 1
