@@ -136,8 +136,14 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
     refuse_mixed_splits(task.run, task.data, splits, meta)
     networks = [*method.subnetworks().items()][::-1]  # the run itself last: if it is complete, all are
     for split, (name, network) in itertools.product(splits, networks):
-        label = " ".join(filter(None, (task.config.get("label"), name and NATIVE, weights_name(meta))))
-        of_network = {"variant": name or None, "label": label or None, "dims": [*network.spec.dims]}
+        experiment_label = " ".join(
+            filter(None, (task.config.get("label"), name and NATIVE, weights_name(meta)))
+        )
+        of_network = {
+            "variant": name or None,
+            "label": experiment_label or None,
+            "dims": [*network.spec.dims],
+        }
         views = "" if cfg.tta == "none" else cfg.tta
         suffix = "-".join(filter(None, (name, views, weights_name(meta))))
         folder = task.run.embeddings(task.data.name, split, suffix)

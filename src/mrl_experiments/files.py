@@ -172,7 +172,7 @@ def write_json(target: Path, value: Any) -> None:
 def read_json(path: Path, remedy: str = "delete it and repeat the command that wrote it") -> Any:
     """Read a JSON file that `write_json` wrote.
 
-    Files of before there were checksums are read as they are.
+    Files older than checksums are read as they are.
 
     Raises:
         UserError: If it is missing, no JSON, or has changed since it was written.
@@ -226,7 +226,7 @@ def is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
     """Return whether a file is the one of which `fingerprint` was noted; each is hashed once per process.
 
     Files of more than `LARGE` bytes are hashed only where their times of change are not those noted. What was
-    not noted, as of files of before there were checksums, is not compared.
+    not noted, as of files older than checksums, is not compared.
     """
     try:
         status = path.stat()

@@ -230,8 +230,8 @@ def run_name(cfg: DictConfig) -> str:
     listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
     dims = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
     shown = [f"d{'-'.join(map(str, dims))}"] if dims else []
-    label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
-    stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *label])
+    experiment_label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
+    stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *experiment_label])
     name = _of_length(stem, f"_s{cfg.seed}{cfg.tag}")
     return name if is_name(name, NAME_MAX) else check_name(name, "the run's name")
 

@@ -83,7 +83,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
 
 
 def _noted(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what is known of each file: of indexes of before there were checksums, the size."""
+    """Return what is known of each file: the size only, if the index is older than checksums."""
     if "files" in described:
         return dict(described["files"])
     return {name: {"bytes": size} for name, size in described["bytes"].items()}
