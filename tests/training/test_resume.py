@@ -148,7 +148,7 @@ def measured(cfg):
 
 @pytest.mark.parametrize(
     "option",
-    ["trainer.check_val_every_n_epoch=2", "+trainer.val_check_interval=4", "trainer.limit_val_batches=1.0"],
+    ["trainer.check_val_every_n_epoch=2", "trainer.val_check_interval=4", "trainer.limit_val_batches=1.0"],
 )
 def test_the_last_validation_is_that_of_the_saved_weights(tmp_path, option):
     cfg = configured(tmp_path, option, "trainer.precision=32-true", "epochs=3")

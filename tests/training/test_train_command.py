@@ -81,7 +81,7 @@ def test_a_loss_that_becomes_nan_names_the_step_and_keeps_the_last_good_checkpoi
         (["data.batch_size=5000"], "exceeds the training set"),
         (["data.loader=quick"], "auto, ffcv or torch"),
         (["trainer.strategy=foo"], "invalid strategy"),
-        (["trainer.nonsense=1"], "nonsense"),
+        (["+trainer.nonsense=1"], "nonsense"),
         (["trainer=gpu"], "no GPU") if not torch.cuda.is_available() else (["loss.dims=[0]"], "0"),
     ],
 )

@@ -92,7 +92,7 @@ class Reading:
 
 
 def shown(name: object) -> str:
-    """Return a name as one printable line: what is no text in it as \\x.., \\n or \\u...."""
+    r"""Return a name as one printable line: what is no text in it as \x.., \n or \u...."""
     text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

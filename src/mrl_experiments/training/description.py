@@ -41,12 +41,15 @@ def model_cost(method: Method, x: Inputs, classes: int) -> dict[str, int]:
 
 
 def forward_macs(method: Method, x: Inputs) -> int:
-    """Return the multiply-adds of embedding one sample of a batch x (B, ...); the method is left as it is."""
+    """Return the multiply-adds of embedding one sample of a batch x (B, ...); the method is left as it is.
+
+    Where x is a pair of batches, one sample of each is embedded.
+    """
     modes = {module: module.training for module in method.modules()}
-    one = x[:1] if isinstance(x, Tensor) else tuple(part[:1] for part in x)
+    sides = [x] if isinstance(x, Tensor) else x
     try:
         with torch.no_grad():
-            return network_macs(lambda: method.eval().embed(one))
+            return network_macs(lambda: [method.eval().embed(side[:1]) for side in sides])
     finally:
         for module, training in modes.items():
             module.training = training
