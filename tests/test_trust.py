@@ -20,10 +20,10 @@ from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
 from mrl_experiments.build import construct, load_method, stored_data, trusted_config
+from mrl_experiments.data.artifact_cache import read_only_caches, reading_also
 from mrl_experiments.data.images import torchvision_sets
 from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.data.loaders.cache import Cache, default_workers
-from mrl_experiments.data.prepared import read_only_caches, reading_also
 from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.locks import exclusive

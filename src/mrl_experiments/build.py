@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mrl_experiments.checkpoint import REMEDY, read_checkpoint
+from mrl_experiments.data.artifact_cache import reading_also, usual_cache
 from mrl_experiments.data.loaders.cache import default_workers
-from mrl_experiments.data.prepared import reading_also, usual_cache
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.options.check import check_stored

@@ -20,8 +20,8 @@ class DataModule(pl.LightningDataModule):
         source: Where samples come from.
         splits: The names of its splits.
         views: Ways to look at a sample, embed.py's tta.
-        accept_changes: Of a run's own files since it was trained.
-        files_known: By a run, of which `load_state_dict` was told.
+        accept_changes: Whether a run's files may have changed since it was trained.
+        files_known: Whether `load_state_dict` has had the files of a run.
     """
 
     name: str

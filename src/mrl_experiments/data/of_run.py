@@ -102,10 +102,11 @@ def refuse_mixed_splits(run: Run, data: Any, splits: Sequence[str], meta: Mappin
         if stored.get("split") in splits or not isinstance(stored.get("data"), Mapping):
             continue
         known = "files" in stored and "files" in meta
-        theirs, ours = (_without_roots(m["data"]) if known else m["data"] for m in (stored, meta))
-        same = {k: v for k, v in theirs.items() if k.startswith("data.source.")} == {
-            k: v for k, v in ours.items() if k.startswith("data.source.")
-        }
+        theirs, ours = (
+            {key: value for key, value in one["data"].items() if key.startswith("data.source.")}
+            for one in (stored, meta)
+        )
+        same = _without_roots(theirs) == _without_roots(ours) if known else theirs == ours
         if not same or (known and stored["files"] != meta["files"]):
             raise UserError(
                 f"{path.parent} holds embeddings of other data under the name {data.name}",

@@ -31,7 +31,7 @@ class CaptionedSource(Source, Protocol):
 
 
 def identity_of(captions: Sequence[Sequence[str]]) -> Mapping[str, Any]:
-    """Return what determines a vocabulary learnt from captions."""
+    """Return what determines a vocabulary learned from captions."""
     digest = hashlib.sha256()
     for texts in captions:
         digest.update("\0".join((*texts, "\0")).encode())

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrl_experiments.data.artifact_cache import cache_folder
 from mrl_experiments.data.captions.captions import CaptionedSource, Captions, batches, identity_of
 from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader
 from mrl_experiments.data.loaders.order import Batches
-from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer, tokenizer_of_run
 from mrl_experiments.embeddings import TEXT
 from mrl_experiments.errors import UserError
@@ -50,13 +50,13 @@ class ImageTextData(ImageData):
         self.images = self.splits
         self.splits = (*self.images, *(split + TEXT for split in self.images))
         known = Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else None
-        self.tokenizer = (known or self._learnt(cache_folder(cache))).of_size(vocabulary)
+        self.tokenizer = (known or self._trained_tokenizer(cache_folder(cache))).of_size(vocabulary)
         self.captions = Captions(source.captions, self.tokenizer, length)
         if self.captions.cut:
             total = len(self.captions.tokens)
             print(f"{self.captions.cut} of {total} captions are longer than data.length={length} and are cut")
 
-    def _learnt(self, cache: Path) -> Tokenizer:
+    def _trained_tokenizer(self, cache: Path) -> Tokenizer:
         train = [self.captioned.captions[label] for label in self.captioned.labels("train")]
         texts = [text for one in train for text in one]
         return cached_tokenizer(
@@ -123,15 +123,17 @@ class ImageTextData(ImageData):
                 found.append(f"{len(ours - theirs)} of {split} are new or changed, {len(theirs - ours)} gone")
         if not found:
             return
-        told = f"the captions of {self.name} are not those that the run was trained with: {'; '.join(found)}"
+        problem = (
+            f"the captions of {self.name} are not those that the run was trained with: {'; '.join(found)}"
+        )
         if not self.accept_changes:
             raise UserError(
-                told,
+                problem,
                 expected="the same captions of the same images",
                 remedy="restore them, or keep other data apart by a name of its own: data.name=<name>; or "
                 "embed.py accept_changes=true embeds what is there now",
             )
-        print(told, flush=True)
+        print(problem, flush=True)
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:
         """Return what is known of the classes; of texts, what is known of their images' classes."""

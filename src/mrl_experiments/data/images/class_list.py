@@ -42,7 +42,7 @@ def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
     else:
         raise UserError(
             f"the list of classes {where} does not exist",
-            expected="a folder with one folder a class, or a file with one name a line",
+            expected="a folder with one folder per class, or a file with one name per line",
         )
     stored = {plain(name): name for name in seen}
     names = [stored.get(plain(name), name) for name in names]

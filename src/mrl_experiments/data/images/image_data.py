@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrl_experiments.data.artifact_cache import cache_folder
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.file_table import pack, with_digests
 from mrl_experiments.data.images.image_files import plain
@@ -27,7 +28,6 @@ from mrl_experiments.data.loaders.loaders import (
 )
 from mrl_experiments.data.loaders.order import Batches, balanced
 from mrl_experiments.data.loaders.torch_loader import ArraySamples, TorchLoader
-from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.source import Source
 from mrl_experiments.errors import UserError
 
@@ -84,9 +84,9 @@ class ImageData(DataModule):
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(cache_folder(cache), source, kept)
         self._ready: dict[str, tuple[Any, int]] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._state: dict[str, Any] | None = None
-        self.classes_known = False  # by a run, of which load_state_dict was told
+        self.classes_known = False  # whether load_state_dict has had them from a run
         self._unseen = False
         self._classes: list[str] | None = None  # of the run, where they are others than the source's
         self._label_of: NDArray[np.int64] | None = None
@@ -99,7 +99,7 @@ class ImageData(DataModule):
         return {"channels": self.channels, "size": self.size}
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:
-        """Return what is known of the classes, a column each in the order of labels; see data/source.py."""
+        """Return what is known of the classes, one column per fact in the order of labels; see `Source`."""
         manifest = self.source.manifest(split)
         names = {"name": manifest["classes"]} if "classes" in manifest else {}
         facts = {**names, **manifest.get("facts", {})}
@@ -143,18 +143,18 @@ class ImageData(DataModule):
             UserError: For an unknown split.
         """
         self.samples(split)
-        if split in self._told:
+        if split in self._reported:
             return
         report = getattr(self.source, "report", None)
-        if report is not None and not self._told:
+        if report is not None and not self._reported:
             print(report(), flush=True)
         if kinds := self.cache.described.get(split, {}).get("converted"):
             shown = ", ".join(f"{k['count']:,} {kind} ({k['first']})" for kind, k in kinds.items())
             print(f"{self.name} {split}: images {shown}", flush=True)
-        self._told.add(split)
-        self._tell_copies(split)
+        self._reported.add(split)
+        self._report_copies(split)
 
-    def _tell_copies(self, split: str) -> None:
+    def _report_copies(self, split: str) -> None:
         """Print how many images are copies of others that contradict them: in train, or in another class."""
         if "digests" not in self.cache.described.get(split, {}):
             return
@@ -182,7 +182,7 @@ class ImageData(DataModule):
         return self._counted(split)[0]
 
     def _counted(self, split: str) -> tuple[Any, int]:
-        """Return samples and their number; files are written or checked once a process."""
+        """Return samples and their number; files are written or checked once per process."""
         self._check_split(split)
         if split not in self._ready:
             samples = self._prepared(split)

@@ -1,4 +1,4 @@
-"""Image files in one folder a class: the one walker, and what it leaves out."""
+"""Image files in one folder per class: the one walker, and what it leaves out."""
 
 import errno
 import os

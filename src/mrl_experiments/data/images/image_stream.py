@@ -48,7 +48,7 @@ def read_sequence(sequence: str | None) -> list[str]:
         UserError: If there are none.
     """
     path = Path(sequence or "").expanduser()
-    expected = "a .npy file of path names, or a text file with one a line"
+    expected = "a .npy file of path names, or a text file with one per line"
     if not path.is_file():
         raise UserError(
             f"data.source.sequence={sequence} is not a file",

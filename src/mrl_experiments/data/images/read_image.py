@@ -194,9 +194,9 @@ def _pixels(picture: Pillow.Image, mode: str, kinds: list[str]) -> NDArray[np.ui
         kinds.append(f"converted from {picture.mode}")
     if picture.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        coloured = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-        assert coloured is not None
-        picture = coloured
+        colored = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+        assert colored is not None
+        picture = colored
     if picture.mode in ("P", "PA") and mode == "L":
         picture = picture.convert("RGB")
     return np.asarray(picture.convert(mode))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from mrl_experiments.data.prepared import cache_folder, read_only_caches
+from mrl_experiments.data.artifact_cache import cache_folder, read_only_caches
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import (

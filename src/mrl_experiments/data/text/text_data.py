@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mrl_experiments.data.artifact_cache import cache_folder, manifest_path
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.file_table import pack
 from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader, train_loader
 from mrl_experiments.data.loaders.order import Batches
-from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.data.text.sequences import Ids, MaskedTokens, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
@@ -68,7 +68,7 @@ class TextData(DataModule):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary: the one given, else learnt from the train split, once for all runs."""
+        """The vocabulary: the one given, else learned from the train split, once for all runs."""
         if self._tokenizer is None:
             self._tokenizer = cached_tokenizer(
                 self.cache,
@@ -125,7 +125,7 @@ class TextData(DataModule):
         self._tokens(split)
 
     def _tokens(self, split: str) -> Any:
-        """Return the tokens (N,) of a split; its file is written or checked once a process."""
+        """Return the tokens (N,) of a split; its file is written or checked once per process."""
         self._check_split(split)
         if split not in self._opened:
             path = token_file(self.cache, self.source, split, self.tokenizer)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
+from mrl_experiments.data.artifact_cache import cached, keyed_folder, manifest_path
 from mrl_experiments.data.reading import Reading
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
         reading.add_all(source.reading)
         return {**facts, **described, "documents": left, "skipped": unread, "reading": reading.manifest()}
 
-    return prepared(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
+    return cached(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
 
 
 def open_tokens(path: Path, length: int) -> NDArray[np.unsignedinteger[Any]]:

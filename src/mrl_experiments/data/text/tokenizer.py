@@ -11,7 +11,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from mrl_experiments.data.prepared import keyed_folder, prepared
+from mrl_experiments.data.artifact_cache import cached, keyed_folder
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_text
 
@@ -207,4 +207,4 @@ def cached_tokenizer(
         path.write_text(train_tokenizer(texts(), vocabulary).content, encoding="utf-8")
         return {"identity": known}
 
-    return Tokenizer.load(prepared(keyed_folder(root, name, known) / "tokenizer.json", write))
+    return Tokenizer.load(cached(keyed_folder(root, name, known) / "tokenizer.json", write))

@@ -73,11 +73,15 @@ def keyed_folder(root: Path, name: str, identity: Mapping[str, Any]) -> Path:
     return cache_folder(root) / f"{name}-{key}"
 
 
-def prepared(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Sequence[Path] = ()) -> Path:
+def cached(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Sequence[Path] = ()) -> Path:
     """Return `path`, written first where it, or a file `beside` it, is not what the manifest describes.
 
-    `write` fills the file it is given, writes those beside it in its own way, and returns JSON values worth
-    keeping in the manifest. What is whole is used without a lock: a cache that may only be read serves too.
+    What is whole is used without a lock: a cache that may only be read serves too.
+
+    Args:
+        write: Fills the file it is given, writes those beside it in its own way, and returns JSON values worth
+            keeping in the manifest.
+        beside: Files that belong to it.
     """
     if _is_whole(path, beside):
         return path
