@@ -79,8 +79,8 @@ def cached(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Seque
     What is whole is used without a lock: a cache that may only be read serves too.
 
     Args:
-        write: Fills the file it is given, writes those beside it in its own way, and returns JSON values worth
-            keeping in the manifest.
+        write: Fills the file it is given, writes those beside it in its own way, and returns JSON values for
+            the manifest.
         beside: Files that belong to it.
     """
     if _is_whole(path, beside):

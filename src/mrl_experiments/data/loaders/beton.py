@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 
-# The file as FFCV 1.0 lays it out: header, fields, one entry per sample, pixels, where those of each image lie.
+# The file as FFCV 1.0 lays it out: header, fields, one entry per sample, pixels, where each image lies.
 VERSION = 2
 HEADER = np.dtype(
     [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True
