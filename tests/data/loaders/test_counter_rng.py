@@ -9,13 +9,13 @@ from mrl_experiments.data.loaders.counter_rng import stream, uniforms
 
 
 def test_draws_are_uniform_and_differ_by_seed_epoch_sample_and_number():
-    draws = np.array([uniforms(stream(0, 0), index, 4) for index in range(5000)])
-    assert draws.min() >= 0 and draws.max() < 1
-    assert np.abs(np.histogram(draws, 10, (0, 1))[0] / draws.size - 0.1).max() < 0.01
-    assert np.abs(np.corrcoef(draws.T) - np.eye(4)).max() < 0.05
+    numbers = np.array([uniforms(stream(0, 0), index, 4) for index in range(5000)])
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert np.abs(np.histogram(numbers, 10, (0, 1))[0] / numbers.size - 0.1).max() < 0.01
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(4)).max() < 0.05
     others = [uniforms(stream(1, 0), 0, 4), uniforms(stream(0, 1), 0, 4), uniforms(stream(0, 0), 1, 4)]
-    assert not any(np.array_equal(other, draws[0]) for other in others)
-    assert np.array_equal(uniforms(stream(0, 0), 7, 4), draws[7])
+    assert not any(np.array_equal(other, numbers[0]) for other in others)
+    assert np.array_equal(uniforms(stream(0, 0), 7, 4), numbers[7])
 
 
 def test_numba_draws_the_same_numbers():
@@ -28,9 +28,9 @@ def test_numba_draws_the_same_numbers():
 
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 1000), st.floats(0.05, 1))
 def test_windows_lie_inside_the_image(height, width, index, low):
-    draws = uniforms(stream(0, 0), index, augment.NUMBERS)
+    numbers = uniforms(stream(0, 0), index, augment.NUMBERS)
     for top, left, h, w in (
-        random_window(height, width, low, 1.0, draws),
+        random_window(height, width, low, 1.0, numbers),
         center_window(height, width, low),
     ):
         assert min(top, left) >= 0 and min(h, w) >= 1

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import __version__ as pillow_version
 from PIL import features
 
-from mrl_experiments.data.kanji.dictionary import Character, radical_name, read_kanjidic
+from mrl_experiments.data.kanji.dictionary import radical_name, read_kanjidic
 from mrl_experiments.data.kanji.faces import GROUPS, Face, find_faces, fingerprint
 from mrl_experiments.data.kanji.render import SIZE, Perturbation, draw, perturb
 from mrl_experiments.data.source import Sample
@@ -96,17 +96,13 @@ class Kanji:
                 "superclass": [radical_name(entry.radical) for entry in self.characters],
                 "frequency": [entry.frequency for entry in self.characters],
             },
-            "characters": [_described(entry) for entry in self.characters],
+            "characters": [asdict(entry) for entry in self.characters],
             "faces": [
                 {"family": face.family, "file": face.path.name, "member": face.member}
                 for face in self.faces[split]
             ],
             "licence": "characters' data: KANJIDIC, EDRDG, CC BY-SA 4.0; glyphs: the fonts' free licences",
         }
-
-
-def _described(entry: Character) -> dict[str, Any]:
-    return {**asdict(entry), "meanings": list(entry.meanings)}
 
 
 @dataclass(frozen=True)
