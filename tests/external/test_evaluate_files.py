@@ -145,16 +145,19 @@ def test_reductions_are_fitted_on_the_training_file_or_the_database(tmp_path, fi
     assert from_database != from_train
 
 
-def test_files_are_copied_once_and_again_when_they_change(tmp_path, files, digits, capsys):
+def test_files_are_copied_once_and_others_are_refused_under_their_name(tmp_path, files, digits):
     evaluated(tmp_path, *files)
     folder = Run(tmp_path / "runs" / "external_pixels_digits").embeddings("digits", "database")
     before = (folder / META).stat().st_mtime_ns
     evaluated(tmp_path, *files)
-    assert (folder / META).stat().st_mtime_ns == before
     pixels, labels = load_digits(return_X_y=True)
     np.savez(tmp_path / "other.npz", embeddings=pixels[400:900], labels=labels[400:900])
-    evaluated(tmp_path, files[0], f"database={tmp_path}/other.npz")
-    assert len(load(folder)) == 500
+    others = [files[0], f"database={tmp_path}/other.npz"]
+    with pytest.raises(UserError, match=r"other vectors than(.|\n)*names\.model="):
+        evaluated(tmp_path, *others)
+    assert (folder / META).stat().st_mtime_ns == before
+    evaluated(tmp_path / "named", *others, "names.model=few")
+    assert len(load(tmp_path / "named/runs/external_few_digits/embeddings/digits/database")) == 500
     rows = evaluated(
         tmp_path, "run=external_pixels_digits", evaluation="retrieval"
     )  # as any run, from now on

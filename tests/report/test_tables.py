@@ -48,7 +48,7 @@ def test_a_cell_is_the_mean_and_sample_deviation_over_seeds(rows):
 
 def test_a_single_run_shows_the_deviation_it_states_or_none(rows):
     one = [row for row in rows if row.seed == 0]
-    stated = grid_of("table03", one).cell((16,), Column((), "top1"))
+    stated = grid_of("table03", one).cell(("mrl", 16), Column((), "top1"))
     assert stated.deviation == 0.002
     assert grid_of("table01", one).cell((8,), Column(("mrl",), "top1")).deviation is None
 

@@ -191,12 +191,12 @@ TABLES = (
 
 
 def others(found: Sequence[Entry], described: Iterable[View]) -> list[Table]:
-    """Return a table of all metrics of each evaluation that no view shows, by its settings."""
-    shown = {name for view in described for name in view.evaluations}
+    """Return a table of all metrics of each evaluation that no view of this role shows, by its settings."""
+    shown = {(name, view.role) for view in described for name in view.evaluations}
     tables: dict[tuple[str, str], list[Entry]] = {}
     for entry in found:
         name = entry.row.evaluation
-        if name not in shown and name.isidentifier() and len(name) <= LONGEST:
+        if (name, role_of(entry)) not in shown and name.isidentifier() and len(name) <= LONGEST:
             tables.setdefault((name, role_of(entry)), []).append(entry)
     return [_other(*place, group) for place, group in sorted(tables.items())]
 
@@ -207,5 +207,6 @@ def _other(name: str, role: str, found: Sequence[Entry]) -> Table:
     return Table(
         name=f"{OTHERS}{name}" + f"-{role}" * (role != "main"), title=name.replace("_", " ").capitalize(),
         paper=(), role=role, evaluations=(name,), index=("dim", *settings), columns=("line", "metric"),
+        interpolated="with",
         metrics=tuple(metric for metric in metrics if not metric.endswith(DEVIATION)),
     )  # fmt: skip

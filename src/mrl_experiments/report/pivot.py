@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ Counterparts = Mapping[str, Mapping[str, Any]]
 LONGEST = 150  # bytes of a block in a file's name; file systems take names of 255
 UNUSUAL = re.compile(r"[^\w.=:>% ]")  # in names of data sets, models and settings
 BLOCK = ("dataset", "split", "model")
+IDENTITY = ("method", "evaluation", "reduction", "dim")
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,40 @@ def grids(
     table: Table, ours: Sequence[Entry], paper: Sequence[Entry], counterparts: Counterparts
 ) -> list[Grid]:
     """Return the table of each block that our rows have values for."""
-    shown = tuple(name for name in (*table.index, *table.columns) if name != "metric")
-    return [
-        _grid(table, block, shown, entries, beside(paper, table, block, shown, counterparts))
-        for block, entries in blocks(ours, table, shown).items()
-        if any(entry.row.metric in table.metrics for entry in entries)
-    ]
+    shown = _shown(table)
+    found = []
+    for block, entries in blocks(ours, table, shown).items():
+        if any(entry.row.metric in table.metrics for entry in entries):
+            theirs = beside(paper, table, block, shown, counterparts)
+            found.append(_grid(_told_apart(table, entries), block, entries, theirs))
+    return found
+
+
+def _shown(table: Table) -> tuple[str, ...]:
+    return tuple(name for name in (*table.index, *table.columns) if name != "metric")
+
+
+def _told_apart(table: Table, entries: Sequence[Entry]) -> Table:
+    """Return the table with what else tells its measurements apart in its index.
+
+    Only seeds of one method, reduction and setting share a cell. Runs of one seed differ in something that
+    rows don't say: then the run itself tells them apart.
+    """
+    places: dict[Key, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.row.metric.removesuffix(DEVIATION) in table.metrics:
+            places[(entry.row.metric, *(entry.get(name) for name in _shown(table)))].append(entry)
+    settings = dict.fromkeys(name for group in places.values() for entry in group for name in entry.settings)
+    names = [*IDENTITY, *settings]
+    more = [n for n in names if any(len({e.get(n) for e in group}) > 1 for group in places.values())]
+    table = replace(table, index=(*table.index, *more))
+    seeds: dict[Key, dict[float, str]] = defaultdict(dict)
+    for place, group in places.items():
+        for entry in group:
+            key = (*place, *(entry.get(name) for name in more), entry.row.seed)
+            seeds[key].setdefault(entry.row.value, entry.row.run)
+    twice = any(len({*runs.values()}) > 1 for runs in seeds.values())
+    return replace(table, index=(*table.index, "run")) if twice else table
 
 
 def blocks(found: Sequence[Entry], view: View, shown: Sequence[str]) -> dict[Block, list[Entry]]:
@@ -124,7 +154,8 @@ def beside(
     ]
 
 
-def _grid(table: Table, block: Block, shown: Sequence[str], ours: list[Entry], paper: list[Entry]) -> Grid:
+def _grid(table: Table, block: Block, ours: list[Entry], paper: list[Entry]) -> Grid:
+    shown = _shown(table)
     columns = [name for name in table.columns if name != "metric"]
 
     def key(names: Sequence[str]) -> Callable[[Entry], Key]:

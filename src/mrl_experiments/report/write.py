@@ -63,16 +63,17 @@ def _write(
 
 
 def repeated_seeds(tables: Sequence[Grid]) -> list[str]:
-    """Name the cells in which two runs claim one seed: they differ in something that rows don't say."""
-    warnings = {
-        f"{grid.table.title}, {grid.block.title}: rows with the same seed are averaged, from"
-        f" {' and '.join(sorted({row.run for row in cell.rows}))}; name the files to keep with rows=[...]"
-        for grid in tables
-        for by_metric in grid.ours.values()
-        for cell in by_metric.values()
-        if cell.repeated
-    }
-    return sorted(warnings)
+    """Name the tables in which two runs claim one seed: they differ in something that rows don't say."""
+    found = []
+    for grid in (grid for grid in tables if "run" in grid.table.index):
+        runs = {
+            row.run for by_metric in grid.ours.values() for cell in by_metric.values() for row in cell.rows
+        }
+        found.append(
+            f"{grid.table.title}, {grid.block.title}: runs with the same seed stand apart,"
+            f" {' and '.join(sorted(runs))}; name the files to keep with rows=[...]"
+        )
+    return sorted(found)
 
 
 def _by_table() -> Mapping[str, list[PaperRow]]:
