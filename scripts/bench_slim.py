@@ -20,7 +20,7 @@ from rich.table import Table
 from mrl_experiments.cost import network_macs
 from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.losses.method import Method
-from mrl_experiments.losses.slim import Slim
+from mrl_experiments.losses.slimmable.slim import Slim
 from mrl_experiments.training.trainer import best_precision
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)

@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mrl_experiments.data.digits import Digits
-from mrl_experiments.data.image_data import ImageData
-from mrl_experiments.data.image_folder import ImageFolder
-from mrl_experiments.data.loaders import TrainLoader
+from mrl_experiments.data.images.digits import Digits
+from mrl_experiments.data.images.image_data import ImageData
+from mrl_experiments.data.images.image_folder import ImageFolder
+from mrl_experiments.data.loaders.loaders import TrainLoader
 from mrl_experiments.data.source import Sample
 from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.losses.method import Method

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mrl_experiments.command import USER_ERROR, as_user_error
+from mrl_experiments.command import USER_ERROR, as_user_error, show_error
 from mrl_experiments.gradcam.figure import gradcam_figure
 from mrl_experiments.runs import check_none_left_out, find_runs, readable
 
@@ -50,7 +50,7 @@ def main() -> int:
             print(*paths, sep="\n")
         check_none_left_out(left_out)
     except Exception as error:
-        print(f"error: {as_user_error(error)}", file=sys.stderr)
+        show_error(as_user_error(error))
         return USER_ERROR
     return 0
 

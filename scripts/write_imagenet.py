@@ -7,12 +7,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from mrl_experiments.data.beton import Storage, check_beton
-from mrl_experiments.data.beton_writer import write_beton
-from mrl_experiments.data.cache import default_workers, progress
-from mrl_experiments.data.image_folder import ImageFolder
+from mrl_experiments.data.images.image_folder import ImageFolder
+from mrl_experiments.data.loaders.beton import Storage, check_beton
+from mrl_experiments.data.loaders.beton_writer import write_beton
+from mrl_experiments.data.loaders.cache import default_workers
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path
+from mrl_experiments.progress import progress
 
 STORAGE = {"train": Storage("proportion", 500), "val": Storage("raw", 500)}
 

@@ -9,8 +9,10 @@ ROOT = Path(__file__).parents[1]
 TINY = ["data=digits", "model.arch=test_resnet", "model.name=tiny", "logger=csv", "epochs=2"]
 
 
-def start(script: str, *overrides: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start a root script."""
+def start(
+    script: str, *overrides: str, env: dict[str, str] | None = None, own_group: bool = False
+) -> subprocess.Popen[str]:
+    """Start a root script; `own_group`: with its own processes in a group, as a shell does."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *overrides],
         cwd=ROOT,
@@ -18,6 +20,7 @@ def start(script: str, *overrides: str, env: dict[str, str] | None = None) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0 if own_group else None,
     )
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mrl_experiments.data.kanji_dictionary import KANJIDIC
-from mrl_experiments.data.kanji_faces import GROUPS, find_faces
+from mrl_experiments.data.kanji.dictionary import KANJIDIC
+from mrl_experiments.data.kanji.faces import GROUPS, find_faces
 from mrl_experiments.errors import UserError
 
 

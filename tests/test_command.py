@@ -1,10 +1,20 @@
 """What the commands make of errors."""
 
+import os
+import shlex
+import subprocess
+import sys
+
 import pytest
+import pytorch_lightning as pl
+from commands import ROOT, run, succeed
+from lightning_fabric import Fabric
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._utils import ExceptionWrapper
 
 from mrl_experiments.command import as_user_error
 from mrl_experiments.errors import UserError
+from mrl_experiments.results import ResultRow, write_rows
 
 
 def raised_in_a_worker(error):
@@ -32,6 +42,92 @@ def test_an_error_in_a_process_that_reads_data_is_shown_as_it_was(error, shown):
     assert str(as_user_error(raised_in_a_worker(error))) == (shown or str(error))
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: Fabric(accelerator="cpu", strategy="abc"),
+        lambda: pl.Trainer(accelerator="cpu", logger=False, val_check_interval="abc"),
+    ],
+)
+def test_what_lightning_refuses_is_an_option_and_no_fault(refused):
+    with pytest.raises((ValueError, TypeError, MisconfigurationException)) as caught:
+        refused()
+    assert "options of trainer" in as_user_error(caught.value).expected
+    assert "no error of this kind" in as_user_error(ValueError("of our own")).expected
+
+
+def test_a_signal_that_python_would_ignore_ends_the_process():
+    code = """
+import os, signal, sys, time
+from mrl_experiments import command
+signal.signal(signal.SIGTERM, command._stop)
+sys.unraisablehook = command._stop_again
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+Freed()
+time.sleep(30)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 def test_a_process_that_reads_data_and_dies_is_one_message():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
     assert "/dev/shm" in str(as_user_error(error))
+
+
+def test_the_folder_of_a_sweep_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").touch()
+    done = run("train.py", "-m", f"root={tmp_path / 'file'}", "data=digits")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path / 'file'}")
+    assert (
+        "a file stands where a folder should be" in done.stderr and "remedy:   move the file" in done.stderr
+    )
+
+
+COMMANDS = {
+    "a sweep": ["report.py", "-m", "root=a,b"],
+    "an error": ["report.py", "root=a"],
+    "a configuration": ["report.py", "--cfg", "job"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_that_nobody_reads_is_one_line_at_most(command, stream, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writing}
+    script, *options = COMMANDS[command]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *options, f"hydra.sweep.dir={tmp_path}"],
+        cwd=ROOT, text=True, timeout=120, check=False, **streams,
+    )  # fmt: skip
+    os.close(writing)
+    if stream == "stdout":
+        assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    unwritten = command != "a configuration" or stream == "stdout"
+    assert done.returncode == (2 if unwritten else 0)
+
+
+def test_closed_streams_are_given_somewhere_to_go(tmp_path):
+    names = ["run", "method", "model", "dataset", "split", "evaluation", "reduction"]
+    write_rows(tmp_path / "rows.csv", [ResultRow(*names, 8, True, {}, "top1", 0.5, 0)])
+    command = [sys.executable, str(ROOT / "report.py"), f"rows=[{tmp_path}/rows.csv]", f"out={tmp_path}"]
+    script = f"exec {shlex.join(command)} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", script], cwd=ROOT, timeout=240, check=False).returncode == 0
+    assert (tmp_path / "index.html").exists()
+
+
+@pytest.mark.parametrize("script", ["train.py", "generate.py"])
+def test_help_lists_the_groups_that_can_be_chosen_from(script):
+    listed = {
+        line.partition(": ")[0] for line in succeed(script, "--help").partition("Options")[0].splitlines()
+    }
+    assert {"data", "loss", "experiment/paper"} <= listed
+    assert not {"base", "hydra"} & {name.partition("/")[0] for name in listed}

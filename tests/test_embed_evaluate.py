@@ -12,7 +12,7 @@ from methods import as_if_trained
 from omegaconf import OmegaConf
 
 from mrl_experiments.build import build_method, load_method
-from mrl_experiments.data.digits import Digits
+from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, create, load, open_arrays, seal
 from mrl_experiments.errors import UserError

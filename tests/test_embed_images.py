@@ -179,7 +179,9 @@ def test_new_classes_are_unseen_to_the_heads_and_found_by_neighbours(root, tmp_p
     mixed = paint(shutil.copytree(tmp_path / "images", tmp_path / "mixed"), ["owl", "bee"], seed=4)
     shutil.rmtree(mixed / "cat")
     embedded(root, *other(mixed, "data.name=mixed"))
-    assert "mixed: 2 classes are new to the run, such as bee" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "mixed: 2 classes are new to the run, such as bee" in out
+    assert out.count("mixed: ") == 2 and " images in 4 classes" in out  # what is read is told once
     train = load(run.embeddings("mixed", "train"))
     assert train.known("name") == ["cat", "dog", "fox", "bee", "owl"]
     assert set(train.labels.tolist()) == {1, 2, 3, 4}

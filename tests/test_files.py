@@ -1,4 +1,5 @@
 import os
+import resource
 
 import pytest
 
@@ -114,3 +115,39 @@ def test_what_is_no_file_is_never_read(tmp_path, read, kind):
     with pytest.raises(UserError, match=r"meta\.json(:)? (is )?a"):
         read(path)
     assert not is_unchanged(path, {})
+
+
+def _too_large(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+    return folder / "file"
+
+
+def _beside_a_file(folder):
+    (folder / "file").touch()
+    return folder / "file" / "inside"
+
+
+def _a_folder(folder):
+    (folder / "folder").mkdir()
+    return folder / "folder"
+
+
+REFUSED = {
+    "larger than this system lets a file be": _too_large,
+    "a file stands where a folder should be": _beside_a_file,
+    "a folder stands where a file should be": _a_folder,
+    "the name is too long": lambda folder: folder / ("x" * 300),
+}
+
+
+@pytest.mark.parametrize("problem", REFUSED)
+def test_what_the_system_refuses_to_write_is_named_with_a_remedy(problem, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        path = REFUSED[problem](tmp_path)
+        with pytest.raises(UserError, match=problem) as refused, atomic_path(path) as temporary:
+            temporary.write_text("more than ten bytes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(path) in refused.value.problem and refused.value.expected and refused.value.remedy
+    assert not list(tmp_path.rglob("*.part"))

@@ -19,6 +19,7 @@ GROUND = {
     "names",
     "directions",
     "notices",
+    "progress",
     "trained_heads",
 }
 LIBRARY = {"models", "losses", "reductions", "metrics", "adaptive", "search", "evaluations"}
@@ -34,6 +35,7 @@ PROGRAM = {
     "build",
     "checkpoint",
     "command",
+    "sweeps",
     "embed",
     "generate",
     "evaluate",

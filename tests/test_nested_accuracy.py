@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
-from mrl_experiments.nested_accuracy import nested_hits
+from mrl_experiments.nested_accuracy import TIED, label_rank, nested_hits, sole_highest
 
 B, L, C = 64, 9, 30
 
@@ -42,3 +42,11 @@ def test_ties_and_nan_count_against_the_label():
 def test_k_of_at_least_all_classes_counts_everything(k):
     logits, labels = problem()
     assert (nested_hits(logits[..., :5], labels % 5, (*k, 5))[:, -1] == B).all()
+
+
+def test_scores_that_only_rounding_parts_are_equal():
+    scores = torch.tensor([[1.0, 1.0 - 2e-7, 0.0], [1.0, 1.0 - 1e-4, 0.0]])
+    assert label_rank(scores, torch.tensor([0, 0])).tolist() == [1, 0]
+    assert sole_highest(scores.numpy()).tolist() == [TIED, 0]
+    assert sole_highest(1000 * scores.numpy(), np.full(2, 1000.0)).tolist() == [TIED, 0]  # of long queries
+    assert sole_highest(np.full((1, 3), np.nan)).tolist() == [TIED]

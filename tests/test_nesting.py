@@ -68,7 +68,7 @@ def test_a_rule_gives_the_sizes_of_a_backbone():
 
 def test_weights_by_size_leave_the_others_at_one():
     assert NestingSpec.resolve(64, None, {8: 2, 32: 0.5}).weights == (2.0, 1.0, 0.5, 1.0)
-    with pytest.raises(UserError, match=r"12 is no nested size") as caught:
+    with pytest.raises(UserError, match=r"12 is no nested dim") as caught:
         NestingSpec.resolve(64, None, {8: 2, 12: 1})
     assert "[8, 16, 32, 64]" in caught.value.expected
     with pytest.raises(UserError, match="not positive"):
@@ -85,7 +85,7 @@ def test_prefix_is_a_view_for_tensors_and_arrays():
 @pytest.mark.parametrize(
     ("dims", "complaint"),
     [
-        ([], "no size"),
+        ([], "no dim"),
         ([0, 8], "smaller than 1"),
         ([8, 8], "8 is repeated"),
         ([16, 8], "8 comes after 16"),

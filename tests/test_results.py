@@ -19,8 +19,9 @@ NAMES = ["a,b", 'x"y', "</script>", "$(id)", "=1+1", "日本", "😀👩‍👩�
 
 @pytest.fixture
 def text(tmp_path) -> list[str]:
+    """Return the lines of a file as it was before rows had checksums."""
     write_rows(tmp_path / "sound.csv", [ROW, replace(ROW, dim=16)])
-    return (tmp_path / "sound.csv").read_text().splitlines()
+    return [line.rpartition(",")[0] for line in (tmp_path / "sound.csv").read_text().splitlines()]
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
@@ -29,6 +30,21 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     write_rows(tmp_path / "rows.csv", [*rows, replace(ROW, value=nan)])
     *found, last = read_rows(tmp_path / "rows.csv")
     assert found == rows and isnan(last.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "other"), [("0.5", "0.7"), ("top1", "top5"), ("mrl,", "mrk,"), (",16,", ",17,")]
+)
+def test_a_row_that_has_changed_is_named_unless_the_checksums_were_removed(cell, other, tmp_path):
+    path = tmp_path / "rows.csv"
+    write_rows(path, [ROW, replace(ROW, dim=16)])
+    changed = path.read_text().splitlines()
+    changed[2] = changed[2].replace(cell, other, 1)
+    path.write_text("\n".join(changed))
+    with pytest.raises(UserError, match="line 3 has changed since it was written"):
+        read_rows(path)
+    path.write_text("\n".join(line.rpartition(",")[0] for line in changed))
+    assert len(read_rows(path)) == 2
 
 
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path, text):

@@ -15,18 +15,21 @@ import torch
 import yaml
 from commands import ROOT, run
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
 from mrl_experiments.build import construct, load_method, stored_data, trusted_config
-from mrl_experiments.data import torchvision_sets
-from mrl_experiments.data.cache import Cache, default_workers
-from mrl_experiments.data.digits import Digits
+from mrl_experiments.data.images import torchvision_sets
+from mrl_experiments.data.images.digits import Digits
+from mrl_experiments.data.loaders.cache import Cache, default_workers
 from mrl_experiments.data.prepared import read_only_caches, reading_also
-from mrl_experiments.embeddings import load
+from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
+from mrl_experiments.locks import exclusive
 from mrl_experiments.models.timm_backbone import TimmBackbone
-from mrl_experiments.runs import Run
+from mrl_experiments.runs import Run, claim
+from mrl_experiments.search.neighbour_cache import neighbours
 from mrl_experiments.stored import read_config, write_config
 from mrl_experiments.trust import CONF, replace_cache, trusted
 
@@ -82,6 +85,15 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_checkpoint_that_is_no_file_is_one_error_with_a_remedy(make, folder):
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    make(folder / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt is a ") as refused:
+        load_method(folder)
+    assert refused.value.remedy
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("place", ["data", "model"])
@@ -102,8 +114,8 @@ PLACES = ["model__options", "data__augment", "data__source", "optim", "loss__dim
 TARGETS = [
     {"_target_": "sympy.sympify", "a": "1"},
     {"_target_": "mrl_experiments.embeddings.create", "folder": "/tmp", "count": 1, "width": 1},
-    {"_target_": "mrl_experiments.losses.slim.Slim", "_partial_": True},  # ours, of another group
-    {"_target_": "mrl_experiments.data.image_data.ImageData"},
+    {"_target_": "mrl_experiments.losses.slimmable.slim.Slim", "_partial_": True},  # ours, of another group
+    {"_target_": "mrl_experiments.data.images.image_data.ImageData"},
     {"_target_": "os.system", "_args_": ["true"], "_partial_": True},
     {"_target_": ["os.system"]},
     {"_target_": None},
@@ -152,11 +164,16 @@ def test_what_conf_names_is_allowed_where_it_names_it(path):
 
 
 def test_a_base_is_allowed_where_options_inherit_from_it_alone():
-    source = {"_target_": "mrl_experiments.data.kanji.Kanji"}  # named by conf/base/kanji.yaml
+    source = {"_target_": "mrl_experiments.data.kanji.kanji.Kanji"}  # named by conf/base/kanji.yaml
     assert trusted(OmegaConf.create(plain_with("data__source", source)), STORED)
     for place in ("base", "model"):
         with pytest.raises(UserError, match="is no class that this project builds there"):
             trusted(OmegaConf.create(plain_with(place, {"source": source})), STORED)
+
+
+@pytest.mark.parametrize("new", sorted({moved["_target_"] for moved in stored.MOVED.values()}))
+def test_what_moved_is_where_the_table_says(new):
+    assert isinstance(get_class(new), type)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -199,7 +216,7 @@ def test_a_stored_configuration_is_not_built_from_unchecked(folder):
 
 
 def test_a_moved_class_is_found_and_allowed_under_its_old_name(folder, monkeypatch):
-    old, new = "mrl_experiments.old.Digits", "mrl_experiments.data.digits.Digits"
+    old, new = "mrl_experiments.old.Digits", "mrl_experiments.data.images.digits.Digits"
     run = changed(folder, data__source={"_target_": old, "scale": 4, "val_share": 0.2, "seed": 0})
     with pytest.raises(UserError, match="is no class"):
         trusted_config(run)
@@ -421,6 +438,46 @@ def test_folders_of_a_run_lie_in_it(folder, tmp_path):
         run.results("knn", "digits", "prefix")
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "checkpoints", ".lock", "wandb"])
+def test_training_writes_nowhere_that_links_in_a_runs_folder_lead(name, folder, tmp_path):
+    (folder / "finished.json").unlink()
+    if (folder / name).exists():
+        (folder / name).rename(tmp_path / "moved")
+    (folder / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=f"{name} leads out of the run's folder"):
+        claim(OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME}))
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_checkpoint_is_not_continued_without_the_configuration_it_was_trained_with(folder, tmp_path):
+    config = OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME})
+    (folder / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"last.ckpt has no config.yaml"):
+        claim(config)
+    assert not (folder / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("name", [".results.lock", "embeddings/digits/.val.lock"])
+def test_a_lock_is_no_way_into_another_file(name, folder, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("kept")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for target in (mine, Path("/dev/zero"), tmp_path / "nothing"):
+        (folder / name).symlink_to(target)
+        with pytest.raises(UserError, match="is no file"), exclusive(folder / name, "writes"):
+            pass
+        (folder / name).unlink()
+    assert mine.read_text() == "kept" and not (tmp_path / "nothing").exists()
+
+
+def test_neighbours_are_kept_nowhere_that_a_link_leads(folder, tmp_path):
+    features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    split = Embeddings(features, np.zeros(9, np.int64), None, {}, folder)
+    (folder / "neighbours").symlink_to(tmp_path / "mine")
+    assert len(neighbours(split, split, [2, 4], k=3)) == 2
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_run_may_lie_behind_a_link(folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     shutil.move(folder, tmp_path / "elsewhere" / NAME)
@@ -487,12 +544,12 @@ def test_outside_the_block_no_other_cache_is_read(folder, tmp_path):
 
 
 def test_what_conf_takes_from_the_cache_is_todays(folder, tmp_path):
-    source = {"_target_": "mrl_experiments.data.torchvision_sets.TorchvisionSet", "name": "cifar10"}
+    source = {"_target_": "mrl_experiments.data.images.torchvision_sets.TorchvisionSet", "name": "cifar10"}
     run = changed(folder, data__source={**source, "root": "/victim"}, data__cache="/theirs")
     config = trusted_config(run)
     assert set(replace_cache(config, str(tmp_path))) == {Path("/victim"), Path("/theirs")}
     assert config.data.source.root == config.data.cache == str(tmp_path)
-    folders = {"_target_": "mrl_experiments.data.image_folder.ImageFolder", "root": "/pictures"}
+    folders = {"_target_": "mrl_experiments.data.images.image_folder.ImageFolder", "root": "/pictures"}
     config = trusted_config(changed(folder, data__source=folders))
     replace_cache(config, str(tmp_path))
     assert config.data.source.root == "/pictures"  # is only read
@@ -587,3 +644,10 @@ def test_the_checkpoint_of_another_run_is_noticed(folder):
     torch.save({**content, "run": {**owner, "seed": 7}}, path)
     with pytest.raises(UserError, match="is of another run"):
         load_method(Run(folder))
+
+
+def test_the_security_policy_says_what_is_trusted_what_is_not_and_how_to_report():
+    policy = (ROOT / "SECURITY.md").read_text()
+    for heading in ("What is trusted", "What is not", "What cannot be promised", "Reporting"):
+        assert f"\n## {heading}\n" in policy
+    assert "trust=true" in policy and "weights_only" in policy

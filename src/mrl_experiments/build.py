@@ -1,8 +1,10 @@
 """From a configuration to a method, and from a run back to its trained method."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mrl_experiments.checkpoint import REMEDY, read_checkpoint
-from mrl_experiments.data.cache import default_workers
+from mrl_experiments.data.loaders.cache import default_workers
 from mrl_experiments.data.prepared import reading_also, usual_cache
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
@@ -20,6 +22,9 @@ from mrl_experiments.options.check import check_stored
 from mrl_experiments.runs import Run
 from mrl_experiments.trust import Trust, replace_cache, trusted
 
+CURRENT = "current_model_state"  # where Lightning keeps the weights that are trained beside averaged ones
+# What Python says of options that a class has not, or lacks.
+OPTIONS = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
 PREFIX = "method."  # of the method's parameters in a checkpoint of the LightningModule
 
 
@@ -31,12 +36,27 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
     if OmegaConf.is_readonly(node):
         raise ValueError("a stored configuration is built from only once it has been checked")
     try:
-        return instantiate(node, **arguments)
+        made = instantiate(node, **arguments)
+        if isinstance(made, partial):  # which takes anything until it is called
+            inspect.signature(made.func).bind_partial(*made.args, **made.keywords)
+    except TypeError as error:
+        raise _unknown_option(str(node.get("_target_")), error) from error
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
+            if isinstance(cause, TypeError) and OPTIONS.search(str(cause)):
+                raise _unknown_option(str(node.get("_target_")), cause) from error
             cause = cause.__cause__
         raise cause or error from None
+    return made
+
+
+def _unknown_option(target: str, error: TypeError) -> UserError:
+    return UserError(
+        f"{target}: {error}",
+        expected="options that it takes, as the files in conf/ have them",
+        remedy="check their names; --help shows them",
+    )
 
 
 def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
@@ -95,19 +115,25 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
         yield data
 
 
-def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
+def load_method(
+    run: Run | Path | str, trust: Trust = False, *, checkpoint: str = "last", weights: str | None = None
+) -> Method:
     """Rebuild the trained method of a run, in evaluation mode on the CPU.
 
     Args:
         run: A run, or its folder.
         trust: Classes besides this project's own that the run may build, or True for all; see trust.py.
+        checkpoint: `last`, `best` or another that the run has kept, or a path.
+        weights: `averaged`, `current` (those that were trained), or None for those that were validated, which
+            are averaged ones where the run has them.
 
     Raises:
-        UserError: If the run has no checkpoint yet, is damaged, or names what is not allowed.
+        UserError: If the run has no such checkpoint or weights, is damaged, or names what is not allowed.
     """
     run = run if isinstance(run, Run) else Run(Path(run))
     cfg = trusted_config(run, trust)
-    inputs, stored = _trained(run, cfg)
+    path = run.checkpoint_at(checkpoint)
+    inputs, stored = _trained(run, cfg, path, weights)
     if "pretrained" in cfg.model:
         cfg.model.pretrained = None  # the checkpoint brings the weights
     with _building(run):
@@ -117,7 +143,7 @@ def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
         method.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(
-            f"{run.checkpoint} does not fit {run.config_path}: {difference(method.state_dict(), state)}",
+            f"{path} does not fit {run.config_path}: {difference(method.state_dict(), state)}",
             expected="a checkpoint of this configuration",
             remedy="restore both from one copy",
         ) from error
@@ -168,38 +194,51 @@ def checkpoint_owner(cfg: DictConfig) -> dict[str, Any]:
     return {"loss": cfg.loss.name, "model": cfg.model.name, "data": cfg.data.name, "seed": cfg.seed}
 
 
-def check_owner(run: Run, checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
+def check_owner(run: Run, checkpoint: Mapping[str, Any], cfg: DictConfig, path: Path | None = None) -> None:
     """Raise UserError when a checkpoint says that it is of another run; older ones do not say."""
     ours = checkpoint_owner(cfg)
     if (owner := checkpoint.get("run", ours)) != ours:
         raise UserError(
-            f"{run.checkpoint} is of another run: {owner}",
+            f"{path or run.checkpoint} is of another run: {owner}",
             expected=f"the checkpoint of {ours}, as {run.config_path.name} has it",
             remedy=REMEDY,
         )
 
 
-def _trained(run: Run, cfg: DictConfig) -> tuple[dict[str, int], Mapping[str, Any]]:
+def is_averaged(run: Run, checkpoint: str = "last") -> bool:
+    """Return whether a checkpoint holds averaged weights besides the current ones."""
+    return CURRENT in _checkpoint(run, run.checkpoint_at(checkpoint))
+
+
+def _trained(
+    run: Run, cfg: DictConfig, path: Path, weights: str | None
+) -> tuple[dict[str, int], Mapping[str, Any]]:
     """Return what a run's model reads, and its weights. Raises UserError where its checkpoint lacks them."""
-    checkpoint = _checkpoint(run)
-    check_owner(run, checkpoint, cfg)
+    checkpoint = _checkpoint(run, path)
+    check_owner(run, checkpoint, cfg, path)
+    if weights == "averaged" and CURRENT not in checkpoint:
+        raise UserError(
+            f"weights=averaged: {path} holds no averaged weights",
+            expected="a run that was trained with callbacks=ema or callbacks=weight_mean",
+        )
     inputs: Any = checkpoint.get("inputs")
     state: Any = checkpoint.get("state_dict")
+    if weights == "current":
+        state = checkpoint.get(CURRENT, state)
     named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
     if not (isinstance(inputs, dict) and isinstance(inputs.get("num_classes"), int) and named):
         raise UserError(
-            f"{run.checkpoint} does not say what its model reads",
+            f"{path} does not say what its model reads",
             expected="inputs and state_dict, as train.py writes them",
             remedy=REMEDY,
         )
     return inputs, state
 
 
-def _checkpoint(run: Run) -> dict[str, Any]:
-    if not run.checkpoint.exists():
+def _checkpoint(run: Run, path: Path | None = None) -> dict[str, Any]:
+    path = path or run.checkpoint
+    if not path.exists():
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )
-    if not run.checkpoint.is_file():
-        raise UserError(f"{run.checkpoint} is no file", expected="a checkpoint that train.py wrote")
-    return read_checkpoint(run.checkpoint)
+    return read_checkpoint(path)

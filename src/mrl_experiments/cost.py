@@ -13,8 +13,15 @@ FLOAT32_BYTES = 4
 def search_macs(scanned: float, stages: Sequence[Sequence[int]]) -> float:
     """Return multiply-adds per query of a scan and its re-ranks, the MFLOPs of Tables 8 to 14 times 1e6.
 
-    scanned: vectors compared in the scan, N for exact search. stages: [[D_s, K_1], [D_1, K_2], ...], the size
-    of each stage and how many it keeps: N D_s + sum_i K_i D_i. A single stage is plain search.
+    That is N D_s + sum_i K_i D_i; a single stage is plain search.
+
+    Args:
+        scanned: vectors compared in the scan, N for exact search.
+        stages: [[D_s, K_1], [D_1, K_2], ...], the dim of each stage and how many it keeps.
+
+    Example:
+        >>> search_macs(600, [(8, 40), (32, 10)])
+        6080
     """
     reranked = sum(keep * dim for (_, keep), (dim, _) in itertools.pairwise(stages))
     return scanned * stages[0][0] + reranked

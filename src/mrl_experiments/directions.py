@@ -22,7 +22,7 @@ def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.floating[An
     """Return the type in which squares and products of the prefixes of some vectors can be computed.
 
     Args:
-        dims: the sizes of the prefixes, ascending.
+        dims: the lengths of the prefixes, ascending.
         arrays: vectors (N, D) of float32 or float64; each may be a memory map.
 
     Returns:
@@ -47,29 +47,37 @@ def _serves_float32(vectors: NDArray[Any], dims: Sequence[int]) -> bool:
 
 
 def _in_range(squares: NDArray[Any], vectors: NDArray[Any], dim: int) -> bool:
-    """Tell whether squared norms (N,) of prefixes are fit for float32, or are those of zeros."""
+    """True if squared norms (N,) of prefixes are fit for float32, or are those of zeros."""
     outside = ~((squares >= LOWEST) & (squares <= HIGHEST))
     return not outside.any() or not prefix(vectors[outside], dim).any()
 
 
 def inverse_norms(vectors: NDArray[Any], dims: Sequence[int]) -> dict[int, NDArray[Any]]:
-    """Return one over the norm of each prefix of vectors (N, D), or 0 for a prefix of zeros.
+    """Return one over each of `prefix_norms`, {dim: (N,)}; 0 for a prefix of zeros."""
+    return {
+        dim: np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+        for dim, norms in prefix_norms(vectors, dims).items()
+    }
+
+
+def prefix_norms(vectors: NDArray[Any], dims: Sequence[int]) -> dict[int, NDArray[Any]]:
+    """Return the Euclidean norm of each prefix of vectors (N, D).
 
     Args:
         vectors: float32 or float64. dims: the lengths of the prefixes, ascending.
 
     Returns:
         {dim: (N,)} of the vectors' type, or float64 where a norm is out of its reach (see `dtype_for`).
+
+    Example:
+        >>> prefix_norms(np.array([[3.0, 4.0, 12.0]]), [1, 2, 3])
+        {1: array([3.]), 2: array([5.]), 3: array([13.])}
     """
     starts = range(0, len(vectors), BLOCK)
     blocks = [_squares(vectors[start : start + BLOCK], dims) for start in starts]
     empty = np.empty(0, vectors.dtype)
     norms = [np.sqrt(np.concatenate([empty, *squares])) for squares in zip(*blocks, strict=True)]
-    norms = norms or [empty for _ in dims]
-    return {
-        dim: np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
-        for dim, norm in zip(dims, norms, strict=True)
-    }
+    return dict(zip(dims, norms or [empty for _ in dims], strict=True))
 
 
 def _squares(vectors: NDArray[Any], dims: Sequence[int]) -> list[NDArray[Any]]:

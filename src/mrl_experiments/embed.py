@@ -1,7 +1,6 @@
 """From a run's checkpoint to embeddings on disk."""
 
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -13,19 +12,27 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
+from mrl_experiments.build import check_data, construct, is_averaged, load_method, stored_data, trusted_config
 from mrl_experiments.cost import network_macs
-from mrl_experiments.data.cache import progress
 from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
-from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
+from mrl_experiments.embeddings import (
+    create,
+    is_complete,
+    keep_classes,
+    open_arrays,
+    seal,
+    weights_name,
+    writing,
+)
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import counted
 from mrl_experiments.losses.method import Method, width_of
+from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
 from mrl_experiments.training.processes import set_timeout, together
-from mrl_experiments.training.trainer import best_precision, check_devices
+from mrl_experiments.training.trainer import best_precision, check_devices, hear_warnings
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
@@ -43,7 +50,9 @@ def embed(cfg: DictConfig) -> None:
     left_out: list[str] = []
 
     def read(run: Run) -> tuple[DictConfig, Method]:
-        return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
+        weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
+        method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+        return trusted_config(run, cfg.trust), method
 
     with together(fabric.strategy, fabric.world_size):
         fabric.launch()
@@ -65,7 +74,7 @@ def _given(options: DictConfig, cache: str | None) -> Any:
 def build_fabric(trainer: DictConfig) -> Fabric:
     """Return what starts the processes that a trainer configuration asks for."""
     check_devices(trainer.accelerator, trainer.devices)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    hear_warnings()
     accelerator = "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     precision: Any = best_precision(accelerator) if trainer.precision == "auto" else trainer.precision
     fabric = Fabric(
@@ -109,16 +118,28 @@ def _embed_run(
         **described(data, config.data if given is None else given),
         "tta": cfg.tta,
         "precision": cfg.trainer.precision,
-        "weights": sha256(run.checkpoint),
+        "weights": sha256(run.checkpoint_at(cfg.checkpoint)),
+        **(of := _weights(fabric, run, cfg)),
     }
     check_siblings(run, data, splits, meta)
     parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
     for split, (variant, part) in itertools.product(splits, parts):
-        label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
+        label = " ".join(filter(None, (config.get("label"), variant and NATIVE, weights_name(of))))
         own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
         views = "" if cfg.tta == "none" else cfg.tta
-        folder = run.embeddings(data.name, split, "-".join(filter(None, (variant, views))))
+        names = filter(None, (variant, views, weights_name(of)))
+        folder = run.embeddings(data.name, split, "-".join(names))
         _embed_folder(fabric, part, data, folder, {**meta, **own}, cfg)
+
+
+def _weights(fabric: Fabric, run: Run, cfg: DictConfig) -> dict[str, Any]:
+    """Return what embeddings keep of the weights they are made with, and say it; {} if there is no choice."""
+    averaged = is_averaged(run, cfg.checkpoint)
+    if cfg.checkpoint == "last" and not averaged:
+        return {}
+    used = averaged and cfg.weights != "current"
+    fabric.print(f"{run.name}: checkpoint={cfg.checkpoint}, {'averaged' if used else 'current'} weights")
+    return {"checkpoint": Path(cfg.checkpoint).stem, **({"averaged": used} if averaged else {})}
 
 
 def _embed_folder(

@@ -187,6 +187,16 @@ def keep_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
         write_json(folder / CLASSES, {"of": read_object(folder / META).get("dataset"), **classes})
 
 
+def weights_name(meta: Mapping[str, Any]) -> str:
+    """Return how a run's embeddings by other weights than the usual ones are called, "" for the usual ones.
+
+    Those are of the last checkpoint, averaged where the run averages; others are `best`, `current` or both.
+    """
+    checkpoint = meta.get("checkpoint", "last")
+    current = meta.get("averaged") is False
+    return "-".join(filter(None, (checkpoint if checkpoint != "last" else "", "current" if current else "")))
+
+
 def is_complete(folder: Path, expected: Mapping[str, Any], *, with_heads: bool = False) -> bool:
     """Return whether `folder` holds sealed embeddings, undamaged, whose meta agrees with `expected`.
 

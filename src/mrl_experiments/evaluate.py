@@ -72,11 +72,11 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
 
 
 def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the sizes to evaluate: those wanted, else those trained and the ones halfway between them.
+    """Return the dims to evaluate: those wanted, else those trained and the ones halfway between them.
 
     A run trained at its full width only is evaluated at all halvings of it, as the paper's baselines are; a
-    narrower network inside a run at its own size, if that is wanted at all.
-    Raises UserError for sizes beyond the stored width.
+    narrower network inside a run at its own dim, if that is wanted at all.
+    Raises UserError for dims beyond the stored width.
     """
     if queries.meta.get("variant"):
         return tuple(dim for dim in queries.trained_dims if wanted is None or dim in wanted)
@@ -85,7 +85,7 @@ def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[
         if beyond:
             raise UserError(
                 f"dims={list(wanted)}: {beyond} not in the stored embeddings of {queries.meta['run']}",
-                expected=f"sizes from 1 to {queries.width}",
+                expected=f"dims from 1 to {queries.width}",
             )
         return tuple(sorted(set(wanted)))
     trained = queries.trained_dims

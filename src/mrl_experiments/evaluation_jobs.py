@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mrl_experiments.embeddings import META, TEXT, read_meta
+from mrl_experiments.embeddings import META, TEXT, read_meta, weights_name
 from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.files import sha256
@@ -93,15 +93,14 @@ def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
 def _narrow_variants(run: Run, dataset: str, variant: str) -> list[str]:
     """Return the variants that are narrower networks inside the run, seen from the same views."""
     metas = map(read_meta, _embedded(run, dataset))
-    return sorted(
-        {_part(m) for m in metas if m.get("variant") and m.get("tta", "none") == (variant or "none")}
-    )
+    return sorted({_part(m) for m in metas if m.get("variant") and _part({**m, "variant": None}) == variant})
 
 
 def _part(meta: Mapping[str, Any]) -> str:
-    """Return what embeddings are of besides their split: a narrower network, other views, or both."""
+    """Return what embeddings are of besides their split: a narrower network, other views or weights."""
     tta = meta.get("tta", "none")
-    return "-".join(filter(None, (meta.get("variant"), tta if tta != "none" else "")))
+    parts = (meta.get("variant"), tta if tta != "none" else "", weights_name(meta))
+    return "-".join(filter(None, parts))
 
 
 def _default_database(splits: Sequence[str]) -> str:
@@ -156,7 +155,9 @@ def _check_origin(run: Run, folder: Path, remedy: str) -> None:
     home = _home(run, folder, meta)
     exchanged = home != folder and (home / META).exists() and _home(run, home, read_meta(home)) != home
     foreign = meta["run"] != run.name and run.checkpoint.is_file()
-    if exchanged or (foreign and meta.get("weights") != sha256(run.checkpoint)):
+    if exchanged or (
+        foreign and meta.get("weights") != sha256(run.checkpoint_at(meta.get("checkpoint", "last")))
+    ):
         raise UserError(
             f"{folder} holds embeddings of {meta['run']}, {home.parent.name}/{home.name}", remedy=remedy
         )

@@ -54,6 +54,11 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
         "choose a shorter one",
     ),
     errno.ELOOP: ("{path}: links that lead in a circle", "links that end at a file", "remove the links"),
+    errno.EPIPE: (
+        "what the command prints can go no further: the program that read it has ended",
+        "one that reads all of it, or a file",
+        "repeat the command with > <file>, or without the pipe",
+    ),
     errno.EIO: (
         "{path} cannot be read or written: the disk reports an error",
         "a sound disk",

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from mrl_experiments.adaptive.classification.cascade import Cascade
-from mrl_experiments.adaptive.classification.classifier import climb
+from mrl_experiments.adaptive.classification.classifier import run_cascade
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform
 from mrl_experiments.build import check_data, load_method, stored_data, trusted_config
 from mrl_experiments.data.text.text_data import TextData
@@ -88,19 +88,22 @@ def continuation(
     temperature: float,
     random: torch.Generator,
 ) -> tuple[Tensor, list[int]]:
-    """Return the `count` tokens that follow a prompt (T,), and the size whose head chose each.
+    """Return the `count` tokens that follow a prompt (T,), and the dim whose head chose each.
 
-    cascade: the sizes that a token's head climbs; of one size, it is always that. temperature: divides the
-    logits, not those that tell the confidence; 0 takes the largest. The model sees as many of the last tokens
-    as it has positions.
+    cascade: the dims that a token's head tries, one after the other. temperature: divides the logits, not
+    those that tell the confidence; 0 takes the largest. The model sees as many of the last tokens as it has
+    positions; until they are full, it computes each token once.
     """
     backbone, heads = method.backbone, method.heads()
     assert isinstance(backbone, TextBackbone) and heads is not None
-    tokens, sizes = prompt, []
+    tokens, sizes, cache = prompt, [], None
     for _ in range(count):
-        seen = tokens[-backbone.positions :]
-        z = method.embed(seen[None])[:, -1].float().numpy()
-        *_, last = climb(cascade, z, heads, np.arange(1))
+        new = tokens[-1:]
+        if cache is None or len(tokens) > backbone.positions:  # the window, and so all positions, move
+            new = tokens[-backbone.positions :]
+            cache = backbone.new_cache() if len(tokens) < backbone.positions else None
+        z = backbone.last(new[None], cache).float().numpy()
+        *_, last = run_cascade(cascade, z, heads, np.arange(1))
         logits = torch.from_numpy(last.logits[0])
         if temperature == 0:
             chosen = logits.argmax()[None]

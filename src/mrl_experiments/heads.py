@@ -20,8 +20,15 @@ Array = NDArray[np.float32]
 class Heads:
     """Linear classifiers on prefixes.
 
-    weights: {dim: (C, dim)}, biases: {dim: (C,)}. `tied`: there is one classifier, and its first m columns
-    are a classifier for the first m features, for any m (MRL-E; reductions of a fixed-feature model).
+    Attributes:
+        weights: {dim: (C, dim)}. biases: {dim: (C,)}.
+        tied: there is one classifier, and its first m columns are a classifier for the first m features, for
+            any m (MRL-E; reductions of a fixed-feature model).
+
+    Example:
+        >>> heads = Heads({4: np.ones((3, 4))}, {4: np.zeros(3)}, tied=True)
+        >>> heads.serves(2), heads.logits(np.ones((5, 4)), 2).tolist()[0]
+        (True, [2.0, 2.0, 2.0])
     """
 
     weights: Mapping[int, Array]
@@ -29,7 +36,7 @@ class Heads:
     tied: bool
 
     def dims(self) -> tuple[int, ...]:
-        """Return the sizes that have a classifier of their own, ascending."""
+        """Return the dims that have a classifier of their own, ascending."""
         return tuple(sorted(self.weights))
 
     @property
@@ -46,7 +53,7 @@ class Heads:
         )
 
     def serves(self, dim: int) -> bool:
-        """Tell whether there is a classifier for the first `dim` features."""
+        """True if there is a classifier for the first `dim` features."""
         return dim <= max(self.weights) if self.tied else dim in self.weights
 
     def at(self, dim: int) -> tuple[Array, Array]:
@@ -77,7 +84,11 @@ class Heads:
 
     @classmethod
     def load(cls, path: Path, remedy: str = "write it again") -> "Heads":
-        """Read what `save` wrote. Raises UserError when it is missing, damaged, or anything else."""
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: when it is missing, damaged, or anything else.
+        """
         try:
             with safe_open(path, framework="np") as file:
                 tied = (file.metadata() or {}).get("tied") == "True"

@@ -28,13 +28,10 @@ def exclusive(lock: Path, purpose: str) -> Iterator[None]:
 def acquire(lock: Path, purpose: str, *, wait: bool = True) -> IO[str]:
     """Return a lock, held until the file is closed; see `exclusive`.
 
-    Raises BlockingIOError, with what its holder wrote, when another process holds it and `wait` is false.
+    Raises BlockingIOError, with what its holder wrote, when another process holds it and `wait` is false, and
+    UserError where the lock cannot be written, or is a link or no file: what it leads to would be cut.
     """
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a+")
-    except OSError as error:
-        raise os_error(error, lock.parent) from error
+    file = _open(lock)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -55,6 +52,16 @@ def acquire(lock: Path, purpose: str, *, wait: bool = True) -> IO[str]:
     file.write(f"process {os.getpid()} on {socket.gethostname()}, which {purpose}")
     file.flush()
     return file
+
+
+def _open(lock: Path) -> IO[str]:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+            raise UserError(f"{lock} is no file", expected="a file of this program's own", remedy="remove it")
+        return os.fdopen(os.open(lock, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a+")
+    except OSError as error:
+        raise os_error(error, lock.parent) from error
 
 
 def _holder(file: IO[str]) -> str:

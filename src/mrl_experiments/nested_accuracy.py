@@ -2,8 +2,12 @@
 
 A tie counts against the label: a label is among the k highest where fewer than k *other* classes score at
 least as high. So constant scores find nothing, whatever the order of the classes, and neither do NaN ones. Of
-equally near neighbours, those of the query's label come last (`search.database.neighbours`); a class has the
+equally near neighbours, those of the query's label come last (`metrics.ranking.own_last`); a class has the
 most votes where no other has as many (`metrics.votes`).
+
+Scores, which are logits or cosines, are equal where they differ by no more than SAME_SCORE: those of equal
+vectors differ in their last digits, by where a vector stands in a product of matrices, and classes whose
+logits differ by so little have probabilities that agree to a millionth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TIED = -1  # in place of a class where several score highest
+SAME_SCORE = 1e-6  # some ten roundings of float32
 
 
 def label_rank(scores: Tensor, labels: Tensor) -> Tensor:
     """Return how many other classes score at least as high as the label, (...); C where that is NaN.
 
-    scores: (..., C). labels: (...) int64.
+    Args:
+        scores: (..., C). labels: (...) int64.
+
+    Example:
+        >>> label_rank(torch.tensor([[3.0, 1.0, 3.0], [0.0, 2.0, 1.0]]), torch.tensor([0, 1]))
+        tensor([1, 0])
     """
-    rank = (scores >= scores.gather(-1, labels[..., None])).sum(-1) - 1
+    rank = (scores >= scores.gather(-1, labels[..., None]) - SAME_SCORE).sum(-1) - 1
     return torch.where(rank < 0, scores.shape[-1], rank)
 
 
@@ -37,8 +47,17 @@ def nested_hits(logits: Tensor | Mapping[int, Tensor], labels: Tensor, k: Sequen
     return torch.stack([(rank < limit).sum(0) for limit in k], dim=1)
 
 
-def sole_highest(scores: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the class with the highest of scores (B, C), or TIED where several have it, (B,)."""
+def sole_highest(scores: NDArray[Any], unit: NDArray[Any] | float = 1.0) -> NDArray[np.int64]:
+    """Return the class with the highest of scores (B, C), or TIED where several have it, (B,).
+
+    Args:
+        scores: (B, C).
+        unit: by what scores are larger than logits or cosines, for all or for each row (B,).
+
+    Example:
+        >>> sole_highest(np.array([[1.0, 2.0], [2.0, 2.0]])).tolist()
+        [1, -1]
+    """
     first = scores.argmax(axis=1)
-    tied = np.count_nonzero(scores == np.take_along_axis(scores, first[:, None], axis=1), axis=1) > 1
-    return np.where(tied, TIED, first)
+    limit = np.take_along_axis(scores, first[:, None], axis=1) - SAME_SCORE * np.reshape(unit, (-1, 1))
+    return np.where(np.count_nonzero(scores >= limit, axis=1) != 1, TIED, first)  # NaN: none is

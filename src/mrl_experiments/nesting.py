@@ -11,22 +11,27 @@ SMALLEST_DEFAULT = 8
 
 
 Array = TypeVar("Array")  # a tensor, a numpy array or a memory map
-Dims = Sequence[int] | Callable[[int], Sequence[int]]  # sizes, or what makes them from the backbone's width
-Weights = Sequence[float] | Mapping[int, float]  # one a size, or by size
+Dims = Sequence[int] | Callable[[int], Sequence[int]]  # dims, or what makes them from the backbone's width
+Weights = Sequence[float] | Mapping[int, float]  # one per dim, or by dim
 
 
 def prefix(z: Array, dim: int) -> Array:
     """Return the first `dim` coordinates of `z`, (..., D) -> (..., dim), as a view.
 
-    Works for tensors, numpy arrays and memory maps alike.
+    Works for tensors, numpy arrays and memory maps alike. At full width it is `z` itself, so that autograd
+    writes no gradient twice.
     """
-    return cast(Array, cast(Any, z)[..., :dim])
+    return z if cast(Any, z).shape[-1] == dim else cast(Array, cast(Any, z)[..., :dim])
 
 
 def default_dims(width: int, smallest: int = SMALLEST_DEFAULT) -> tuple[int, ...]:
     """Halve `width` while the result is a whole number of at least `smallest`, ascending.
 
     Gives the paper's lists: {8, ..., 2048} for ResNet50 and {12, ..., 768} for ViT-B and BERT.
+
+    Example:
+        >>> default_dims(768)
+        (12, 24, 48, 96, 192, 384, 768)
     """
     dims = [width]
     while dims[-1] % 2 == 0 and dims[-1] // 2 >= smallest:
@@ -35,30 +40,34 @@ def default_dims(width: int, smallest: int = SMALLEST_DEFAULT) -> tuple[int, ...
 
 
 def dims_from(width: int, first: int) -> tuple[int, ...]:
-    """Put `first` before the default sizes above it: {4, 8, 16, ...}, {6, 8, 16, ...} (Table 28)."""
+    """Put `first` before the default dims above it: {4, 8, 16, ...}, {6, 8, 16, ...} (Table 28)."""
     return (first, *(dim for dim in default_dims(width) if dim > first))
 
 
 def uniform_dims(width: int, first: int, count: int) -> tuple[int, ...]:
-    """Space `count` sizes evenly from `first` to `width`: {8, 212, 416, ..., 2048} (Table 29)."""
+    """Space `count` dims evenly from `first` to `width`: {8, 212, 416, ..., 2048} (Table 29)."""
     if count < 2:
-        raise UserError(f"{count} evenly spaced sizes", expected="at least 2: the first and the width")
+        raise UserError(f"{count} evenly spaced dims", expected="at least 2: the first and the width")
     return tuple(round(first + i * (width - first) / (count - 1)) for i in range(count))
 
 
 def interpolated_dims(dims: Sequence[int]) -> tuple[int, ...]:
-    """Return the sizes halfway between neighbours (12, 24, ...): never trained, still usable (Table 5)."""
+    """Return the dims halfway between neighbours: never trained, still usable (Table 5).
+
+    Example:
+        >>> interpolated_dims((8, 16, 32))
+        (12, 24)
+    """
     return tuple((low + high) // 2 for low, high in itertools.pairwise(dims) if (low + high) // 2 > low)
 
 
 @dataclass(frozen=True)
 class NestingSpec:
-    """The nested sizes M of a representation and the weight c_m of each (Eq. 1).
+    """The nested dims M of a representation and the weight c_m of each (Eq. 1).
 
-    Parameters
-    ----------
-    dims: strictly increasing sizes, each between 1 and the backbone's width.
-    weights: c_m, one positive number a size; all 1 in the paper.
+    Attributes:
+        dims: strictly increasing, each between 1 and the backbone's width.
+        weights: c_m, one positive number per dim; all 1 in the paper.
     """
 
     dims: tuple[int, ...]
@@ -68,13 +77,21 @@ class NestingSpec:
     def resolve(cls, width: int, dims: Dims | None = None, weights: Weights | None = None) -> "NestingSpec":
         """Build the spec for a backbone of `width` features; `None` means the defaults.
 
-        dims: sizes, or a function of the width that gives them. weights: one a size, or {size: weight} with 1
-        for the sizes it does not name.
-        Raises UserError when dims or weights do not describe a nesting of this width.
+        Args:
+            width: the backbone's number of features.
+            dims: a list, or a function of the width that gives one.
+            weights: one per dim, or {dim: weight} with 1 for the dims it does not name.
+
+        Raises:
+            UserError: when dims or weights do not describe a nesting of this width.
+
+        Example:
+            >>> NestingSpec.resolve(16, weights={8: 0.5})
+            NestingSpec(dims=(8, 16), weights=(0.5, 1.0))
         """
         sizes = resolved_dims(width, dims)
         _check_dims(sizes, width)
-        scale = _by_size(weights, sizes) if isinstance(weights, Mapping) else weights
+        scale = _by_dim(weights, sizes) if isinstance(weights, Mapping) else weights
         resolved = (1.0,) * len(sizes) if scale is None else tuple(float(weight) for weight in scale)
         _check_weights(resolved, sizes)
         return cls(sizes, resolved)
@@ -89,7 +106,9 @@ def one_or_many(
     """Return the dims of a nested loss, or the single one of a separate model where `nested` is false.
 
     option: what the user chose as loss=. separate: the option that trains one dim.
-    Raises UserError for `dim` of a nested loss, `dims` of a separate model, and a `dim` out of range.
+
+    Raises:
+        UserError: for `dim` of a nested loss, `dims` of a separate model, and a `dim` out of range.
     """
     if nested and dim is not None:
         raise UserError(
@@ -114,17 +133,17 @@ def one_or_many(
 
 
 def resolved_dims(width: int, dims: Dims | None) -> tuple[int, ...]:
-    """Return the sizes that `dims` means for a backbone of `width` features, unchecked."""
+    """Return the dims that `dims` means for a backbone of `width` features, unchecked."""
     if dims is None:
         return default_dims(width)
     return tuple(dims(width) if callable(dims) else dims)
 
 
-def _by_size(weights: Mapping[int, float], dims: tuple[int, ...]) -> list[float]:
+def _by_dim(weights: Mapping[int, float], dims: tuple[int, ...]) -> list[float]:
     unknown = [dim for dim in weights if dim not in dims]
     if unknown:
         raise UserError(
-            f"loss.weights={dict(weights)}: {unknown[0]} is no nested size",
+            f"loss.weights={dict(weights)}: {unknown[0]} is no nested dim",
             expected=f"weights of some of {list(dims)}; the others weigh 1",
         )
     return [weights.get(dim, 1.0) for dim in dims]
@@ -140,7 +159,7 @@ def _check_dims(dims: tuple[int, ...], width: int) -> None:
         raise UserError(f"{shown}: {why}", expected=expected, remedy=remedy)
 
     if not dims:
-        fail("there is no size")
+        fail("there is no dim")
     for dim in dims:
         if not isinstance(dim, int) or isinstance(dim, bool):
             fail(f"{dim!r} is not a whole number")
@@ -158,7 +177,7 @@ def _check_dims(dims: tuple[int, ...], width: int) -> None:
 def _check_weights(weights: tuple[float, ...], dims: tuple[int, ...]) -> None:
     expected = f"{len(dims)} positive numbers, one for each of loss.dims={list(dims)}"
     if len(weights) != len(dims):
-        raise UserError(f"loss.weights has {len(weights)} values for {len(dims)} sizes", expected=expected)
+        raise UserError(f"loss.weights has {len(weights)} values for {len(dims)} dims", expected=expected)
     for weight in weights:
         if not 0 < weight < float("inf"):
             raise UserError(f"loss.weights={list(weights)}: {weight} is not positive", expected=expected)

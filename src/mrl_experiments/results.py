@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -79,7 +80,7 @@ def _old_value(text: str, unit: str) -> Any:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an evaluation yields: one value of one metric at one size.
+    """What an evaluation yields: one value of one metric at one dim.
 
     Fractions lie in [0, 1]; times are in milliseconds, sizes in bytes, costs in MACs, as the metric's name
     says. `setting` tells apart measurements of one evaluation at one dim: {"k": 10}, {"shortlist": 200}.
@@ -124,6 +125,7 @@ class ResultRow:
 NATIVE = "native widths"  # labels networks inside a run that have a size of their own
 COLUMNS = tuple(field.name for field in fields(ResultRow))
 OPTIONAL = {"label"}  # files written before there was this column are still read
+CHECKSUM = "crc32"  # the column with a row's checksum; files without it are read as they are
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that no name has
 DIGITS = 10  # of a size or a seed
 
@@ -131,7 +133,7 @@ DIGITS = 10  # of a size or a seed
 def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
     """Replace `path` by a CSV file of `rows`, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, [*COLUMNS, CHECKSUM], lineterminator="\n")
         writer.writeheader()
         for row in rows:
             record = dict(vars(row))
@@ -139,7 +141,7 @@ def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
             record["trained"] = str(row.trained).lower()
             record["value"] = f"{row.value:.8g}"
             record["seed"] = "" if row.seed is None else row.seed
-            writer.writerow(record)
+            writer.writerow({**record, CHECKSUM: _checksum(record)})
 
 
 def read_rows(path: Path) -> list[ResultRow]:
@@ -150,7 +152,8 @@ def read_rows(path: Path) -> list[ResultRow]:
 
     Raises:
         UserError: with the file, and the line where there is one, when it cannot be read or is no such table:
-            missing columns, a row cut short or too long, a size that is no number, control characters.
+            missing columns, a row cut short or too long or changed since it was written, a size that is no
+            number, control characters.
     """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
@@ -184,6 +187,11 @@ def _row(path: Path, line: int, record: dict[str | None, str | None]) -> ResultR
     cells = {str(name): str(cell) for name, cell in record.items()}
     if CONTROL.search("".join(cells.values())):
         raise _damaged(path, f"line {line} has a control character in a name")
+    if CHECKSUM in cells and cells[CHECKSUM] != _checksum(cells):
+        raise _damaged(
+            path,
+            f"line {line} has changed since it was written (if that is meant, remove the column {CHECKSUM})",
+        )
     values: dict[str, object] = {name: cells[name] for name in COLUMNS if name in cells}
     try:
         values["dim"] = _whole(cells["dim"])
@@ -198,6 +206,11 @@ def _row(path: Path, line: int, record: dict[str | None, str | None]) -> ResultR
     if not values["dim"]:
         raise _damaged(path, f"line {line} has the size 0")
     return ResultRow(**values)  # type: ignore[arg-type]
+
+
+def _checksum(cells: Mapping[str, Any]) -> str:
+    text = "\n".join(str(cells.get(name, "")) for name in COLUMNS)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _whole(text: str) -> int:

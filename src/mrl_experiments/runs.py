@@ -21,10 +21,21 @@ Content = TypeVar("Content")
 
 # What may differ between two commands that mean the same run: where it is written, how it is watched.
 WATCHING = {
-    "": ("root", "debug", "logger", "run_name", "trust"),
+    "": ("root", "debug", "logger", "run_name", "trust", "optimized_metric"),
     "data": ("cache", "workers"),
-    "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes"),
+    "trainer": (
+        *("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes", "profiler", "barebones"),
+        *("enable_progress_bar", "enable_model_summary", "enable_autolog_hparams", "default_root_dir"),
+        *("detect_anomaly", "num_sanity_val_steps", "use_distributed_sampler", "model_registry"),
+    ),
 }
+WATCHERS = {  # callbacks that only watch
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("ModelCheckpoint", "LearningRateMonitor")),
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("DeviceStatsMonitor", "RichProgressBar")),
+    "mrl_experiments.training.throughput.Throughput",
+}
+# Options that were added, with what the runs of before were made with; not needed where that is null.
+ADDED = {"trainer.check_val_every_n_epoch": 1, "compile": False}
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
 PAPERS_MODE = "switchable"  # of a slimmable network
 
@@ -52,13 +63,32 @@ class Run:
         Raises UserError when the run has none, or one that is damaged (see stored.py).
         """
         if not self.config_path.exists():
-            raise UserError(f"{self.folder} is not a run", expected="a folder written by train.py")
+            raise UserError(
+                f"{self.folder} is not a run: it has no {self.config_path.name}",
+                expected="a folder written by train.py",
+                remedy="restore the file from a copy, or name another run",
+            )
         return read_config(self.config_path)
 
     @property
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    def checkpoint_at(self, name: str) -> Path:
+        """Return the checkpoint `last`, `best`, another of this run's folder by its name, or a path to one.
+
+        Raises UserError where there is none.
+        """
+        path = Path(name) if name.endswith(".ckpt") else self.checkpoint.with_name(f"{name}.ckpt")
+        if name == "last" or path.is_file():
+            return path
+        kept = sorted(path.stem for path in self.checkpoint.parent.glob("*.ckpt"))
+        raise UserError(
+            f"checkpoint={name}: run {self.name} has no such checkpoint",
+            expected=f"a file, or one of {', '.join(kept)}" if kept else "a run that train.py has trained",
+            remedy="callbacks=best keeps the best while it trains" if name == "best" else "",
+        )
 
     @property
     def metrics(self) -> Path:
@@ -111,6 +141,16 @@ class Run:
                 remedy="move what lies there into the run's folder; the run's folder itself may be a link",
             )
         return path
+
+    def check_links(self) -> None:
+        """Check that nothing written into the run's folder goes elsewhere.
+
+        Raises UserError for a link in it, such as for metrics.csv, that leads out of the folder.
+        """
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if path.is_symlink():
+                    self.inside(path.name)
 
 
 def find_runs(root: Path, pattern: str) -> list[Run]:
@@ -213,6 +253,7 @@ def claim(cfg: DictConfig) -> Claim:
     Raises UserError when the folder belongs to another configuration or to another process.
     """
     run = run_of(cfg)
+    run.check_links()
     lock: IO[str] | None = None
     try:
         lock = acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
@@ -229,6 +270,12 @@ def claim(cfg: DictConfig) -> Claim:
             remove_leftovers(folder)
     if run.config_path.exists():
         refuse_other_config(run, cfg)
+    elif run.checkpoint.exists():
+        raise UserError(
+            f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
+            expected="a run's folder with both",
+            remedy="restore the file from a copy, or name this run differently: tag=_second",
+        )
     else:
         ours = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(ours, dict)
@@ -247,7 +294,8 @@ def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
     def walk(node: Mapping[Any, Any], path: str) -> None:
         for key, value in node.items():
             name = f"{path}.{key}" if path else str(key)
-            if name in ignored:
+            watches = path == "callbacks" and isinstance(value, Mapping) and value.get("_target_") in WATCHERS
+            if name in ignored or watches:
                 continue
             if isinstance(value, Mapping) and value:
                 walk(value, name)
@@ -263,6 +311,7 @@ def refuse_other_config(run: Run, cfg: DictConfig) -> None:
     """Raise UserError where a run that exists has another configuration than `cfg`."""
     configs = (OmegaConf.to_container(run.config), OmegaConf.to_container(cfg, resolve=True))
     theirs, ours = (identity(config) for config in configs if isinstance(config, dict))
+    theirs, ours = ADDED | theirs, ADDED | ours
     differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
     if differing:
         shown = "\n".join(f"    {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:8])

@@ -28,12 +28,28 @@ MENDING = "restore it from a copy, or repeat the train.py command in another fol
 # the new ones, before anything else looks at them.
 _CLASSIFIER = "mrl_experiments.losses.classifier.NestedClassifier"
 _INFONCE = "mrl_experiments.losses.infonce.InfoNCE"
+_ROOMS = {  # below mrl_experiments
+    "data.beton_files.BetonFiles": "data.images.beton_files.BetonFiles",
+    "data.digits.Digits": "data.images.digits.Digits",
+    "data.image_data.ImageData": "data.images.image_data.ImageData",
+    "data.image_folder.ImageFolder": "data.images.image_folder.ImageFolder",
+    "data.image_stream.ImageStream": "data.images.image_stream.ImageStream",
+    "data.image_text_data.ImageTextData": "data.captions.image_text_data.ImageTextData",
+    "data.image_text_folder.ImageTextFolder": "data.captions.image_text_folder.ImageTextFolder",
+    "data.kanji.Kanji": "data.kanji.kanji.Kanji",
+    "data.kanji_captions.KanjiCaptions": "data.kanji.captions.KanjiCaptions",
+    "data.query_folders.QueryFolders": "data.images.query_folders.QueryFolders",
+    "data.torchvision_sets.TorchvisionSet": "data.images.torchvision_sets.TorchvisionSet",
+    "data.unseen_folders.UnseenFolders": "data.images.unseen_folders.UnseenFolders",
+    "losses.slim.Slim": "losses.slimmable.slim.Slim",
+}
 MOVED: dict[str, dict[str, Any]] = {
     "mrl_experiments.losses.mrl.MRL": {"_target_": _CLASSIFIER, "nested": True, "tied": False},
     "mrl_experiments.losses.mrl_e.MRLE": {"_target_": _CLASSIFIER, "nested": True, "tied": True},
     "mrl_experiments.losses.ff.FF": {"_target_": _CLASSIFIER, "nested": False, "tied": None},
     "mrl_experiments.losses.infonce.InfoNCE": {"_target_": _INFONCE, "nested": True},
     "mrl_experiments.losses.infonce_ff.InfoNCEFF": {"_target_": _INFONCE, "nested": False},
+    **{f"mrl_experiments.{old}": {"_target_": f"mrl_experiments.{new}"} for old, new in _ROOMS.items()},
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.cost import head_macs
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
@@ -12,7 +13,11 @@ from mrl_experiments.nesting import default_dims
 
 
 def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
-    """Return the classifiers. Raises UserError when there are none, none at any of `dims`, or no samples."""
+    """Return the classifiers.
+
+    Raises:
+        UserError: when there are none, none at any of `dims`, or no samples.
+    """
     if not len(queries):
         raise UserError("there are no samples to classify", expected="at least one")
     heads = queries.heads
@@ -28,7 +33,7 @@ def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
 
 
 def classifier_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> list[int]:
-    """Return the sizes to compare: those that have a classifier, without the interpolated ones.
+    """Return the dims to compare: those that have a classifier, without the interpolated ones.
 
     A tied classifier serves these too, but what it says there is not comparable with that of untied ones.
     """
@@ -37,10 +42,18 @@ def classifier_dims(queries: Embeddings, heads: Heads, dims: Sequence[int]) -> l
     return [dim for dim in served if dim in nested] or served
 
 
+def head_costs(queries: Embeddings, heads: Heads, dim: int) -> dict[str, float]:
+    """Return the multiply-adds of a prediction: macs of the head and, where known, network_macs with it."""
+    macs = head_macs(dim, heads.classes)
+    network = {"network_macs": queries.meta["macs"] + macs} if "macs" in queries.meta else {}
+    return {"macs": macs, **network}
+
+
 def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray[np.int64]:
     """Return the classes whose logits are compared: all C, or those that occur in `queries`.
 
-    Raises UserError when the data set numbers other classes than the classifiers, or labels exceed theirs.
+    Raises:
+        UserError: when the data set numbers other classes than the classifiers, or labels exceed theirs.
     """
     labels, count = queries.labels, heads.classes
     names = queries.classes.get("name", ())

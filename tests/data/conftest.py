@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrl_experiments.data.image_data import ImageData
+from mrl_experiments.data.images.image_data import ImageData
 
 
 class Pictures:

@@ -67,7 +67,7 @@ def test_a_cascade_is_fitted_on_one_part_and_measured_on_the_other():
         assert values["policy=smallest tta=none", 16, metric] == alone
 
 
-def test_a_cascade_that_always_climbs_costs_what_is_computed():
+def test_a_cascade_that_never_exits_early_costs_what_is_computed():
     def always(exits, labels):
         return {Setting(policy="always"): Cascade(exits.dims, (0.999999,) * (len(exits.dims) - 1))}
 
@@ -99,11 +99,11 @@ def test_every_policy_and_the_oracle_have_rows():
     assert oracle["top1"] == pytest.approx(1 - oracle["always_wrong"])
 
 
-@pytest.mark.parametrize(("trained", "climbed"), [(DIMS, {4, 8, 16}), ((16,), {8, 16})])
-def test_interpolated_sizes_are_left_out(trained, climbed):
+@pytest.mark.parametrize(("trained", "compared"), [(DIMS, {4, 8, 16}), ((16,), {8, 16})])
+def test_interpolated_dims_are_left_out(trained, compared):
     queries = embeddings(tied=True, meta={"dims": trained})
     values = evaluate(queries, dims=(4, 6, 8, 12, 16))
-    assert {dim for _, dim, _ in values} == climbed
+    assert {dim for _, dim, _ in values} == compared
 
 
 def test_a_run_of_one_size_has_single_rows_and_an_oracle():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from commands import succeed
+from sklearn.datasets import load_digits
 
 FUNCTION = """
 from mrl_experiments.results import Measurement
@@ -26,20 +27,21 @@ def test_two_files_are_an_evaluation_with_a_table(tmp_path, monkeypatch):
     (tmp_path / "mean_norm.py").write_text(FUNCTION)
     (tmp_path / "conf" / "evaluation").mkdir(parents=True)
     (tmp_path / "conf" / "evaluation" / "mean_norm.yaml").write_text(YAML)
-    features = np.random.default_rng(0).normal(size=(20, 16)).astype(np.float32)
-    np.savez(tmp_path / "queries.npz", embeddings=features, labels=np.arange(20) % 4)
+    images, labels = load_digits(return_X_y=True)
+    features = images[:100].astype(np.float32)
+    np.savez(tmp_path / "queries.npz", embeddings=features, labels=labels[:100])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     vectors = f"{tmp_path}/queries.npz"
     succeed(
-        "evaluate.py", f"embeddings={vectors}", f"database={vectors}", "names.dataset=some",
-        "names.dims=[8,16]",
+        "evaluate.py", f"embeddings={vectors}", f"database={vectors}", "names.dataset=digits",
+        "names.dims=[16,64]",
         "evaluation=mean_norm", f"hydra.searchpath=[file://{tmp_path}/conf]", f"root={tmp_path}",
     )  # fmt: skip
     succeed("report.py", f"root={tmp_path}")
-    table = tmp_path / "report" / "tables" / "evaluation-mean_norm-some-test-queries.csv"
+    table = tmp_path / "report" / "tables" / "evaluation-mean_norm-digits-test-queries.csv"
     header, *rows = [line.split(",") for line in table.read_text().splitlines()]
     assert header[:2] == ["Size", "power"] and [row[:2] for row in rows] == [
-        ["8", "1"], ["8", "2"], ["16", "1"], ["16", "2"],
+        ["16", "1"], ["16", "2"], ["64", "1"], ["64", "2"],
     ]  # fmt: skip
     assert float(rows[2][2]) == pytest.approx(np.linalg.norm(features, axis=1).mean())
     assert "Mean norm" in (tmp_path / "report" / "index.html").read_text()

@@ -7,8 +7,8 @@ import pytest
 from token_stream import DIMS, TEXT_BYTES, VOCABULARY, log_probabilities, token_stream
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluations import language as module
 from mrl_experiments.evaluations.language import language
+from mrl_experiments.metrics import likelihood
 
 
 def table(queries, dims=DIMS):
@@ -17,7 +17,7 @@ def table(queries, dims=DIMS):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_figure_equals_a_loop_over_single_tokens(tied, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 128)  # several blocks, the last not full
+    monkeypatch.setattr(likelihood, "BLOCK", 128)  # several blocks, the last not full
     queries = token_stream(tied=tied)
     found = table(queries)
     for dim in DIMS:

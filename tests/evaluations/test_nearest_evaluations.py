@@ -5,6 +5,7 @@ from mrl_experiments.embeddings import Embeddings, create, load, open_arrays, se
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
+from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search.neighbour_cache import _name
 
 DIMS = (4, 8, 16)
@@ -41,6 +42,7 @@ def sorted_labels(queries, database, dim):
         return short / np.linalg.norm(short, axis=1, keepdims=True)
 
     squared = ((unit(queries)[:, None] - unit(database)[None]) ** 2).sum(axis=2)
+    squared += 2 * SAME_SCORE * (queries.labels[:, None] == database.labels)  # as near is after the others
     return database.labels[np.argsort(squared, axis=1)]
 
 

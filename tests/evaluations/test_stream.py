@@ -6,6 +6,7 @@ import pytest
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.stream import long_tail, stream
+from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search.running_means import predict_then_update
 
 DIMS = (2, 5, 12)
@@ -19,8 +20,8 @@ def one_by_one(samples, classes, sums, seen, dims):
         for dim in dims:
             norms = np.sqrt((sums[:, :dim] ** 2).sum(axis=1))
             inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-            cosines = np.where(seen, (sums[:, :dim] @ x[:dim]) * inverse, -np.inf)
-            best = np.flatnonzero(cosines == cosines.max())
+            scores = np.where(seen, (sums[:, :dim] @ x[:dim]) * inverse, -np.inf)
+            best = np.flatnonzero(scores >= scores.max() - SAME_SCORE * np.linalg.norm(x[:dim]))
             predicted[dim].append(int(best[0]) if len(best) == 1 else -1)
         sums[own] += x
         seen[own] = True

@@ -151,5 +151,5 @@ def test_trends_count_every_class_once_and_gaps_are_percentiles():
 
 
 def test_trends_need_three_sizes():
-    with pytest.raises(UserError, match=r"2 sizes \[4, 8\] show no trend(.|\n)*loss=mrl"):
+    with pytest.raises(UserError, match=r"2 dims \[4, 8\] show no trend(.|\n)*loss=mrl"):
         list(trends(embeddings(), None, [4, 8], quantiles=[50]))

@@ -7,7 +7,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.dual_encoder import DualEncoder
-from mrl_experiments.models.text_tower import TextTower
+from mrl_experiments.models.text_backbone import TextTower
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 PAD = 2
@@ -54,7 +54,7 @@ def test_other_encoders_of_transformers_work(type):
     ("make", "message"),
     [
         (lambda: tower("burt"), "burt is not a model type of transformers"),
-        (lambda: tower(num_attention_heads=5), "cannot build the text tower bert"),
+        (lambda: tower(num_attention_heads=5), r"cannot build model\.text\.type=bert"),
         (lambda: tower(max_position_embeddings=4), r"data\.length=8 tokens, but the model has 4 positions"),
         (lambda: encoder(arch="resnet_fifty"), "not a timm architecture"),
         (lambda: encoder(width=0), r"model\.width=0"),

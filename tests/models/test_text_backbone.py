@@ -28,6 +28,22 @@ def test_each_token_of_the_vocabulary_can_learn(arch, causal):
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
+@pytest.mark.parametrize(("arch", "cached"), [("gpt2", True), ("llama", True), ("openai-gpt", False)])
+@torch.no_grad()
+def test_with_a_cache_only_new_tokens_are_computed(arch, cached):
+    net, tokens = backbone(arch, causal=1).eval(), torch.arange(12).reshape(2, 6)
+    cache = net.new_cache()
+    assert (cache is not None) == cached
+    read = []
+    net.net.register_forward_pre_hook(
+        lambda _, args, options: read.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    for end in range(2, 7):
+        new = tokens[:, :end] if cache is None or end == 2 else tokens[:, end - 1 : end]
+        torch.testing.assert_close(net.last(new, cache), net(tokens[:, :end])[:, -1], rtol=1e-5, atol=1e-5)
+    assert read[::2] == ([2, 1, 1, 1, 1] if cached else [2, 3, 4, 5, 6])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,10 +4,11 @@ import shlex
 
 import pytest
 from commands import ROOT
+from composing import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
 
-from mrl_experiments.errors import UserError
-from mrl_experiments.options.typed import GONE, check_experiments, quoted
+from mrl_experiments.options.typed import GONE, quoted, replacement
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,9 @@ def test_all_else_stays(typed):
 
 @pytest.mark.parametrize("name", GONE)
 def test_a_recipe_that_has_gone_says_what_replaces_it(name):
-    for typed in (name, f"[paper/resnet50_imagenet,{name}]", f"digits,{name}"):
-        with pytest.raises(UserError, match="no longer a recipe") as raised:
-            check_experiments(["seed=1", f"experiment={typed}"])
-        assert (ROOT / raised.value.remedy.rpartition(" ")[2]).is_file()
-    check_experiments(["-m", "experiment=paper/table01", f"label={name}"])
+    for typed in (name, f"[digits,{name}]"):
+        with pytest.raises(MissingConfigException) as missing:
+            composed("train", f"experiment={typed}")
+        remedy = replacement(str(missing.value))
+        assert (ROOT / remedy.rpartition(" ")[2]).is_file()
+    assert replacement("Could not find 'experiment/digit'") is None

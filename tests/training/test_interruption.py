@@ -60,15 +60,16 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path, uninte
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_asked_to_stop_saves_and_resumes(tmp_path, uninterrupted, number):
+@pytest.mark.parametrize("send", [os.kill, os.killpg])  # schedulers and terminals signal the workers, too
+def test_a_run_asked_to_stop_saves_and_resumes(tmp_path, uninterrupted, number, send):
     command = [*SMALL, f"root={tmp_path}", "trainer.checkpoint_minutes=60"]
-    process = start("train.py", *command)
+    process = start("train.py", *command, own_group=True)
     wait_for(lambda: len(logged_steps(tmp_path)) > 5, process)
-    process.send_signal(number)
+    send(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert "the same command resumes" in out and "Traceback" not in err
-    if number == signal.SIGINT:
+    if number == signal.SIGINT or send is os.killpg:
         return  # it resumes as after SIGTERM
     assert run("train.py", *command).returncode == 0
     assert all(torch.equal(weights(tmp_path)[key], value) for key, value in weights(uninterrupted).items())

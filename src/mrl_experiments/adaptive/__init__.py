@@ -1,1 +1,1 @@
-"""Deploying less of a nested representation: classification and retrieval that adapt their size."""
+"""Deploying less of a nested representation: classification and retrieval that adapt their dim."""

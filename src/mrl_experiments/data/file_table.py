@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrl_experiments.data.read_image import DIGEST_BYTES, digest_of
+from mrl_experiments.data.images.read_image import DIGEST_BYTES, digest_of
 from mrl_experiments.data.tally import shown
 from mrl_experiments.errors import UserError
 
@@ -84,13 +84,11 @@ class Changes:
         return any(vars(self).values())
 
     def __str__(self) -> str:
-        kinds = {**vars(self), "in another split now": self.moved}
-        kinds["trained on, and in another split now"] = self.crossed
-        del kinds["moved"], kinds["crossed"]
+        words = {"moved": "in another split now", "crossed": "trained on, and in another split now"}
+        found = {words.get(kind, kind): names for kind, names in vars(self).items() if names}
         return ", ".join(
-            f"{len(names):,} {kind} ({', '.join(map(shown, names[:3]))}{', ...' if len(names) > 3 else ''})"
-            for kind, names in kinds.items()
-            if names
+            f"{len(names):,} {kind} ({', '.join(map(shown, names[:3]))}{', ...' * (len(names) > 3)})"
+            for kind, names in found.items()
         )
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mrl_experiments.data.image_files import walk
+from mrl_experiments.data.images.image_files import walk
 from mrl_experiments.data.reading import Reading
 from mrl_experiments.data.tally import Tally
 

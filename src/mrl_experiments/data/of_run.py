@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
-from mrl_experiments.data.image_data import ImageData
+from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
@@ -114,6 +114,7 @@ def check_siblings(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str
 def described(data: Any, options: DictConfig) -> dict[str, Any]:
     """Return what embeddings keep of their data: options, and a digest of the files where there are any."""
     flat = identity({"data": OmegaConf.to_container(options, resolve=True)})
+    flat.pop("data.balance", None)  # of training only
     files = data.files_identity()
     return {"data": flat} if files is None else {"data": _without_roots(flat), "files": files}
 

@@ -1,4 +1,4 @@
-"""Adaptive classification: accuracy and expected size of cascades over the nested sizes."""
+"""Adaptive classification: accuracy and expected dim of cascades over the nested dims."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from mrl_experiments.heads import Heads
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
-Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last size, one entry a split
+Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry a split
 
 
 def adaptive_classification(
@@ -32,16 +32,19 @@ def adaptive_classification(
     """Yield means and deviations over random splits of `queries`, and the oracle's shares of all of it.
 
     Each split fits the thresholds on `fit_share` of the samples and measures on all others. A row's `dim` is
-    the last size of its cascade; `setting` holds the policy, its options, and whether the embeddings were
-    averaged with those of flipped images. policy="single" is each size alone, on the same splits.
+    the last dim of its cascade; `setting` holds the policy, its options, and whether the embeddings were
+    averaged with those of flipped images. policy="single" is each dim alone, on the same splits.
 
-    top1: right answers / measured samples. expected_dim: mean of the size that answers.
-    expected_dim_cumulative: mean sum of all sizes computed on the way. head_macs: multiply-adds of the
-    classifiers per prediction. `_std`: deviation over splits. A run with one size has only policy="single".
+    top1: right answers / measured samples. expected_dim: mean of the dim that answers.
+    expected_dim_cumulative: mean sum of all dims computed on the way. head_macs: multiply-adds of the
+    classifiers per prediction. `_std`: deviation over splits. A run with one dim has only policy="single".
 
-    policy="oracle" uses all samples: top1 = right at any size / all, first_correct = first right at this size
+    policy="oracle" uses all samples: top1 = right at any dim / all, first_correct = first right at this dim
     / all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
-    present_classes_only: as for `trained_head`. Raises UserError without classifiers or labels.
+    present_classes_only: as for `trained_head`.
+
+    Raises:
+        UserError: without classifiers or labels.
     """
     del database
     if not 0 < fit_share < 1 or splits < 1 or not 0 < round(fit_share * len(queries)) < len(queries):

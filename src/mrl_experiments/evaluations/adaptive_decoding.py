@@ -1,4 +1,4 @@
-"""Adaptive decoding: the vocabulary head of a causal language model climbs in size while it is unsure."""
+"""Adaptive decoding: the vocabulary head of a causal language model exits at the first confident dim."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
 Features = NDArray[np.float32]
-Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last size, one entry a fold
+Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry a fold
 
 
 def adaptive_decoding(
@@ -33,18 +33,20 @@ def adaptive_decoding(
     folds: int,
     timed: int,
 ) -> Iterator[Measurement]:
-    """Yield quality, cost and speed of next-token heads that climb, and of each size alone (policy="single").
+    """Yield quality, cost and speed of next-token heads with early exit; policy="single" is each dim alone.
 
     The text is cut into `folds` stretches. Thresholds fitted on one of them are measured on all others, so
-    each token counts folds - 1 times and never for thresholds that saw it. A row's `dim` is the last size.
+    each token counts folds - 1 times and never for thresholds that saw it. A row's `dim` is the last.
 
-    top1, nll, perplexity, bits_per_byte: as for `language`, of the distribution at the size a token left at.
-    expected_dim: mean of that size. expected_dim_cumulative: mean sum of all sizes tried. head_macs:
-    multiply-adds of the head per token, of all sizes tried; those of a tied head (MRL-E) add the new columns
-    to the product they have, so the last size is all they cost.
+    top1, nll, perplexity, bits_per_byte: as for `language`, of the distribution at the dim a token left at.
+    expected_dim: mean of that dim. expected_dim_cumulative: mean sum of all dims tried. head_macs:
+    multiply-adds of the head per token, of all dims tried; those of a tied head (MRL-E) add the new columns
+    to the product they have, so the last dim is all they cost.
     tokens_per_s: likeliest tokens with their probability, in batches with one thread, the network not
     counted: the median over folds, in each of which all settings take turns on the same `timed` tokens.
-    Raises UserError as `language` does, and for hidden tokens.
+
+    Raises:
+        UserError: as `language` does, and for hidden tokens.
     """
     del database
     text_bytes = bytes_of_text(queries.meta)
@@ -95,7 +97,7 @@ def _scores(
 
 
 def _nll(exits: Exits, features: Features, heads: Heads, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return -log p(label) in nats at each size, (L, N): the label's logit is as far below the largest."""
+    """Return -log p(label) in nats at each dim, (L, N): the label's logit is as far below the largest."""
     behind = [
         heads.logits_of(features, dim, predicted) - heads.logits_of(features, dim, labels)
         for dim, predicted in zip(exits.dims, exits.predicted, strict=True)

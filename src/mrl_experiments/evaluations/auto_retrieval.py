@@ -29,7 +29,10 @@ def auto_retrieval(
 
     The budget is either `max_loss`, the mAP@k lost (kept with 95 % confidence on the tuning half), or
     `max_latency`, in ms per query in one batch. `dim` is the chosen D_s, `setting` the whole choice.
-    latency_ratio: time of exact search / time of the choice. Raises UserError when nothing keeps the budget.
+    latency_ratio: time of exact search / time of the choice.
+
+    Raises:
+        UserError: when nothing keeps the budget.
     """
     budget = Budget(max_loss, max_latency)
     search = StagedSearch.of(queries, database, k, max_queries, max_queries)

@@ -21,12 +21,14 @@ TEXT_IMAGE, IMAGES, TEXTS = "random_text_to_image", "random_image_to_image", "ra
 def cosine_span(
     queries: Embeddings, database: Embeddings | None, dims: Sequence[int]
 ) -> Iterator[Measurement]:
-    """Yield mean cosines of pairs at each size, on unit-norm prefixes (Table 6).
+    """Yield mean cosines of pairs at each dim, on unit-norm prefixes (Table 6).
 
     queries: images. database: texts. cosine: the mean over all such pairs, none is drawn. Pairs are positive
     where a text and an image have one label. The others, of a text and an image, two images, or two texts,
     have different labels.
-    Raises UserError without texts, when an image has none, with a single label, or when both are the same.
+
+    Raises:
+        UserError: without texts, when an image has none, with a single label, or when both are the same.
     """
     refuse_same_rows(queries, database, "images, and texts of them")
     texts = labelled(queries, database)

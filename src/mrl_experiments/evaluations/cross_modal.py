@@ -21,7 +21,9 @@ def cross_modal(
     recall@k, direction=image_to_text: images with any of their texts among the first k of all texts / N.
     recall@k, direction=text_to_image: texts with any of their images among the first k of all images / T',
     the texts of which there is an image. Of equally near ones those that belong come last.
-    Raises UserError without texts, when an image has none, and when k exceeds the number of either.
+
+    Raises:
+        UserError: without texts, when an image has none, and when k exceeds the number of either.
     """
     check_counts("evaluation.k", k)
     texts = labelled(queries, database)

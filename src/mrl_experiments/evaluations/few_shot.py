@@ -39,7 +39,9 @@ def few_shot(
 
     top1: right / queries, mean over draws; top1_std: deviation over draws (n - 1 in the denominator);
     top1_ci95: half the width of the mean's 95 % interval, by Student's t.
-    Raises UserError without a database, and for more shots or ways than there are examples or classes.
+
+    Raises:
+        UserError: without a database, and for more shots or ways than there are examples or classes.
     """
     check_counts("evaluation.shots", shots)
     task = _Task.of(queries, labelled(queries, database), max(shots), ways)

@@ -1,4 +1,4 @@
-"""Funnel retrieval: a shortlist that shrinks while the size of its re-rank doubles."""
+"""Funnel retrieval: a shortlist that shrinks while its re-rank doubles its dim."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -24,7 +24,7 @@ def funnel(
 ) -> Iterator[Measurement]:
     """Yield each list of shortlist lengths from each D_s that leaves at least two re-ranks; `dim` is D_s.
 
-    cascades: lengths, longest first: the scan keeps the first, each re-rank the next, at growing sizes, and
+    cascades: lengths, longest first: the scan keeps the first, each re-rank the next, at growing dims, and
     the last re-rank keeps k of the list that is left, at full width. Metrics as in `adaptive_retrieval`.
     Source: Section 4.3.1, Tables 13 and 14, Figure 8 of the paper.
     """
@@ -32,7 +32,7 @@ def funnel(
     sizes = nested_sizes(queries, dims)
     if len(sizes) < 3:
         raise UserError(
-            f"dims={list(dims)} leave no two re-ranks", expected="at least three nested sizes for a funnel"
+            f"dims={list(dims)} leave no two re-ranks", expected="at least three nested dims for a funnel"
         )
     for name, dim, index, _ in search.build_all(indexes, sizes[:-2]):
         for lengths in cascades:
@@ -41,7 +41,7 @@ def funnel(
 
 
 def funnel_stages(sizes: Sequence[int], lengths: Sequence[int], k: int) -> Stages:
-    """Return the stages that scan sizes[0] and re-rank each list at the next size, the last at sizes[-1]."""
+    """Return the stages that scan sizes[0] and re-rank each list at the next dim, the last at sizes[-1]."""
     kept = [length for length in lengths if length >= k]
     between = sizes[: min(len(kept), len(sizes) - 1)]
     return [*zip(between, kept, strict=False), (sizes[-1], k)]

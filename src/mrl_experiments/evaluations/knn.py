@@ -16,7 +16,9 @@ def knn(
     top1: queries whose label has most votes / Q. top5 (k >= 5): queries whose label is among the five with
     most votes / Q. Of labels with equal votes the one with the nearer neighbour leads; those that are equal
     in both, as two equally near neighbours are for k=1, are tied, which counts against the query's label.
-    Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
+
+    Raises:
+        UserError: without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)
     database = labelled(queries, database)

@@ -26,7 +26,9 @@ def retrieval(
     A database of less than 10 has no top10, of less than 5 no top5. Queries that are the database itself find
     others than themselves; R@k is then the mean over those of a class with others.
     Of equally near items the right ones come last.
-    Raises UserError without a database, when k exceeds N, or when a query's label is not in the database.
+
+    Raises:
+        UserError: without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)
     database = labelled(queries, database)

@@ -34,8 +34,10 @@ def stream(
 
     pretrain_head, novel_head, pretrain_tail, novel_tail, mean_per_class: right / samples of a class, mean
     over the classes of the group; a group without classes has no row. top1: right / samples of the stream.
-    Protocol: FLUID (Wallingford et al., 2020). Raises UserError without a database, or when it has none of
-    the classes.
+    Protocol: FLUID (Wallingford et al., 2020).
+
+    Raises:
+        UserError: without a database, or when it has none of the classes.
     """
     database, known = _begun(queries, database)
     order = np.arange(len(queries)) if imbalance is None else long_tail(queries, known, imbalance, seed)
@@ -93,7 +95,9 @@ def long_tail(samples: Embeddings, known: Labels, imbalance: float, seed: int) -
     The r-th of C classes gets imbalance^(-r / (C - 1)) times as many as the largest has, at least one
     (Cui et al., 2019), those in `known` and the others each for themselves, so that both have a head and a
     tail. Rarity is the class's frequency rank where the data set states it, else random.
-    Raises UserError for an imbalance below 1.
+
+    Raises:
+        UserError: for an imbalance below 1.
     """
     if not imbalance >= 1:
         raise UserError(

@@ -13,7 +13,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping
 from mrl_experiments.metrics.likelihood import check_logits
-from mrl_experiments.nested_accuracy import label_rank
+from mrl_experiments.nested_accuracy import SAME_SCORE, label_rank
 from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import candidates, trained_heads
 
@@ -44,7 +44,9 @@ def superclass(
     samples. top1 at within=<name>: samples of a superclass whose class has the largest logit among those of
     the superclass / its samples; within="all": over all S. classes: how many classes a superclass has.
     A tie, of two superclasses or of two classes inside one, counts against the label.
-    Raises UserError without heads, for a mapping of other classes, and for more superclasses than there are.
+
+    Raises:
+        UserError: without heads, for a mapping of other classes, and for more superclasses than there are.
     """
     del database
     heads = trained_heads(queries, dims)
@@ -66,7 +68,7 @@ def superclass(
 
 
 def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell of each sample (Q,) whether its superclass is found, and its class among those of that."""
+    """Return for each sample (Q,) if its superclass is found, and its class among those of that."""
     assert queries.heads is not None
     found, inside = np.empty(len(queries), bool), np.empty(len(queries), bool)
     for start in range(0, len(queries), BLOCK):
@@ -76,7 +78,7 @@ def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.b
         check_logits(logits)
         others = of_class != of_class[labels][:, None]
         own = np.where(others, -np.inf, logits)
-        found[rows] = own.max(axis=1) > np.where(others, logits, -np.inf).max(axis=1)
+        found[rows] = own.max(axis=1) - SAME_SCORE > np.where(others, logits, -np.inf).max(axis=1)
         inside[rows] = label_rank(torch.from_numpy(own), torch.from_numpy(labels)).numpy() == 0
     return found, inside
 
@@ -103,7 +105,11 @@ class _Groups:
         return cls(names, np.array([place.get(name or "", REJECT) for name in named]))
 
     def places(self, within: Sequence[str] | None) -> list[int]:
-        """Return the superclasses with rows of their own. Raises UserError for a name that is none."""
+        """Return the superclasses with rows of their own.
+
+        Raises:
+            UserError: for a name that is none.
+        """
         unknown = sorted(set(within or ()) - set(self.names))
         if unknown:
             raise UserError(

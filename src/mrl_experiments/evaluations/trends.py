@@ -1,4 +1,4 @@
-"""Per-class trends: how the accuracy of single classes changes with the size of the representation."""
+"""Per-class trends: how the accuracy of single classes changes with the dim of the representation."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,14 @@ Accuracies = NDArray[np.float64]
 def trends(
     queries: Embeddings, database: Embeddings | None, dims: Sequence[int], *, quantiles: Sequence[int]
 ) -> Iterator[Measurement]:
-    """Yield how many classes follow each trend over the sizes, and the spread of classes (Figure 12).
+    """Yield how many classes follow each trend over the dims, and the spread of classes (Figure 12).
 
-    classes at trend=<name>: classes of `queries` with that trend, see `trend`; `dim` is the largest size.
-    class_gap at quantile=q: the q-th percentile over classes of (accuracy at this size - at the largest).
-    Source: Appendix J of the paper. Raises UserError without heads or with fewer than three sizes.
+    classes at trend=<name>: classes of `queries` with that trend, see `trend`; `dim` is the largest.
+    class_gap at quantile=q: the q-th percentile over classes of (accuracy at this dim - at the largest).
+    Source: Appendix J of the paper.
+
+    Raises:
+        UserError: without heads or with fewer than three dims.
     """
     del database
     heads = trained_heads(queries, dims)
@@ -31,8 +34,8 @@ def trends(
     sizes = classifier_dims(queries, heads, dims)
     if len(sizes) < 3:
         raise UserError(
-            f"{len(sizes)} sizes {sizes} show no trend",
-            expected="classifiers at three or more sizes",
+            f"{len(sizes)} dims {sizes} show no trend",
+            expected="classifiers at three or more dims",
             remedy="choose a run with nested heads, such as loss=mrl",
         )
     right = read_exits(queries.features, heads, sizes).correct(queries.labels)
@@ -48,11 +51,11 @@ def trends(
 
 
 def trend(accuracies: Accuracies) -> str:
-    """Name the trend of one class's accuracies (L,) over ascending sizes.
+    """Name the trend of one class's accuracies (L,) over ascending dims.
 
     up: they never fall, and rise. up_then_dip: they rise to a peak, then fall by less than they rose.
     down_then_up: they fall, then only rise. flat: all are equal. none: anything else.
-    The paper counts the first three for its nine sizes without saying how; this rule is ours.
+    The paper counts the first three for its nine dims without saying how; this rule is ours.
     """
     steps = np.diff(accuracies)
     moves = np.sign(steps[steps != 0])

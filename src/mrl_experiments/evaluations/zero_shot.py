@@ -20,13 +20,15 @@ BLOCK = 8192  # images compared with all classes at a time
 def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[int]) -> Iterator[Measurement]:
     """Yield how often the nearest class of an image is its own (Table 18; Radford et al., 2021, Section 3.1).
 
-    queries: images. database: texts of the classes, one or several each. At each size a class is the mean of
+    queries: images. database: texts of the classes, one or several each. At each dim a class is the mean of
     the unit-norm prefixes of its texts, normalised again, and near is what has a large cosine. Classes are
     all that have a text.
 
     top1, top5: images whose class is among the 1, 5 nearest / N; a tie counts against it.
     classes: how many there are.
-    Raises UserError without texts, when an image's class has none, or when images and texts are the same.
+
+    Raises:
+        UserError: without texts, when an image's class has none, or when images and texts are the same.
     """
     refuse_same_rows(queries, database, "images, and the texts of their classes")
     texts = labelled(queries, database)

@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.data.split_names import split_of
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.arrow_tables import (
     ARROW,
@@ -21,6 +22,7 @@ from mrl_experiments.external.arrow_tables import (
     read_tables,
 )
 from mrl_experiments.files import read_object
+from mrl_experiments.stored import shown
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -62,8 +64,9 @@ def read_vectors(path: Path) -> VectorFile:
     except UserError:
         raise
     except Exception as error:  # damaged files make their readers raise nearly anything
+        text = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} cannot be read: {str(error) or type(error).__name__}",
+            f"{path} cannot be read: {shown(text)}",
             expected="numbers and, for labels, integers or strings (.astype(str) where they are objects)",
         ) from error
     _check(found, path)
@@ -149,7 +152,21 @@ def _read_folder(folder: Path) -> VectorFile:
             f"{folder} holds {', '.join(there) or 'nothing'}",
             expected="Parquet or Arrow files of one kind: a folder of Spark, or of datasets' save_to_disk",
         )
+    _refuse_splits(files, folder)
     return VectorFile(*read_tables(files, folder), tuple(files), folder)
+
+
+def _refuse_splits(files: Sequence[Path], folder: Path) -> None:
+    """Raise UserError where the names of parts, or of folders that hold them, say different splits."""
+    names = {path: path.relative_to(folder).parts for path in files}
+    first = {split: path for path in reversed(files) for name in names[path] if (split := split_of(name))}
+    if len(first) > 1:
+        raise UserError(
+            f"{folder} holds parts of the splits {', '.join(sorted(first))}, such as "
+            f"{', '.join('/'.join(names[first[split]]) for split in sorted(first))}",
+            expected="parts of one split",
+            remedy="move the parts of each split to a folder of their own and name it, or name one file",
+        )
 
 
 def _is_part(path: Path) -> bool:

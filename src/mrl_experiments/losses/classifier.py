@@ -1,6 +1,7 @@
 """MRL, MRL-E and FF: a backbone with linear classifiers of its prefixes (Kusupati et al., 2022, Eq. 1)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,10 +69,19 @@ class NestedHeads(nn.Module):
         }
 
     def forward(
-        self, z: Tensor, y: Tensor, loss_weights: Tensor, label_smoothing: float = 0.0
+        self,
+        z: Tensor,
+        y: Tensor,
+        loss_weights: Tensor,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
     ) -> NestedLosses:
-        """Return the losses of features z (..., D) with labels y (...), weighted by `loss_weights` (L,)."""
-        options = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
+        """Return the losses of features z (..., D), weighted by `loss_weights` (L,), of labels y (...).
+
+        y may be probabilities (..., C). class_weights: (C,), as in `F.cross_entropy`.
+        """
+        options: dict[str, Any] = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
+        options["class_weight"] = class_weights
         if isinstance(self.linear, nn.Linear):
             return nested_cross_entropy(z, self.linear.weight, self.linear.bias, y, self.dims, **options)
         weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
@@ -100,13 +110,16 @@ class NestedClassifier(Method):
         tied: whether all dims share one classifier (MRL-E); None is whether the backbone has input embeddings
             that serve as it (BERT-MRL, Table 7).
         label_smoothing: share of the target that is spread over all classes.
+        class_weights: weight of each class in the training's loss, as in `F.cross_entropy`.
         nested: whether there are several dims; False is the baseline FF, a separate model for each dim.
 
     Raises:
         UserError: for values that make no sense together, or no sense for a backbone of this width.
     """
 
+    soft_targets = True
     weights: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -119,6 +132,7 @@ class NestedClassifier(Method):
         weights: Weights | None = None,
         tied: bool | None = False,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         nested: bool = True,
     ) -> None:
         width = width_of(backbone)
@@ -133,19 +147,25 @@ class NestedClassifier(Method):
         self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared)
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise UserError(
+                f"loss.class_weights has {len(class_weights)} values", expected=f"{num_classes}: one a class"
+            )
+        each = None if class_weights is None else torch.tensor([float(weight) for weight in class_weights])
+        self.register_buffer("class_weights", each, persistent=False)
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Return {dim: (B, C)} for features z (B, D)."""
         return self.head.logits(z)
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
-        """Return the loss of a batch: inputs x (B, ...), labels y (B, ...) int64."""
+        """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         features = self.embed(x)
         z, y = counted(features, y)
         if not len(y):  # by chance no token of this batch is masked
             none = torch.zeros(len(self.spec), device=z.device)
             return StepOutput(0 * features.sum(), none, none, 0)
-        out = self.head(z, y, self.weights, self.label_smoothing)
+        out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))
 
     def validate(self, x: Inputs, y: Tensor) -> Tensor:
@@ -164,9 +184,9 @@ class NestedClassifier(Method):
 def counted(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return features (N, D) and labels (N,) of the labels that count, from those of images or of tokens.
 
-    z: (B, D) or (B, T, D). y: (B,), all of which count, or (B, T) with some IGNORED.
+    z: (B, D) or (B, T, D). y: (B,) or probabilities (B, C), all of which count, or (B, T) with some IGNORED.
     """
-    if y.ndim == 1:
+    if y.ndim == 1 or y.is_floating_point():
         return z, y
     kept = y != IGNORED
     return z[kept], y[kept]

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import NestingSpec
 
@@ -36,12 +37,14 @@ class Method(nn.Module):
 
     `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
     `metrics` names what `validate` sums up; "loss" and "top1" are among them.
+    `soft_targets` tells whether `forward` takes probabilities (B, C) for labels.
     `steady` tells whether layers meet the same shapes step after step, which a GPU's kernels may be tuned to.
     """
 
     spec: NestingSpec
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
     steady: bool = True
+    soft_targets: bool = False
 
     def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
         super().__init__()
@@ -79,9 +82,14 @@ class Method(nn.Module):
 
 
 def width_of(backbone: nn.Module) -> int:
-    """Return the number of features D of a backbone."""
-    width = backbone.width
-    assert isinstance(width, int)
+    """Return the number of features D of a backbone. Raises UserError where it does not say."""
+    width = getattr(backbone, "width", None)
+    if not isinstance(width, int):
+        raise UserError(
+            f"{type(backbone).__name__} does not say how many features it gives",
+            expected="an attribute width, the D of its features (B, D)",
+            remedy="set it, or wrap the module: mrl_experiments.models.module_backbone.ModuleBackbone",
+        )
     return width
 
 

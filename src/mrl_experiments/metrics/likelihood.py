@@ -9,13 +9,17 @@ import torch
 from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.heads import Heads
 from mrl_experiments.nested_accuracy import label_rank
+
+BLOCK = 2048  # samples; their logits of 2,048 classes then stay near the processor (16 MB)
 
 
 def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (B, 3) for logits (B, C) and labels (B,): top-1 and top-5 hit, negative log-likelihood.
 
-    Raises UserError for logits without a finite softmax.
+    Raises:
+        UserError: for logits without a finite softmax.
     """
     table, places = torch.from_numpy(logits), torch.from_numpy(labels)
     own = table.gather(1, places[:, None])[:, 0]
@@ -23,6 +27,24 @@ def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np
     check_logits(nll)
     rank = label_rank(table, places).numpy()
     return np.stack([rank < 1, rank < 5, nll], axis=1)
+
+
+def head_scores(
+    heads: Heads, features: NDArray[np.float32], labels: NDArray[np.int64], dim: int
+) -> dict[str, float]:
+    """Return the means of `scores` for the classifier of one dim, as top1, top5 and nll.
+
+    Args:
+        heads: the classifiers. features: (N, D). labels: (N,) below their classes. dim: which classifier.
+
+    Raises:
+        UserError: for logits without a finite softmax.
+    """
+    sums = np.zeros(3)
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        sums += scores(heads.logits(features[rows], dim), labels[rows]).sum(axis=0)
+    return dict(zip(("top1", "top5", "nll"), (sums / len(features)).tolist(), strict=True))
 
 
 def check_logits(values: NDArray[np.floating[Any]]) -> None:
@@ -44,7 +66,8 @@ def bits_per_byte(nll: float, tokens: int, text_bytes: int) -> float:
 def bytes_of_text(meta: Mapping[str, Any]) -> int | None:
     """Return the bytes of text that embedded tokens stand for, None where tokens were hidden.
 
-    Raises UserError where no text was embedded.
+    Raises:
+        UserError: where no text was embedded.
     """
     if meta.get("masked"):
         return None

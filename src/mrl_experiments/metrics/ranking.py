@@ -1,6 +1,6 @@
 """Metrics of ranked neighbours: Q queries, K neighbours, nearest first.
 
-`relevant` (Q, K) tells which neighbours have the query's label. Each function returns (Q,).
+`relevant` (Q, K) says which neighbours have the query's label. Each function returns (Q,).
 """
 
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.nested_accuracy import SAME_SCORE
+
 Flags = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
 
 def hit(relevant: Flags, k: int) -> Values:
-    """Tell whether any of the first k neighbours is relevant: top-k retrieval accuracy."""
+    """Return 1 where any of the first k neighbours is relevant, else 0: top-k retrieval accuracy."""
     return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 
@@ -37,9 +39,19 @@ def average_precision(relevant: Flags, k: int) -> Values:
     return np.asarray((precisions * found).sum(axis=1) / k)
 
 
-def own_last(similarities: NDArray[Any], relevant: Flags) -> NDArray[np.int64]:
-    """Return the order (Q, K), nearest first, in which relevant ones come last among equally near ones.
+def own_last(cosines: NDArray[Any], relevant: Flags) -> NDArray[np.int64]:
+    """Return the order of neighbours, nearest first, with the relevant ones last among equally near ones.
 
     So a tie counts against the query's label, whatever the order of the database or of a search.
+
+    Args:
+        cosines: (Q, K). relevant: (Q, K).
+
+    Returns:
+        (Q, K) int64 places in the rows of `cosines`.
+
+    Example:
+        >>> own_last(np.array([[0.5, 0.9, 0.9]]), np.array([[False, True, False]])).tolist()
+        [[2, 1, 0]]
     """
-    return np.lexsort((relevant, -similarities))
+    return np.argsort(SAME_SCORE * relevant - cosines, axis=1, kind="stable")

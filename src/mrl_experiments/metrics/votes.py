@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.nested_accuracy import SAME_SCORE
+
 Labels = NDArray[np.int64]
 
 BLOCK = 2048  # queries whose (K, K) comparisons are in memory at a time
@@ -16,7 +18,9 @@ def class_rank(neighbour_labels: Labels, similarities: NDArray[Any], labels: Lab
     A class with more votes stands higher; of equal votes, the one whose nearest voter is nearer. Two that are
     equal in both are tied, which counts against the label (`nested_accuracy`). K means no vote.
 
-    neighbour_labels, similarities: (Q, K), nearest first. labels: (Q,).
+    Args:
+        neighbour_labels: (Q, K), nearest first, as `search.database.neighbours` orders them.
+        similarities: (Q, K) cosines. labels: (Q,) of the queries.
     """
     blocks = (slice(start, start + BLOCK) for start in range(0, len(labels), BLOCK))
     parts = [_class_rank(neighbour_labels[b], similarities[b], labels[b]) for b in blocks]
@@ -31,5 +35,6 @@ def _class_rank(voters: Labels, similarities: NDArray[Any], labels: Labels) -> L
     own = voters == labels[:, None]
     first = own.argmax(axis=1)[:, None]
     own_votes, own_similarity = (np.take_along_axis(part, first, axis=1) for part in (votes, similarities))
-    ahead = (votes > own_votes) | ((votes == own_votes) & (similarities >= own_similarity))
+    as_near = similarities >= own_similarity - SAME_SCORE
+    ahead = (votes > own_votes) | ((votes == own_votes) & as_near)
     return np.where(own.any(axis=1), (nearest & ~own & ahead).sum(axis=1), k).astype(np.int64)

@@ -13,6 +13,7 @@ class BlurredConv2d(nn.Module):
     The paper's recipe puts it on every strided convolution with at least 16 input channels.
     """
 
+    any_channels = True  # runs with as many channels as its input has, so a slimmable network keeps it
     kernel: Tensor
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -24,7 +25,7 @@ class BlurredConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) as the wrapped convolution does."""
-        channels = x.shape[1]  # fewer than the kernel has in a slimmable network
+        channels = x.shape[1]
         kernel = self.kernel[:channels].to(x.dtype)
         convolved: Tensor = self.conv(F.conv2d(x, kernel, padding=1, groups=channels))
         return convolved

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.models.text_tower import TextTower
+from mrl_experiments.models.text_backbone import TextTower
 from mrl_experiments.models.timm_backbone import TimmBackbone
 
 
@@ -17,7 +17,7 @@ class DualEncoder(nn.Module):
     Parameters
     ----------
     arch, pretrained, blurpool, options: of the image tower, see models/timm_backbone.py.
-    text: `type` and `options` of the text tower, see models/text_tower.py.
+    text: `type` and `options` of the text tower, see models/text_backbone.py.
     width: D, to which each tower's features are projected linearly.
     channels, size, vocabulary, length, pad: what the data delivers.
     """

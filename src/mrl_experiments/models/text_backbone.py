@@ -1,6 +1,7 @@
-"""A model of the transformers library, built from its configuration, as a backbone of token features."""
+"""Models of the transformers library, built from a configuration: features of tokens, or of whole texts."""
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,7 @@ class TextBackbone(nn.Module):
             "max_position_embeddings": self.positions,
             "use_cache": False,
         }
-        self.net = _create(arch, {**settings, **NO_SPECIAL, **dict(options or {})})
+        self.net = _create("model.arch", arch, {**settings, **NO_SPECIAL, **dict(options or {})})
         _check_direction(self, bool(causal), vocabulary, length)
 
     @property
@@ -74,10 +75,26 @@ class TextBackbone(nn.Module):
         features: Tensor = self.net(input_ids=x).last_hidden_state
         return features
 
-    def step(self, x: Tensor, past: Any = None) -> tuple[Tensor, Any]:
-        """Return features (B, D) of the last of the tokens x (B, T) that follow `past`, and the new past."""
-        out = self.net(input_ids=x, past_key_values=past, use_cache=True)
-        return out.last_hidden_state[:, -1], out.past_key_values
+    def new_cache(self) -> Any | None:
+        """Return an empty key-value cache for `last`, or None where the architecture takes none."""
+        from transformers import DynamicCache
+
+        takes_one = "cache" in inspect.signature(self.net.forward).parameters
+        return DynamicCache(config=self.net.config) if takes_one else None
+
+    def last(self, x: Tensor, cache: Any | None = None) -> Tensor:
+        """Return the features of the last of some tokens.
+
+        Args:
+            x: (B, T) tokens: all of them or, with a cache, those that follow the ones it has seen.
+            cache: Of `new_cache`; it is changed in place.
+
+        Returns:
+            (B, D).
+        """
+        seen = {} if cache is None else {"cache": cache, "use_cache": True}
+        features: Tensor = self.net(input_ids=x, **seen).last_hidden_state
+        return features[:, -1]
 
     def _check_length(self, length: int) -> None:
         if length > self.positions:
@@ -87,28 +104,78 @@ class TextBackbone(nn.Module):
             )
 
 
-def check_type(name: str, option: str) -> None:
-    """Raise UserError with near names where transformers knows no model type of this name."""
-    from transformers import CONFIG_MAPPING
+class TextTower(nn.Module):
+    """The mean of an encoder's outputs over a text's tokens.
 
-    if name not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(name.rpartition("/")[2], list(CONFIG_MAPPING), n=3, cutoff=0.5)
+    Parameters
+    ----------
+    type: how transformers calls the architecture (`bert`, `roberta`, `electra`, ...).
+    vocabulary, length, pad: what the data delivers: tokens below V, T a text, and the one behind its end.
+    options: further settings of the architecture's configuration (`hidden_size`, `num_hidden_layers`, ...).
+
+    `width` is D. Raises UserError for an unknown architecture, settings it does not take, or texts longer
+    than its positions.
+    """
+
+    def __init__(
+        self, *, type: str, vocabulary: int, length: int, pad: int, options: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.pad = pad
+        positions = {"max_position_embeddings": length}
+        settings = {"vocab_size": vocabulary, "pad_token_id": pad, **positions, **options}
+        if settings["max_position_embeddings"] < length:
+            raise UserError(
+                f"texts of data.length={length} tokens, but the model has "
+                f"{settings['max_position_embeddings']} positions",
+                expected="at least as many positions as tokens",
+                remedy=f"data.length={settings['max_position_embeddings']}, or more positions",
+            )
+        self.net = _create("model.text.type", type, settings)
+        self._check_reads_tokens(type)
+        self.width = int(self.net.config.hidden_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return features (B, D) of tokens (B, T); what lies behind a text's end does not matter."""
+        seen = tokens != self.pad
+        outputs: Tensor = self.net(input_ids=tokens, attention_mask=seen.long()).last_hidden_state
+        weights = seen.to(outputs.dtype)[..., None]
+        return (outputs * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+    @torch.no_grad()
+    def _check_reads_tokens(self, type: str) -> None:
+        try:
+            self.net.eval()(input_ids=torch.full((1, 2), self.pad))
+        except Exception as error:  # each architecture has its own needs
+            raise UserError(f"the text tower {type} does not read tokens alone: {error}") from error
+        self.net.train()
+
+
+def _create(option: str, arch: str, settings: dict[str, Any]) -> Any:
+    """Return a model of transformers with random weights and without a pooler.
+
+    Args:
+        option: What names the architecture, for messages, such as model.arch.
+        arch: A model type of transformers.
+        settings: Of its configuration.
+
+    Raises:
+        UserError: With near names where transformers knows no such type; or where it cannot build one.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel  # takes seconds
+
+    if arch not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(arch.rpartition("/")[2], list(CONFIG_MAPPING), n=3, cutoff=0.5)
         raise UserError(
-            f"{option}={name} is not a model type of transformers",
+            f"{option}={arch} is not a model type of transformers",
             expected=f"a type such as {', '.join(near or ['gpt2', 'llama', 'bert'])}",
         )
-
-
-def _create(arch: str, settings: dict[str, Any]) -> Any:
-    from transformers import AutoConfig, AutoModel
-
-    check_type(arch, "model.arch")
     try:
         net = AutoModel.from_config(AutoConfig.for_model(arch, **settings))
     except Exception as error:  # each architecture checks its options in its own way
         raise UserError(
-            f"transformers cannot build model.arch={arch} with {settings}: {error}",
-            expected="model.width, layers, attention_heads and options that fit each other",
+            f"transformers cannot build {option}={arch} with {settings}: {error}",
+            expected="a width, layers, attention heads and options that fit each other",
         ) from error
     if getattr(net, "pooler", None) is not None:
         net.pooler = None  # reads one token only, and parameters without gradient stop a distributed training

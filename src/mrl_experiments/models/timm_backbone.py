@@ -3,7 +3,7 @@
 import difflib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.blurpool import blur_strided_convolutions
-from mrl_experiments.models.slimmable import SlimmableNet
 
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -29,7 +28,8 @@ class TimmBackbone(nn.Module):
     blurpool: low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
     options: further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
 
-    `width` is D, measured, since no attribute of timm gives it for all architectures.
+    `shape` is that of one image (C, H, W). `width` is D, measured, since no attribute of timm gives it for
+    all architectures.
     Raises UserError for an unknown architecture or tag, weights that cannot be had, or a size it cannot take.
     """
 
@@ -57,11 +57,6 @@ class TimmBackbone(nn.Module):
         """Return features (B, D) of images x (B, C, H, W)."""
         features: Tensor = self.net(x)
         return features
-
-    def slim(self, widths: Sequence[float], *, universal: bool) -> tuple[int, ...]:
-        """Make the network slimmable (see SlimmableNet) and return the number of features at each width."""
-        self.net = SlimmableNet(self.net, self.shape, widths, universal=universal)
-        return self.net.dims
 
 
 def current_arch(arch: str) -> str:

@@ -19,7 +19,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.options.kinds import Group, Map, Name, Option, show
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS, Options
 
-OURS = "mrl_experiments."  # where classes are whose options the table knows
+KNOWN = ("mrl_experiments.", "pytorch_lightning.")  # where classes are whose options the table knows
 NEEDED = {
     "train": ("model", "loss", "data", "optim", "trainer", "logger"),
     "embed": ("trainer",),
@@ -120,7 +120,7 @@ def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bo
             if read_data or not name.startswith("data."):
                 yield Problem(f"{name}: {str(error).splitlines()[0]}", "a value that can be resolved")
             continue
-        if isinstance(inside, DictConfig | ListConfig):
+        if isinstance(inside, DictConfig) or (isinstance(inside, ListConfig) and "*" in known):
             if not _foreign(inside):
                 yield from _walk(inside, name, known, read_data=read_data)
         elif not (inside is None and known.get(HERE, Group()).null):
@@ -175,7 +175,7 @@ def _points_at_another(node: DictConfig | ListConfig, key: Any) -> bool:
 def _foreign(node: DictConfig | ListConfig) -> bool:
     """Return whether a node describes a class that is not of this project."""
     target = node.get("_target_") if isinstance(node, DictConfig) else None
-    return target is not None and not str(target).startswith(OURS)
+    return target is not None and not str(target).startswith(KNOWN)
 
 
 def _together(cfg: DictConfig) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mrl_experiments.names import LONGEST, is_name
 
+MOST = 2**63 - 1  # of whole numbers: more is no number to the libraries
 PART = 150  # bytes of a name that others are made of, such as a file of result rows
 GLOB = "*?["  # names with these signs would mean something else where runs are looked up
 
@@ -103,6 +104,8 @@ class Whole(Number):
         value = super()._take(value)
         if value != int(value):
             raise ValueError
+        if abs(value) > MOST:
+            raise ValueError("it has more than 64 bits")
         return int(value)
 
     def _noun(self, plural: bool) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from mrl_experiments.errors import UserError
-
 # A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
 KNOWN = re.compile(
@@ -23,17 +21,30 @@ GONE = {  # recipes that were others with a page of their own: what replaces eac
 }
 
 
-def check_experiments(arguments: Sequence[str]) -> None:
-    """Check that the command line asks for no recipe that has gone.
+MOVED = {  # how options were typed before, and how they are now
+    r"\+trainer\.(?=[a-z_]+=)": "++trainer.",  # Lightning's arguments are all there
+    r"\+{0,2}logger\.(?=(project|entity|mode)=)": "++logger.wandb.",
+}
 
-    Raises:
-        UserError: Says what replaces it.
-    """
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        for name in re.findall(r"[\w/]+", value) if key == "experiment" else ():
-            if name in GONE:
-                raise UserError(f"experiment={name} is no longer a recipe of its own", remedy=GONE[name])
+
+def renamed(argument: str) -> str:
+    """Return an argument of the command line as it is typed today."""
+    for before, now in MOVED.items():
+        argument = re.sub(f"^{before}", now, argument)
+    return argument
+
+
+def replacement(message: str) -> str | None:
+    """Return what replaces the recipe that Hydra's message says is missing, where it is one that has gone."""
+    missing = re.search(r"Could not (?:find|load) 'experiment/([\w/]+)'", message)
+    return GONE.get(missing[1]) if missing else None
+
+
+def completed(arguments: Sequence[str]) -> list[str]:
+    """Return a command line on which a failed job does not end the others of Optuna either."""
+    optuna, rate = "hydra/sweeper=optuna", "hydra.sweeper.max_failure_rate"
+    given = optuna not in arguments or any(argument.startswith(f"{rate}=") for argument in arguments)
+    return [*arguments, *([] if given else [f"{rate}=1.0"])]
 
 
 def quoted(argument: str) -> str:

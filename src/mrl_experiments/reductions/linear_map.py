@@ -30,7 +30,8 @@ class LinearMap:
     def apply(self, embeddings: Embeddings) -> Embeddings:
         """Return the embeddings mapped, in a temporary memory-mapped file.
 
-        Raises UserError when the width is not that of the training set, or a result is beyond float32.
+        Raises:
+            UserError: when the width is not that of the training set, or a result is beyond float32.
         """
         if embeddings.width != len(self.matrix):
             raise UserError(

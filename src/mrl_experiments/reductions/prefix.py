@@ -7,7 +7,7 @@ from mrl_experiments.embeddings import Embeddings
 
 @dataclass(frozen=True)
 class Prefix:
-    """First m features: how nested runs are used, and what the paper calls Rand. FS for a run of one size."""
+    """First m features: how nested runs are used, and what the paper calls Rand. FS for a run of one dim."""
 
     draws: int
     needs_train = False

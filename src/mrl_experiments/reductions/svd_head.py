@@ -21,7 +21,11 @@ class SVDHead:
     needs_train = True
 
     def fit(self, train: Embeddings, draw: int) -> LinearMap:
-        """Decompose the classifier of the largest size. Raises UserError when the run has none at width D."""
+        """Decompose the classifier of the largest dim.
+
+        Raises:
+            UserError: when the run has none at width D.
+        """
         heads = train.heads
         if heads is None or not heads.serves(train.width):
             raise UserError(

@@ -1,8 +1,8 @@
-"""Nearest class mean at many nested sizes: a class is the sum of its features, told apart by cosine.
+"""Nearest class mean at many nested dims: a class is the sum of its features, told apart by cosine.
 
 The mean of a class points where the sum does, so counts do not matter. Features enter as they are and only
 the mean's prefix is normalised (as in FLUID's code): so the products of a prefix are those of the next
-shorter one plus those of the features between them, and all sizes cost as much as the largest.
+shorter one plus those of the features between them, and all dims cost as much as the largest.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrl_experiments.directions import dtype_for, inverse_norms
+from mrl_experiments.directions import dtype_for, inverse_norms, prefix_norms
 from mrl_experiments.nested_accuracy import sole_highest
 
 QUERY_BLOCK = 256  # a block of scores then stays in a core's second-level cache
@@ -35,7 +35,7 @@ def class_sums(features: Features, classes: Labels, count: int, block: int = 819
 
 
 def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) -> dict[int, Labels]:
-    """Return the class of the nearest mean for queries (Q, D) at each size, {dim: (Q,)}.
+    """Return the class of the nearest mean for queries (Q, D) at each dim, {dim: (Q,)}.
 
     sums: (C, D). TIED where several means are equally near; a prefix of zeros has similarity 0.
     """
@@ -46,6 +46,7 @@ def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) ->
     segments = list(itertools.pairwise((0, *dims)))
     columns = [means[:, low:high].T.contiguous() for low, high in segments]
     predicted = {dim: np.empty(len(queries), np.int64) for dim in dims}
+    query_norms = prefix_norms(queries, dims)
     for start in range(0, len(queries), QUERY_BLOCK):
         block = torch.from_numpy(queries[start : start + QUERY_BLOCK].astype(dtype, copy=False))
         products = means.new_zeros(len(block), len(means))
@@ -53,5 +54,6 @@ def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) ->
         for dim, (low, high), part, norms in zip(dims, segments, columns, inverse, strict=True):
             products.addmm_(block[:, low:high], part)
             torch.mul(products, norms, out=scores)
-            predicted[dim][start : start + len(block)] = sole_highest(scores.numpy())
+            rows = slice(start, start + len(block))
+            predicted[dim][rows] = sole_highest(scores.numpy(), query_norms[dim][rows])
     return predicted

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.directions import BLOCK, unit_prefixes
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import own_last
+from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search import neighbour_cache
-from mrl_experiments.search.neighbours import Neighbours
+from mrl_experiments.search.neighbours import Neighbours, nearest
 from mrl_experiments.search.same_rows import same_rows, told_same_rows, without_own
 
 
@@ -23,7 +23,8 @@ def check_counts(option: str, counts: Sequence[int]) -> None:
 def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
     """Return the database, and say in a line where the queries are rows of it.
 
-    Raises UserError when there is none, it lacks the label of a query, or its width is another.
+    Raises:
+        UserError: when there is none, it lacks the label of a query, or its width is another.
     """
     if database is None:
         raise UserError(
@@ -46,11 +47,13 @@ def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
 def neighbours(
     queries: Embeddings, database: Embeddings, dims: Sequence[int], k: int
 ) -> dict[int, Neighbours]:
-    """Return the k nearest neighbours at each size; of queries that are the database, others than themselves.
+    """Return the k nearest neighbours at each dim; of queries that are the database, others than themselves.
 
     Of equally near ones those with the query's label come last, so that a tie counts against the label. The
     others stand in the order of the database.
-    Raises UserError when there are fewer than k.
+
+    Raises:
+        UserError: when there are fewer than k.
     """
     same = same_rows(queries, database)
     if same and not 1 <= k < len(database):
@@ -67,33 +70,26 @@ def neighbours(
 def _own_last(
     queries: Embeddings, database: Embeddings, dim: int, near: Neighbours, k: int, same: bool
 ) -> Neighbours:
+    """Order neighbours (Q, K), and search anew where a tie goes on beyond those that were found."""
+    near = _ordered(queries, database, near, np.arange(len(queries)), same)
+    if near.positions.shape[1] > k:
+        own = database.labels[near.positions[:, :k]] == queries.labels[:, None]
+        as_near = near.similarities[:, :k] <= near.similarities[:, k:].max(axis=1)[:, None] + SAME_SCORE
+        rows = np.flatnonzero((own & as_near).any(axis=1))
+        if len(rows):
+            asked, labels = queries.features[rows], (queries.labels[rows], database.labels)
+            again = nearest(asked, database.features, [dim], k + same, labels)[dim]
+            again = _ordered(queries, database, again, rows, same)
+            near.similarities[rows, :k], near.positions[rows, :k] = again
+    return Neighbours(near.similarities[:, :k], near.positions[:, :k])
+
+
+def _ordered(
+    queries: Embeddings, database: Embeddings, near: Neighbours, rows: NDArray[np.int64], same: bool
+) -> Neighbours:
+    """Return the neighbours of the queries `rows`, not themselves, those of their label last among equals."""
     similarities, positions = near
     if same:
-        positions, similarities = without_own(np.arange(len(queries)), positions, similarities)
-    tied = np.flatnonzero((np.diff(similarities, axis=1) == 0).any(axis=1))
-    own = database.labels[positions[tied]] == queries.labels[tied, None]
-    order = own_last(similarities[tied], own)
-    positions[tied] = np.take_along_axis(positions[tied], order, axis=1)
-    if similarities.shape[1] > k:
-        last, beyond = similarities[tied, k - 1], similarities[tied, k]
-        cut = (last == beyond) & (own & (similarities[tied] == last[:, None])).any(axis=1)
-        for row in tied[cut]:  # the tie goes on in what was not found
-            positions[row, :k] = _all_ties(queries, database, dim, row, k, same)
-    return Neighbours(similarities[:, :k], positions[:, :k])
-
-
-def _all_ties(
-    queries: Embeddings, database: Embeddings, dim: int, row: int, k: int, same: bool
-) -> NDArray[np.int64]:
-    """Return the k nearest of one query, compared with the whole database, those with its label last."""
-    query = unit_prefixes(queries.features[row : row + 1], dim)[0]
-    # Unlike a product of matrices, this is the same for the same vector wherever it stands.
-    cosines = np.concatenate(
-        [
-            np.einsum("nd,d->n", unit_prefixes(database.features[start : start + BLOCK], dim), query)
-            for start in range(0, len(database), BLOCK)
-        ]
-    )
-    if same:
-        cosines[row] = -np.inf
-    return own_last(cosines, database.labels == queries.labels[row])[:k]
+        positions, similarities = without_own(rows, positions, similarities)
+    order = own_last(similarities, database.labels[positions] == queries.labels[rows, None])
+    return Neighbours(np.take_along_axis(similarities, order, 1), np.take_along_axis(positions, order, 1))

@@ -14,9 +14,12 @@ from mrl_experiments.search.neighbours import Neighbours, nearest
 def neighbours(
     queries: Embeddings, database: Embeddings, dims: Sequence[int], k: int
 ) -> dict[int, Neighbours]:
-    """Return the k nearest neighbours at each size, from disk where an earlier search kept as many.
+    """Return the k nearest neighbours at each dim, from disk where an earlier search kept as many.
 
-    Embeddings without a folder keep nothing. Raises UserError when k exceeds N.
+    Embeddings without a folder keep nothing.
+
+    Raises:
+        UserError: when k exceeds N.
     """
     shared_width([queries, database])
     kept = {dim: _read(queries, database, dim, k) for dim in dims}
@@ -30,7 +33,8 @@ def neighbours(
 def _path(queries: Embeddings, database: Embeddings, dim: int) -> Path | None:
     if queries.folder is None or database.folder is None:
         return None
-    return queries.folder / "neighbours" / f"{_name(queries, database, dim)}.npz"
+    folder = queries.folder / "neighbours"
+    return None if folder.is_symlink() else folder / f"{_name(queries, database, dim)}.npz"
 
 
 def _name(queries: Embeddings, database: Embeddings, dim: int) -> str:

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine at many nested sizes, in one pass over the data."""
+"""Exact nearest neighbours by cosine at many nested dims, in one pass over the data."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mrl_experiments.directions import dtype_for, inverse_norms, unit_prefixes
 from mrl_experiments.errors import UserError
+from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import prefix
 
 # A block of scores, twice, stays in a core's second-level cache.
@@ -21,6 +22,7 @@ WIDE = 64  # features from which a transposed view is as fast as a copy
 DATABASE_CHUNK = 16 * DATABASE_BLOCK  # rows read and transposed at a time
 
 Array = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
 
 class Neighbours(NamedTuple):
@@ -33,15 +35,37 @@ class Neighbours(NamedTuple):
     positions: NDArray[np.int64]
 
 
-def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dict[int, Neighbours]:
-    """Return the k nearest neighbours at each size in `dims`, of unit-norm prefixes (Tables 2 and 8).
+def nearest(
+    queries: Array,
+    database: Array,
+    dims: Sequence[int],
+    k: int,
+    labels: tuple[Labels, Labels] | None = None,
+) -> dict[int, Neighbours]:
+    """Return the k nearest neighbours at each of several dims, of unit-norm prefixes (Tables 2 and 8).
 
-    queries: (Q, D). database: (N, D), may be a memory map. Nearest by cosine is nearest by L2 between unit
-    vectors. The inner product of a prefix is that of the next shorter one plus that of the features between
-    them, so all sizes together multiply as much as the largest alone. A GPU build of FAISS searches size by
-    size instead. A prefix of zeros, as rectified features can have, has similarity 0 with everything.
-    Vectors whose squares are out of float32's range are compared in float64.
-    Raises UserError when k exceeds N.
+    Nearest by cosine is nearest by L2 between unit vectors. The inner product of a prefix is that of the next
+    shorter one plus that of the features between them, so all dims together multiply as much as the largest
+    alone. A GPU build of FAISS searches dim by dim instead. A prefix of zeros, as rectified features can
+    have, has similarity 0 with everything. Vectors whose squares are out of float32's range are compared in
+    float64.
+
+    Args:
+        queries: (Q, D). database: (N, D), may be a memory map. dims: each from 1 to D.
+        k: how many neighbours.
+        labels: of the queries (Q,) and of the database (N,). A row with the query's label then counts as
+            SAME_SCORE less near than it is, and so comes after all that are as near.
+
+    Returns:
+        {dim: neighbours}, dims ascending.
+
+    Raises:
+        UserError: when k exceeds N.
+
+    Example:
+        >>> vectors = np.array([[1, 0], [1, 1], [0, 2]], np.float32)
+        >>> nearest(vectors[:1], vectors, [1, 2], 2)[2].positions.tolist()
+        [[0, 1]]
     """
     dims = sorted(set(dims))
     if not 1 <= k <= len(database):
@@ -49,9 +73,9 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
             f"k={k} neighbours in a database of {len(database)} vectors",
             expected=f"a k from 1 to {len(database)}",
         )
-    if faiss.get_num_gpus() > 0:
+    if faiss.get_num_gpus() > 0 and labels is None:
         return {dim: _nearest_on_gpu(queries, database, dim, k) for dim in dims}
-    search = _Search(queries, dims, k, dtype_for(dims, queries, database))
+    search = _Search(queries, dims, k, dtype_for(dims, queries, database), labels)
     threads = torch.get_num_threads()
     try:
         # Kernels of one thread on many blocks: the blocks are too small to share.
@@ -65,14 +89,23 @@ def nearest(queries: Array, database: Array, dims: Sequence[int], k: int) -> dic
 
 
 class _Search:
-    """The running result of a search: for each size a heap of the nearest found so far, for every query.
+    """The running result of a search: for each dim a heap of the nearest found so far, for every query.
 
     The heaps keep the smallest values, so queries enter negated: then FAISS drops the later of two equals.
-    They hold float32: products scaled by the database's norms alone or, of products in float64, cosines.
+    They hold float32: products scaled by the database's norms alone or, of products in float64 and where
+    labels matter, whole cosines.
     """
 
-    def __init__(self, queries: Array, dims: Sequence[int], k: int, dtype: type[np.floating[Any]]) -> None:
-        self.dims, self.dtype = dims, dtype
+    def __init__(
+        self,
+        queries: Array,
+        dims: Sequence[int],
+        k: int,
+        dtype: type[np.floating[Any]],
+        labels: tuple[Labels, Labels] | None,
+    ) -> None:
+        self.dims, self.dtype, self.labels = dims, dtype, labels
+        self.whole = dtype is np.float64 or labels is not None
         self.segments = list(itertools.pairwise((0, *dims)))
         full = torch.from_numpy(np.array(prefix(queries, dims[-1]), dtype))
         self.scale = inverse_norms(full.numpy(), dims)
@@ -104,12 +137,13 @@ class _Search:
             ):
                 products.addmm_(query, part)
                 torch.mul(products, norms, out=scores)
-                if self.dtype is np.float64:
-                    scale = torch.from_numpy(self.scale[dim][row : row + QUERY_BLOCK, None])
-                    cosines = (scores * scale).float()
-                else:
-                    cosines = scores
-                heap.addn(len(norms), faiss.swig_ptr(cosines.numpy()), position, row, count)
+                if self.whole:
+                    scores = (scores * torch.from_numpy(self.scale[dim][row : row + count, None])).float()
+                if self.labels is not None:
+                    own, others = self.labels[0][row : row + count], self.labels[1]
+                    same = own[:, None] == others[position : position + len(norms)]
+                    scores += SAME_SCORE * torch.from_numpy(same)
+                heap.addn(len(norms), faiss.swig_ptr(scores.numpy()), position, row, count)
 
     def result(self) -> dict[int, Neighbours]:
         """Return the neighbours in order."""
@@ -118,8 +152,10 @@ class _Search:
             self.dims, self.heaps, self.values, self.positions, strict=True
         ):
             heap.reorder()
-            scale = 1 if self.dtype is np.float64 else self.scale[dim][:, None]
+            scale = 1 if self.whole else self.scale[dim][:, None]
             similarities = -values * scale
+            if self.labels is not None:
+                similarities += SAME_SCORE * (self.labels[1][positions] == self.labels[0][:, None])
             found[dim] = _order_equals(values, similarities, positions)
         return found
 

@@ -1,4 +1,4 @@
-"""Nearest running class means, in blocks of samples and at all sizes at once."""
+"""Nearest running class means, in blocks of samples and at all dims at once."""
 
 import itertools
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def predict_then_update(
             squares += np.square(total).sum(axis=1)
             scores = np.where(seen, products * _inverse(squares), -np.inf)
             scores[:, moved.classes] = moved.scores(products, among, squares)
-            predicted[high][rows] = sole_highest(scores)
+            predicted[high][rows] = sole_highest(scores, np.sqrt(among.diagonal()))
         np.add.at(sums, own, part)
         seen[own] = True
     return predicted

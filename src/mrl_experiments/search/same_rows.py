@@ -5,31 +5,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import FEATURES, Embeddings, shared_width
 from mrl_experiments.errors import UserError
 from mrl_experiments.notices import tell
 
-BLOCK = 65536
+BLOCK, ROWS = 65536, 4096  # rows at a time
+ROUNDING = 1e-3  # of the usual squared distance, by which copies may differ: bfloat16 does by 1e-5
 BEGINNING = 8  # features that tell most vectors apart
 Rows = NDArray[np.int64]
 
 
 def same_rows(queries: Embeddings, database: Embeddings) -> bool:
-    """Return True if both are the same vectors in the same order: one split, or two files of one content."""
+    """Return True if both are the same vectors in the same order: one split, or two files of one content.
+
+    One of the files may hold them with fewer digits, or divided by their norms.
+    """
     if queries is database or (queries.folder is not None and queries.folder == database.folder):
         return True
     if queries.features.shape != database.features.shape:
         return False
     digests = [part.meta.get("checksum", {}).get(FEATURES) for part in (queries, database)]
-    if all(digests):
-        return bool(digests[0] == digests[1])
-    return np.array_equal(queries.features, database.features)
+    if all(digests) and digests[0] == digests[1]:
+        return True
+    return _are_rounded_copies(queries.features, database.features)
+
+
+def _are_rounded_copies(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Return True if all rows (N, D) point where those of the other do: far nearer than two rows do."""
+    count, width = first.shape
+    if count < 2 or width < 2:  # one row has no other, and one feature no direction
+        return np.array_equal(first, second)
+    for start in range(0, count, ROWS):
+        rows = np.arange(start, min(start + ROWS, count))
+        ours, theirs = unit_prefixes(first[rows], width), unit_prefixes(second[rows], width)
+        others = unit_prefixes(second[(rows + 1) % count], width)
+        apart, usual = (np.square(ours - part).sum(axis=1) for part in (theirs, others))
+        if apart.max() > ROUNDING * usual.mean():
+            return False
+        if not usual.any() and not np.array_equal(first[rows], second[rows]):  # all point one way
+            return False
+    return True
 
 
 def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
     """Return `same_rows`, and say in lines what follows for the results, and of copies among the rows.
 
-    Raises UserError when the widths differ or either is empty.
+    Raises:
+        UserError: when the widths differ or either is empty.
     """
     shared_width([queries, database])
     if not (len(queries) and len(database)):

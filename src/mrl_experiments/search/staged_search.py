@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages
+from mrl_experiments.adaptive.retrieval.rerank import Candidates
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics import ranking
 from mrl_experiments.metrics.ranking import own_last
+from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.notices import tell
 from mrl_experiments.results import Measurement, Setting
@@ -22,6 +24,7 @@ from mrl_experiments.search.same_rows import told_same_rows, without_own
 
 REPEATS = 3
 SINGLES = 20  # queries timed one at a time
+CELLS = 1 << 24  # of a table of queries and neighbours in memory at a time
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ class StagedSearch:
     def of(
         cls, queries: Embeddings, database: Embeddings | None, k: int, max_queries: int, timed: int
     ) -> "StagedSearch":
-        """Take at most `max_queries`, evenly spaced. Raises UserError when the database is smaller than k."""
+        """Take at most `max_queries`, evenly spaced.
+
+        Raises:
+            UserError: when the database is smaller than k.
+        """
         same = database is not None and told_same_rows(queries, database)
         if database is None or len(database) - same < k:
             raise UserError(
@@ -56,7 +63,7 @@ class StagedSearch:
             raise UserError(
                 f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
             )
-        rows = np.unique(np.linspace(0, len(queries) - 1, max_queries).astype(np.int64))
+        rows = np.unique(np.linspace(0, len(queries) - 1, min(max_queries, len(queries))).astype(np.int64))
         own = rows if same else None
         return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, own)
 
@@ -76,10 +83,13 @@ class StagedSearch:
     def build_all(
         self, indexes: Mapping[str, Callable[..., IndexSpec]], sizes: Sequence[int]
     ) -> Iterator[tuple[str, int, AdaptiveIndex, Iterator[Measurement]]]:
-        """Yield each index by name at each scanned size, with the measurements of `build`.
+        """Yield each index by name at each scanned dim, with the measurements of `build`.
 
         What FAISS cannot build from this database, such as more lists than vectors, is left out with a line
-        that says so. Raises UserError when that leaves nothing.
+        that says so.
+
+        Raises:
+            UserError: when that leaves nothing.
         """
         refused: dict[int, UserError] = {}
         count = 0
@@ -111,12 +121,8 @@ class StagedSearch:
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
-        """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned size."""
-        longer = self.reach - self.k
-        found = index.search_stages(self.queries, [(dim, keep + longer) for dim, keep in stages])
-        own = self.database.labels[found.ids] == self.query_labels[:, None]
-        order = own_last(found.similarities, own)
-        relevant = self.relevant(np.take_along_axis(found.ids, order, 1), np.arange(len(self.queries)))
+        """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned one."""
+        relevant = self.relevant(self._found(index, stages), np.arange(len(self.queries)))
         values = {
             f"mAP@{self.k}": float(ranking.average_precision(relevant, self.k).mean()),
             f"P@{self.k}": float(ranking.precision(relevant, self.k).mean()),
@@ -127,6 +133,45 @@ class StagedSearch:
         }
         for metric, value in values.items():
             yield Measurement(stages[0][0], metric, value, setting)
+
+    def _found(self, index: AdaptiveIndex, stages: Stages) -> NDArray[np.int64]:
+        """Return the neighbours (Q, reach) after the stages; at each cut a tie counts against the label."""
+        longer, rows = self.reach - self.k, np.arange(len(self.queries))
+        (dim, keep), *later = check_stages([(dim, keep + longer) for dim, keep in stages], index.spec.dims)
+        found = self._scan(index, dim, keep, rows, keep)
+        for dim, keep in later:
+            scored = index.rerank(self.queries, found, dim, found.ids.shape[1])
+            found, _ = self._cut(scored, rows, keep)
+        return found.ids
+
+    def _scan(
+        self, index: AdaptiveIndex, dim: int, keep: int, rows: NDArray[np.int64], length: int
+    ) -> Candidates:
+        """Return a shortlist of `keep` for the queries `rows`, cut from one of `length`.
+
+        Where a row with the query's label is as near as the last that was found, others that are as near may
+        not have been: then from a longer one.
+        """
+        found = index.scan(self.queries[rows], dim, length)
+        shortlist, own = self._cut(found, rows, keep)
+        as_near = shortlist.similarities <= found.similarities[:, -1:] + SAME_SCORE
+        tied = np.flatnonzero((own & as_near).any(axis=1))
+        if length < len(index):
+            length = min(8 * length, len(index))
+            for start in range(0, len(tied), part := max(1, CELLS // length)):
+                again = tied[start : start + part]
+                longer = self._scan(index, dim, keep, rows[again], length)
+                shortlist.similarities[again], shortlist.ids[again] = longer
+        return shortlist
+
+    def _cut(
+        self, found: Candidates, rows: NDArray[np.int64], keep: int
+    ) -> tuple[Candidates, NDArray[np.bool_]]:
+        """Return the nearest `keep` of the queries `rows`, and which have their label: last among equals."""
+        own = (found.ids >= 0) & (self.database.labels[found.ids] == self.query_labels[rows, None])
+        order = own_last(found.similarities, own)[:, :keep]
+        similarities, ids, own = (np.take_along_axis(part, order, axis=1) for part in (*found, own))
+        return Candidates(similarities, ids), own
 
     def _latencies(self, index: AdaptiveIndex, stages: Stages) -> dict[str, float]:
         batch = self.queries[: self.timed]
@@ -141,11 +186,11 @@ class StagedSearch:
 
 
 def nested_sizes(queries: Embeddings, dims: Sequence[int]) -> list[int]:
-    """Return the sizes to scan and re-rank at: those trained, or the usual halvings of a run with one."""
+    """Return the dims to scan and re-rank at: those trained, or the usual halvings of a run with one."""
     trained = [dim for dim in dims if dim in queries.trained_dims]
     sizes = trained if len(trained) > 1 else [dim for dim in dims if dim in default_dims(queries.width)]
     if len(sizes) < 2:
-        raise UserError(f"dims={list(dims)} leave nothing to re-rank", expected="at least two nested sizes")
+        raise UserError(f"dims={list(dims)} leave nothing to re-rank", expected="at least two nested dims")
     return sizes
 
 

@@ -30,7 +30,7 @@ def cascades_with_exits(draw):
 
 
 @given(cascades_with_exits())
-def test_stop_equals_climbing_one_sample_at_a_time(case):
+def test_stop_equals_a_loop_over_samples(case):
     cascade, exits = case
     assert cascade.stop(exits).tolist() == stop_one_by_one(cascade, exits)
 
@@ -43,7 +43,7 @@ def test_pruning_changes_no_answer(case):
 
 
 @given(cascades_with_exits(), st.sampled_from(DIMS[1:]))
-def test_a_cap_only_shortens_the_climb(case, cap):
+def test_a_cap_only_shortens_the_cascade(case, cap):
     cascade, exits = case
     capped = cascade.capped(cap).stop(exits)
     assert capped.tolist() == np.minimum(cascade.stop(exits), DIMS.index(cap)).tolist()

@@ -87,7 +87,7 @@ def fit_features(features=FEATURES, labels=ANSWERS):
         (lambda: fit(labels=ANSWERS[:, None]), r"shape \(6, 1\)"),
         (lambda: fit(labels=ANSWERS[:5]), "5 labels for 6 samples"),
         (lambda: fit(labels=-ANSWERS - 1), "0 labels for 6 samples"),
-        (lambda: fit(tables={**TABLES, 8: TABLES[8][:, :2]}), "classes at each size"),
+        (lambda: fit(tables={**TABLES, 8: TABLES[8][:, :2]}), "classes at each dim"),
         (lambda: fit(tables={**TABLES, 8: TABLES[8][0]}), r"logits at 8 dims of shape \(3,\)"),
         (lambda: fit(tables={**TABLES, 8: TABLES[8] * np.float32("nan")}), "NaN"),
         (lambda: fit(tables={}), "do not nest"),

@@ -136,6 +136,8 @@ def test_codes_take_fewer_bytes():
         (lambda: build(ids=np.arange(COUNT) - 1), "smallest -1"),
         (lambda: build("Flatt"), "Flatt"),
         (lambda: build("IVF4096,Flat"), "IVF4096"),
+        (lambda: build("IVF99999999,Flat"), "more lists than vectors"),  # whose lists alone are gigabytes
+        (lambda: build("IVF0,Flat"), "no list"),
         (lambda: build(coarse_dim=8), "without lists"),
         (lambda: build(effort="nprobe=4"), "nprobe=4"),
         (lambda: build().search(QUERIES[:, :16], K), "queries of shape"),
@@ -150,7 +152,7 @@ def test_codes_take_fewer_bytes():
         (lambda: AdaptiveIndex.build(DATABASE.astype(str), None, build().spec), "type <U"),
         (lambda: build().add(DATABASE[:5] * np.float32("inf"), np.arange(5)), "infinite"),
         (lambda: build().search(QUERIES, K, shortlist=5), "shortlist of 5"),
-        (lambda: build().search(QUERIES, K, shortlist_dim=8), "no indexed size"),
+        (lambda: build().search(QUERIES, K, shortlist_dim=8), "no indexed dim"),
         (lambda: build().search(QUERIES, K, rerank_dims=[12]), "do not nest"),
         (lambda: build().search(QUERIES, K, rerank_dims=[64]), "at most 48"),
         (lambda: build().search(QUERIES, 500), "keep more"),

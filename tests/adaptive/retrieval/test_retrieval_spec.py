@@ -20,8 +20,8 @@ def test_the_papers_funnel_halves_the_list_down_to_k():
 @pytest.mark.parametrize(
     "stages, message",
     [
-        ([], "no indexed size"),
-        ([[32, 100], [64, 10]], "no indexed size"),
+        ([], "no indexed dim"),
+        ([[32, 100], [64, 10]], "no indexed dim"),
         ([[16, 100], [16, 10]], "do not nest"),
         ([[16, 100], [8, 10]], "do not nest"),
         ([[16, 10], [64, 20]], "keep more"),

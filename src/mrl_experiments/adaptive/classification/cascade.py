@@ -1,4 +1,4 @@
-"""A cascade climbs the nested sizes of a representation until its classifier is confident enough."""
+"""Early exit: dim after dim of a nested representation until its classifier is confident enough."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from mrl_experiments.results import Setting
 
 @dataclass(frozen=True)
 class Cascade:
-    """Answer at the first size whose confidence exceeds its threshold, at the last size in any case.
+    """Answer at the first dim whose confidence exceeds its threshold, at the last dim in any case.
 
-    dims: L sizes, ascending. thresholds: L - 1 numbers in [0, 1]; 0 always stops, 1 never does.
+    dims: (L,) ascending. thresholds: L - 1 numbers in [0, 1]; 0 always stops, 1 never does.
     Source: adaptive classification, Section 4.2.1 and Appendix D of the paper.
     """
 
@@ -27,19 +27,19 @@ class Cascade:
         check_nested(self.dims, least=1)
         if len(self.thresholds) != len(self.dims) - 1 or not all(0 <= t <= 1 for t in self.thresholds):
             raise UserError(
-                f"thresholds {list(self.thresholds)} for the sizes {list(self.dims)}",
-                expected=f"{len(self.dims) - 1} numbers from 0 to 1, one for each size but the last",
+                f"thresholds {list(self.thresholds)} for the dims {list(self.dims)}",
+                expected=f"{len(self.dims) - 1} numbers from 0 to 1, one for each dim but the last",
             )
 
     def capped(self, cap: int) -> "Cascade":
-        """Return the cascade that ends at size `cap`, with the same thresholds below it."""
+        """Return the cascade that ends at `cap`, with the same thresholds below it."""
         if cap not in self.dims[1:]:
             raise UserError(f"a cascade cannot end at {cap}", expected=f"one of {list(self.dims[1:])}")
         last = self.dims.index(cap)
         return Cascade(self.dims[: last + 1], self.thresholds[:last])
 
     def pruned(self) -> "Cascade":
-        """Return the same cascade without sizes that never answer: they need not be computed."""
+        """Return the same cascade without dims that never answer: they need not be computed."""
         thresholds = (*self.thresholds, 0.0)
         last = thresholds.index(0.0)
         kept = [i for i in range(last + 1) if thresholds[i] < 1]
@@ -51,19 +51,19 @@ class Cascade:
         if missing:
             raise UserError(
                 f"no predictions at {missing} dims",
-                expected="predictions at all sizes that the thresholds were fitted for",
+                expected="predictions at all dims that the thresholds were fitted for",
             )
         rows = [exits.dims.index(dim) for dim in self.dims]
-        climbing = np.ones(len(exits), bool)
+        onward = np.ones(len(exits), bool)
         position = np.full(len(exits), rows[0])
         for row, following, threshold in zip(rows, rows[1:], self.thresholds, strict=False):
-            climbing &= exits.confidence[row] <= threshold
-            position[climbing] = following
+            onward &= exits.confidence[row] <= threshold
+            position[onward] = following
         return position
 
 
 def full_cascade(dims: Sequence[int]) -> Cascade:
-    """Return the cascade that always climbs to the last size."""
+    """Return the cascade that always goes on to the last dim."""
     return Cascade(tuple(dims), (1.0,) * (len(dims) - 1))
 
 

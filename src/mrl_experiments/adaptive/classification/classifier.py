@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.cascade import Cascade, Policy
-from mrl_experiments.adaptive.classification.climbing import Climbing, Inputs
+from mrl_experiments.adaptive.classification.early_exit import IncrementalLogits, Inputs
 from mrl_experiments.adaptive.classification.exits import (
     BLOCK,
     check_inputs,
@@ -37,8 +37,10 @@ VERSION = 1
 class Answers:
     """One answer for each of N samples.
 
-    labels: (N,) int64 predicted classes. dims: (N,) int64, the size used. confidence: (N,) float32, the
-    soft-max probability of the answer at that size.
+    Attributes:
+        labels: (N,) int64 predicted classes.
+        dims: (N,) int64, the dim used.
+        confidence: (N,) float32, the softmax probability of the answer at that dim.
     """
 
     labels: NDArray[np.int64]
@@ -48,9 +50,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is known of the samples `rows` (R,) that came as far as size `dim`.
+    """What is known of the samples `rows` (R,) that came as far as `dim`.
 
-    logits: (R, C), only until the next stage. predicted, confidence: (R,). sure: (R,) who is answered here.
+    logits: (R, C), only until the next stage. predicted, confidence: (R,). confident: (R,), those that are
+    answered here.
     """
 
     dim: int
@@ -58,26 +61,37 @@ class Stage:
     logits: NDArray[np.float32]
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
-    sure: NDArray[np.bool_]
+    confident: NDArray[np.bool_]
 
 
-def climb(cascade: Cascade, inputs: Inputs, heads: Heads | None, rows: NDArray[np.int64]) -> Iterator[Stage]:
-    """Yield the sizes of a cascade with the samples that reach each, until all of `rows` are answered."""
-    climbing = Climbing(inputs, heads, rows)
+def run_cascade(
+    cascade: Cascade, inputs: Inputs, heads: Heads | None, rows: NDArray[np.int64]
+) -> Iterator[Stage]:
+    """Yield the dims of a cascade with the samples that reach each, until all of `rows` are answered."""
+    table = IncrementalLogits(inputs, heads, rows)
     for dim, threshold in zip(cascade.dims, (*cascade.thresholds, -1.0), strict=True):
-        logits = climbing.to(dim)
-        predicted, confidence = top1(logits, climbing.rows, dim)
-        sure = confidence > threshold
-        yield Stage(dim, climbing.rows, logits, predicted, confidence, sure)
-        if sure.all():
+        logits = table.at(dim)
+        predicted, confidence = top1(logits, table.rows, dim)
+        confident = confidence > threshold
+        yield Stage(dim, table.rows, logits, predicted, confidence, confident)
+        if confident.all():
             return
-        climbing.keep(~sure)
+        table.keep(~confident)
 
 
 class AdaptiveClassifier:
-    """A cascade over nested sizes, fitted by a policy, that classifies features or logits.
+    """A cascade over nested dims, fitted by a policy, that classifies features or logits.
 
-    With `heads` the inputs are features (N, D); without, they are logits {dim: (N, C)}.
+    Args:
+        heads: with them the inputs are features (N, D); without, they are logits {dim: (N, C)}.
+
+    Example:
+        >>> from mrl_experiments.adaptive.classification.policies.uniform import Uniform
+        >>> logits = {8: np.float32([[4, 0], [0.1, 0]]), 16: np.float32([[4, 0], [0, 3]])}
+        >>> classifier = AdaptiveClassifier().fit(Uniform(0.9), logits, np.array([0, 1]))
+        >>> answers = classifier.predict(logits)
+        >>> answers.labels.tolist(), answers.dims.tolist()
+        ([0, 1], [8, 16])
     """
 
     def __init__(self, heads: Heads | None = None) -> None:
@@ -97,9 +111,15 @@ class AdaptiveClassifier:
     ) -> "AdaptiveClassifier":
         """Choose the thresholds on labelled samples.
 
-        `dims` are the sizes to climb, by default all that have a classifier of their own (a tied classifier
-        needs them stated). `split` names the samples, so that `predict` can refuse them.
-        Raises UserError when labels are missing or none of the classes, sizes do not nest, or logits are NaN.
+        Args:
+            policy: what chooses them.
+            inputs: features (N, D) or logits {dim: (N, C)}. labels: (N,) whole numbers below C.
+            dims: those to try, by default all that have a classifier of their own (a tied classifier needs
+                them stated).
+            split: names the samples, so that `predict` can refuse them.
+
+        Raises:
+            UserError: when labels are missing or none of the classes, dims do not nest, or logits are NaN.
         """
         exits = read_exits(inputs, self.heads, dims)
         check_nested(exits.dims)
@@ -113,10 +133,11 @@ class AdaptiveClassifier:
         return self
 
     def predict(self, inputs: Inputs, *, split: str = "") -> Answers:
-        """Classify each sample at the first size that is confident enough; larger sizes are not computed.
+        """Classify each sample at the first dim that is confident enough; larger dims are not computed.
 
-        Raises UserError when there are no thresholds yet, when they were fitted on this very split, or when
-        the inputs lack a size or hold NaN.
+        Raises:
+            UserError: when there are no thresholds yet, when they were fitted on this very split, or when the
+                inputs lack a dim or hold NaN.
         """
         cascade = self._fitted(split)
         inputs = check_inputs(inputs, cascade.dims)
@@ -124,16 +145,17 @@ class AdaptiveClassifier:
         answers = Answers(np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.float32))
         for start in range(0, count, BLOCK):
             rows = np.arange(start, min(start + BLOCK, count))
-            for stage in climb(cascade, inputs, self.heads, rows):
-                done = stage.rows[stage.sure]
-                answers.labels[done], answers.dims[done] = stage.predicted[stage.sure], stage.dim
-                answers.confidence[done] = stage.confidence[stage.sure]
+            for stage in run_cascade(cascade, inputs, self.heads, rows):
+                done = stage.rows[stage.confident]
+                answers.labels[done], answers.dims[done] = stage.predicted[stage.confident], stage.dim
+                answers.confidence[done] = stage.confidence[stage.confident]
         return answers
 
     def save(self, folder: Path) -> None:
         """Write classifiers (safetensors), then thresholds and the checksum of the classifiers (JSON).
 
-        Raises UserError for what the operating system refuses, such as a full disk.
+        Raises:
+            UserError: for what the operating system refuses, such as a full disk.
         """
         cascade = self._fitted()
         remove_quietly(folder / CASCADE)  # so that after a kill in between nothing looks complete
@@ -153,7 +175,11 @@ class AdaptiveClassifier:
 
     @classmethod
     def load(cls, folder: Path) -> "AdaptiveClassifier":
-        """Read what `save` wrote. Raises UserError when it is incomplete, changed or of another version."""
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: when it is incomplete, changed or of another version.
+        """
         path, remedy = folder / CASCADE, "save it again"
         if not path.exists():
             raise UserError(f"{folder} holds no complete adaptive classifier", remedy=remedy)

@@ -1,4 +1,4 @@
-"""What a classifier says at each nested size: all that a cascade needs, a thousandth of the logits."""
+"""What a classifier says at each nested dim: all that a cascade needs, a thousandth of the logits."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrl_experiments.adaptive.classification.climbing import Climbing, Inputs
+from mrl_experiments.adaptive.classification.early_exit import IncrementalLogits, Inputs
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.nested_accuracy import TIED, sole_highest
@@ -19,10 +19,10 @@ BLOCK = 512  # samples; a block of 2,048-class logits then stays near the proces
 
 @dataclass(frozen=True)
 class Exits:
-    """Prediction and confidence at each of L nested sizes.
+    """Prediction and confidence at each of L nested dims.
 
-    dims: L sizes, ascending. predicted: (L, N) int64 classes. confidence: (L, N) float32, the largest
-    soft-max probability. tied: (L, N), whether several classes share it, which counts against any label.
+    dims: (L,) ascending. predicted: (L, N) int64 classes. confidence: (L, N) float32, the largest
+    softmax probability. tied: (L, N), whether several classes share it, which counts against any label.
     """
 
     dims: tuple[int, ...]
@@ -40,7 +40,11 @@ class Exits:
         return replace(self, predicted=predicted, confidence=confidence, tied=tied)
 
     def correct(self, labels: NDArray[np.int64] | None) -> NDArray[np.bool_]:
-        """Return (L, N): whether each prediction is right. Raises UserError when labels are missing."""
+        """Return (L, N): whether each prediction is right.
+
+        Raises:
+            UserError: when labels are missing.
+        """
         right = np.equal(self.predicted, check_labels(labels, len(self)))
         return right if self.tied is None else right & ~self.tied
 
@@ -48,8 +52,11 @@ class Exits:
 def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] | None = None) -> Exits:
     """Reduce logits {dim: (N, C)}, or features (N, D) with their classifiers, to `Exits`, block by block.
 
-    `dims` defaults to every size that has logits or a classifier. Raises UserError when the sizes do not
-    nest, when inputs do not fit them (see `check_inputs`) or when logits are NaN.
+    `dims` defaults to every dim that has logits or a classifier.
+
+    Raises:
+        UserError: when the dims do not nest, when inputs do not fit them (see `check_inputs`) or when logits
+            are NaN.
     """
     sizes = available_dims(inputs, heads) if dims is None else tuple(dims)
     check_nested(sizes, least=1)
@@ -60,25 +67,26 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
     tied = np.empty((len(sizes), count), bool)
     for start in range(0, count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, count))
-        climbing = Climbing(inputs, heads, rows)
+        table = IncrementalLogits(inputs, heads, rows)
         for i, dim in enumerate(sizes):
-            logits = climbing.to(dim)
+            logits = table.at(dim)
             predicted[i, rows], confidence[i, rows] = top1(logits, rows, dim)
             tied[i, rows] = sole_highest(logits) == TIED
     return Exits(sizes, predicted, confidence, tied)
 
 
 def available_dims(inputs: Inputs, heads: Heads | None) -> tuple[int, ...]:
-    """Return the sizes at which `inputs` can be classified, ascending."""
+    """Return the dims at which `inputs` can be classified, ascending."""
     if isinstance(inputs, Mapping):
         return tuple(sorted(inputs))
     return () if heads is None else heads.dims()
 
 
 def check_inputs(inputs: Inputs, dims: Sequence[int]) -> Inputs:
-    """Return logits of the sizes `dims`, or features (N, D), in a floating-point type that torch knows.
+    """Return logits of `dims`, or features (N, D), in a floating-point type that torch knows.
 
-    Raises UserError unless they are tables of numbers with all of `dims`, and logits of the same classes.
+    Raises:
+        UserError: unless they are tables of numbers with all of `dims`, and logits of the same classes.
     """
     if not isinstance(inputs, Mapping):
         features = _floats(inputs, "features")
@@ -90,7 +98,7 @@ def check_inputs(inputs: Inputs, dims: Sequence[int]) -> Inputs:
     logits = {dim: _floats(inputs[dim], f"logits at {dim} dims") for dim in dims}
     classes = {dim: table.shape[1] for dim, table in logits.items()}
     if len({*classes.values()}) > 1 or 0 in classes.values():
-        raise UserError(f"classes at each size: {classes}", expected="logits of the same classes")
+        raise UserError(f"classes at each dim: {classes}", expected="logits of the same classes")
     return logits
 
 
@@ -104,23 +112,26 @@ def _floats(given: NDArray[np.floating[Any]], name: str) -> NDArray[Any]:
 
 
 def sample_count(inputs: Inputs) -> int:
-    """Return N. Raises UserError when the sizes hold different numbers of samples."""
+    """Return N.
+
+    Raises:
+        UserError: when the dims hold different numbers of samples.
+    """
     if not isinstance(inputs, Mapping):
         return len(inputs)
     counts = {dim: len(logits) for dim, logits in inputs.items()}
     if len(set(counts.values())) != 1:
-        raise UserError(
-            f"samples at each size: {counts}", expected="logits of the same samples at every size"
-        )
+        raise UserError(f"samples at each dim: {counts}", expected="logits of the same samples at every dim")
     return next(iter(counts.values()))
 
 
 def top1(
     logits: NDArray[np.float32], rows: NDArray[np.int64], dim: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the predicted classes (B,) and their soft-max probabilities (B,) of logits (B, C).
+    """Return the predicted classes (B,) and their softmax probabilities (B,) of logits (B, C).
 
-    Raises UserError naming the first of `rows` whose largest logit is not finite.
+    Raises:
+        UserError: naming the first of `rows` whose largest logit is not finite.
     """
     predicted = logits.argmax(axis=1)
     peak = np.take_along_axis(logits, predicted[:, None], axis=1)
@@ -136,15 +147,19 @@ def top1(
 
 
 def check_nested(dims: Sequence[int], least: int = 2) -> None:
-    """Raise UserError unless there are at least `least` strictly increasing sizes."""
+    """Raise UserError unless there are at least `least` strictly increasing dims."""
     if len(dims) < least or any(low >= high for low, high in itertools.pairwise((0, *dims))):
         raise UserError(
-            f"the sizes {list(dims)} do not nest", expected=f"at least {least}, strictly increasing"
+            f"the dims {list(dims)} do not nest", expected=f"at least {least}, strictly increasing"
         )
 
 
 def check_labels(labels: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
-    """Return labels (N,). Raises UserError unless each of `count` samples, at least one, has a class."""
+    """Return labels (N,).
+
+    Raises:
+        UserError: unless each of `count` samples, at least one, has a class.
+    """
     labels = np.empty(0, np.int64) if labels is None else np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(

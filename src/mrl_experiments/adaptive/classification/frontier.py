@@ -1,4 +1,4 @@
-"""Search of whole threshold vectors for the frontier of accuracy against expected size."""
+"""Search of whole threshold vectors for the frontier of accuracy against expected dim."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits
 
-CANDIDATES = 256  # thresholds tried at each size, at quantiles of its confidences
+CANDIDATES = 256  # thresholds tried at each dim, at quantiles of its confidences
 STEPS = 12  # a limit to the points sought for one drop
 SWEEPS = 20  # a limit only: an ascent mostly ends after three
 
-Cuts = NDArray[np.int64]  # (L - 1,): at each size the samples in bins below its cut climb
+Cuts = NDArray[np.int64]  # (L - 1,): at each dim the samples in bins below its cut go on
 
 
 @dataclass(frozen=True, eq=False)
 class FrontierPoint:
-    """A cascade with its accuracy and expected final size on the samples it was fitted to."""
+    """A cascade with its accuracy and expected final dim on the samples it was fitted to."""
 
     cuts: Cuts
     accuracy: float
@@ -26,12 +26,12 @@ class FrontierPoint:
 
 
 class Frontier:
-    """The cascades found so far that no other beats in both accuracy and expected size, cheapest first.
+    """The cascades found so far that no other beats in both accuracy and expected dim, cheapest first.
 
     A point is sought where it is needed: between the two neighbours around the accuracy asked for, by
-    maximising accuracy - price * expected size at the price at which these two are worth the same. Coordinate
-    ascent does so: given the other thresholds, the best one at a size follows exactly from one cumulative sum
-    over its confidences. Exact for two sizes, otherwise a local optimum of all thresholds.
+    maximising accuracy - price * expected dim at the price at which these two are worth the same. Coordinate
+    ascent does so: given the other thresholds, the best one at a dim follows exactly from one cumulative sum
+    over its confidences. Exact for two dims, otherwise a local optimum of all thresholds.
     """
 
     def __init__(self, exits: Exits, labels: NDArray[np.int64]) -> None:
@@ -48,7 +48,7 @@ class Frontier:
         self.points = _undominated([self._measure(np.zeros_like(always)), self.full])
 
     def cheapest(self, drop: float) -> FrontierPoint:
-        """Return the cheapest point found that loses at most `drop` of the full size's accuracy."""
+        """Return the cheapest point found that loses at most `drop` of the full dim's accuracy."""
         target = self.full.accuracy - drop - 1e-12
         for _ in range(STEPS):
             position = next(i for i, point in enumerate(self.points) if point.accuracy >= target)
@@ -63,12 +63,12 @@ class Frontier:
         return Cascade(self.dims, tuple(_threshold(edges, int(cut)) for edges, cut in pairs))
 
     def between(self, first: FrontierPoint, second: FrontierPoint, share: float) -> FrontierPoint:
-        """Return the cascade whose shares of climbing samples lie between those of two others."""
+        """Return the cascade whose shares of samples that go on lie between those of two others."""
         cuts = np.rint((1 - share) * first.cuts + share * second.cuts)
         return self._measure(cuts.astype(np.int64))
 
     def _split(self, low: FrontierPoint, high: FrontierPoint) -> bool:
-        """Look for a point between two neighbours; tell whether there was one."""
+        """Search a point between two neighbours; return True if there was one."""
         price = (high.accuracy - low.accuracy) / (high.expected_dim - low.expected_dim)
         values = self._correct - price * self._sizes[:, None]
         before = self.points
@@ -87,9 +87,9 @@ class Frontier:
         return cuts
 
     def _sweep(self, values: NDArray[np.float64], cuts: Cuts) -> Cuts:
-        """Better each cut for the samples that reach its size, from the largest size down.
+        """Better each cut for the samples that reach its dim, from the largest dim down.
 
-        values: (L, N) what an answer at each size is worth.
+        values: (L, N) what an answer at each dim is worth.
         """
         better, position, onward = cuts.copy(), self._stop(cuts), values[-1]
         for i in reversed(range(len(cuts))):
@@ -101,7 +101,7 @@ class Frontier:
         return better
 
     def _tighten(self, point: FrontierPoint, target: float) -> FrontierPoint:
-        """Choose each cut anew for the smallest expected size with an accuracy of at least `target`."""
+        """Choose each cut anew for the smallest expected dim with an accuracy of at least `target`."""
         for _ in range(SWEEPS):
             cuts, position = point.cuts.copy(), self._stop(point.cuts)
             hits, costs = self._correct[-1].astype(np.float64), np.full(len(position), self._sizes[-1])
@@ -114,9 +114,9 @@ class Frontier:
                 best = int(np.argmin(np.where(allowed, prices, np.inf)))
                 accuracy += gains[best] - gains[cuts[i]]
                 cuts[i] = best
-                climbs = self._bins[i] < best
-                hits = np.where(climbs, hits, self._correct[i])
-                costs = np.where(climbs, costs, self._sizes[i])
+                onward = self._bins[i] < best
+                hits = np.where(onward, hits, self._correct[i])
+                costs = np.where(onward, costs, self._sizes[i])
             better = self._measure(cuts)
             if better.expected_dim >= point.expected_dim:
                 break
@@ -124,11 +124,11 @@ class Frontier:
         return point
 
     def _stop(self, cuts: Cuts) -> NDArray[np.int64]:
-        climbing = np.ones(self._correct.shape[1], bool)
+        onward = np.ones(self._correct.shape[1], bool)
         position = np.zeros(self._correct.shape[1], np.int64)
         for bins, cut in zip(self._bins, cuts, strict=True):
-            climbing &= bins < cut
-            position += climbing
+            onward &= bins < cut
+            position += onward
         return position
 
     def _measure(self, cuts: Cuts) -> FrontierPoint:
@@ -148,7 +148,7 @@ def _edges(confidence: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _threshold(edges: NDArray[np.float32], cut: int) -> float:
-    """Return the threshold at which the samples of the first `cut` bins climb, and all where all did."""
+    """Return the threshold at which the samples of the first `cut` bins go on, and all where all did."""
     return float((0.0, *edges[:-1], 1.0)[cut])
 
 

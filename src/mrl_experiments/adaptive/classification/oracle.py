@@ -1,4 +1,4 @@
-"""What a perfect choice of size would reach: disagreement between the nested classifiers."""
+"""What a perfect choice of dim would reach: disagreement between the nested classifiers."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from mrl_experiments.adaptive.classification.exits import Exits
 
 @dataclass(frozen=True)
 class Oracle:
-    """Which size is the first to be right, as shares of all N samples.
+    """Which dim is the first to be right, as shares of all N samples.
 
-    first_correct: {dim: share first right at this size}. always_wrong: share right at no size.
-    expected_dim: mean of the first right size; a sample that is always wrong costs the full width.
+    first_correct: {dim: share first right at this size}. always_wrong: share right at no dim.
+    expected_dim: mean of the first right dim; a sample that is always wrong costs the full width.
     Source: Appendix J, Tables 22 and 23 of the paper.
     """
 
@@ -23,12 +23,12 @@ class Oracle:
 
     @property
     def top1(self) -> float:
-        """The accuracy that no choice of sizes can exceed."""
+        """The accuracy that no choice of dims can exceed."""
         return 1 - self.always_wrong
 
 
 def oracle(exits: Exits, labels: NDArray[np.int64]) -> Oracle:
-    """Compare the predictions at all sizes with `labels` (N,)."""
+    """Compare the predictions at all dims with `labels` (N,)."""
     correct = exits.correct(labels)
     wrong = ~correct.any(axis=0)
     first = np.where(wrong, len(exits.dims), correct.argmax(axis=0))

@@ -25,13 +25,13 @@ def all_cascades(
 def outcome(
     cascade: Cascade, exits: Exits, heads: Heads, values: Mapping[str, NDArray[Any]]
 ) -> dict[str, float]:
-    """Return means over N samples: of `values` (L, N) where each is answered, of sizes and of their cost."""
+    """Return means over N samples: of `values` (L, N) where each is answered, of dims and of their cost."""
     stop = cascade.stop(exits)
     size = np.asarray(exits.dims)[stop]
     computed = [dim if dim in cascade.pruned().dims else 0 for dim in exits.dims]
-    climbed = np.cumsum(computed)[stop]
-    # Tied classifiers share their columns: climbing adds the new ones alone.
-    macs = heads.classes * (size if heads.tied else climbed)
-    costs = {"expected_dim": size, "expected_dim_cumulative": climbed, "head_macs": macs}
+    cumulative = np.cumsum(computed)[stop]
+    # Tied classifiers share their columns: a longer prefix adds the new ones alone.
+    macs = heads.classes * (size if heads.tied else cumulative)
+    costs = {"expected_dim": size, "expected_dim_cumulative": cumulative, "head_macs": macs}
     answered = {name: value[stop, np.arange(len(stop))] for name, value in values.items()}
     return {name: float(value.mean()) for name, value in (answered | costs).items()}

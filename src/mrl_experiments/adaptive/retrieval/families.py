@@ -14,7 +14,7 @@ EFFORTS = (16, 32, 64, 128, 256)
 
 
 def nested_families(count: int, dims: Sequence[int], k: int) -> list[Family]:
-    """Return families for `count` vectors that scan a nested size well below the full width and re-rank.
+    """Return families for `count` vectors that scan a nested dim well below the full width and re-rank.
 
     Clustered lists with 4 bits a feature (product codes of one feature each, of what the list's centroid
     leaves over) or 8 bits, and HNSW at the shortest; exact scans for a database too small to cluster.
@@ -53,7 +53,7 @@ def lists(count: int) -> int:
 
 
 def _plans(dim: int, dims: Sequence[int], count: int, k: int) -> list[tuple[tuple[int, int], ...]]:
-    """Return stages for growing shortlists: straight to full width, and through the next size but one."""
+    """Return stages for growing shortlists: straight to full width, and through the next dim but one."""
     width = dims[-1]
     shortlists = [min(factor * k, count) for factor in (3, 5, 10, 20, 40)]
     plans: list[tuple[tuple[int, int], ...]] = [((dim, keep), (width, k)) for keep in shortlists]

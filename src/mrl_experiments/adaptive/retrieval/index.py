@@ -27,9 +27,19 @@ from mrl_experiments.errors import UserError
 class AdaptiveIndex:
     """A searchable database of nested representations.
 
-    vectors: (N, D) float32, kept once and as given; only the re-rank reads them. ids: (N,) int64, unique.
-    shortlists: for each scanned size a FAISS index of the unit-norm prefixes.
-    norms: for each re-ranked size (N,) inverse norms, computed when first needed; see `inverse_norms`.
+    Attributes:
+        spec: what it is made of, and the stages of a search.
+        vectors: (N, D) float32, kept once and as given; only the re-rank reads them.
+        ids: (N,) int64, unique.
+        shortlists: for each scanned dim a FAISS index of the unit-norm prefixes.
+        norms: for each re-ranked dim (N,) inverse norms, computed when first needed; see `inverse_norms`.
+
+    Example:
+        >>> database = np.random.default_rng(0).normal(size=(100, 32)).astype(np.float32)
+        >>> index = AdaptiveIndex.build(database, None, IndexSpec((8,), "Flat", ((8, 20), (32, 5))))
+        >>> found = index.search(database[:3], k=5)  # 20 by 8 dims, of these the best 5 by all 32
+        >>> found.ids.shape, found.ids[:, 0].tolist()
+        ((3, 5), [0, 1, 2])
     """
 
     spec: IndexSpec
@@ -42,16 +52,22 @@ class AdaptiveIndex:
     def build(
         cls, embeddings: NDArray[np.float32], ids: NDArray[np.int64] | None, spec: IndexSpec
     ) -> "AdaptiveIndex":
-        """Index embeddings (N, D) of any number type, not modified; ids default to positions.
+        """Build an index.
 
-        Raises UserError when the database is empty, holds NaN or zero vectors, vectors beyond float32 or ones
-        narrower than a size, and when ids repeat.
+        Args:
+            embeddings: (N, D) of any real number type, not modified.
+            ids: (N,) whole numbers from 0 up; None for positions.
+            spec: what to build.
+
+        Raises:
+            UserError: when the database is empty, holds NaN or zero vectors, vectors beyond float32 or ones
+                narrower than a dim, and when ids repeat.
         """
         width = np.shape(embeddings)[-1] if np.size(embeddings) else 0
         if 0 < width < spec.width:
             raise UserError(
                 f"an index that uses {spec.width} features of embeddings of width {width}",
-                expected=f"sizes up to {width}",
+                expected=f"dims up to {width}",
             )
         vectors = _float32(embeddings, "database", "(N, D) with at least 1 vector", width)
         ids = check_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
@@ -78,12 +94,21 @@ class AdaptiveIndex:
         rerank_dims: Sequence[int] | None = None,
         shortlist: int | None = None,
     ) -> Candidates:
-        """Return the k neighbours of queries (Q, D): cosines at the last size and ids, both (Q, k).
+        """Return the k nearest neighbours; `search_stages` takes any stages.
 
-        Without sizes the stages are those of the spec. Several re-rank sizes make a funnel in which each
-        keeps half; `search_stages` takes any funnel.
-        Raises UserError when a size has no index, sizes do not nest, the shortlist is shorter than k, or the
-        queries do not fit.
+        Args:
+            queries: (Q, D).
+            k: how many neighbours.
+            shortlist_dim: the dim to scan. rerank_dims: those to re-rank at, ascending; several make a funnel
+                in which each keeps half. Of all three left out, the stages are those of the spec.
+            shortlist: how many the scan keeps.
+
+        Returns:
+            Cosines at the last dim and ids, both (Q, k).
+
+        Raises:
+            UserError: when a dim has no index, dims do not nest, the shortlist is shorter than k, or the
+                queries do not fit.
         """
         dims = [dim for dim, _ in self.spec.stages]
         if shortlist_dim is rerank_dims is shortlist is None:
@@ -108,7 +133,7 @@ class AdaptiveIndex:
         return Candidates(found.similarities, np.where(found.ids < 0, -1, self.ids[found.ids]))
 
     def scan(self, queries: NDArray[np.float32], dim: int, keep: int) -> Candidates:
-        """Return the shortlist of queries (Q, D) at an indexed size; ids are positions in `vectors`."""
+        """Return the shortlist of queries (Q, D) at an indexed dim; ids are positions in `vectors`."""
         keep = min(keep, len(self))
         return Candidates(*self.shortlists[dim].search(unit_prefixes(queries, dim), keep))
 
@@ -130,7 +155,9 @@ class AdaptiveIndex:
         """Append embeddings (N', D) under new ids; clusters and codes stay as trained.
 
         Copies the vectors, in O(N) memory, also those that were memory-mapped.
-        Raises UserError when widths differ or an id is already in the index; the index is then unchanged.
+
+        Raises:
+            UserError: when widths differ or an id is already in the index; the index is then unchanged.
         """
         added = _float32(embeddings, "added vectors", f"(N, {self.width}), as in the index", self.width)
         all_ids = check_ids(np.concatenate([self.ids, ids]), len(self) + len(added))
@@ -175,7 +202,11 @@ def _float32(given: NDArray[Any], name: str, expected: str, width: int) -> NDArr
 
 
 def check_ids(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return ids as int64. Raises UserError unless they are `count` distinct whole numbers from 0 up."""
+    """Return ids as int64.
+
+    Raises:
+        UserError: unless they are `count` distinct whole numbers from 0 up.
+    """
     ids = np.asarray(ids)
     if ids.shape != (count,) or not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0:
         raise UserError(

@@ -1,5 +1,6 @@
 """The FAISS index that scans one prefix for a shortlist."""
 
+import re
 from typing import Any
 
 import faiss
@@ -10,14 +11,21 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.directions import BLOCK, unit_prefixes
 from mrl_experiments.errors import UserError
 
+LISTS = re.compile(r"IVF(\d+)")  # in codes
+
 
 def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> faiss.Index:
     """Train and fill the FAISS index of the unit-norm prefixes at `dim`; inner product is then the cosine.
 
-    Raises UserError when FAISS cannot build `spec.codes` at this size or from this many vectors.
+    Raises:
+        UserError: when FAISS cannot build `spec.codes` at this dim or from this many vectors.
     """
     units = unit_prefixes(vectors, dim)
     try:
+        if any(not 1 <= int(lists) <= len(vectors) for lists in LISTS.findall(spec.codes)):
+            raise RuntimeError(
+                "no list, or more lists than vectors"
+            )  # FAISS would take memory for them first
         index = faiss.index_factory(dim, spec.codes, faiss.METRIC_INNER_PRODUCT)
         if spec.coarse_dim not in (None, dim):
             _cluster_shorter_prefix(index, units, spec.coarse_dim)
@@ -26,7 +34,7 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
     except RuntimeError as error:
         raise UserError(
             f"codes={spec.codes!r} for {len(vectors)} prefixes of {dim} features: {_reason(error)}",
-            expected="a faiss.index_factory description that fits the size, with fewer clusters than vectors",
+            expected="a faiss.index_factory description that fits the dim, with fewer clusters than vectors",
             remedy='for example codes=Flat, codes=HNSW32 or codes="IVF256,SQ8"',
         ) from error
     set_effort(index, spec.effort)
@@ -40,7 +48,11 @@ def extend_shortlist(index: faiss.Index, vectors: NDArray[np.float32]) -> None:
 
 
 def set_effort(index: faiss.Index, effort: str) -> None:
-    """Set search parameters such as "nprobe=16". Raises UserError when the index has no such parameter."""
+    """Set search parameters such as "nprobe=16".
+
+    Raises:
+        UserError: when the index has no such parameter.
+    """
     try:
         faiss.ParameterSpace().set_index_parameters(index, effort)  # type: ignore[arg-type]
     except RuntimeError as error:
@@ -53,7 +65,7 @@ def set_effort(index: faiss.Index, effort: str) -> None:
 def scanned_vectors(index: Any, queries: NDArray[np.float32], keep: int) -> float:
     """Return how many vectors a unit-norm query (Q, dim) is compared with on average, to find `keep`.
 
-    A centroid counts by its share of the scanned size. A graph's comparisons are those that FAISS counts.
+    A centroid counts by its share of the scanned dim. A graph's comparisons are those that FAISS counts.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):

@@ -11,15 +11,17 @@ Stages = Sequence[Sequence[int]]  # [[dim, keep], ...]: as a configuration or a 
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """The description of an AdaptiveIndex; its four sizes are chosen independently.
+    """The description of an AdaptiveIndex; its four dims are chosen independently.
 
-    dims: the prefixes D_s that can be scanned for a shortlist, ascending; each gets a FAISS index.
-    codes: how a scanned prefix is stored and searched, in the language of `faiss.index_factory`:
-        "Flat", "HNSW32", "IVF1024,Flat", "IVF4096,SQ8", "OPQ16,IVF1024,PQ16x4fs", "RaBitQ" (1 bit a feature).
-    coarse_dim: the prefix clustered into the lists of an IVF index; None means the scanned one.
-    effort: FAISS search parameters: "nprobe=16", "efSearch=64".
-    stages: the default funnel [[D_s, shortlist], [D_r, keep], ...].
-    Source: Rege et al., AdANNS (2023): AdANNS-IVF (coarse, scan and re-rank sizes), AdANNS-OPQ (codes).
+    Source: Rege et al., AdANNS (2023): AdANNS-IVF (coarse, scan and re-rank dims), AdANNS-OPQ (codes).
+
+    Attributes:
+        dims: the prefixes D_s that can be scanned for a shortlist, ascending; each gets a FAISS index.
+        codes: how a scanned prefix is stored and searched, in the language of `faiss.index_factory`: "Flat",
+            "HNSW32", "IVF1024,Flat", "IVF4096,SQ8", "OPQ16,IVF1024,PQ16x4fs", "RaBitQ" (1 bit a feature).
+        stages: the default funnel [[D_s, shortlist], [D_r, keep], ...].
+        coarse_dim: the prefix clustered into the lists of an IVF index; None means the scanned one.
+        effort: FAISS search parameters: "nprobe=16", "efSearch=64".
     """
 
     dims: tuple[int, ...]
@@ -32,11 +34,11 @@ class IndexSpec:
         object.__setattr__(self, "dims", tuple(self.dims))
         object.__setattr__(self, "stages", check_stages(self.stages, self.dims))
         if list(self.dims) != sorted(set(self.dims)) or self.dims[0] < 1:
-            raise UserError(f"dims={list(self.dims)} do not nest", expected="strictly increasing sizes")
+            raise UserError(f"dims={list(self.dims)} do not nest", expected="strictly increasing dims")
         if self.coarse_dim is not None and not 1 <= self.coarse_dim <= self.dims[0]:
             raise UserError(
                 f"coarse_dim={self.coarse_dim} does not nest in dims={list(self.dims)}",
-                expected=f"a size from 1 to the smallest scanned one, {self.dims[0]}",
+                expected=f"a dim from 1 to the smallest scanned one, {self.dims[0]}",
             )
 
     @property
@@ -46,14 +48,18 @@ class IndexSpec:
 
 
 def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return the stages as tuples. Raises UserError unless one index scans, sizes grow, lists shrink."""
+    """Return the stages as tuples.
+
+    Raises:
+        UserError: unless one index scans, dims grow, lists shrink.
+    """
     checked = tuple((int(dim), int(keep)) for dim, keep in stages)
     shown = f"stages {[list(stage) for stage in checked]}"
     if not checked or checked[0][0] not in dims:
-        raise UserError(f"{shown} start at no indexed size", expected=f"first a size of {list(dims)}")
+        raise UserError(f"{shown} start at no indexed dim", expected=f"first a dim of {list(dims)}")
     for (dim, keep), (next_dim, next_keep) in itertools.pairwise(checked):
         if next_dim <= dim:
-            raise UserError(f"{shown} do not nest", expected=f"a size above {dim} after it")
+            raise UserError(f"{shown} do not nest", expected=f"a dim above {dim} after it")
         if next_keep > keep:
             raise UserError(
                 f"{shown} keep more than the list before holds", expected=f"at most {keep} at {next_dim}"
@@ -66,8 +72,14 @@ def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], 
 def funnel(dim: int, rerank_dims: Sequence[int], shortlist: int, k: int) -> tuple[tuple[int, int], ...]:
     """Return the stages that halve a shortlist at each re-rank, never below k (Section 4.3.1 of the paper).
 
-    One re-rank size gives plain adaptive retrieval, none a single search at `dim`.
-    Raises UserError when the shortlist is shorter than k.
+    One re-rank dim gives plain adaptive retrieval, none a single search at `dim`.
+
+    Example:
+        >>> funnel(8, [16, 32], shortlist=200, k=10)
+        ((8, 200), (16, 100), (32, 10))
+
+    Raises:
+        UserError: when the shortlist is shorter than k.
     """
     if shortlist < k:
         raise UserError(f"a shortlist of {shortlist} for k={k}", expected=f"a shortlist of at least {k}")

@@ -28,7 +28,8 @@ REMEDY = "build and save the index again"
 def save_index(index: AdaptiveIndex, folder: Path) -> None:
     """Write an index; the description, with each file's checksum, comes last and makes the folder complete.
 
-    Raises UserError for what the operating system refuses, such as a full disk.
+    Raises:
+        UserError: for what the operating system refuses, such as a full disk.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,8 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
 def load_index(folder: Path) -> AdaptiveIndex:
     """Open a saved index; its vectors are a read-only memory map.
 
-    Raises UserError when the folder is incomplete, a file has changed, or another version wrote it.
+    Raises:
+        UserError: when the folder is incomplete, a file has changed, or another version wrote it.
     """
     if not (folder / SPEC).exists():
         raise UserError(f"{folder} holds no complete index", remedy=REMEDY)

@@ -46,7 +46,7 @@ class Budget:
             raise UserError("a budget needs one limit", expected="either max_loss or max_latency")
 
     def admits(self, trial: Trial) -> bool:
-        """Tell whether a trial keeps the budget."""
+        """True if a trial keeps the budget."""
         if self.max_loss is not None:
             return trial.loss_bound <= self.max_loss
         return trial.latency <= (self.max_latency or 0)
@@ -96,7 +96,8 @@ class Tuner:
     def choose(self, database: NDArray[np.float32], families: Iterable[Family]) -> Tuned:
         """Return the fastest index within a loss, or the one that loses least within a latency.
 
-        Raises UserError when none keeps the budget.
+        Raises:
+            UserError: when none keeps the budget.
         """
         tried: list[tuple[Trial, AdaptiveIndex]] = []
         for family in families:
@@ -146,7 +147,7 @@ class Tuner:
         return Trial(index.spec, float(quality.mean()), loss, loss + ONE_SIDED_95 * error, latency)
 
     def _settled(self, trial: Trial, trials: Sequence[Trial]) -> bool:
-        """Tell whether more effort is pointless: good enough, or slower than allowed or than the best."""
+        """True if more effort is pointless: good enough, or slower than allowed or than the best."""
         if self.budget.max_loss is None:
             return not self.budget.admits(trial)
         best = self.budget.best(trials)

@@ -1,4 +1,4 @@
-"""Sequences cut from packed tokens, and what is to be predicted in them: the next token, or hidden ones.
+"""Sequences cut from packed tokens, and what is to be predicted in them: the next token, or masked ones.
 
 A sequence is T tokens in a row, whatever documents they belong to; B sequences make a batch. Labels that are
 `IGNORED` count nowhere.
@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.data.draws import stream, uniform
+from mrl_experiments.data.loaders.draws import stream, uniform
 from mrl_experiments.data.text.tokenizer import Tokenizer
 from mrl_experiments.losses.method import IGNORED
 
@@ -42,11 +42,11 @@ class NextTokens:
         return window[:, :-1], window[:, 1:]
 
 
-class HiddenTokens:
+class MaskedTokens:
     """A share of the tokens, another one each epoch, is to be predicted from both sides (BERT).
 
     Of these tokens 80 % are replaced by the mask token, 10 % by a random one, and 10 % stay. Which ones
-    depends on (seed, epoch, sequence, position) alone. Special tokens are never hidden.
+    depends on (seed, epoch, sequence, position) alone. Special tokens are never masked.
     Source: Devlin et al., "BERT", 2019, Section 3.1.
     """
 
@@ -60,7 +60,7 @@ class HiddenTokens:
         return len(self.tokens) // self.length
 
     def batch(self, index: Ids, epoch: int) -> tuple[Ids, Ids]:
-        """Return tokens (B, T) with some hidden, and labels (B, T): IGNORED where a token can be seen."""
+        """Return tokens (B, T) with some masked, and labels (B, T): IGNORED where a token can be seen."""
         original = _windows(self.tokens, index, self.length, self.length)
         number = np.arange(3 * self.length, dtype=np.uint64)
         with np.errstate(over="ignore"):
@@ -68,9 +68,9 @@ class HiddenTokens:
         whether, how, which = np.split(draws, 3, axis=1)
         chosen = (whether < self.share) & (original >= self.special)
         random = self.special + (which * (self.vocabulary - self.special)).astype(np.int64)
-        hidden = np.where(how < self.MASKED, self.mask, original)
-        hidden = np.where((how >= self.MASKED) & (how < self.MASKED + self.REPLACED), random, hidden)
-        return np.where(chosen, hidden, original), np.where(chosen, original, IGNORED)
+        masked = np.where(how < self.MASKED, self.mask, original)
+        masked = np.where((how >= self.MASKED) & (how < self.MASKED + self.REPLACED), random, masked)
+        return np.where(chosen, masked, original), np.where(chosen, original, IGNORED)
 
 
 def _windows(tokens: Tokens, index: Ids, stride: int, size: int) -> Ids:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
-from mrl_experiments.data.file_table import Files, are_same, file_table, pack, table_digest, unpack
-from mrl_experiments.data.loaders import Batch, EvalLoader, TrainLoader, training_splits
-from mrl_experiments.data.order import Batches, TrainingOrder
+from mrl_experiments.data.data_module import DataModule
+from mrl_experiments.data.file_table import Files, file_table, pack
+from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader, train_loader
+from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.prepared import cache_folder, manifest_path
-from mrl_experiments.data.text.sequences import HiddenTokens, Ids, NextTokens, Sequences
+from mrl_experiments.data.text.sequences import Ids, MaskedTokens, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
@@ -20,10 +20,10 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.losses.method import IGNORED
 
-EVALUATION_SEED = 0  # hides the same tokens from every run
+EVALUATION_SEED = 0  # masks the same tokens for every run
 
 
-class TextData(pl.LightningDataModule):
+class TextData(DataModule):
     """Text in batches (tokens (B, T), labels (B, T), index (B,)).
 
     Parameters
@@ -36,9 +36,6 @@ class TextData(pl.LightningDataModule):
     over it; null: all.
     cache: folder for prepared files.
     """
-
-    views = ("none",)  # text has no mirror image
-    accept_changes = False  # of a run's own files since it was trained
 
     def __init__(
         self,
@@ -61,13 +58,11 @@ class TextData(pl.LightningDataModule):
         self.eval_tokens, self.num_classes, self.cache = eval_tokens, vocabulary, cache_folder(cache)
         _check(length, masked, eval_tokens)
         self._tokenizer = (
-            None if tokenizer is None else self._of_size(Tokenizer.load(Path(tokenizer).expanduser()))
+            None if tokenizer is None else Tokenizer.load(Path(tokenizer).expanduser()).of_size(vocabulary)
         )
         self._opened: dict[str, Any] = {}
         self._digests: dict[str, str] = {}  # of the files of splits that are opened
         self._state: dict[str, Any] | None = None
-        self.files_known = False  # by a run, of which load_state_dict was told
-        self._as_trained: str | None = None  # the digest of a run's files, where these are the same
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -100,14 +95,8 @@ class TextData(pl.LightningDataModule):
         Raises UserError when this data has another vocabulary, longer sequences, or another task; and when
         files of data of the same name have changed, unless `accept_changes`, or crossed to another split.
         """
-        if "files" in state_dict and state_dict["name"] == self.name:
-            before, self.files_known = unpack(state_dict["files"]), True
-            accept = self.accept_changes
-            if are_same(
-                f"texts of {self.name}", before, self._table(), self.source.root, accept_changes=accept
-            ):
-                self._as_trained = table_digest(before)
-        theirs = self._of_size(Tokenizer(state_dict["tokenizer"]))
+        self._compare_files("texts", state_dict)
+        theirs = Tokenizer(state_dict["tokenizer"]).of_size(self.num_classes)
         if self._tokenizer is not None and self._tokenizer.identity != theirs.identity:
             raise UserError(
                 f"the tokenizer of {self.name} is not the one that the run was trained with",
@@ -144,28 +133,13 @@ class TextData(pl.LightningDataModule):
             paths[split].append(path)
         return file_table(paths, self.source.root, self._digests)
 
-    def _of_size(self, tokenizer: Tokenizer) -> Tokenizer:
-        if len(tokenizer) != self.num_classes:
-            raise UserError(
-                f"data.vocabulary={self.num_classes}, but the tokenizer has {len(tokenizer)} tokens",
-                expected="a tokenizer of the model's vocabulary",
-                remedy=f"data.vocabulary={len(tokenizer)}, or data.tokenizer=null",
-            )
-        return tokenizer
-
-    def prepare_data(self) -> None:
-        """Write what training needs, once, before the processes of a distributed training need it."""
-        for split in training_splits(self):
-            self.prepare(split)
-
     def prepare(self, split: str) -> None:
         """Write one split into the cache unless it is there. Raises UserError for an unknown split."""
         self._tokens(split)
 
     def _tokens(self, split: str) -> Any:
         """Return the tokens (N,) of a split; its file is written or checked once a process."""
-        if split not in self.splits:
-            raise UserError(f"{self.name} has no split {split}", expected=f"one of {', '.join(self.splits)}")
+        self._check_split(split)
         if split not in self._opened:
             path = token_file(self.cache, self.source, split, self.tokenizer)
             self._opened[split] = open_tokens(path, self.length)
@@ -173,10 +147,10 @@ class TextData(pl.LightningDataModule):
         return self._opened[split]
 
     def sequences(self, split: str, seed: int) -> Sequences:
-        """Return the sequences of a split; `seed` chooses what is hidden in them."""
+        """Return the sequences of a split; `seed` chooses what is masked in them."""
         if self.masked is None:
             return NextTokens(self._tokens(split), self.length)
-        return HiddenTokens(self._tokens(split), self.length, self.masked, self.tokenizer, seed)
+        return MaskedTokens(self._tokens(split), self.length, self.masked, self.tokenizer, seed)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
@@ -185,15 +159,7 @@ class TextData(pl.LightningDataModule):
         def run(batches: Batches, epoch: int) -> Iterator[Batch]:
             return _batches(sequences, batches, epoch)
 
-        return TrainLoader(TrainingOrder(len(sequences), self.batch_size, self.seed), run)
-
-    def batches_per_epoch(self) -> int:
-        """Return the number of training batches this process sees in an epoch."""
-        return len(self.train_dataloader())
-
-    def val_dataloader(self) -> EvalLoader:
-        """Return the validation loader."""
-        return self.dataloader("val")
+        return train_loader(self, len(sequences), run)
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return the sequences of a split that are evaluated, in order."""
@@ -215,7 +181,7 @@ class TextData(pl.LightningDataModule):
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features and labels.
 
-        bytes: of the text whose tokens are predicted, each once; there is no such number for hidden tokens.
+        bytes: of the text whose tokens are predicted, each once; there is no such number for masked tokens.
         """
         if self.masked is not None:
             return {"masked": self.masked}

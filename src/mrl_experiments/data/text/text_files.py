@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_experiments.data.file_table import UNKNOWN
-from mrl_experiments.data.read_image import digest_of
+from mrl_experiments.data.images.read_image import digest_of
 from mrl_experiments.data.reading import Reading, shown
 from mrl_experiments.errors import UserError
 

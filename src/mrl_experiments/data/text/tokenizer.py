@@ -15,7 +15,7 @@ from mrl_experiments.data.prepared import keyed_folder, prepared
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_text
 
-END, MASK, PAD = "<|end|>", "<|mask|>", "<|pad|>"  # between texts, in place of a hidden token, behind a text
+END, MASK, PAD = "<|end|>", "<|mask|>", "<|pad|>"  # between texts, in place of a masked token, behind a text
 SPECIAL = (END, MASK, PAD)  # tokens 0, 1 and 2; they never come out of a text
 PIECE = 1000  # characters without a blank after which a text is cut for learning
 LONG = re.compile(rf"\S{{{PIECE}}}(?=\S)|\s{{{PIECE}}}(?=\s)")
@@ -72,6 +72,23 @@ class Tokenizer:
         if not path.exists():
             raise UserError(f"{path}: no such tokenizer", expected="a tokenizer.json")
         return cls(read_text(path), str(path))
+
+    def of_size(self, vocabulary: int) -> "Tokenizer":
+        """Return this tokenizer.
+
+        Args:
+            vocabulary: How many tokens it should have.
+
+        Raises:
+            UserError: If it has another number.
+        """
+        if len(self) != vocabulary:
+            raise UserError(
+                f"data.vocabulary={vocabulary}, but the tokenizer has {len(self)} tokens",
+                expected="a tokenizer of the model's vocabulary",
+                remedy=f"data.vocabulary={len(self)}, or data.tokenizer=null",
+            )
+        return self
 
     def __len__(self) -> int:
         return self._inner.get_vocab_size()

@@ -15,7 +15,7 @@ from mrl_experiments.results import Setting
 
 @dataclass(frozen=True)
 class Joint:
-    """The cheapest cascade found that loses at most `drop` of the full size's accuracy.
+    """The cheapest cascade found that loses at most `drop` of the full dim's accuracy.
 
     The loss is that on the samples it was fitted to; `RiskControl` promises it for new ones.
     """
@@ -32,7 +32,7 @@ class Joint:
         return Setting(policy="joint", drop=self.drop)
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
-        """Return the chosen cascade over all sizes."""
+        """Return the chosen cascade over all dims."""
         found = Frontier(exits, labels)
         return found.cascade(found.cheapest(self.drop))
 

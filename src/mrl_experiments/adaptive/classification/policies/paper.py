@@ -1,4 +1,4 @@
-"""The paper's policy: one threshold for each pair of neighbouring sizes, chosen greedily."""
+"""The paper's policy: one threshold for each pair of neighbouring dims, chosen greedily."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from mrl_experiments.results import Setting
 class Paper:
     """For each pair (m_i, m_{i+1}) alone, the smallest threshold with the best accuracy of the pair.
 
-    cap: the size at which the cascade ends, the largest by default (the rows of Table 3).
+    cap: the dim at which the cascade ends, the largest by default (the rows of Table 3).
     lowest, highest, points: the grid of thresholds. The official code begins at 0.1; the text says [0, 1].
     Source: Appendix D.1 of the paper and its published notebook on model cascades.
     """
@@ -38,7 +38,11 @@ class Paper:
         return Setting({"policy": "paper"} if self.cap is None else {"policy": "paper", "cap": self.cap})
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
-        """Return the cascade up to `cap`. Raises UserError when the cap is none of the sizes."""
+        """Return the cascade up to `cap`.
+
+        Raises:
+            UserError: when the cap is none of the dims.
+        """
         grid = np.linspace(self.lowest, self.highest, self.points)
         correct = exits.correct(labels)
         thresholds = tuple(
@@ -50,7 +54,7 @@ class Paper:
 
 
 def sweep(exits: Exits, labels: NDArray[np.int64]) -> dict[Setting, Cascade]:
-    """Return the cascade for each cap from the second size on, by its setting (the rows of Table 3)."""
+    """Return the cascade for each cap from the second dim on, by its setting (the rows of Table 3)."""
     uncapped = Paper().fit(exits, labels)
     return {Paper(cap).setting: uncapped.capped(cap) for cap in exits.dims[1:]}
 
@@ -63,9 +67,9 @@ def _pair_threshold(
 ) -> float:
     """Return the smallest threshold of `grid` that makes most answers of the pair right.
 
-    confidence (N,) of the small size; small, large (N,): whether each is right.
+    confidence (N,) of the small dim; small, large (N,): whether each is right.
     """
-    # A sample climbs at every threshold from its confidence on, and then counts large - small more hits.
+    # A sample goes on at every threshold from its confidence on, and then counts large - small more hits.
     first = np.searchsorted(grid, confidence, side="left")
     gain = large.astype(np.int64) - small
     hits = np.cumsum(np.bincount(first, weights=gain, minlength=len(grid) + 1)[: len(grid)])

@@ -18,15 +18,15 @@ LARGEST_BET = 0.75  # of the stake that a single sample could lose whole
 
 @dataclass(frozen=True)
 class RiskControl:
-    """A cascade that loses at most `drop` of the full size's accuracy on new samples, with confidence.
+    """A cascade that loses at most `drop` of the full dim's accuracy on new samples, with confidence.
 
     The promise holds with probability 1 - delta over the samples it is fitted to.
 
     Learn-then-Test (Angelopoulos et al., "Learn then Test: Calibrating Predictive Algorithms to Achieve Risk
     Control", arXiv 2110.01052) with fixed-sequence testing. One half of the samples learns a path of cascades
     from costly to cheap. The other half tests along it, each at level delta, whether the loss is `drop` or
-    more; the last cascade before the first that fails is returned. The full size loses nothing, so where
-    nothing can be shown, as with one sample, the cascade always climbs. The path does not depend on the
+    more; the last cascade before the first that fails is returned. The full dim loses nothing, so where
+    nothing can be shown, as with one sample, the cascade always goes on. The path does not depend on the
     tested half and testing stops at the first failure, so the chance to return a cascade that breaks the
     promise is at most delta. This assumes independent samples of one distribution and nothing of the
     classifier or its calibration. It holds for one fit: of several drops tried on the same samples, each
@@ -48,7 +48,7 @@ class RiskControl:
         return Setting(policy="risk_control", drop=self.drop, delta=self.delta)
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
-        """Return the cheapest cascade whose promise could be shown, over all sizes."""
+        """Return the cheapest cascade whose promise could be shown, over all dims."""
         return sweep(exits, labels, drops=[self.drop], delta=self.delta, seed=self.seed)[self.setting]
 
 
@@ -71,7 +71,7 @@ def sweep(
 def _path(learned: Frontier, drop: float) -> Iterator[Cascade]:
     """Yield cascades from costly to cheap.
 
-    They lead from the full size to the cheapest cascade without a loss on the learning half, and on to the
+    They lead from the full dim to the cheapest cascade without a loss on the learning half, and on to the
     one that loses `drop` there.
     """
     lossless = learned.cheapest(0.0)
@@ -97,7 +97,7 @@ def _last_shown(
 def p_value(losses: NDArray[np.float64], drop: float, delta: float) -> float:
     """Return a p-value, valid for any number of samples, of "the expected loss is at least `drop`".
 
-    losses: (N,) in [-1, 1], independent: 1 where only the full size is right, -1 where only the cascade is.
+    losses: (N,) in [-1, 1], independent: 1 where only the full dim is right, -1 where only the cascade is.
     No sample gives 1. A bettor stakes a share of the wealth on each loss falling below `drop`. Under the
     hypothesis the wealth is a non-negative supermartingale from 1, so by Ville's inequality its peak exceeds
     1 / delta with probability at most delta, and 1 / peak is a p-value. Each stake depends on earlier samples

@@ -1,4 +1,4 @@
-"""One stated threshold for all sizes, fitted to nothing."""
+"""One stated threshold for all dims, fitted to nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mrl_experiments.results import Setting
 
 @dataclass(frozen=True)
 class Uniform:
-    """Climb while the confidence is at most `threshold`: 0 stays at the first size, 1 ends at the last."""
+    """Go on while the confidence is at most `threshold`: 0 stays at the first dim, 1 ends at the last."""
 
     threshold: float
 
@@ -23,11 +23,15 @@ class Uniform:
         return Setting(policy="uniform", threshold=self.threshold)
 
     def cascade(self, dims: Sequence[int]) -> Cascade:
-        """Return the cascade over `dims`. Raises UserError for a threshold that is not within [0, 1]."""
+        """Return the cascade over `dims`.
+
+        Raises:
+            UserError: for a threshold that is not within [0, 1].
+        """
         return Cascade(tuple(dims), (self.threshold,) * (len(dims) - 1))
 
     def fit(self, exits: Exits, labels: NDArray[np.int64]) -> Cascade:
-        """Return the cascade over all sizes of `exits`."""
+        """Return the cascade over all dims of `exits`."""
         return self.cascade(exits.dims)
 
 

@@ -1,0 +1,176 @@
+"""The LightningDataModule of images with texts."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrl_experiments.data.captions.captions import CaptionedSource, Captions, batches, identity_of
+from mrl_experiments.data.images.image_data import ImageData
+from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader
+from mrl_experiments.data.loaders.order import Batches
+from mrl_experiments.data.prepared import cache_folder
+from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.embeddings import TEXT
+from mrl_experiments.errors import UserError
+
+
+class ImageTextData(ImageData):
+    """Images with texts in batches ((images, tokens (B, T)), labels, index), both sides alike in a label.
+
+    To be embedded, each split comes as images (`val`) and as texts (`val_text`), with the same labels.
+
+    Parameters
+    ----------
+    source: images whose labels have captions, see data/captions/captions.py.
+    tokenizer: a tokenizer.json; null trains one on the captions of the train split. vocabulary: its size V.
+    length: tokens of a text T; longer ones are cut. others: of ImageData.
+    """
+
+    views: tuple[str, ...] = ("none",)  # a mirrored text is no text
+
+    def __init__(
+        self,
+        *,
+        source: CaptionedSource,
+        tokenizer: str | None,
+        vocabulary: int,
+        length: int,
+        cache: str,
+        **options: Any,
+    ) -> None:
+        super().__init__(source=source, cache=cache, **options)
+        if not (isinstance(length, int) and length >= 1):
+            raise UserError(f"data.length={length}", expected="a whole number of tokens")
+        self.captioned, self.vocabulary, self.length = source, vocabulary, length
+        self.images = self.splits
+        self.splits = (*self.images, *(split + TEXT for split in self.images))
+        known = Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else None
+        self.tokenizer = (known or self._learnt(cache_folder(cache))).of_size(vocabulary)
+        self.captions = Captions(source.captions, self.tokenizer, length)
+        if self.captions.cut:
+            total = len(self.captions.tokens)
+            print(f"{self.captions.cut} of {total} captions are longer than data.length={length} and are cut")
+
+    def _learnt(self, cache: Path) -> Tokenizer:
+        train = [self.captioned.captions[label] for label in self.captioned.labels("train")]
+        texts = [text for one in train for text in one]
+        return cached_tokenizer(
+            cache, f"{self.name}-captions", identity_of(train), lambda: texts, self.vocabulary
+        )
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """What the two towers must know."""
+        assert self.tokenizer.pad is not None
+        text = {"vocabulary": self.vocabulary, "length": self.length, "pad": self.tokenizer.pad}
+        return {**super().inputs, **text}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run keeps of its data: which files, which texts, and how text became tokens."""
+        own = {"texts": self._texts(), "tokenizer": self.tokenizer.content, "length": self.length}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that files and texts are those of a run, and that text becomes tokens that it can read.
+
+        Raises UserError otherwise; with `accept_changes`, other texts are told, and the run's tokenizer read.
+        """
+        super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
+        theirs = Tokenizer(state_dict["tokenizer"]).of_size(self.vocabulary)
+        if theirs.identity != self.tokenizer.identity and self.accept_changes:
+            self.tokenizer = theirs
+            self.captions = Captions(self.captioned.captions, theirs, self.length)
+        elif theirs.identity != self.tokenizer.identity:
+            raise UserError(
+                f"the tokenizer of {self.name} is not the one that the run was trained with",
+                expected=f"{theirs.identity}, not {self.tokenizer.identity}",
+                remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
+            )
+        if "texts" in state_dict and state_dict["name"] == self.name:
+            self._compare_texts(state_dict["texts"])
+        if self.length > (longest := state_dict["length"]):
+            raise UserError(
+                f"data.length={self.length}",
+                expected=f"at most {longest} tokens, as the run was trained with",
+            )
+
+    def files_identity(self) -> str | None:
+        """Return a digest of the images' files and of their captions; None where images are not files."""
+        if (files := super().files_identity()) is None:
+            return None
+        digest = hashlib.blake2b(files.encode(), digest_size=16)
+        for split, hashes in self._texts().items():
+            digest.update(split.encode() + hashes.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _texts(self) -> dict[str, Tensor]:
+        """Return, for each split, a hash of each label's name and captions (L,) int64."""
+        names = getattr(self.captioned, "names", range(self.num_classes))
+
+        def of(label: int) -> int:
+            content = "\0".join((str(names[label]), *self.captioned.captions[label]))
+            digest = hashlib.blake2b(content.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+            return int.from_bytes(digest, "big", signed=True)
+
+        labels = {split: self.captioned.labels(split) for split in self.images}
+        return {split: torch.tensor([of(label) for label in own]) for split, own in labels.items()}
+
+    def _compare_texts(self, before: dict[str, Tensor]) -> None:
+        """Raise UserError, or say with `accept_changes`, where captions are not those of a run."""
+        now = self._texts()
+        found = []
+        for split in sorted(before.keys() & now.keys()):
+            theirs, ours = set(before[split].tolist()), set(now[split].tolist())
+            if theirs != ours:
+                found.append(f"{len(ours - theirs)} of {split} are new or changed, {len(theirs - ours)} gone")
+        if not found:
+            return
+        told = f"the captions of {self.name} are not those that the run was trained with: {'; '.join(found)}"
+        if not self.accept_changes:
+            raise UserError(
+                told,
+                expected="the same captions of the same images",
+                remedy="restore them, or keep other data apart by a name of its own: data.name=<name>; or "
+                "embed.py accept_changes=true embeds what is there now",
+            )
+        print(told, flush=True)
+
+    def class_facts(self, split: str) -> dict[str, list[Any]]:
+        """Return what is known of the classes; of texts, what is known of their images' classes."""
+        return super().class_facts(split.removesuffix(TEXT))
+
+    def prepare(self, split: str) -> None:
+        """Write the images of a split into the cache unless they are there."""
+        super().prepare(split.removesuffix(TEXT))
+
+    def dataloader(self, split: str) -> EvalLoader:
+        """Return all images or all texts of a split in order."""
+        if split in self.images or split not in self.splits:
+            return super().dataloader(split)
+        rows, labels = self.captions.of(self.captioned.labels(split.removesuffix(TEXT)))
+        tokens = self.captions.tokens[rows]
+        return EvalLoader(len(rows), self.batch_size, lambda wanted, _: batches(tokens, labels, wanted))
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return the validation loader: each image with its first text."""
+        run, count = super()._reader("val", training=False)
+        return EvalLoader(count, self.batch_size, self._paired(run, training=False))
+
+    def _reader(self, split: str, *, training: bool) -> tuple[BatchReader, int]:
+        run, count = super()._reader(split, training=training)
+        return (self._paired(run, training=True) if training else run), count
+
+    def _paired(self, run: BatchReader, *, training: bool) -> BatchReader:
+        def pairs(order: Batches, epoch: int) -> Iterator[Batch]:
+            for images, labels, index in run(order, epoch):
+                if training:
+                    texts = self.captions.drawn(labels, index, self.seed, epoch)
+                else:
+                    texts = self.captions.first(labels)
+                yield (images, texts), labels, index
+
+        return pairs

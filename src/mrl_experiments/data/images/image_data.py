@@ -1,0 +1,351 @@
+"""The LightningDataModule: a source, its cache, and the loaders that read it."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrl_experiments.data.data_module import DataModule
+from mrl_experiments.data.file_table import Files, file_table, pack, with_digests
+from mrl_experiments.data.images.image_files import plain
+from mrl_experiments.data.images.read_image import UnreadableImages
+from mrl_experiments.data.images.split_folders import named_like
+from mrl_experiments.data.loaders.augment import Augment, Resolution
+from mrl_experiments.data.loaders.beton import Storage, beton_labels, check_beton
+from mrl_experiments.data.loaders.cache import Cache
+from mrl_experiments.data.loaders.loaders import (
+    Batch,
+    BatchReader,
+    EvalLoader,
+    TrainLoader,
+    train_loader,
+    training_splits,
+)
+from mrl_experiments.data.loaders.order import Batches, balanced
+from mrl_experiments.data.loaders.torch_loader import ArraySamples, TorchLoader
+from mrl_experiments.data.prepared import cache_folder
+from mrl_experiments.data.source import Source
+from mrl_experiments.errors import UserError
+
+
+class ImageData(DataModule):
+    """Images of a source in batches (images, labels, index).
+
+    Parameters
+    ----------
+    name: how runs and tables call the data set. source: see data/source.py; it may refer to `root`.
+    loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
+    batch_size: of one process. workers: that read and prepare; null is the number of threads torch uses, and
+    with 0 this process reads (one more prepares).
+    cache: folder for prepared files. size: side of the images a model sees in validation.
+    resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
+    augment: see data/loaders/augment.py. storage: {split: ...}, see data/loaders/beton.py; `default` is for
+    the others.
+    betons: {split: path} of ready .beton files instead of the cache.
+    balance: 1 draws all classes equally often in training, however large they are; see `balanced`.
+    """
+
+    views: tuple[str, ...] = ("none", "flip")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: Source,
+        root: str | None,
+        loader: Literal["auto", "ffcv", "torch"],
+        batch_size: int,
+        workers: int | None,
+        cache: str,
+        size: int | None,
+        resolution: Mapping[str, int] | None,
+        augment: Mapping[str, Any],
+        storage: Mapping[str, Mapping[str, Any]],
+        betons: Mapping[str, str],
+        seed: int,
+        balance: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.source = name, source
+        self.num_classes, self.channels, self.splits = source.num_classes, source.channels, source.splits
+        self.size = _size(size, source)
+        self.batch_size, self.seed, self.betons = batch_size, seed, dict(betons)
+        self.balance = balance
+        self.workers = torch.get_num_threads() if workers is None else workers
+        self.augment = Augment(**augment)
+        self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
+        self.loader = _choose(loader)
+        kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
+        self.cache = Cache(cache_folder(cache), source, kept)
+        self._ready: dict[str, tuple[Any, int]] = {}
+        self._told: set[str] = set()
+        self._state: dict[str, Any] | None = None
+        self.classes_known = False  # by a run, of which load_state_dict was told
+        self._unseen = False
+        self._classes: list[str] | None = None  # of the run, where they are others than the source's
+        self._label_of: NDArray[np.int64] | None = None
+        for path in self.betons.values():
+            self._count(Path(path))
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """What a backbone must know of the images."""
+        return {"channels": self.channels, "size": self.size}
+
+    def class_facts(self, split: str) -> dict[str, list[Any]]:
+        """Return what is known of the classes, a column each in the order of labels; see data/source.py."""
+        manifest = self.source.manifest(split)
+        names = {"name": manifest["classes"]} if "classes" in manifest else {}
+        facts = {**names, **manifest.get("facts", {})}
+        if self._classes is None:
+            return facts
+        row = {plain(name): label for label, name in enumerate(facts["name"])}
+        moved = {
+            column: [values[row[plain(name)]] if plain(name) in row else None for name in self._classes]
+            for column, values in facts.items()
+        }
+        return {**moved, "name": self._classes}
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """Return what evaluations need to know of a split besides features, labels and classes.
+
+        unseen: true where no class is one of the run's.
+        """
+        return {"unseen": True} if self._unseen else {}
+
+    def prepare_data(self) -> None:
+        """Write what training needs, once, before the processes of a distributed training need it.
+
+        Raises UserError that names images of all these splits that cannot be read.
+        """
+        unreadable: list[UnreadableImages] = []
+        for split in training_splits(self):
+            try:
+                self.prepare(split)
+            except UnreadableImages as error:
+                unreadable.append(error)
+        if unreadable:
+            problem = "\n".join(error.problem for error in unreadable)
+            raise UserError(problem, remedy=unreadable[0].remedy)
+
+    def prepare(self, split: str) -> None:
+        """Write one split into the cache unless it is there, and say once what was read and how.
+
+        Raises UserError for an unknown split.
+        """
+        self.samples(split)
+        if split in self._told:
+            return
+        report = getattr(self.source, "report", None)
+        if report is not None and not self._told:
+            print(report(), flush=True)
+        if kinds := self.cache.described.get(split, {}).get("converted"):
+            shown = ", ".join(f"{k['count']:,} {kind} ({k['first']})" for kind, k in kinds.items())
+            print(f"{self.name} {split}: images {shown}", flush=True)
+        self._told.add(split)
+        self._tell_copies(split)
+
+    def _tell_copies(self, split: str) -> None:
+        """Say how many images are copies of others that contradict them: in train, or in another class."""
+        if "digests" not in self.cache.described.get(split, {}):
+            return
+        ours, labels = self._digests(split)
+        order = np.lexsort((labels, ours))
+        same = ours[order][1:] == ours[order][:-1]
+        torn = ours[order][1:][same & (labels[order][1:] != labels[order][:-1])]
+        if count := int(np.isin(ours, torn).sum()):
+            first = self.source.open(split)[int(np.isin(ours, torn).argmax())][0]
+            print(f"{self.name} {split}: {count:,} images are in several classes ({first})", flush=True)
+        if split == "train" or "digests" not in self.cache.described.get("train", {}):
+            return
+        copies = np.isin(ours, self._digests("train")[0])
+        if count := int(copies.sum()):
+            first = self.source.open(split)[int(copies.argmax())][0]
+            print(f"{self.name} {split}: {count:,} images are copies of some in train ({first})", flush=True)
+
+    def _digests(self, split: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return what tells the content of each image of a split, and its label (N,)."""
+        digests = np.frombuffer(bytes.fromhex(self.cache.described[split]["digests"]), np.uint64)
+        return digests, np.array([label for _, label in self.source.open(split)])
+
+    def samples(self, split: str) -> Any:
+        """Return what the loader reads, written or checked first: a .beton path, or a sequence of samples."""
+        return self._counted(split)[0]
+
+    def _counted(self, split: str) -> tuple[Any, int]:
+        """Return samples and their number; files are written or checked once a process."""
+        self._check_split(split)
+        if split not in self._ready:
+            samples = self._prepared(split)
+            self._ready[split] = samples, (self._count(samples) if self.loader == "ffcv" else len(samples))
+        return self._ready[split]
+
+    def _prepared(self, split: str) -> Any:
+        if self.loader == "ffcv":
+            return Path(self.betons[split]) if split in self.betons else self.cache.beton(split, self.workers)
+        if self.source.size is None:
+            return self.cache.files(split, self.workers)
+        images = self.cache.array(split, self.workers)
+        return ArraySamples(images, images.with_name(self.cache.labels(split).name))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run keeps of its data: name, classes, and which files each split was."""
+        if self._state is None:
+            files = self._table()
+            self._state = {
+                "name": self.name,
+                "classes": self._names(),
+                "files": None if files is None else pack(with_digests(files, self.files_root())),
+            }
+        return self._state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare with what a run keeps of its data: the files of data of the same name, and the classes.
+
+        Raises UserError when files have changed, unless `accept_changes`, or images for training would be
+        in another split.
+        """
+        self._compare_files("images", state_dict)
+        if state_dict.get("classes"):
+            self.take_classes(state_dict["classes"])
+
+    def take_classes(self, names: list[str]) -> None:
+        """Label as a run does, whose classes have these names, from here on.
+
+        Classes that the run knows get its labels, new ones labels after them. Where all are new, labels stay,
+        and `facts` says so.
+        """
+        ours, self.classes_known = self._names(), True
+        if not ours or ours[: len(names)] == names:
+            return
+        label_of = {plain(name): label for label, name in enumerate(names)}
+        new = sorted(name for name in ours if plain(name) not in label_of)
+        first = named_like(new[0], names) if new else ""
+        self._unseen = len(new) == len(ours)
+        if self._unseen:
+            print(
+                f"{self.name}: none of its {len(ours)} classes, such as {first}, is one of the run's",
+                flush=True,
+            )
+            return
+        if new:
+            print(f"{self.name}: {len(new)} classes are new to the run, such as {first}", flush=True)
+        self._classes = [*names, *new]
+        label_of = {plain(name): label for label, name in enumerate(self._classes)}
+        self._label_of = np.array([label_of[plain(name)] for name in ours])
+
+    def files_identity(self) -> str | None:
+        """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""
+        return self._as_trained or (None if self.paths() is None else self.source.identity().get("files"))
+
+    def files_root(self) -> Path:
+        """Return the folder below which the source's files have their names."""
+        place = getattr(self.source, "root", None) or getattr(self.source, "table", Path("/table")).parent
+        return Path(place)
+
+    def paths(self) -> list[Path] | None:
+        """Return the source's files of all splits, or None where it has none of its own."""
+        return (
+            None
+            if self.source.size is not None or self.betons
+            else [path for split in self.source.splits for path in self._paths(split)]
+        )
+
+    def _paths(self, split: str) -> list[Path]:
+        return [value for value, _ in self.source.open(split) if isinstance(value, Path)]
+
+    def _names(self) -> list[str] | None:
+        return self.source.manifest(self.splits[0]).get("classes")
+
+    def _table(self) -> Files | None:
+        if self.paths() is None:
+            return None
+        paths = {split: self._paths(split) for split in self.source.splits}
+        digests = {split: kept.get("digests", "") for split, kept in self.cache.described.items()}
+        return file_table(paths, self.files_root(), digests)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the training loader."""
+        run, count = self._reader("train", training=True)
+        shares = None if not self.balance else balanced(self._labels("train"), self.balance)
+        return train_loader(self, count, run, shares)
+
+    def _labels(self, split: str) -> NDArray[np.int64]:
+        """Return the labels (N,) of a split, as the loader has them."""
+        samples = self.samples(split)
+        if isinstance(samples, Path):
+            return beton_labels(samples, channels=self.channels)
+        if isinstance(samples, ArraySamples):
+            return samples.labels
+        return np.array([label for _, label in samples])
+
+    def dataloader(self, split: str) -> EvalLoader:
+        """Return all of a split in order, without augmentation."""
+        run, count = self._reader(split, training=False)
+        return EvalLoader(count, self.batch_size, self._relabelled(run))
+
+    def _relabelled(self, run: BatchReader) -> BatchReader:
+        if (table := self._label_of) is None:
+            return run
+        label_of = torch.from_numpy(table)
+
+        def relabelled(batches: Batches, epoch: int) -> Iterator[Batch]:
+            for images, labels, index in run(batches, epoch):
+                yield images, label_of[labels], index
+
+        return relabelled
+
+    def _reader(self, split: str, *, training: bool) -> tuple[BatchReader, int]:
+        samples, count = self._counted(split)
+        read = self._batches(samples, self.seed if training else None)
+        size = self.resolution.at if training else lambda epoch: self.size
+        return lambda batches, epoch: read(batches, size(epoch), epoch), count
+
+    def _batches(self, samples: Any, seed: int | None) -> Callable[[Batches, int, int], Iterator[Batch]]:
+        if self.loader == "torch":
+            return TorchLoader(samples, self.channels, self.augment, self.workers, seed).run
+        from mrl_experiments.data.loaders.ffcv_loader import FFCVLoader
+
+        return FFCVLoader(samples, self.channels, self.augment, self.batch_size, self.workers, seed).run
+
+    def _count(self, beton: Path) -> int:
+        return check_beton(beton, channels=self.channels, num_classes=self.num_classes)
+
+
+def _size(size: int | None, source: Source) -> int:
+    side = size or source.size
+    if side is None:
+        raise UserError("data.size is not set", expected="the side in pixels of the images a model sees")
+    if source.channels == 1 and side != source.size:
+        raise UserError(f"data.size={side}", expected=f"{source.size}: one-channel images are not resized")
+    return side
+
+
+def _choose(loader: str) -> str:
+    if loader not in ("auto", "ffcv", "torch"):
+        raise UserError(f"data.loader={loader}", expected="auto, ffcv or torch")
+    problem = None if loader == "torch" else _ffcv_problem()
+    if problem and loader == "ffcv":
+        raise UserError(
+            f"data.loader=ffcv, but FFCV does not import: {problem}",
+            remedy="run make setup and follow what it prints, or use data.loader=torch",
+        )
+    if problem:
+        print(f"FFCV does not import ({problem}); using data.loader=torch")
+    return "torch" if problem or loader == "torch" else "ffcv"
+
+
+@functools.cache
+def _ffcv_problem() -> str | None:
+    threads = torch.get_num_threads()
+    try:
+        import ffcv  # noqa: F401
+    except Exception as error:
+        return str(error)
+    finally:
+        torch.set_num_threads(threads)  # the import leaves torch with one
+    return None
