@@ -15,9 +15,9 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import _existing, evaluate
 from mrl_experiments.external.vector_file import read_vectors
 from mrl_experiments.notices import tell
+from mrl_experiments.report.aggregate import aggregate, grids
 from mrl_experiments.report.all_tables import TABLES
-from mrl_experiments.report.entries import entries
-from mrl_experiments.report.pivot import grids
+from mrl_experiments.report.prepare import tidy
 from mrl_experiments.results import Measurement, read_rows
 from mrl_experiments.runs import Run
 
@@ -234,11 +234,13 @@ def test_a_trained_run_of_the_same_name_is_left_alone(tmp_path, files):
 def test_the_report_shows_their_lines(tmp_path, files):
     rows = evaluated(tmp_path, *files) + evaluated(tmp_path, *files, reduction="svd")
     (table,) = [table for table in TABLES if table.name == "table02"]
-    (grid,) = grids(table, entries(rows), [], {})
+    (grid,) = grids(table, aggregate(tidy(rows)), aggregate(tidy([])), {})
     assert grid.block.title == "digits test · pixels"
     assert [column.key for column in grid.columns] == [("external",), ("external_svd",)]
     assert [row for (row,) in grid.index] == [8, 16, 32, 64]
-    (alone,) = grids(table, entries([row for row in rows if row.reduction == "svd"]), [], {})
+    (alone,) = grids(
+        table, aggregate(tidy([row for row in rows if row.reduction == "svd"])), aggregate(tidy([])), {}
+    )
     assert alone.index == grid.index
 
 

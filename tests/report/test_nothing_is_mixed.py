@@ -4,11 +4,12 @@ import dataclasses
 from itertools import count, product
 
 import pytest
+from study_rows import NONE, measured
 
+from mrl_experiments.report.aggregate import grids
 from mrl_experiments.report.all_tables import TABLES, others
-from mrl_experiments.report.cells import ROLES
-from mrl_experiments.report.entries import entries
-from mrl_experiments.report.pivot import grids
+from mrl_experiments.report.formats import markdown
+from mrl_experiments.report.prepare import ROLES
 from mrl_experiments.report.write import repeated_seeds
 from mrl_experiments.results import COLUMNS, ResultRow
 
@@ -51,12 +52,12 @@ def test_a_table_of_two_methods_shows_each_by_itself(table):
         rows += [dataclasses.replace(row, label=f"{table.ablation}/x", value=row.value + 0.3) for row in rows]
     wanted = {row.value for row in rows if row.metric in table.metrics}
     found = set()
-    for grid in grids(table, entries(rows), [], {}):
-        for by_metric in grid.ours.values():
-            for cell in by_metric.values():
-                assert len({(row.method, row.reduction, str(row.setting)) for row in cell.rows}) == 1
-                assert len({row.value for row in cell.rows}) == 1 and cell.count <= 2
-                found.add(cell.rows[0].value)
+    for grid in grids(table, measured(rows), NONE, {}):
+        for cell in grid.ours.values():
+            own = [rows[number] for number in cell.numbers]
+            assert len({(row.method, row.reduction, str(row.setting)) for row in own}) == 1
+            assert len({row.value for row in own}) == 1 and cell.count <= 2
+            found.add(own[0].value)
     pinned = {*table.settings} & {"method", "dim"}  # such a table shows only these rows
     assert found <= wanted and (found == wanted or pinned)
 
@@ -65,10 +66,14 @@ def test_two_runs_of_one_seed_stand_apart_and_are_named():
     (table,) = [table for table in TABLES if table.name == "table01"]
     rows = rows_of(table)
     twins = [dataclasses.replace(row, run=f"{row.run}_second", value=row.value / 2) for row in rows]
-    found = grids(table, entries([*rows, *twins]), [], {})
-    cells = [cell for grid in found for by_metric in grid.ours.values() for cell in by_metric.values()]
-    assert all(len({row.value for row in cell.rows}) == 1 for cell in cells)
-    assert all("mrl_s0_second" in note for note in repeated_seeds(found)) and repeated_seeds(found)
+    both = [*rows, *twins]
+    found = grids(table, measured(both), NONE, {})
+    cells = [cell for grid in found for cell in grid.ours.values()]
+    assert all(len({both[number].value for number in cell.numbers}) == 1 for cell in cells)
+    assert all("Run" in markdown(grid).split("\n")[2] for grid in found)
+    notes = repeated_seeds(measured(both))
+    assert "mrl_s0 and mrl_s0_second and mrl_s1 and mrl_s1_second have the same seed" in " ".join(notes)
+    assert repeated_seeds(measured(rows)) == []
 
 
 @pytest.mark.parametrize(
@@ -78,13 +83,12 @@ def test_what_no_table_describes_gets_one_in_each_role(evaluation, split):
     (table,) = [table for table in TABLES if table.name == "table18"]
     place = {"evaluation": evaluation, "split": split, "trained": False, "setting": {"stages": [(8, 200)]}}
     rows = [dataclasses.replace(row, **place) for row in rows_of(table)]
-    found = others(entries(rows), TABLES)
+    found = others(measured(rows), TABLES)
     assert [(view.evaluations, view.role) for view in found] == [((evaluation,), ROLES.get(split, "shift"))]
     shown = {
         cell.mean
         for view in found
-        for grid in grids(view, entries(rows), [], {})
-        for by_metric in grid.ours.values()
-        for cell in by_metric.values()
+        for grid in grids(view, measured(rows), NONE, {})
+        for cell in grid.ours.values()
     }
     assert sorted(shown) == pytest.approx(sorted({row.value for row in rows}))
