@@ -28,7 +28,7 @@ from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.locks import exclusive
 from mrl_experiments.models.timm_backbone import TimmBackbone
-from mrl_experiments.runs import Run, claim
+from mrl_experiments.runs import Run, run_lock
 from mrl_experiments.search.neighbour_cache import neighbours
 from mrl_experiments.stored import read_config, write_config
 from mrl_experiments.trust import CONF, replace_cache, trusted
@@ -444,16 +444,17 @@ def test_training_writes_nowhere_that_links_in_a_runs_folder_lead(name, folder, 
     if (folder / name).exists():
         (folder / name).rename(tmp_path / "moved")
     (folder / name).symlink_to(tmp_path / "mine")
-    with pytest.raises(UserError, match=f"{name} leads out of the run's folder"):
-        claim(OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME}))
+    config = OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME})
+    with pytest.raises(UserError, match=f"{name} leads out of the run's folder"), run_lock(config):
+        pass
     assert not (tmp_path / "mine").exists()
 
 
 def test_a_checkpoint_is_not_continued_without_the_configuration_it_was_trained_with(folder, tmp_path):
     config = OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME})
     (folder / "config.yaml").unlink()
-    with pytest.raises(UserError, match=r"last.ckpt has no config.yaml"):
-        claim(config)
+    with pytest.raises(UserError, match=r"last.ckpt has no config.yaml"), run_lock(config):
+        pass
     assert not (folder / "config.yaml").exists()
 
 

@@ -1,4 +1,4 @@
-"""From a configuration to a method, and from a run back to its trained method."""
+"""Build a method from a configuration, and a trained one from a run."""
 
 import inspect
 import re
@@ -62,7 +62,8 @@ def _unknown_option(target: str, error: TypeError) -> UserError:
 def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
     """Build backbone and heads for the data that `inputs` describe, such as images of channels and size.
 
-    Raises UserError when the backbone is made for data of another kind.
+    Raises:
+        UserError: If the backbone is made for data of another kind.
     """
     make = construct(cfg.model)
     try:
@@ -81,8 +82,9 @@ def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
 def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
     """Return a run's configuration once all that it names is known, or allowed by `trust` (see trust.py).
 
-    Raises UserError where it is not, where a value does not fit its option, or where the run is damaged or
-    was made of files.
+    Raises:
+        UserError: If it is not, if a value does not fit its option, or if the run is damaged or was made of
+            files.
     """
     config = run.config
     if config.get("external"):
@@ -102,7 +104,9 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
 
     They are prepared in `cache`, or in MRL_DATA where it is None. What lies whole where the cache was when
     the run was trained is read there within the block, and nothing is written to it.
-    Raises UserError when the data cannot be built.
+
+    Raises:
+        UserError: If the data cannot be built.
     """
     config = config.copy()
     with _building(run):
@@ -151,7 +155,7 @@ def load_method(
 
 
 def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Say in one line how the tensors of a checkpoint differ from those that a model has."""
+    """Describe in one line how the tensors of a checkpoint differ from those that a model has."""
 
     def shape(tensors: Mapping[str, Any], name: str) -> str:
         tensor = tensors.get(name)
@@ -181,8 +185,12 @@ def _building(run: Run, path: Path | None = None) -> Iterator[None]:
         ) from error
 
 
-def check_data(run: Run, data: Any) -> None:
-    """Raise UserError when data is not as a run needs it, such as text of another vocabulary."""
+def restore_data(run: Run, data: Any) -> None:
+    """Give data the state that a run's checkpoint keeps of it, such as a vocabulary or the names of classes.
+
+    Raises:
+        UserError: If the data does not fit it, such as text of another vocabulary.
+    """
     kept = _checkpoint(run).get(type(data).__qualname__)  # where Lightning puts the data's state
     if kept is not None:
         with _building(run, run.checkpoint):
@@ -213,7 +221,7 @@ def is_averaged(run: Run, checkpoint: str = "last") -> bool:
 def _trained(
     run: Run, cfg: DictConfig, path: Path, weights: str | None
 ) -> tuple[dict[str, int], Mapping[str, Any]]:
-    """Return what a run's model reads, and its weights. Raises UserError where its checkpoint lacks them."""
+    """Return the inputs of a run's model and its weights, as its checkpoint has them."""
     checkpoint = _checkpoint(run, path)
     check_owner(run, checkpoint, cfg, path)
     if weights == "averaged" and CURRENT not in checkpoint:

@@ -1,4 +1,4 @@
-"""What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
+"""What the root scripts share: errors as one message without traceback, sweeps that outlive a failed run."""
 
 import functools
 import logging
@@ -134,7 +134,8 @@ def _option_groups() -> str:
 def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
     """Run a job of a sweep and note it; return its value.
 
-    Raises UserError where it failed and a sweeper other than Hydra's own waits for a value.
+    Raises:
+        UserError: If it failed and a sweeper other than Hydra's own waits for a value.
     """
     overrides = list(HydraConfig.get().overrides.task)
     status, value = run_alone(main, cfg) if isolate else _run(main, cfg)

@@ -1,4 +1,4 @@
-"""What a stored configuration may build: the classes that this project's conf/ names, each in its place."""
+"""What a stored configuration may build: the classes that conf/ names, each at the same key."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ def trusted(config: DictConfig, path: Path, trust: Trust = False) -> DictConfig:
 
 
 def replace_cache(config: DictConfig, cache: str) -> list[Path]:
-    """Let a stored configuration's data be prepared in `cache`; return the other places that it names for it.
+    """Set the cache of a stored configuration's data; return the places that it named for it before.
 
     Those are `data.cache` and whatever conf/ derives from it at the same place.
     """
@@ -147,7 +147,8 @@ def _signature(node: Mapping[Any, Any]) -> Signature:
 def _known() -> dict[tuple[str, Signature], frozenset[str]]:
     """Return what conf/ builds: (place, signature) with the keys there that follow the cache.
 
-    Raises UserError where this project's conf/ is not beside its source.
+    Raises:
+        UserError: If this project's conf/ is not beside its source.
     """
     files = sorted(CONF.rglob("*.yaml"))
     if CONF / "train.yaml" not in files:

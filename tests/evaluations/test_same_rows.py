@@ -21,7 +21,7 @@ from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.probe import lbfgs, probe
 from mrl_experiments.evaluations.retrieval import retrieval
 from mrl_experiments.evaluations.zero_shot import zero_shot
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 from mrl_experiments.search.same_rows import count_copies, same_rows
 
 DIMS = (2, 4, 8)
@@ -29,7 +29,7 @@ DIMS = (2, 4, 8)
 
 @pytest.fixture(autouse=True)
 def told_anew():
-    tell.cache_clear()
+    print_once.cache_clear()
 
 
 def embeddings(seed, count, classes=3):

@@ -12,9 +12,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluate import _existing, evaluate
+from mrl_experiments.evaluate import _finite, evaluate
 from mrl_experiments.external.vector_file import read_vectors
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 from mrl_experiments.report.aggregate import aggregate, grids
 from mrl_experiments.report.all_tables import TABLES
 from mrl_experiments.report.prepare import tidy
@@ -271,7 +271,7 @@ def test_a_file_searched_in_itself_finds_others_than_the_query(tmp_path, digits,
     expected = np.mean([labels[next(n for n in row if n != i)] == labels[i] for i, row in enumerate(nearest)])
     for number, database in enumerate((digits / "pixels.npz", tmp_path / "copy.npz")):
         files = [f"embeddings={digits}/pixels.npz", f"database={database}"]
-        tell.cache_clear()
+        print_once.cache_clear()
         rows = evaluated(tmp_path / str(number), *files, "dims=[64]", "evaluation.k=[1]")
         (top1,) = [row.value for row in rows if row.metric == "top1"]
         assert top1 == pytest.approx(expected) and top1 < 1
@@ -291,5 +291,5 @@ def test_two_hundred_vectors_are_enough_for_some_indexes(tmp_path, digits, capsy
 
 def test_a_value_that_does_not_exist_gets_no_row(capsys):
     values = [Measurement(8, "top1", 0.5, {"k": 1}), Measurement(8, "nll", float("nan"), {"k": 1})]
-    assert list(_existing(values, "val")) == values[:1]
+    assert list(_finite(values, "val")) == values[:1]
     assert "val 8 dims k=1: nll is nan and gets no row" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from mrl_experiments.runs import Run, run_of
 from mrl_experiments.training.module import NestedModule
 from mrl_experiments.training.settled import settle
 from mrl_experiments.training.train import train
+from mrl_experiments.training.trainer import best_precision
 
 QUICK = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.progress=false"]
 
@@ -143,3 +144,11 @@ def test_overfitting_sees_the_same_images_in_every_epoch(tmp_path, monkeypatch):
     assert len(seen) == 4 and [index for _, index in first] == [index for _, index in second]
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
     assert first[0][1] != first[1][1]
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_auto_precision_asks_the_gpu_by_either_of_its_names(accelerator, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    assert best_precision(accelerator) == "16-mixed"
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    assert best_precision(accelerator) == "bf16-mixed"

@@ -61,11 +61,13 @@ def typed_keys() -> set[str]:
     return {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
 
 
-def check_own(run: Run, config: DictConfig, data: Any, given: DictConfig | None, accept: bool) -> None:
+def refuse_other_data(
+    run: Run, config: DictConfig, data: Any, given: DictConfig | None, accept: bool
+) -> None:
     """Raise UserError where data that are named like a run's own are others, unless `accept`.
 
-    Files are compared by `check_data` where the run knows them; here, options are. Of a run that does not
-    know its files, it is said when they have changed since.
+    Files are compared by `build.restore_data` where the run knows them; here, options are. Of a run that does
+    not know its files, it is said when they have changed since.
     """
     _name_classes(run, config, data)
     own = str(config.data.name)
@@ -90,7 +92,7 @@ def check_own(run: Run, config: DictConfig, data: Any, given: DictConfig | None,
         )
 
 
-def check_siblings(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str, Any]) -> None:
+def refuse_mixed_splits(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str, Any]) -> None:
     """Raise UserError where splits that are not embedded now are of other data of the same name."""
     for path in sorted(run.embeddings(data.name, "*").parent.glob(f"*/{META}")):
         if f"{path.parent.name}@".startswith((".", *(f"{split}@" for split in splits))):

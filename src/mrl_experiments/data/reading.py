@@ -7,7 +7,7 @@ SHOWN = 5  # examples of each kind
 
 
 def shown(name: object) -> str:
-    """Return a name as it can be printed and stored: bytes that are not UTF-8 as \\x.., no line breaks."""
+    r"""Return a name as it can be printed and stored: bytes that are not UTF-8 as \x.., no line breaks."""
     raw = str(name).encode("utf-8", "surrogateescape")
     return raw.decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
 

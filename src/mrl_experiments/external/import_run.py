@@ -1,4 +1,4 @@
-"""Files of embeddings to the embeddings of a run, so that everything that reads runs can read them."""
+"""Import files of embeddings as a run, which all commands that read runs can read."""
 
 import hashlib
 import re
@@ -15,10 +15,10 @@ from mrl_experiments.embeddings import (
     META,
     check_finite,
     create,
+    finalize,
     is_complete,
     open_arrays,
     read_meta,
-    seal,
     writing,
 )
 from mrl_experiments.errors import UserError
@@ -102,7 +102,7 @@ def _config(names: DictConfig, queries: Path) -> dict[str, Any]:
 
 
 def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
-    """Return the run of this configuration, made where it is missing. Raises UserError if it is another's."""
+    """Return the run of this configuration, made where it is missing; another's folder is refused."""
     parts = [config[key]["name"] for key in ("loss", "model", "data")]
     seed = [] if config["seed"] is None else [f"s{config['seed']}"]
     run = Run(root / "runs" / re.sub(r"[^\w.+-]", "-", "_".join([*parts, *seed])))
@@ -137,7 +137,7 @@ def _encoded(labels: Mapping[str, NDArray[Any]]) -> tuple[str | None, dict[str, 
 def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:
     trained = sorted(set(dims or [width]))
     if not 1 <= trained[0] <= trained[-1] <= width:
-        raise UserError(f"names.dims={trained}", expected=f"sizes from 1 to the embeddings' width {width}")
+        raise UserError(f"names.dims={trained}", expected=f"dims from 1 to the embeddings' width {width}")
     return trained
 
 
@@ -180,5 +180,5 @@ def _write(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, An
     stored[:] = labels
     features.flush()
     stored.flush()
-    seal(folder, None, meta)
+    finalize(folder, None, meta)
     print(f"{folder}: {count:,} embeddings from {name}", flush=True)

@@ -31,8 +31,10 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 class VectorFile:
     """What one file, or a folder of parts, holds.
 
-    features: (N, D) numbers of any type, perhaps a memory map. labels: (N,) integers or strings.
-    files: those that were read, all inside `root`.
+    Attributes:
+        features: (N, D) numbers of any type, perhaps a memory map.
+        labels: (N,) integers or strings.
+        files: Those that were read, all inside `root`.
     """
 
     features: NDArray[Any]
@@ -47,7 +49,7 @@ def read_vectors(path: Path) -> VectorFile:
     Sizes that a file declares are compared with its own before memory is taken; nothing in it is executed.
 
     Raises:
-        UserError: when it is none, is damaged, lacks labels, has null or short rows (with the row), or when
+        UserError: If it is none, is damaged, lacks labels, has null or short rows (with the row), or if
             shapes, lengths or types do not fit.
     """
     if not path.is_dir() and path.suffix not in READERS:
@@ -170,7 +172,7 @@ def _refuse_splits(files: Sequence[Path], folder: Path) -> None:
 
 
 def _is_part(path: Path) -> bool:
-    """Tell whether a path inside a folder is a part's; hidden ones and _SUCCESS and its like are none."""
+    """Return whether a path inside a folder is that of a part; hidden ones, _SUCCESS and the like are not."""
     return path.suffix in (*PARQUET, *ARROW) and not any(name[0] in "._" for name in path.parts)
 
 

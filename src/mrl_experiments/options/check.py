@@ -1,4 +1,4 @@
-"""The check of a configuration against the table of options, once, before anything else is done."""
+"""The check of a configuration against the table of options, before a command does anything."""
 
 import os
 import re

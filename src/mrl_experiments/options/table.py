@@ -268,7 +268,7 @@ GROUPS: dict[str, Options] = {
         "lr_images": Number("images per step that lr is given for", above=0, unit="images", example=256),
         "momentum": Number("of SGD; beta_1 of AdamW", low=0, below=1, example=0.9),
         "nesterov": Flag("Nesterov momentum, of SGD"),
-        "weight_decay": Number("of all but normalisation and biases", low=0, example=1e-4),
+        "weight_decay": Number("of all but normalization and biases", low=0, example=1e-4),
         "warmup_epochs": Number("passes in which the rate rises", low=0, unit="epochs", example=1.0),
         "opt": Text("an optimiser of timm", example="adamw"),
         "layer_decay": Number("share of the next layer's rate", above=0, high=1, null=True, example=0.75),

@@ -1,4 +1,4 @@
-"""A small folder to keep: the rows of a plan's runs, the tables and figures made from them, and how."""
+"""A small folder to keep: rows, tables and figures of a plan's runs, with the command that made them."""
 
 import os
 import platform

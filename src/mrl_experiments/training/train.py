@@ -16,7 +16,7 @@ from mrl_experiments.checkpoint import read_checkpoint
 from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
-from mrl_experiments.runs import Run, claim, refuse_other_config, run_of
+from mrl_experiments.runs import Run, refuse_other_config, run_lock, run_of
 from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.description import Description
 from mrl_experiments.training.finetuning import freeze, take_backbone
@@ -54,19 +54,20 @@ def train(cfg: DictConfig) -> float | None:
             trainer.fit(module, datamodule=data)
         trainer.print(f"{run.name}: fast_dev_run={trainer.fast_dev_run} has passed; nothing is kept")
         return _optimized(cfg, module.validation)
-    held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
-    trainer.loggers = build_loggers(cfg, run)  # they write into its folder
-    with together(trainer.strategy, trainer.world_size):
+    lock = run_lock(cfg) if first else nullcontext()
+    with lock, together(trainer.strategy, trainer.world_size):
+        trainer.loggers = build_loggers(cfg, run)  # they write into the run's folder
         _fit(trainer, module, data, run, cfg)
         _finish(trainer, module, data, run)
         if module.validated_step != trainer.global_step:  # the last validation was of other weights
             module.validation = {}
             if trainer.limit_val_batches:
                 trainer.validate(module, datamodule=data, verbose=False)
-    if trainer.is_global_zero:
-        weights = "averaged" if _averaging(trainer) else "current"  # which were validated
-        write_json(run.finished, {"epochs": cfg.epochs, "weights": weights, "validation": module.validation})
-        _report(run, module.validation)
+        if trainer.is_global_zero:
+            weights = "averaged" if _averaging(trainer) else "current"  # which were validated
+            summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
+            write_json(run.finished, summary)
+            _report(run, module.validation)
     return _optimized(cfg, module.validation)
 
 
@@ -90,8 +91,8 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
         callbacks.append(CompileTime())
     options: dict[str, Any] = {"max_epochs": cfg.epochs}
     if cfg.trainer.get("benchmark") is None and not cfg.trainer.get("deterministic"):
-        # Tuning costs a second a shape, which a network of random widths would pay at every step.
-        options["benchmark"] = method.steady
+        # Tuning costs a second per shape, which a network of random widths would pay at every step.
+        options["benchmark"] = method.static_shapes
     trainer = construct(cfg.trainer, **options)(run=run, loggers=[], callbacks=callbacks)
     return trainer, module, data
 

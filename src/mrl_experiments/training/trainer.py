@@ -129,7 +129,7 @@ def check_devices(accelerator: str | None, devices: Any) -> None:
 
 def best_precision(accelerator: str) -> str:
     """Return bf16-mixed where the hardware computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
-    if accelerator == "gpu":
+    if accelerator in ("gpu", "cuda"):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
 
