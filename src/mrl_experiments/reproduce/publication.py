@@ -51,7 +51,8 @@ def _described(command: str) -> str:
     return (
         f"Made by `{command}`, finished on {datetime.now(UTC).date()}: Python {platform.python_version()},"
         f" {versions}; {os.cpu_count()} cores ({platform.machine()}).\n\n"
-        "claims.md, where there is one, tells which of the paper's claims hold here,"
-        " [tables.md](tables.md) shows our values beside the paper's, `figures/` the same as curves; `rows/` holds the rows of each run."
+        "claims.md, where there is one, tells which of the paper's claims hold here, [tables.md](tables.md)"
+        " shows our values beside the paper's, `figures/` the same as curves; `rows/` holds the rows of each"
+        " run."
         " `python report.py 'rows=[\"<this folder>/rows/*.csv\"]'` makes the page from them.\n"
     )
