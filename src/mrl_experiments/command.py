@@ -132,6 +132,8 @@ def _open_closed_streams() -> None:
 
 
 def _after_sweep() -> int:
+    if not _outcomes:  # --cfg and its like, whose output is read by others
+        return 0
     failed = [(overrides, status) for overrides, status in _outcomes if status]
     print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")
     for overrides, status in failed:
