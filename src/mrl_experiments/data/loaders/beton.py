@@ -95,7 +95,7 @@ def beton_labels(path: Path, *, channels: int) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, kind: int, size: int, changed: int) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Return labels (N,) and the shape of arrays, having followed every address in the file, once per process.
+    """Return labels (N,) and the shape of arrays, having followed every address in the file, once.
 
     Raises:
         ValueError: If an address or a header is wrong.
