@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import pytorch_lightning as pl
-from commands import ROOT, run, succeed
+from commands import ROOT, TINY, run, succeed
 from lightning_fabric import Fabric
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._utils import ExceptionWrapper
@@ -73,6 +73,16 @@ time.sleep(30)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, check=False
     )
     assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_what_lightning_refuses_ends_with_the_status_of_an_error_of_the_user(tmp_path):
+    done = run("train.py", *TINY, f"root={tmp_path}", "trainer=cpu", "trainer.strategy=nonsense")
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+    assert "options of trainer" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_configuration_is_printed_with_nothing_else(tmp_path):
+    assert "sweep" not in succeed("train.py", "--cfg", "job")
 
 
 def test_a_process_that_reads_data_and_dies_is_one_message():

@@ -419,6 +419,12 @@ def test_what_was_written_is_read_and_a_change_is_noticed(tmp_path):
         write_config(path, {**plain, "seed": "abc"})
 
 
+def test_a_folder_that_is_no_run_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run: it has no config\.yaml") as refused:
+        _ = Run(tmp_path).config
+    assert "train.py" in refused.value.expected and "restore the file" in refused.value.remedy
+
+
 def test_folders_of_a_run_lie_in_it(folder, tmp_path):
     run = Run(folder)
     assert run.embeddings("digits", "val", "flip") == folder / "embeddings" / "digits" / "val@flip"

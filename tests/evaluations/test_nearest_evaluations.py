@@ -7,6 +7,7 @@ from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search.neighbour_cache import _name
+from mrl_experiments.search.staged_search import StagedSearch
 
 DIMS = (4, 8, 16)
 
@@ -139,3 +140,9 @@ def test_bad_input(pair, evaluation):
     strangers = Embeddings(queries.features, np.full(60, 99), None, queries.meta)
     with pytest.raises(UserError, match="60 of 60 queries have a label that is missing from the database"):
         list(evaluation(strangers, database, DIMS, k=[1]))
+
+
+def test_more_queries_than_there_are_take_no_memory(pair):
+    queries, database = pair
+    search = StagedSearch.of(queries, database, 5, 2**62, 1)
+    np.testing.assert_array_equal(search.queries, queries.features)

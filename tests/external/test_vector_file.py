@@ -13,7 +13,7 @@ import pytest
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.external import arrow_tables
-from mrl_experiments.external.vector_file import read_vectors
+from mrl_experiments.external.vector_file import READERS, read_vectors
 
 FEATURES = np.arange(12, dtype=np.float64).reshape(4, 3) + 1
 LABELS = np.array([3, 1, 1, 2])
@@ -43,6 +43,17 @@ def test_npz_is_read_by_the_usual_names(tmp_path, names):
     found = read_vectors(save_npz(tmp_path, **dict(zip(names, (FEATURES, LABELS.astype(str)), strict=True))))
     np.testing.assert_array_equal(found.features, FEATURES)
     assert found.labels.tolist() == ["3", "1", "1", "2"]
+
+
+def test_what_a_library_says_at_length_is_cut_to_one_line(tmp_path, monkeypatch):
+    def read(path):
+        raise ValueError("odd \x1b[31m" + "x" * 10_000 + "\nsecond line")
+
+    monkeypatch.setitem(READERS, ".npz", read)
+    with pytest.raises(UserError, match=r"x\.npz cannot be read: .*odd") as refused:
+        read_vectors(save_npz(tmp_path, embeddings=FEATURES, labels=LABELS))
+    problem = refused.value.problem
+    assert len(problem) < 300 + len(str(tmp_path)) and "\n" not in problem and "\x1b" not in problem
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is not None, reason="Parquet can be read here")

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from mrl_experiments.embeddings import check_finite, create, finalize, is_complete, open_arrays, writing
+from mrl_experiments.embeddings import (
+    META,
+    check_finite,
+    create,
+    finalize,
+    is_complete,
+    open_arrays,
+    read_meta,
+    writing,
+)
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
 from mrl_experiments.files import sha256
@@ -38,8 +47,8 @@ class Imported:
 def import_run(cfg: DictConfig) -> Imported:
     """Copy the files that evaluate.py was given into a run of their own; what is there already stays.
 
-    Raises:
-        UserError: For files that do not fit each other, values that are no embeddings, or names in use.
+    Raises UserError for files that do not fit each other, values that are no embeddings, names in use, or
+    other vectors under the name of an earlier import.
     """
     files = {cfg.names.split: Path(cfg.embeddings)}
     # What an evaluation itself names as its database, such as *_text, is a split of a run and no file.
@@ -68,8 +77,11 @@ def import_run(cfg: DictConfig) -> Imported:
         "classes": classes,
     }
     folders = {split: run.embeddings(dataset, split) for split in found}
+    sources = {split: _digests(part) for split, part in found.items()}
+    for split, source in sources.items():
+        _check_same(source, folders[split], files[split])
     for split, part in found.items():
-        _copy(part, labels[split], folders[split], {**meta, "split": split})
+        _copy(part, labels[split], folders[split], {**meta, "split": split}, sources[split])
     train = folders.get("train", folders["database"])
     return Imported(run, dataset, folders[cfg.names.split], folders["database"], train)
 
@@ -129,8 +141,26 @@ def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:
     return trained
 
 
-def _copy(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any]) -> None:
-    meta = {**meta, "source": {str(path.relative_to(part.root)): sha256(path) for path in part.files}}
+def _digests(part: VectorFile) -> dict[str, str]:
+    return {str(path.relative_to(part.root)): sha256(path) for path in part.files}
+
+
+def _check_same(source: Mapping[str, str], folder: Path, name: Path) -> None:
+    """Raise UserError where other vectors were imported under this name: their rows would be mixed."""
+    if (folder / META).exists():
+        there = read_meta(folder).get("source", {})
+        if sorted(there.values()) != sorted(source.values()):
+            raise UserError(
+                f"{name} holds other vectors than {folder}, which were imported under this name",
+                expected="one name for each set of vectors, since rows are kept by name",
+                remedy=f"names.model=<another name>; or delete {folder.parents[2]} with its rows",
+            )
+
+
+def _copy(
+    part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any], source: Mapping[str, str]
+) -> None:
+    meta = {**meta, "source": source}
     if is_complete(folder, meta):
         return
     with writing(folder):

@@ -15,9 +15,9 @@ from matplotlib.font_manager import fontManager
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrl_experiments.gradcam.canvas import INK, STYLE, save
 from mrl_experiments.gradcam.examples import Examples
 from mrl_experiments.gradcam.maps import ClassMaps
-from mrl_experiments.report.plots import INK, STYLE, save
 
 WRONG = "#b3261e"
 CJK = ("Noto Sans CJK JP", "IPAGothic", "WenQuanYi Zen Hei", "VL Gothic")  # class names may be characters

@@ -127,6 +127,7 @@ COMMANDS: dict[str, Options] = {
         "rows": List("glob patterns of result files", Path(), example=["results/**/*.csv"]),
         "root": ROOT,
         "out": Path("the report's folder", example="outputs/report"),
+        "open": Flag("the page in a browser, when it is written"),
         "counterparts": Map("which data sets of the paper stand beside ours", Map()),
         "debug": DEBUG,
     },

@@ -32,7 +32,9 @@ from ffcv.fields import FloatField, IntField
 from ffcv.reader import Reader
 from ffcv.writer import DatasetWriter
 
+from mrl_experiments.data.loaders.augment import Augment
 from mrl_experiments.data.loaders.beton_writer import write_beton
+from mrl_experiments.data.loaders.ffcv_loader import FFCVLoader
 
 RNG = np.random.default_rng(0)
 SMALL = Storage(max_size=100)
@@ -201,6 +203,60 @@ def test_every_samples_header_is_compared_with_what_lies_there(changed, kind):
     path, sample = changed(*DAMAGED[kind])
     with pytest.raises(UserError, match=rf"is damaged: sample {sample} .*\([12] of 150 samples\)"):
         check_beton(path, channels=3, num_classes=7)
+
+
+ARGUMENTS_AT = HEADER.itemsize + FIELD.fields["arguments"][1]  # of the field image: a shape, then a type
+SAMPLES_AT, PAGE_AT = (HEADER.fields[name][1] for name in ("samples", "page"))
+STATED = {
+    "arrays of fewer rows, which FFCV would write beyond": (ARGUMENTS_AT, 8),
+    "arrays without end": (ARGUMENTS_AT, 1 << 62),
+    "arrays of one more dim": (ARGUMENTS_AT + 24, 2),
+    "a type of no length": (ARGUMENTS_AT + 256, 0),
+    "fewer samples than lie there": (SAMPLES_AT, 149),
+    "pages without bytes": (PAGE_AT, 0),
+    "pages of 3 bytes": (PAGE_AT, 3),
+}
+
+
+@pytest.mark.parametrize("kind", STATED)
+def test_what_the_head_of_a_file_states_is_compared_with_what_lies_there(kind, tmp_path):
+    digits = [(image[:16, :16, :1], label) for image, label in PHOTOGRAPHS]
+    path = written(tmp_path / "digits.beton", digits, channels=1)
+    content, (at, value) = bytearray(path.read_bytes()), STATED[kind]
+    size = HEADER.fields["page"][0].itemsize if at == PAGE_AT else 8
+    content[at : at + size] = value.to_bytes(size, "little")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"digits\.beton"):
+        check_beton(path, channels=1, num_classes=7)
+
+
+def test_arrays_have_the_size_of_the_data_and_the_bytes_of_their_shape(tmp_path):
+    digits = [(image[:16, :16, :1], label) for image, label in PHOTOGRAPHS]
+    path = written(tmp_path / "digits.beton", digits, channels=1)
+    assert check_beton(path, channels=1, num_classes=7, size=16) == len(digits)
+    with pytest.raises(UserError, match=r"shape \(16, 16, 1\), not \(32, 32, 1\)"):
+        check_beton(path, channels=1, num_classes=7, size=32)
+    content = bytearray(path.read_bytes())
+    places = np.frombuffer(content, PLACE, offset=int(np.frombuffer(content, HEADER, 1)[0]["table"]))
+    places["bytes"][4] -= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="has not the bytes of an array of the shape"):
+        check_beton(path, channels=1, num_classes=7)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_jpeg_that_cannot_be_decoded_is_named_and_not_shown_as_another(changed, share):
+    """FFCV leaves in its memory what was there before."""
+
+    def inside(entries, places, sample, row, content):
+        at = int(places["start"][row] + share * places["bytes"][row])
+        content[at : at + 40] = b"\xff\xd0" * 20  # markers where pixels should be
+
+    path, sample = changed(JPG, inside)
+    count = check_beton(path, channels=3, num_classes=7)
+    loader = FFCVLoader(path, 3, Augment(), 50, 1, None)
+    with pytest.raises(UserError, match=f"JPEG of sample {sample} cannot be decoded"):
+        list(loader.run(np.array_split(np.arange(count), 3), 32, 0))
 
 
 def test_whole_files_with_jpegs_of_any_make_are_taken(half_jpeg, tmp_path):

@@ -304,7 +304,7 @@ class ImageData(DataModule):
         return FFCVLoader(samples, self.channels, self.augment, self.batch_size, self.workers, seed).run
 
     def _count(self, beton: Path) -> int:
-        return check_beton(beton, channels=self.channels, num_classes=self.num_classes)
+        return check_beton(beton, channels=self.channels, num_classes=self.num_classes, size=self.size)
 
 
 def _size(size: int | None, source: Source) -> int:

@@ -4,6 +4,7 @@ FFCV reads through raw addresses, so a truncated or foreign file would end the p
 """
 
 import functools
+import math
 import mmap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ SAMPLES = {
     RGB: np.dtype([("image", PICTURE), ("label", "<i8")], align=True),
     ARRAY: np.dtype([("image", [("start", "<u8")]), ("label", "<i8")], align=True),
 }
+ARGUMENTS = np.dtype([("shape", "<u8", 32), ("length", "<u8")])  # of an array's field; then its type as JSON
+BYTES = b'[["", "|u1"]]'  # the type of pixels
 JPG, RAW = 0, 1  # modes of a picture
 # Markers of a JPEG that state its size, and those without content.
 SIZED = [marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)]
@@ -54,8 +57,10 @@ class Storage:
     jpeg_share: float = 0.5
 
 
-def check_beton(path: Path, *, channels: int, num_classes: int) -> int:
+def check_beton(path: Path, *, channels: int, num_classes: int, size: int | None = None) -> int:
     """Return the number of samples of a .beton file, after a look at the header of every sample.
+
+    size: the side in pixels that images of one channel must have.
 
     Raises:
         UserError: If it is missing, truncated, of another kind, has labels that are no class, or says of a
@@ -65,7 +70,10 @@ def check_beton(path: Path, *, channels: int, num_classes: int) -> int:
         raise UserError(f"{path} does not exist", expected="a .beton file")
     try:
         status = path.stat()
-        labels = _read(path, ARRAY if channels == 1 else RGB, status.st_size, status.st_mtime_ns)
+        kind = ARRAY if channels == 1 else RGB
+        labels, shape = _read(path, kind, status.st_size, status.st_mtime_ns)
+        if kind == ARRAY and size is not None and shape != (size, size, 1):
+            raise ValueError(f"has images of the shape {shape}, not {(size, size, 1)}")
         if labels.min() < 0 or labels.max() >= num_classes:
             raise ValueError(f"has labels from {labels.min()} to {labels.max()}, not {num_classes} classes")
     except OSError as error:
@@ -82,12 +90,12 @@ def check_beton(path: Path, *, channels: int, num_classes: int) -> int:
 def beton_labels(path: Path, *, channels: int) -> NDArray[np.int64]:
     """Return the labels (N,) of a .beton file that `check_beton` has passed."""
     status = path.stat()
-    return _read(path, ARRAY if channels == 1 else RGB, status.st_size, status.st_mtime_ns)
+    return _read(path, ARRAY if channels == 1 else RGB, status.st_size, status.st_mtime_ns)[0]
 
 
 @functools.lru_cache(maxsize=16)
-def _read(path: Path, kind: int, size: int, changed: int) -> NDArray[np.int64]:
-    """Return the labels (N,), having followed every address in the file, once per process.
+def _read(path: Path, kind: int, size: int, changed: int) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Return labels (N,) and the shape of arrays, having followed every address in the file, once.
 
     Raises:
         ValueError: If an address or a header is wrong.
@@ -107,16 +115,32 @@ def _read(path: Path, kind: int, size: int, changed: int) -> NDArray[np.int64]:
         raise ValueError("was never finished: its index is missing")
     if table < start + count * SAMPLES[kind].itemsize or size < table + count * PLACE.itemsize:
         raise ValueError(f"is truncated: {size} bytes, its index begins at {table}")
+    if size > table + count * PLACE.itemsize:
+        raise ValueError(f"has {size} bytes, more than its {count} samples and their index")
+    if header["page"].bit_count() != 1:
+        raise ValueError(f"has pages of {header['page']} bytes, which is no power of 2")
     samples = np.fromfile(path, SAMPLES[kind], count, offset=start)
-    images, places = (
-        samples["image"],
-        np.fromfile(path, PLACE, (size - table) // PLACE.itemsize, offset=table),
-    )
+    images, places = samples["image"], np.fromfile(path, PLACE, count, offset=table)
     found = _follow(images, places, start + count * SAMPLES[kind].itemsize, table)
+    shape: tuple[int, ...] = ()
     if kind == RGB:
         _check_sizes(path, images, found["bytes"])
-    labels: NDArray[np.int64] = samples["label"]
-    return labels
+    else:
+        shape = _array_shape(fields["arguments"][0].tobytes())
+        _require(found["bytes"] == math.prod(shape), f"has not the bytes of an array of the shape {shape}")
+    return samples["label"], shape
+
+
+def _array_shape(arguments: bytes) -> tuple[int, ...]:
+    """Return the shape of all arrays: FFCV copies as many bytes as lie there to where so many have room."""
+    (stated,) = np.frombuffer(arguments, ARGUMENTS, 1)
+    type_ = arguments[ARGUMENTS.itemsize :][: int(stated["length"])]
+    shape = tuple(np.trim_zeros(stated["shape"], "b").tolist())
+    if type_ != BYTES or 0 in shape or len(shape) != 3 or shape[-1] != 1:
+        raise ValueError(
+            f"has arrays of the type {type_[:40]!r} and the shape {shape}, not images of one channel"
+        )
+    return shape
 
 
 def _follow(images: NDArray[Any], places: NDArray[Any], start: int, end: int) -> NDArray[Any]:

@@ -39,11 +39,14 @@ def read_key(address):  # type: ignore[no-untyped-def]
 
 
 class Window(ResizedCropRGBImageDecoder):
-    """Decode the window of an RGB image that `augment` names and resize it to a square of `size`."""
+    """Decode the window of an RGB image that `augment` names and resize it to a square of `size`.
 
-    def __init__(self, size: int, augment: Augment, key: np.ndarray | None) -> None:
+    damaged: (1,) uint64, which gets the number from 1 of a sample whose JPEG cannot be decoded as it stands.
+    """
+
+    def __init__(self, size: int, augment: Augment, key: np.ndarray | None, damaged: np.ndarray) -> None:
         super().__init__((size, size))
-        self.augment, self.key = augment, key
+        self.augment, self.key, self.damaged = augment, key, damaged
 
     get_crop_generator = None  # generate_code does without
 
@@ -55,6 +58,7 @@ class Window(ResizedCropRGBImageDecoder):
         low, high = self.augment.crop or (1.0, 1.0)
         share = self.augment.center if self.key is None else 1.0
         address = 0 if self.key is None else self.key.ctypes.data
+        damaged = self.damaged.ctypes.data
 
         def decode(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]
             destination, scratch = memory
@@ -64,7 +68,11 @@ class Window(ResizedCropRGBImageDecoder):
                 data = mem_read(field["data_ptr"], storage_state)
                 height, width = np.uint32(field["height"]), np.uint32(field["width"])
                 if field["mode"] == 0:  # JPEG
-                    decode_jpeg(data, scratch[slot], height, width, height, width, 0, 0, 1, 1, False, False)
+                    if decode_jpeg(
+                        data, scratch[slot], height, width, height, width, 0, 0, 1, 1, False, False
+                    ):
+                        number_of = np.full(1, index + 1, dtype=np.uint64)
+                        ctypes_memcopy(number_of.ctypes.data, damaged, np.uint64(8))
                     image = scratch[slot].reshape(-1)[: 3 * height * width].reshape(height, width, 3)
                 else:
                     image = data.reshape(height, width, 3)

@@ -25,6 +25,7 @@ from mrl_experiments.data.loaders.counter_rng import stream
 from mrl_experiments.data.loaders.ffcv_kernels import ShiftFlipNormalize, Window
 from mrl_experiments.data.loaders.loaders import Batch
 from mrl_experiments.data.loaders.order import Batches
+from mrl_experiments.errors import UserError
 
 
 def compile_reader(self: OSCacheManager) -> Callable[..., Any]:
@@ -68,12 +69,14 @@ class FFCVLoader:
         most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         self.workers = max(1, min(workers, most))  # threads; FFCV takes 0 for all there are
         self._key = None if seed is None else np.zeros(1, dtype=np.uint64)
+        self._damaged = np.zeros(1, dtype=np.uint64)
         self._loaders: dict[int, PlannedLoader] = {}  # by side length
 
     def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
         """Yield images (B, C, size, size), labels (B,) and index (B,) for lists of sample indices.
 
-        A batch's memory is used again a few batches later.
+        A batch's memory is used again a few batches later. Raises UserError that names a sample whose JPEG
+        is damaged: FFCV would show what its memory held before.
         """
         if self._key is not None and self.seed is not None:
             self._key[0] = stream(self.seed, epoch)
@@ -87,12 +90,20 @@ class FFCVLoader:
         try:
             for index, (images, labels) in zip(batches, ahead, strict=True):
                 torch.set_num_threads(threads)  # FFCV gave torch as many threads as it has workers
+                if number := int(self._damaged[0]):
+                    raise UserError(
+                        f"{self.path} is damaged: the JPEG of sample {number - 1} cannot be decoded",
+                        expected="a complete FFCV file",
+                        remedy="restore it from a copy, or write it again with scripts/write_imagenet.py",
+                    )
                 yield images, labels[:, 0], torch.from_numpy(index)
         finally:
             stop()
 
     def _compile(self, plan: NDArray[np.int64], size: int) -> PlannedLoader:
-        decoder = NDArrayDecoder() if self.channels == 1 else Window(size, self.augment, self._key)
+        decoder = (
+            NDArrayDecoder() if self.channels == 1 else Window(size, self.augment, self._key, self._damaged)
+        )
         normalize = ShiftFlipNormalize(self.channels, self.augment, self._key)
         PlannedLoader.plan = plan  # FFCV asks for an order while it is being built
         return PlannedLoader(

@@ -30,11 +30,18 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Table(View):
-    """A table: `index` and `columns` name columns of the rows, settings, "line" or "metric"."""
+    """A table: `index` and `columns` name columns of the rows, settings, "line" or "metric".
+
+    Where neither names it, "line" comes first in the index: no cell is of several methods.
+    """
 
     metrics: tuple[str, ...]
     index: tuple[str, ...] = ("dim",)
     columns: tuple[str, ...] = ("line",)
+
+    def __post_init__(self) -> None:
+        if "line" not in (*self.index, *self.columns):
+            object.__setattr__(self, "index", ("line", *self.index))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.paper import published
-from mrl_experiments.report.entries import entries, find_rows
+from mrl_experiments.report.prepare import find_rows, tidy, values
 from mrl_experiments.results import ResultRow
 
 ROW = ResultRow(
@@ -20,7 +20,8 @@ def changed(**values: object) -> ResultRow:
 
 
 def lines_at(rows: list[ResultRow]) -> dict[tuple[str, int], str]:
-    return {(entry.line, entry.row.dim): entry.row.run for entry in entries(rows)}
+    frame = tidy(rows)
+    return dict(zip(zip(frame.line, frame.dim, strict=True), frame.run, strict=True))
 
 
 def test_the_ff_line_has_the_run_trained_at_each_size():
@@ -64,7 +65,8 @@ def test_probes_are_lines_of_their_own():
 
 def test_sizes_between_the_trained_ones_are_interpolated():
     rows = [changed(method="mrl", dim=dim, trained=dim == 64) for dim in (64, 48, 32)]
-    assert {e.row.dim: e.interpolated for e in entries(rows)} == {64: False, 48: True, 32: False}
+    frame = tidy(rows)
+    assert dict(zip(frame.dim, frame.interpolated, strict=True)) == {64: False, 48: True, 32: False}
 
 
 def test_single_draws_give_way_to_their_mean():
@@ -72,19 +74,20 @@ def test_single_draws_give_way_to_their_mean():
         changed(reduction="random", setting={"k": 1, "draw": 0}),
         changed(reduction="random", setting={"k": 1}),
     ]
-    assert [entry.row.setting for entry in entries([ROW, *rows]) if entry.line == "ff_random"] == [{"k": 1}]
+    frame = tidy([ROW, *rows])
+    assert frame.setting[frame.line == "ff_random"].tolist() == ["k=1"]
 
 
 def test_settings_are_taken_apart_and_costs_written_as_the_paper_does():
     setting = {"index": "flat", "stages": [(8, 200), (16, 100), (512, 10)]}
-    (entry,) = entries([changed(method="mrl", setting=setting, metric="macs", value=2.5e6)])
-    assert (entry.get("index"), entry.get("shortlist"), entry.get("dim")) == ("flat", 200, 64)
-    assert (entry.row.metric, entry.row.value) == ("MFLOPs", 2.5)
+    frame = tidy([changed(method="mrl", setting=setting, metric="macs", value=2.5e6), changed(method="mrl")])
+    found = [values(frame, name).tolist() for name in ("index", "shortlist", "k", "dim")]
+    assert found == [["flat", ""], [200, ""], ["", 1], [64, 64]]
+    assert (frame.metric[0], frame.value[0]) == ("MFLOPs", 2.5)
 
 
 def test_the_papers_rows_fall_into_the_same_lines():
-    found = entries([*published("table02")])
-    columns = {line: len([e for e in found if e.line == line]) for line in {e.line for e in found}}
+    columns = tidy([*published("table02")]).line.value_counts().to_dict()
     # FF at full width is printed in two columns and read in both.
     assert columns == {
         "mrl": 9, "mrl_e": 9, "ff": 10, "ff_prefix": 10, "ff_svd": 9, "ff_jl": 7, "slim": 9,

@@ -1,6 +1,6 @@
 """Every line has its own look, whichever methods there are."""
 
-from mrl_experiments.report.lines import KNOWN, line, order
+from mrl_experiments.report.styles import KNOWN, line, order
 
 
 def test_named_lines_differ_in_more_than_colour():
@@ -30,5 +30,5 @@ def test_slimmable_networks_are_named_with_the_protocol_of_their_rows():
     assert line("slim_universal:wide native widths").label == "US-Net, wide native widths"
     assert line("slim_svd:native widths").label == "Slim. Net, SVD, native widths"
     probed = line("slim_probe:native widths")
-    assert (probed.label, probed.short) == ("Slim. Net, native widths, linear probe", "Slim., native, probe")
+    assert probed.label == "Slim. Net, native widths, linear probe"
     assert probed.light == line("slim:native widths").light != line("slim_probe").light

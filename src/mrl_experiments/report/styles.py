@@ -10,57 +10,56 @@ OTHERS = (
     ("#8c564b", "#d3a89c"), ("#5f6b78", "#b7c2ce"), ("#637939", "#b5cf6b"), ("#a3344b", "#ef8f9f"),
     ("#11767c", "#5cc4ca"), ("#7b5ea7", "#b99fe0"),
 )  # fmt: skip
-OTHER_MARKERS = ("*", "h", "<", ">", "d")
+STAR = "M0,-1L.24,-.32 .95,-.31 .38,.12 .59,.81 0,.4 -.59,.81 -.38,.12 -.95,-.31 -.24,-.32Z"
+HEXAGON = "M0,-1L.87,-.5 .87,.5 0,1 -.87,.5 -.87,-.5Z"
+PENTAGON = "M0,-1L.95,-.31 .59,.81 -.59,.81 -.95,-.31Z"
+THIN = "M0,-1L.5,0 0,1 -.5,0Z"
+X = "M-.9,-.6L-.6,-.9 0,-.3 .6,-.9 .9,-.6 .3,0 .9,.6 .6,.9 0,.3 -.6,.9 -.9,.6 -.3,0Z"
+OTHER_MARKERS = (STAR, HEXAGON, "triangle-left", "triangle-right", THIN)
 
 
 @dataclass(frozen=True)
 class Line:
-    """The look of a line. marker: matplotlib's name. light, dark: its colour on either ground."""
+    """The look of a line. marker: Vega's name, or a path. light, dark: its colour on either ground."""
 
     key: str
     label: str
     marker: str
     light: str
     dark: str
-    abbreviation: str = ""
-
-    @property
-    def short(self) -> str:
-        """The name where space is short."""
-        return self.abbreviation or self.label
 
 
 KNOWN = {
     line.key: line
     for line in (
-        Line("mrl", "MRL", "o", "#0072b2", "#56a8dc"),
-        Line("mrl_e", "MRL-E", "s", "#009e73", "#2fc79c"),
-        Line("ff", "FF", "^", "#d55e00", "#ff8a3d"),
-        Line("ff_svd", "SVD of FF", "D", "#a8568c", "#dd94c0", "FF, SVD"),
-        Line("ff_svd_head", "SVD of FF's head", "D", "#a8568c", "#dd94c0", "FF, SVD of head"),
-        Line("ff_prefix", "First features of FF", "v", "#b8860b", "#ecc14b", "FF, first"),
-        Line("ff_random", "Random features of FF", "X", "#7a6a58", "#bda98f", "FF, random"),
-        Line("ff_random_probe", "Probe of random FF features", "X", "#7a6a58", "#bda98f", "Rand. LP"),
-        Line("ff_jl", "JL of FF", "P", "#5b5ea6", "#9a9de0", "FF, JL"),
+        Line("mrl", "MRL", "circle", "#0072b2", "#56a8dc"),
+        Line("mrl_e", "MRL-E", "square", "#009e73", "#2fc79c"),
+        Line("ff", "FF", "triangle-up", "#d55e00", "#ff8a3d"),
+        Line("ff_svd", "SVD of FF", "diamond", "#a8568c", "#dd94c0"),
+        Line("ff_svd_head", "SVD of FF's head", "diamond", "#a8568c", "#dd94c0"),
+        Line("ff_prefix", "First features of FF", "triangle-down", "#b8860b", "#ecc14b"),
+        Line("ff_random", "Random features of FF", X, "#7a6a58", "#bda98f"),
+        Line("ff_random_probe", "Probe of random FF features", X, "#7a6a58", "#bda98f"),
+        Line("ff_jl", "JL of FF", "cross", "#5b5ea6", "#9a9de0"),
         # The paper runs a slimmable network at full width and cuts its features off.
-        Line("slim", "Slim. Net, truncated", "p", "#3a8fb7", "#8fd0ee", "Slim. Net"),
-        Line(f"slim:{NATIVE}", f"Slim. Net, {NATIVE}", "h", "#11767c", "#5cc4ca", "Slim., native"),
-        Line("slim_universal", "US-Net, truncated", "<", "#8c564b", "#d3a89c", "US-Net"),
-        Line(f"slim_universal:{NATIVE}", f"US-Net, {NATIVE}", ">", "#637939", "#b5cf6b", "US, native"),
+        Line("slim", "Slim. Net, truncated", PENTAGON, "#3a8fb7", "#8fd0ee"),
+        Line(f"slim:{NATIVE}", f"Slim. Net, {NATIVE}", HEXAGON, "#11767c", "#5cc4ca"),
+        Line("slim_universal", "US-Net, truncated", "triangle-left", "#8c564b", "#d3a89c"),
+        Line(f"slim_universal:{NATIVE}", f"US-Net, {NATIVE}", "triangle-right", "#637939", "#b5cf6b"),
     )
 }
 VARIANTS = {  # of ablations, shown beside MRL
     line.key: line
     for line in (
-        Line("mrl:unfrozen/head", "MRL, head only", "v", "#b8860b", "#ecc14b"),
-        Line("mrl:unfrozen/last_conv", "MRL, last convolution", "^", "#d55e00", "#ff8a3d"),
-        Line("mrl:unfrozen/last_2_convs", "MRL, last 2 convolutions", "D", "#a8568c", "#dd94c0"),
-        Line("mrl:unfrozen/last_block", "MRL, last block", "s", "#009e73", "#2fc79c"),
-        Line("mrl:weights/8boost", "MRL-8boost", "^", "#d55e00", "#ff8a3d"),
-        Line("mrl:weights/8+16boost", "MRL-8+16boost", "s", "#009e73", "#2fc79c"),
-        Line("mrl:first/4", "MRL-4", "^", "#d55e00", "#ff8a3d"),
-        Line("mrl:first/6", "MRL-6", "s", "#009e73", "#2fc79c"),
-        Line("mrl:spacing/uniform", "MRL-Uniform", "D", "#a8568c", "#dd94c0"),
+        Line("mrl:unfrozen/head", "MRL, head only", "triangle-down", "#b8860b", "#ecc14b"),
+        Line("mrl:unfrozen/last_conv", "MRL, last convolution", "triangle-up", "#d55e00", "#ff8a3d"),
+        Line("mrl:unfrozen/last_2_convs", "MRL, last 2 convolutions", "diamond", "#a8568c", "#dd94c0"),
+        Line("mrl:unfrozen/last_block", "MRL, last block", "square", "#009e73", "#2fc79c"),
+        Line("mrl:weights/8boost", "MRL-8boost", "triangle-up", "#d55e00", "#ff8a3d"),
+        Line("mrl:weights/8+16boost", "MRL-8+16boost", "square", "#009e73", "#2fc79c"),
+        Line("mrl:first/4", "MRL-4", "triangle-up", "#d55e00", "#ff8a3d"),
+        Line("mrl:first/6", "MRL-6", "square", "#009e73", "#2fc79c"),
+        Line("mrl:spacing/uniform", "MRL-Uniform", "diamond", "#a8568c", "#dd94c0"),
     )
 }
 METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net", "slim_universal": "US-Net"}
@@ -76,8 +75,7 @@ def line(key: str) -> Line:
     method, _, label = key.partition(LABEL)
     if method.endswith(PROBE):
         probed = line(labelled(method.removesuffix(PROBE), label))
-        short = probed.abbreviation and f"{probed.abbreviation}, probe"
-        return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="P", abbreviation=short)
+        return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="cross")
     number = crc32(key.encode())
     light, dark = OTHERS[number % len(OTHERS)]
     marker = OTHER_MARKERS[number // len(OTHERS) % len(OTHER_MARKERS)]
