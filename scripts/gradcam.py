@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mrl_experiments.command import USER_ERROR, as_user_error, show_error
+from mrl_experiments.command import USER_ERROR, as_user_error, prepare_streams, show_error
 from mrl_experiments.gradcam.figure import gradcam_figure
 from mrl_experiments.runs import check_none_left_out, find_runs, readable
 
@@ -41,6 +41,7 @@ def main() -> int:
         "--trust", nargs="*", default=False, metavar="CLASS",
         help="classes of your own that config.yaml may build; none named: all of them (it can run code)",
     )  # fmt: skip
+    prepare_streams()
     options = vars(parser.parse_args())
     options["trust"] = options["trust"] if options["trust"] != [] else True
     try:

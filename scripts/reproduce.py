@@ -16,6 +16,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from mrl_experiments.command import USER_ERROR, as_user_error, prepare_streams, show_error
 from mrl_experiments.errors import UserError
 from mrl_experiments.reproduce.execution import Reproduction
 from mrl_experiments.reproduce.plan import PROFILES, chains
@@ -69,17 +70,18 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, help="where rows, tables and figures go: results/<name> to commit them"
     )
+    prepare_streams()
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return reproduce(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("stopped: what was running has saved; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception as error:
+        show_error(as_user_error(error))
+        return USER_ERROR
 
 
 if __name__ == "__main__":

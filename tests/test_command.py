@@ -125,6 +125,21 @@ def test_output_that_nobody_reads_is_one_line_at_most(command, stream, tmp_path)
     assert done.returncode == (2 if unwritten else 0)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_names_that_a_terminal_cannot_show_end_no_command(encoding, tmp_path):
+    out = tmp_path / "報告é"
+    names = ["走", "method", "model", "dataset", "split", "evaluation", "reduction"]
+    write_rows(tmp_path / "rows.csv", [ResultRow(*names, 8, True, {}, "top1", 0.5, 0)])
+    command = [sys.executable, str(ROOT / "report.py"), f"rows=[{tmp_path}/rows.csv]", f"out={out}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"report: " in done.stdout and rb"\u5831\u544a" in done.stdout
+    assert (out / "index.html").exists()
+
+
 def test_closed_streams_are_given_somewhere_to_go(tmp_path):
     names = ["run", "method", "model", "dataset", "split", "evaluation", "reduction"]
     write_rows(tmp_path / "rows.csv", [ResultRow(*names, 8, True, {}, "top1", 0.5, 0)])

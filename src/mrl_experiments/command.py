@@ -1,6 +1,7 @@
 """What the root scripts share: errors as one message without traceback, sweeps that outlive a failed run."""
 
 import functools
+import io
 import logging
 import os
 import re
@@ -79,8 +80,8 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 
 def launch(main: Callable[[], None]) -> None:
-    """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any did."""
-    _open_closed_streams()
+    """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
+    prepare_streams()
     sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
@@ -117,11 +118,17 @@ def show_error(error: Exception) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
 
 
-def _open_closed_streams() -> None:
-    """Give standard streams that are closed somewhere to go: the next file would get their number."""
+def prepare_streams() -> None:
+    """Let no standard stream end a command: those closed get somewhere to go, the others take any name.
+
+    The next file would get a closed stream's number. What a terminal's encoding lacks is shown as its number.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _option_groups() -> str:

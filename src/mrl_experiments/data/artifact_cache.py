@@ -98,7 +98,12 @@ def cached(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Seque
             others = {part.name: fingerprint(part) for part in beside}
             write_json(
                 manifest_path(path),
-                {**fingerprint(path), **described, **({"beside": others} if others else {})},
+                {
+                    **fingerprint(path),
+                    **described,
+                    **({"beside": others} if others else {}),
+                    "place": _place(path),
+                },
             )
     return path
 
@@ -121,6 +126,11 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def _place(path: Path) -> str:
+    """Return what names a prepared file in any cache: its keyed folder, and its own name there."""
+    return f"{path.parent.name}/{path.name}"
+
+
 def _is_whole(path: Path, beside: Sequence[Path]) -> bool:
     manifest = manifest_path(path)
     if not (path.exists() and manifest.exists()):
@@ -130,7 +140,7 @@ def _is_whole(path: Path, beside: Sequence[Path]) -> bool:
     except UserError as error:
         print(error.problem, flush=True)
         return False
-    if not noted.get("sha256"):
-        return False
-    others = noted.get("beside", {})  # of which older manifests say nothing
+    if not noted.get("sha256") or noted.get("place", _place(path)) != _place(path):
+        return False  # it is another file's, or was exchanged with one together with its manifest
+    others = noted.get("beside", {})  # of which older manifests say nothing, nor of their place
     return is_unchanged(path, noted) and all(is_unchanged(part, others.get(part.name, {})) for part in beside)

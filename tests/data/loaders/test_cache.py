@@ -100,6 +100,25 @@ def test_labels_that_changed_later_are_written_again(pictures, tmp_path, capsys,
     assert np.array_equal(np.load(cache.labels("train")), expected) and len(np.load(images)) == 150
 
 
+@pytest.mark.parametrize("exchanged", ["splits", "folders"])
+def test_files_exchanged_together_with_their_manifests_are_written_again(kind, exchanged, pictures, tmp_path):
+    cache = Cache(tmp_path, pictures(), RAW)
+    other = Cache(tmp_path, pictures(), {**RAW, "train": Storage(jpeg_quality=80)})
+    path = prepare(kind, cache)
+    theirs = prepare(kind, cache, "val") if exchanged == "splits" else prepare(kind, other)
+    whole = path.read_bytes()
+    for one, two in ((path, theirs), (manifest_path(path), manifest_path(theirs))):
+        ours = one.read_bytes()
+        one.write_bytes(two.read_bytes())
+        two.write_bytes(ours)
+    assert cache.described["train"]["place"] == f"{path.parent.name}/{path.name}"
+    prepare(kind, Cache(tmp_path, pictures(), RAW))
+    assert json.loads(manifest_path(path).read_text())["place"] == f"{path.parent.name}/{path.name}"
+    assert len(path.read_bytes()) == len(whole)
+    if kind == "array":  # where in a .beton file an image lies depends on the processes that wrote it
+        assert path.read_bytes() == whole
+
+
 def test_an_array_of_before_its_labels_had_a_checksum_is_used(pictures, tmp_path):
     source = pictures(opened=tmp_path / "opened")
     path = Cache(tmp_path, source, RAW).array("train", 2)
