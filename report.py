@@ -11,13 +11,17 @@ from mrl_experiments.command import command, launch
 def main(cfg: DictConfig) -> None:
     """Read the rows, write the report, say where it is."""
     import sys
+    import webbrowser
     from pathlib import Path
 
     from mrl_experiments.report.write import write_report
 
     for warning in write_report(cfg.rows, Path(cfg.out), Path(cfg.root) / "runs", cfg.counterparts):
         print(f"note: {warning}", file=sys.stderr)
-    print(f"report: {Path(cfg.out) / 'index.html'}")
+    page = Path(cfg.out) / "index.html"
+    print(f"report: {page}")
+    if cfg.open and not webbrowser.open(page.absolute().as_uri()):
+        print("note: no browser was found; open the page yourself", file=sys.stderr)
 
 
 if __name__ == "__main__":

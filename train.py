@@ -8,11 +8,11 @@ from mrl_experiments.command import command, launch
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @command(isolate=True)
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float | None:
     """Compose the configuration, train or resume its run."""
     from mrl_experiments.training.train import train
 
-    train(cfg)
+    return train(cfg)
 
 
 if __name__ == "__main__":

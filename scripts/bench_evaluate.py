@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from mrl_experiments.embeddings import Embeddings, create, load, open_arrays, seal
+from mrl_experiments.embeddings import Embeddings, create, finalize, load, open_arrays
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.search.neighbours import nearest
@@ -135,7 +135,7 @@ def stored(folder: Path, features: Array) -> Embeddings:
     create(folder, *features.shape)
     arrays = open_arrays(folder)
     arrays[0][:], arrays[1][:] = features, labels(len(features))
-    seal(folder, None, {})
+    finalize(folder, None, {})
     return load(folder)
 
 

@@ -120,7 +120,7 @@ def synchronise() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to return memory to the system; elsewhere, do nothing."""
+    """Keep glibc from returning memory to the system; elsewhere, do nothing."""
     trim_threshold, mmap_threshold, limit = -1, -3, 1 << 30
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")

@@ -18,3 +18,11 @@ def source_options(data: str) -> dict[str, Any]:
     options = OmegaConf.to_container(composed("train", f"data={data}").data.source, resolve=True)
     assert isinstance(options, dict)
     return {str(key): value for key, value in options.items() if key != "_target_"}
+
+
+def loss_options(loss: str, **changed: Any) -> DictConfig:
+    """Return the options of a loss, without those of a command."""
+    options = OmegaConf.to_container(composed("train", f"loss={loss}").loss, resolve=True)
+    merged = OmegaConf.merge(options, changed)
+    assert isinstance(merged, DictConfig)
+    return merged

@@ -56,6 +56,25 @@ def test_what_lightning_refuses_is_an_option_and_no_fault(refused):
     assert "no error of this kind" in as_user_error(ValueError("of our own")).expected
 
 
+def test_a_signal_that_python_would_ignore_ends_the_process():
+    code = """
+import os, signal, sys, time
+from mrl_experiments import command
+signal.signal(signal.SIGTERM, command._stop)
+sys.unraisablehook = command._stop_again
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+Freed()
+time.sleep(30)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 def test_what_lightning_refuses_ends_with_the_status_of_an_error_of_the_user(tmp_path):
     done = run("train.py", *TINY, f"root={tmp_path}", "trainer=cpu", "trainer.strategy=nonsense")
     assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from mrl_experiments.build import build_method, load_method
 from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.embed import embed
-from mrl_experiments.embeddings import META, create, load, open_arrays, seal
+from mrl_experiments.embeddings import META, create, finalize, load, open_arrays
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import evaluate
+from mrl_experiments.files import read_object
 from mrl_experiments.results import read_rows
 from mrl_experiments.runs import Run
 
@@ -147,7 +148,7 @@ def test_draws_are_averaged(root):
     draws = [by_setting[f"draw={draw}"] for draw in range(3)]
     assert by_setting[""] == pytest.approx(np.mean(draws))
     (deviation,) = [row.value for row in rows if row.metric == "top1_std"]
-    assert deviation == pytest.approx(np.std(draws))
+    assert deviation == pytest.approx(np.std(draws, ddof=1))
 
 
 def test_nothing_of_val_enters_a_reduction(copied):
@@ -162,7 +163,7 @@ def test_nothing_of_val_enters_a_reduction(copied):
     features, labels = open_arrays(tmp)
     features[:] = np.random.default_rng(0).standard_normal(features.shape) * 1e3  # would turn any SVD
     labels[:] = stored.labels
-    seal(tmp, stored.heads, dict(stored.meta))
+    finalize(tmp, stored.heads, dict(stored.meta))
     shutil.rmtree(val)
     tmp.rename(val)
     second = evaluated(copied, "ff", "linear", "svd", "dims=[8,64]")
@@ -196,7 +197,7 @@ def test_rows_of_other_splits_stay(copied):
         (["queries=[test]"], r"no embeddings of digits/test(.|\n)*one of \['train', 'val'\]"),
         (["data=kanji4k"], r"no embeddings of kanji4k(.|\n)*one of \['digits'\]"),
         (["database=gallery"], "no embeddings of digits/gallery"),
-        (["variant=flip"], "of the variant flip"),
+        (["variant=flip"], "with variant=flip"),
         (["dims=[8,513]"], r"\[513\] not in the stored embeddings(.|\n)*1 to 512"),
         (["evaluation=knn", "evaluation.k=[2000]"], "k=2000 neighbours in a database of 1437"),
     ],
@@ -218,6 +219,20 @@ def test_bad_input_of_evaluate(root, options, message):
 def test_bad_input_of_embed(root, options, message):
     with pytest.raises(UserError, match=message):
         embed(configured("embed", f"root={root}", "run=mrl", *options))
+
+
+def test_the_precision_that_was_used_is_stored_and_auto_takes_what_is_complete(copied, monkeypatch):
+    monkeypatch.setattr("mrl_experiments.embed.best_precision", lambda accelerator: "bf16-mixed")
+    meta = Run(copied / "runs" / "mrl").embeddings("digits", "val") / META
+    options = ["run=mrl", f"root={copied}", "splits=[val]", "trainer.precision=auto"]
+    embed(configured("embed", *options, "overwrite=true"))
+    assert read_object(meta)["precision"] == "bf16-mixed"
+    before = meta.stat().st_mtime_ns
+    monkeypatch.setattr("mrl_experiments.embed.best_precision", lambda accelerator: "32-true")
+    embed(configured("embed", *options))
+    assert meta.stat().st_mtime_ns == before
+    embed(configured("embed", *options[:-1], "trainer.precision=32-true"))
+    assert read_object(meta)["precision"] == "32-true"
 
 
 @pytest.mark.slow

@@ -179,7 +179,9 @@ def test_new_classes_are_unseen_to_the_heads_and_found_by_neighbours(root, tmp_p
     mixed = paint(shutil.copytree(tmp_path / "images", tmp_path / "mixed"), ["owl", "bee"], seed=4)
     shutil.rmtree(mixed / "cat")
     embedded(root, *other(mixed, "data.name=mixed"))
-    assert "mixed: 2 classes are new to the run, such as bee" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "mixed: 2 classes are new to the run, such as bee" in out
+    assert out.count("mixed: ") == 2 and " images in 4 classes" in out  # what is read is told once
     train = load(run.embeddings("mixed", "train"))
     assert train.known("name") == ["cat", "dog", "fox", "bee", "owl"]
     assert set(train.labels.tolist()) == {1, 2, 3, 4}
@@ -207,6 +209,16 @@ def test_runs_of_before_keep_their_split_and_hear_of_changes(tmp_path, capsys):
         embedded(root, *other(shutil.copytree(images, tmp_path / "elsewhere")))
 
 
+def test_embeddings_that_name_options_as_before_are_kept(root, capsys):
+    path = embedded(root).embeddings("image_folder", "train") / META
+    meta = {key: value for key, value in json.loads(path.read_text()).items() if key != "digest"}
+    meta["data"]["data.augment.centre"] = meta["data"].pop("data.augment.center")
+    path.write_text(json.dumps(meta))
+    capsys.readouterr()
+    embedded(root)
+    assert capsys.readouterr().out.count("complete already") == 2
+
+
 def test_embeddings_of_before_files_were_noted_are_kept_until_a_file_changes(root, tmp_path, capsys):
     run = embedded(root)
     for split in ("train", "val"):
@@ -214,6 +226,7 @@ def test_embeddings_of_before_files_were_noted_are_kept_until_a_file_changes(roo
         meta = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("files", "digest")}
         where = str(tmp_path / "images")
         meta["data"] |= {"data.root": where, "data.source.root": where}
+        meta["data"]["data.augment.centre"] = meta["data"].pop("data.augment.center")
         path.write_text(json.dumps(meta))
     capsys.readouterr()
     embedded(root)

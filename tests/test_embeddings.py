@@ -11,11 +11,11 @@ from mrl_experiments.embeddings import (
     LABELS,
     META,
     create,
+    finalize,
     is_complete,
-    keep_classes,
     load,
     open_arrays,
-    seal,
+    write_classes,
     writing,
 )
 from mrl_experiments.embeddings import HEADS as HEADS_FILE
@@ -31,7 +31,7 @@ def write(folder, count=50, heads=None):
     features, labels = open_arrays(folder)
     features[:] = np.random.default_rng(0).standard_normal((count, 6))
     labels[:] = np.arange(count) + 2**33
-    seal(folder, heads, {**EXPECTED, "dims": [2, 4, 6]})
+    finalize(folder, heads, {**EXPECTED, "dims": [2, 4, 6]})
     return load(folder)
 
 
@@ -92,11 +92,11 @@ def test_embeddings_behind_a_link_are_replaced_where_they_are(tmp_path):
     assert (tmp_path / "val").is_symlink() and len(load(tmp_path / "disk" / "val")) == 30
 
 
-def test_samples_never_written_are_noticed_before_the_seal(tmp_path):
+def test_samples_never_written_are_noticed_before_they_are_finalized(tmp_path):
     create(tmp_path / "val", 50, 6)
     open_arrays(tmp_path / "val")[0][:48] = 1
     with pytest.raises(UserError, match="2 of 50 embeddings hold zeros only, first sample 48"):
-        seal(tmp_path / "val", None, EXPECTED)
+        finalize(tmp_path / "val", None, EXPECTED)
     assert not is_complete(tmp_path / "val", EXPECTED)
 
 
@@ -107,7 +107,7 @@ def test_values_that_are_not_finite_are_counted(tmp_path, value):
     features[:] = 1
     features[[7, 9], 3] = value
     with pytest.raises(UserError, match="2 of 50 embeddings hold NaN or infinite values, first sample 7"):
-        seal(tmp_path / "val", None, EXPECTED)
+        finalize(tmp_path / "val", None, EXPECTED)
 
 
 def flipped(path):
@@ -136,7 +136,7 @@ DAMAGE = {
 def test_a_damaged_file_is_named_and_the_embeddings_are_not_complete(tmp_path, name, kind, capsys):
     folder = tmp_path / "val"
     write(folder, heads=HEADS)
-    keep_classes(folder, {"name": ["a", "b"]})
+    write_classes(folder, {"name": ["a", "b"]})
     DAMAGE[kind](folder / name)
     if (name, kind) == (CLASSES, "deleted"):  # what is known of the classes may be missing
         assert load(folder).classes == {}
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_named_and_the_embeddings_are_not_complete(tmp_path, n
         load(folder)
     assert caught.value.remedy
     if name == CLASSES and kind != "a folder":
-        keep_classes(folder, {"name": ["a", "b"]})
+        write_classes(folder, {"name": ["a", "b"]})
         assert load(folder).classes == {"name": ["a", "b"]}
     elif name != CLASSES:
         assert not is_complete(folder, EXPECTED, with_heads=True)
@@ -160,8 +160,8 @@ def test_a_file_of_other_embeddings_is_noticed(tmp_path, name):
         features, labels = open_arrays(folder)
         features[:] = np.random.default_rng(len(folder.name)).standard_normal((50, 6))
         labels[:] = np.arange(50) + len(folder.name)
-        seal(folder, heads, {**EXPECTED, "dataset": folder.name})
-        keep_classes(folder, {"name": [folder.name]})
+        finalize(folder, heads, {**EXPECTED, "dataset": folder.name})
+        write_classes(folder, {"name": [folder.name]})
     shutil.copy(folders[1] / name, folders[0] / name)
     with pytest.raises(UserError, match=r"has changed since it was written|belongs to other, not to val"):
         load(folders[0])

@@ -6,9 +6,9 @@ from hydra import compose, initialize_config_dir
 
 from mrl_experiments.embed import embed
 from mrl_experiments.evaluate import evaluate
+from mrl_experiments.report.aggregate import Column, aggregate, grids
 from mrl_experiments.report.all_tables import TABLES
-from mrl_experiments.report.entries import entries
-from mrl_experiments.report.pivot import Column, grids
+from mrl_experiments.report.prepare import tidy
 from mrl_experiments.results import read_rows
 from mrl_experiments.training.train import train
 
@@ -31,7 +31,7 @@ def test_each_choice_of_layers_is_a_line(tmp_path):
         evaluate(compose("evaluate", [root, "run=*_unfrozen-*"]), "linear", "prefix")
     rows = [row for path in sorted(tmp_path.glob("runs/*/results/*.csv")) for row in read_rows(path)]
     (view,) = (table for table in TABLES if table.name == "table26")
-    (grid,) = grids(view, entries(rows), [], {})
+    (grid,) = grids(view, aggregate(tidy(rows)), [], {})
     assert [dim for (dim,) in grid.index] == [8, 16, 32]
     found = {
         choice: [grid.cell(key, Column((f"mrl:unfrozen/{choice}",), "top1")).mean for key in grid.index]

@@ -98,7 +98,7 @@ def test_the_report_shows_each_size_beside_the_papers(root):
     for table in ("table06", "table18", "table-recall"):
         with (out / "tables" / f"{table}-{name}.csv").open() as file:
             rows = list(csv.DictReader(file))
-        sizes[table] = [row["Size"] for row in rows]
+        sizes[table] = [row["Dims"] for row in rows]
         theirs = [row for row in rows if row.get("MRL (paper)")]
         assert len(theirs) == {"table06": 4, "table18": 7, "table-recall": 0}[table]
     assert sizes["table06"] == ["8", "16", "768"] * 4

@@ -35,6 +35,7 @@ PROGRAM = {
     "build",
     "checkpoint",
     "command",
+    "sweeps",
     "embed",
     "generate",
     "evaluate",

@@ -2,8 +2,11 @@ import subprocess
 import sys
 
 import pytest
+from composing import composed
 
+from mrl_experiments.errors import UserError
 from mrl_experiments.locks import acquire, exclusive
+from mrl_experiments.runs import run_lock, run_of
 
 HOLDER = """
 import sys
@@ -46,3 +49,11 @@ def test_waiting_ends_when_the_holder_does(held):
     process.communicate("\n")
     assert waiting.stdout.readline() == "held\n"
     waiting.communicate("\n")
+
+
+def test_a_run_is_locked_until_the_end_of_the_block_only(tmp_path):
+    config = composed("train", f"root={tmp_path}", "data=digits", "data.cache=cache")
+    with run_lock(config), pytest.raises(UserError, match="another process is training"), run_lock(config):
+        pass
+    with run_lock(config):
+        assert run_of(config).config_path.exists()

@@ -110,7 +110,7 @@ def test_a_damaged_setting_is_named_with_its_line(setting, reason, tmp_path, tex
         (lambda line: line.replace(",8,", ",eight,"), "line 2: 'eight' is no whole number"),
         (lambda line: line.replace(",8,", ",8.0,"), "line 2: '8.0' is no whole number"),
         (lambda line: line.replace(",8,", ",²,"), "line 2: '²' is no whole number"),
-        (lambda line: line.replace(",8,", ",0,"), "line 2 has the size 0"),
+        (lambda line: line.replace(",8,", ",0,"), "line 2 has the dim 0"),
         (lambda line: line.replace(",8,", ",-8,"), "line 2: '-8' is no whole number"),
         (lambda line: line.replace(",8,", f",{'9' * 5000},"), "line 2: '9999"),
         (lambda line: line.replace(",0.5,", ",much,"), "line 2: could not convert string to float: 'much'"),

@@ -98,9 +98,9 @@ def test_report_shows_both_protocols_beside_the_paper(evaluated):
     succeed("report.py", f"root={evaluated}", "+counterparts.digits.dataset=imagenet1k")
     folder = evaluated / "report"
     with (folder / "tables/table01-digits-val-tiny.csv").open() as file:
-        table = {row["Size"]: row for row in csv.DictReader(file)}
+        table = {row["Dims"]: row for row in csv.DictReader(file)}
     with (folder / "tables/table01-cost-digits-val-tiny.csv").open() as file:
-        costs = {(row["Method"], row["Size"]): row for row in csv.DictReader(file)}
+        costs = {(row["Method"], row["Dims"]): row for row in csv.DictReader(file)}
     for name, method in ((SLIM, "Slim. Net"), (US, "US-Net")):
         for label, line in (("", f"{method}, truncated"), ("native widths", f"{method}, native widths")):
             for dim, row in measured(evaluated, name, "linear", "top1", label).items():
@@ -108,13 +108,13 @@ def test_report_shows_both_protocols_beside_the_paper(evaluated):
                     assert float(table[str(dim)][line]) == pytest.approx(row.value, rel=1e-5)
             assert table["96"][line] and table["24"][line]
             macs = measured(evaluated, name, "linear", "network_macs", label)[24].value
-            shown = costs[line, "24"]["MFLOPs/prediction, whole network"]
+            shown = costs[line, "24"]["cost per prediction, whole network [MFLOPs]"]
             assert float(shown) == pytest.approx(macs / 1e6, rel=1e-5)
     assert float(table["2048"]["Slim. Net, truncated (paper)"]) == 0.7626
     for figure in ("figure02", "figure02-cost", "figure03"):
         assert (folder / f"figures/{figure}-digits-val-tiny.svg").exists()
     page = (folder / "index.html").read_text()
-    assert "Slim. Net, truncated, paper" in page and "US-Net, native widths" in page
+    assert "Slim. Net, truncated" in page and "US-Net, native widths" in page
 
 
 def test_a_killed_universal_run_ends_with_the_weights_of_one_that_was_not(tmp_path, root):

@@ -20,15 +20,15 @@ from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
 from mrl_experiments.build import construct, load_method, stored_data, trusted_config
+from mrl_experiments.data.artifact_cache import read_only_caches, reading_also
 from mrl_experiments.data.images import torchvision_sets
 from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.data.loaders.cache import Cache, default_workers
-from mrl_experiments.data.prepared import read_only_caches, reading_also
 from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.locks import exclusive
 from mrl_experiments.models.timm_backbone import TimmBackbone
-from mrl_experiments.runs import Run, claim
+from mrl_experiments.runs import Run, run_lock
 from mrl_experiments.search.neighbour_cache import neighbours
 from mrl_experiments.stored import read_config, write_config
 from mrl_experiments.trust import CONF, replace_cache, trusted
@@ -450,16 +450,17 @@ def test_training_writes_nowhere_that_links_in_a_runs_folder_lead(name, folder, 
     if (folder / name).exists():
         (folder / name).rename(tmp_path / "moved")
     (folder / name).symlink_to(tmp_path / "mine")
-    with pytest.raises(UserError, match=f"{name} leads out of the run's folder"):
-        claim(OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME}))
+    config = OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME})
+    with pytest.raises(UserError, match=f"{name} leads out of the run's folder"), run_lock(config):
+        pass
     assert not (tmp_path / "mine").exists()
 
 
 def test_a_checkpoint_is_not_continued_without_the_configuration_it_was_trained_with(folder, tmp_path):
     config = OmegaConf.merge(read_config(folder / "config.yaml"), {"root": str(tmp_path), "run_name": NAME})
     (folder / "config.yaml").unlink()
-    with pytest.raises(UserError, match=r"last.ckpt has no config.yaml"):
-        claim(config)
+    with pytest.raises(UserError, match=r"last.ckpt has no config.yaml"), run_lock(config):
+        pass
     assert not (folder / "config.yaml").exists()
 
 
@@ -621,12 +622,18 @@ def test_one_broken_run_of_several_is_named_and_the_others_go_on(folder, tmp_pat
     assert alone.returncode == 2 and "it is empty" in alone.stderr
 
 
+def test_options_of_stored_runs_are_read_by_their_names_of_today(folder):
+    assert "centre: 1.0" in (STORED / "config.yaml").read_text()
+    augment = trusted_config(Run(folder)).data.augment
+    assert augment.center == 1.0 and "centre" not in augment
+
+
 @pytest.mark.parametrize(
     "place, value",
     [
         ("data__augment__mean", "x"),
         ("data__augment__std", ""),
-        ("data__augment__centre", "nan"),
+        ("data__augment__center", "nan"),
         ("data__batch_size", None),
         ("data__workers", []),
         ("loss__label_smoothing", 3),

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from mrl_experiments.losses.cross_entropy import nested_cross_entropy
     from mrl_experiments.nesting import NestingSpec
     from mrl_experiments.runs import Run
+    from mrl_experiments.training.module import NestedModule
 
 _PLACES = {
     "AdaptiveClassifier": "adaptive.classification.classifier",
     "AdaptiveIndex": "adaptive.retrieval.index",
     "Embeddings": "embeddings",
     "NestedClassifier": "losses.classifier",
+    "NestedModule": "training.module",
     "NestingSpec": "nesting",
     "Run": "runs",
     "load_method": "build",
@@ -35,6 +37,7 @@ __all__ = [
     "AdaptiveIndex",
     "Embeddings",
     "NestedClassifier",
+    "NestedModule",
     "NestingSpec",
     "Run",
     "load_method",

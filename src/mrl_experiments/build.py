@@ -1,4 +1,4 @@
-"""From a configuration to a method, and from a run back to its trained method."""
+"""Build a method from a configuration, and a trained one from a run."""
 
 import inspect
 import re
@@ -14,14 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mrl_experiments.checkpoint import REMEDY, read_checkpoint
+from mrl_experiments.data.artifact_cache import reading_also, usual_cache
 from mrl_experiments.data.loaders.cache import default_workers
-from mrl_experiments.data.prepared import reading_also, usual_cache
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.options.check import check_stored
 from mrl_experiments.runs import Run
 from mrl_experiments.trust import Trust, replace_cache, trusted
 
+CURRENT = "current_model_state"  # where Lightning keeps the weights that are trained beside averaged ones
 # What Python says of options that a class has not, or lacks.
 OPTIONS = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
 PREFIX = "method."  # of the method's parameters in a checkpoint of the LightningModule
@@ -61,7 +62,8 @@ def _unknown_option(target: str, error: TypeError) -> UserError:
 def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
     """Build backbone and heads for the data that `inputs` describe, such as images of channels and size.
 
-    Raises UserError when the backbone is made for data of another kind.
+    Raises:
+        UserError: If the backbone is made for data of another kind.
     """
     make = construct(cfg.model)
     try:
@@ -80,8 +82,9 @@ def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
 def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
     """Return a run's configuration once all that it names is known, or allowed by `trust` (see trust.py).
 
-    Raises UserError where it is not, where a value does not fit its option, or where the run is damaged or
-    was made of files.
+    Raises:
+        UserError: If it is not, if a value does not fit its option, or if the run is damaged or was made of
+            files.
     """
     config = run.config
     if config.get("external"):
@@ -101,7 +104,9 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
 
     They are prepared in `cache`, or in MRL_DATA where it is None. What lies whole where the cache was when
     the run was trained is read there within the block, and nothing is written to it.
-    Raises UserError when the data cannot be built.
+
+    Raises:
+        UserError: If the data cannot be built.
     """
     config = config.copy()
     with _building(run):
@@ -114,19 +119,25 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
         yield data
 
 
-def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
+def load_method(
+    run: Run | Path | str, trust: Trust = False, *, checkpoint: str = "last", weights: str | None = None
+) -> Method:
     """Rebuild the trained method of a run, in evaluation mode on the CPU.
 
     Args:
         run: A run, or its folder.
         trust: Classes besides this project's own that the run may build, or True for all; see trust.py.
+        checkpoint: `last`, `best` or another that the run has kept, or a path.
+        weights: `averaged`, `current` (those that were trained), or None for those that were validated, which
+            are averaged ones where the run has them.
 
     Raises:
-        UserError: If the run has no checkpoint yet, is damaged, or names what is not allowed.
+        UserError: If the run has no such checkpoint or weights, is damaged, or names what is not allowed.
     """
     run = run if isinstance(run, Run) else Run(Path(run))
     cfg = trusted_config(run, trust)
-    inputs, stored = _trained(run, cfg)
+    path = run.checkpoint_at(checkpoint)
+    inputs, stored = _trained(run, cfg, path, weights)
     if "pretrained" in cfg.model:
         cfg.model.pretrained = None  # the checkpoint brings the weights
     with _building(run):
@@ -136,7 +147,7 @@ def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
         method.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(
-            f"{run.checkpoint} does not fit {run.config_path}: {difference(method.state_dict(), state)}",
+            f"{path} does not fit {run.config_path}: {difference(method.state_dict(), state)}",
             expected="a checkpoint of this configuration",
             remedy="restore both from one copy",
         ) from error
@@ -144,7 +155,7 @@ def load_method(run: Run | Path | str, trust: Trust = False) -> Method:
 
 
 def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Say in one line how the tensors of a checkpoint differ from those that a model has."""
+    """Describe in one line how the tensors of a checkpoint differ from those that a model has."""
 
     def shape(tensors: Mapping[str, Any], name: str) -> str:
         tensor = tensors.get(name)
@@ -174,8 +185,12 @@ def _building(run: Run, path: Path | None = None) -> Iterator[None]:
         ) from error
 
 
-def check_data(run: Run, data: Any) -> None:
-    """Raise UserError when data is not as a run needs it, such as text of another vocabulary."""
+def restore_data(run: Run, data: Any) -> None:
+    """Give data the state that a run's checkpoint keeps of it, such as a vocabulary or the names of classes.
+
+    Raises:
+        UserError: If the data does not fit it, such as text of another vocabulary.
+    """
     kept = _checkpoint(run).get(type(data).__qualname__)  # where Lightning puts the data's state
     if kept is not None:
         with _building(run, run.checkpoint):
@@ -187,36 +202,51 @@ def checkpoint_owner(cfg: DictConfig) -> dict[str, Any]:
     return {"loss": cfg.loss.name, "model": cfg.model.name, "data": cfg.data.name, "seed": cfg.seed}
 
 
-def check_owner(run: Run, checkpoint: Mapping[str, Any], cfg: DictConfig) -> None:
+def check_owner(run: Run, checkpoint: Mapping[str, Any], cfg: DictConfig, path: Path | None = None) -> None:
     """Raise UserError when a checkpoint says that it is of another run; older ones do not say."""
     ours = checkpoint_owner(cfg)
     if (owner := checkpoint.get("run", ours)) != ours:
         raise UserError(
-            f"{run.checkpoint} is of another run: {owner}",
+            f"{path or run.checkpoint} is of another run: {owner}",
             expected=f"the checkpoint of {ours}, as {run.config_path.name} has it",
             remedy=REMEDY,
         )
 
 
-def _trained(run: Run, cfg: DictConfig) -> tuple[dict[str, int], Mapping[str, Any]]:
-    """Return what a run's model reads, and its weights. Raises UserError where its checkpoint lacks them."""
-    checkpoint = _checkpoint(run)
-    check_owner(run, checkpoint, cfg)
+def is_averaged(run: Run, checkpoint: str = "last") -> bool:
+    """Return whether a checkpoint holds averaged weights besides the current ones."""
+    return CURRENT in _checkpoint(run, run.checkpoint_at(checkpoint))
+
+
+def _trained(
+    run: Run, cfg: DictConfig, path: Path, weights: str | None
+) -> tuple[dict[str, int], Mapping[str, Any]]:
+    """Return the inputs of a run's model and its weights, as its checkpoint has them."""
+    checkpoint = _checkpoint(run, path)
+    check_owner(run, checkpoint, cfg, path)
+    if weights == "averaged" and CURRENT not in checkpoint:
+        raise UserError(
+            f"weights=averaged: {path} holds no averaged weights",
+            expected="a run that was trained with callbacks=ema or callbacks=weight_mean",
+        )
     inputs: Any = checkpoint.get("inputs")
     state: Any = checkpoint.get("state_dict")
+    if weights == "current":
+        state = checkpoint.get(CURRENT, state)
     named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
     if not (isinstance(inputs, dict) and isinstance(inputs.get("num_classes"), int) and named):
         raise UserError(
-            f"{run.checkpoint} does not say what its model reads",
+            f"{path} does not say what its model reads",
             expected="inputs and state_dict, as train.py writes them",
             remedy=REMEDY,
         )
     return inputs, state
 
 
-def _checkpoint(run: Run) -> dict[str, Any]:
-    if not run.checkpoint.exists():
+def _checkpoint(run: Run, path: Path | None = None) -> dict[str, Any]:
+    path = path or run.checkpoint
+    if not path.exists():
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )
-    return read_checkpoint(run.checkpoint)
+    return read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Reading checkpoints: only tensors and plain values, and none that was damaged on the way."""
+"""Reading checkpoints: tensors and plain values only, with their checksums compared."""
 
 import functools
 import pickle
@@ -18,8 +18,10 @@ def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
     """Return the content of a checkpoint on the CPU; `mapped`: its tensors are memory maps.
 
     Nothing but tensors and plain values is read, so a stranger's file runs no code. The checksums that
-    torch.save wrote of every part are compared, once a process.
-    Raises UserError when the file is missing, damaged, or holds anything else.
+    torch.save wrote of every part are compared, once per process.
+
+    Raises:
+        UserError: If the file is missing, damaged, or holds anything else.
     """
     require_regular(path)
     try:

@@ -1,4 +1,4 @@
-"""What the root scripts share: one clear error, no traceback; sweeps that outlive a failing run."""
+"""What the root scripts share: errors as one message without traceback, sweeps that outlive a failed run."""
 
 import functools
 import io
@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import quoted, replacement
+from mrl_experiments.options.typed import completed, quoted, renamed, replacement
+from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
 RAISED = re.compile(
@@ -35,17 +35,10 @@ LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows all options with their values, and the groups they come from"
-_outcomes: list[tuple[str, int]] = []  # of a sweep's jobs: overrides, exit status
 
-Main = Callable[[DictConfig], None]
-
-
-class Stopped(SystemExit):
-    """SIGTERM or Ctrl-C where nothing is to be saved; no KeyboardInterrupt, which libraries keep from us."""
-
-    def __init__(self, signum: int, frame: FrameType | None = None) -> None:
-        super().__init__(128 + signum)
-        self.signum = signum
+Main = Callable[
+    [DictConfig], float | None
+]  # a script's main function, which may return what a sweep optimises
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -71,16 +64,15 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
-        def wrapper(cfg: DictConfig) -> None:
+        def wrapper(cfg: DictConfig) -> float | None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _stop)
             sys.unraisablehook = _stop_again
-            sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-            if not sweeping:
-                sys.exit(_run(main, cfg))
-            overrides = list(HydraConfig.get().overrides.task)
-            status = _run_alone(overrides) if isolate else _run(main, cfg)
-            _outcomes.append((" ".join(overrides), status))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return run_job(main, cfg, isolate=isolate)
+            status, value = _run(main, cfg)
+            note_value(value)
+            sys.exit(status)
 
         return wrapper
 
@@ -88,15 +80,16 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 
 
 def launch(main: Callable[[], None]) -> None:
-    """Run a Hydra main function; after a sweep, say which jobs failed and exit with status 1 if any did."""
+    """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any did."""
     prepare_streams()
-    sys.argv[1:] = map(quoted, sys.argv[1:])
+    sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
         OmegaConf.register_new_resolver("option_groups", _option_groups, replace=True)
-        main()
-        status: Any = _after_sweep()
+        with noted_jobs() as jobs:
+            main()
+        status: Any = show(jobs) if jobs else 0
     except SystemExit as leaving:
         status = leaving.code
     except Exception as error:  # what was typed makes no configuration
@@ -138,16 +131,6 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _after_sweep() -> int:
-    if not _outcomes:  # --cfg and its like, whose output is read by others
-        return 0
-    failed = [(overrides, status) for overrides, status in _outcomes if status]
-    print(f"\nsweep: {len(_outcomes) - len(failed)} of {len(_outcomes)} runs finished")
-    for overrides, status in failed:
-        print(f"  failed with status {status}: {overrides}", file=sys.stderr)
-    return 1 if failed else 0
-
-
 def _option_groups() -> str:
     """Return the groups that --help lists: all but conf/base, whose files are no options."""
     hydra = GlobalHydra.instance().hydra
@@ -155,12 +138,27 @@ def _option_groups() -> str:
     return hydra.format_config_groups(lambda group: group.partition("/")[0] not in ("hydra", "base"))
 
 
-def _run(main: Main, cfg: DictConfig) -> int:
+def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
+    """Run a job of a sweep and note it; return its value.
+
+    Raises:
+        UserError: If it failed and a sweeper other than Hydra's own waits for a value.
+    """
+    overrides = list(HydraConfig.get().overrides.task)
+    status, value = run_alone(main, cfg) if isolate else _run(main, cfg)
+    note(Job(overrides, status, value))
+    if status and HydraConfig.get().sweeper._target_ != BASIC_SWEEPER:
+        raise UserError(f"the job failed with status {status}: {' '.join(overrides)}")
+    return value
+
+
+def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
+    """Return the exit status of a script's main function, and what it returns."""
     try:
         check(cfg, Path(main.__code__.co_filename).stem)
-        main(cfg)
+        return 0, main(cfg)
     except Stopped as stopped:
-        print(f"\n{_reason(stopped)}; what was complete is kept", file=sys.stderr, flush=True)
+        print(f"\n{stopped.reason}; what was complete is kept", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
     except Exception as error:
@@ -168,8 +166,7 @@ def _run(main: Main, cfg: DictConfig) -> int:
             raise
         show_error(as_user_error(error))
         users = isinstance(error, UserError | OSError | OmegaConfBaseException) or _of_lightning(error)
-        return USER_ERROR if users else FAULT
-    return 0
+        return (USER_ERROR if users else FAULT), None
 
 
 def as_user_error(error: Exception) -> UserError:
@@ -205,20 +202,3 @@ def _of_lightning(error: Exception) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
     return isinstance(error, ValueError | TypeError) and module.startswith(LIGHTNING)
-
-
-def _reason(stopped: Stopped) -> str:
-    return "interrupted" if stopped.signum == signal.SIGINT else "terminated"
-
-
-def _run_alone(overrides: list[str]) -> int:
-    """Return the exit status of a job; one that is asked to stop may save its work, then the sweep ends."""
-    with subprocess.Popen([sys.executable, sys.argv[0], *overrides]) as job:
-        try:
-            return job.wait()
-        except Stopped as stopped:
-            if stopped.signum == signal.SIGTERM:  # a terminal sends Ctrl-C to both
-                job.send_signal(signal.SIGTERM)
-            job.wait()
-            print(f"sweep {_reason(stopped)}; the same command continues it", file=sys.stderr)
-            raise

@@ -1,4 +1,4 @@
-"""What a query or a prediction costs: multiply-adds (MACs, the paper's FLOPs) and bytes."""
+"""Costs of queries and predictions: multiply-adds (MACs, the paper's FLOPs) and bytes."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ def search_macs(scanned: float, stages: Sequence[Sequence[int]]) -> float:
     That is N D_s + sum_i K_i D_i; a single stage is plain search.
 
     Args:
-        scanned: vectors compared in the scan, N for exact search.
+        scanned: Vectors compared in the scan, N for exact search.
         stages: [[D_s, K_1], [D_1, K_2], ...], the dim of each stage and how many it keeps.
 
     Example:

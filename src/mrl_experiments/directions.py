@@ -22,8 +22,8 @@ def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.floating[An
     """Return the type in which squares and products of the prefixes of some vectors can be computed.
 
     Args:
-        dims: the lengths of the prefixes, ascending.
-        arrays: vectors (N, D) of float32 or float64; each may be a memory map.
+        dims: The lengths of the prefixes, ascending.
+        arrays: Vectors (N, D) of float32 or float64; each may be a memory map.
 
     Returns:
         float32, or float64 where a prefix other than one of zeros has a norm beyond 1e15 or below 1e-15.
@@ -64,7 +64,8 @@ def prefix_norms(vectors: NDArray[Any], dims: Sequence[int]) -> dict[int, NDArra
     """Return the Euclidean norm of each prefix of vectors (N, D).
 
     Args:
-        vectors: float32 or float64. dims: the lengths of the prefixes, ascending.
+        vectors: float32 or float64.
+        dims: The lengths of the prefixes, ascending.
 
     Returns:
         {dim: (N,)} of the vectors' type, or float64 where a norm is out of its reach (see `dtype_for`).

@@ -1,9 +1,9 @@
-"""From a run's checkpoint to embeddings on disk."""
+"""Embed data splits with a run's checkpoint."""
 
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,68 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import check_data, construct, load_method, stored_data, trusted_config
+from mrl_experiments.build import (
+    construct,
+    is_averaged,
+    load_method,
+    restore_data,
+    stored_data,
+    trusted_config,
+)
 from mrl_experiments.cost import network_macs
-from mrl_experiments.data.of_run import as_trained, check_own, check_siblings, described, expected_meta
-from mrl_experiments.embeddings import create, is_complete, keep_classes, open_arrays, seal, writing
+from mrl_experiments.data.of_run import (
+    as_trained,
+    described,
+    expected_meta,
+    refuse_mixed_splits,
+    refuse_other_data,
+)
+from mrl_experiments.embeddings import (
+    create,
+    finalize,
+    is_complete,
+    open_arrays,
+    weights_name,
+    write_classes,
+    writing,
+)
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
-from mrl_experiments.losses.classifier import counted
+from mrl_experiments.losses.classifier import select_labelled
 from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
 from mrl_experiments.training.processes import set_timeout, together
-from mrl_experiments.training.trainer import best_precision, check_devices
+from mrl_experiments.training.trainer import best_precision, check_devices, hear_warnings
 
 Views = Sequence[bool]  # for each view of an image: is it flipped?
 VIEWS: dict[str, Views] = {"none": (False,), "flip": (False, True)}
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A run to embed.
+
+    Attributes:
+        run: The run.
+        config: Its configuration, from `trusted_config`.
+        data: What is embedded.
+        options: The data options that the command names, or None for the run's own data.
+    """
+
+    run: Run
+    config: DictConfig
+    data: Any
+    options: DictConfig | None
+
+
 def embed(cfg: DictConfig) -> None:
     """Embed the wanted splits for each run that matches; what is complete and unchanged is skipped.
 
-    Of several runs, those that cannot be read are named and left out. Raises UserError at the end then.
+    Raises:
+        UserError: If a run cannot be embedded; of several, those that cannot be read are named and left out,
+            and the error comes at the end.
     """
     if cfg.tta not in VIEWS:
         raise UserError(f"tta={cfg.tta}", expected=f"one of {', '.join(VIEWS)}")
@@ -43,51 +83,75 @@ def embed(cfg: DictConfig) -> None:
     left_out: list[str] = []
 
     def read(run: Run) -> tuple[DictConfig, Method]:
-        return trusted_config(run, cfg.trust), load_method(run, cfg.trust)
+        weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
+        method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+        return trusted_config(run, cfg.trust), method
 
     with together(fabric.strategy, fabric.world_size):
         fabric.launch()
         for run, (config, method) in readable(runs, read, left_out):
-            given = as_trained(cfg.data, config) if cfg.get("data") else None
-            own = nullcontext(_given(given, cfg.cache)) if given else stored_data(run, config, cfg.cache)
-            with own as data:
-                _embed_run(fabric, run, config, method.to(fabric.device), data, given, cfg)
+            options = as_trained(cfg.data, config) if cfg.get("data") else None
+            opened = stored_data(run, config, cfg.cache) if options is None else _named(options, cfg.cache)
+            with opened as data:
+                _embed_run(fabric, cfg, _Task(run, config, data, options), method.to(fabric.device))
     check_none_left_out(left_out)
 
 
-def _given(options: DictConfig, cache: str | None) -> Any:
+def _named(options: DictConfig, cache: str | None) -> AbstractContextManager[Any]:
     """Return the data that the command names."""
     if cache is not None:
         options.cache = cache
-    return construct(options)
+    return nullcontext(construct(options))
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:
     """Return what starts the processes that a trainer configuration asks for."""
     check_devices(trainer.accelerator, trainer.devices)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    accelerator = "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    precision: Any = best_precision(accelerator) if trainer.precision == "auto" else trainer.precision
+    hear_warnings()
     fabric = Fabric(
-        accelerator=accelerator,
+        accelerator=_accelerator(trainer),
         devices=trainer.devices,
         num_nodes=trainer.num_nodes,
         strategy=trainer.strategy,
-        precision=precision,
+        precision=_precision(trainer),
     )
     set_timeout(fabric.strategy, trainer.timeout_minutes)
     return fabric
 
 
-def _embed_run(
-    fabric: Fabric,
-    run: Run,
-    config: DictConfig,
-    method: Method,
-    data: Any,
-    given: DictConfig | None,
-    cfg: DictConfig,
-) -> None:
+def _accelerator(trainer: DictConfig) -> str:
+    return "cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _precision(trainer: DictConfig) -> Any:
+    return best_precision(_accelerator(trainer)) if trainer.precision == "auto" else trainer.precision
+
+
+def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> None:
+    splits = _splits(cfg, task.data)
+    task.data.accept_changes = cfg.accept_changes
+    restore_data(task.run, task.data)
+    refuse_other_data(task.run, task.config, task.data, task.options, cfg.accept_changes)
+    meta = {**_meta(cfg, task), **_weights(fabric, task.run, cfg)}
+    refuse_mixed_splits(task.run, task.data, splits, meta)
+    networks = [*method.subnetworks().items()][::-1]  # the run itself last: if it is complete, all are
+    for split, (name, network) in itertools.product(splits, networks):
+        experiment_label = " ".join(
+            filter(None, (task.config.get("label"), name and NATIVE, weights_name(meta)))
+        )
+        of_network = {
+            "variant": name or None,
+            "label": experiment_label or None,
+            "dims": [*network.spec.dims],
+        }
+        views = "" if cfg.tta == "none" else cfg.tta
+        suffix = "-".join(filter(None, (name, views, weights_name(meta))))
+        folder = task.run.embeddings(task.data.name, split, suffix)
+        _embed_folder(fabric, cfg, network, task.data, folder, {**meta, "split": split, **of_network})
+
+
+def _splits(cfg: DictConfig, data: Any) -> list[str]:
+    """Return the splits to embed, once the data are known to have them, and the views."""
     splits = list(cfg.splits or data.splits)
     unknown = [split for split in splits if split not in data.splits]
     if unknown:
@@ -97,46 +161,56 @@ def _embed_run(
         )
     if cfg.tta not in data.views:
         raise UserError(f"tta={cfg.tta}: {data.name} has no such views", expected=", ".join(data.views))
-    data.accept_changes = cfg.accept_changes
-    check_data(run, data)
-    check_own(run, config, data, given, cfg.accept_changes)
-    meta = {
-        "run": run.name,
+    return splits
+
+
+def _meta(cfg: DictConfig, task: _Task) -> dict[str, Any]:
+    """Return what all embeddings that a command makes of a run keep of how they were made."""
+    config, data = task.config, task.data
+    return {
+        "run": task.run.name,
         "method": method_name(config),
         "model": config.model.name,
         "seed": config.seed,
         "dataset": data.name,
-        **described(data, config.data if given is None else given),
+        **described(data, config.data if task.options is None else task.options),
         "tta": cfg.tta,
-        "precision": cfg.trainer.precision,
-        "weights": sha256(run.checkpoint),
+        "precision": _precision(cfg.trainer),
+        "weights": sha256(task.run.checkpoint_at(cfg.checkpoint)),
     }
-    check_siblings(run, data, splits, meta)
-    parts = [*method.variants().items()][::-1]  # the run itself last: where it is complete, its parts are
-    for split, (variant, part) in itertools.product(splits, parts):
-        label = " ".join(filter(None, (config.get("label"), variant and NATIVE)))
-        own = {"split": split, "variant": variant or None, "label": label or None, "dims": [*part.spec.dims]}
-        views = "" if cfg.tta == "none" else cfg.tta
-        folder = run.embeddings(data.name, split, "-".join(filter(None, (variant, views))))
-        _embed_folder(fabric, part, data, folder, {**meta, **own}, cfg)
+
+
+def _weights(fabric: Fabric, run: Run, cfg: DictConfig) -> dict[str, Any]:
+    """Return what embeddings keep of the choice of weights, and print it; {} if there is no choice."""
+    averaged = is_averaged(run, cfg.checkpoint)
+    if cfg.checkpoint == "last" and not averaged:
+        return {}
+    used = averaged and cfg.weights != "current"
+    fabric.print(f"{run.name}: checkpoint={cfg.checkpoint}, {'averaged' if used else 'current'} weights")
+    return {"checkpoint": Path(cfg.checkpoint).stem, **({"averaged": used} if averaged else {})}
 
 
 def _embed_folder(
-    fabric: Fabric, method: Method, data: Any, folder: Path, meta: dict[str, Any], cfg: DictConfig
+    fabric: Fabric, cfg: DictConfig, method: Method, data: Any, folder: Path, meta: dict[str, Any]
 ) -> None:
     """Write one folder of embeddings, unless it is complete; one command at a time does so."""
     split, heads = meta["split"], method.heads()
 
     def is_done() -> bool:
-        """Let the first process look, for all of them."""
-        first = fabric.is_global_zero
-        wanted: Mapping[str, Any] = meta
-        with suppress(UserError):  # a damaged meta file, of which is_complete tells
-            wanted = expected_meta(folder, meta, data)
-        found = first and not cfg.overwrite and is_complete(folder, wanted, with_heads=heads is not None)
-        if found:
-            keep_classes(folder, data.class_facts(split))
-        done: bool = fabric.broadcast(found)
+        """Return what the first process finds, in all of them."""
+        expected: Mapping[str, Any] = meta
+        with suppress(UserError):  # a damaged meta file, which is_complete reports
+            expected = expected_meta(folder, meta, data)
+            if cfg.trainer.precision == "auto":  # whatever hardware chose it
+                expected = {key: value for key, value in expected.items() if key != "precision"}
+        complete = (
+            fabric.is_global_zero
+            and not cfg.overwrite
+            and is_complete(folder, expected, with_heads=heads is not None)
+        )
+        if complete:
+            write_classes(folder, data.class_facts(split))
+        done: bool = fabric.broadcast(complete)
         return done
 
     if is_done():
@@ -151,18 +225,20 @@ def _embed_folder(
         loader = data.dataloader(split)
         macs = _embed_split(fabric, method, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
-            seal(folder, heads, {**meta, **data.facts(split), "macs": macs})
-            keep_classes(folder, data.class_facts(split))
+            finalize(folder, heads, {**meta, **data.facts(split), "macs": macs})
+            write_classes(folder, data.class_facts(split))
         fabric.barrier()
         fabric.print(f"{folder}: {loader.rows:,} embeddings")
 
 
 @torch.inference_mode()
 def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, views: Views) -> int:
-    """Write features and labels by sample index; each process writes those whose index is its own.
+    """Write features and labels by sample index; each process writes every `world_size`-th sample.
 
-    A sequence has one embedding for each token with a label that counts. Returns the multiply-adds of one
-    embedding.
+    A sequence has one embedding for each token with a label that counts.
+
+    Returns:
+        The multiply-adds of one embedding.
     """
     if fabric.is_global_zero:
         create(folder, loader.rows, width_of(method.backbone))
@@ -178,9 +254,9 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
                 z = mean_embedding(method, inputs, views)
                 one = partial(mean_embedding, method, inputs[:1], views)
                 macs = macs or network_macs(one) // z[:1, ..., 0].numel()
-            own = index % fabric.world_size == fabric.global_rank
-            rows = loader.rows_of(index[own].numpy())
-            features[rows], labels[rows] = counted(z.float().cpu()[own], targets[own])
+            mine = index % fabric.world_size == fabric.global_rank
+            rows = loader.rows_of(index[mine].numpy())
+            features[rows], labels[rows] = select_labelled(z.float().cpu()[mine], targets[mine])
             advance(len(index) * fabric.world_size)
     features.flush()
     labels.flush()

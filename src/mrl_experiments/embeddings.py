@@ -1,4 +1,4 @@
-"""Embeddings on disk: features by sample index, labels, classifiers, and a meta file that seals them."""
+"""Embeddings on disk: features by sample index, labels, classifiers, and a meta file with checksums."""
 
 import hashlib
 import os
@@ -38,11 +38,14 @@ REMEDY = "repeat the embed.py command, which writes it again"
 class Embeddings:
     """The representation of one data split by one run.
 
-    features: (N, D) float32, often a read-only memory map; never modified.
-    labels: (N,) int64. heads: the run's classifiers, if it has any.
-    meta: run, method, model, dataset, split, seed, dims (those trained), and what else the writer knew.
-    folder: where they lie on disk, and what is derived from them may be kept; None for those in memory.
-    classes: what is known of each class, a column each in the order of labels: name, superclass, frequency.
+    Attributes:
+        features: (N, D) float32, often a read-only memory map; never modified.
+        labels: (N,) int64.
+        heads: The run's classifiers, if it has any.
+        meta: Run, method, model, dataset, split, seed, dims (those trained), and what else the writer knew.
+        folder: Where they lie on disk, and what is derived from them may be kept; None for those in memory.
+        classes: What is known of each class, a column each in the order of labels: name, superclass,
+            frequency.
     """
 
     features: NDArray[np.float32]
@@ -62,11 +65,15 @@ class Embeddings:
 
     @property
     def trained_dims(self) -> tuple[int, ...]:
-        """The sizes the run was trained at."""
+        """The dims the run was trained at."""
         return tuple(self.meta.get("dims", (self.width,)))
 
     def known(self, column: str) -> list[Any]:
-        """Return one column of what is known of the classes. Raises UserError when it is not there."""
+        """Return one column of what is known of the classes.
+
+        Raises:
+            UserError: If it is not there.
+        """
         if column not in self.classes:
             raise UserError(
                 f"nothing says the {column} of the classes of {self.meta.get('dataset', 'these embeddings')}",
@@ -77,9 +84,13 @@ class Embeddings:
         return list(self.classes[column])
 
     def at(self, dim: int) -> NDArray[np.float32]:
-        """Return the first `dim` features (N, dim) as a view. Raises UserError beyond the width."""
+        """Return the first `dim` features (N, dim) as a view.
+
+        Raises:
+            UserError: If `dim` is beyond the width.
+        """
         if not 1 <= dim <= self.width:
-            raise UserError(f"dim {dim} is not stored", expected=f"a size from 1 to {self.width}")
+            raise UserError(f"dim {dim} is not stored", expected=f"a dim from 1 to {self.width}")
         return prefix(self.features, dim)
 
     @property
@@ -97,33 +108,37 @@ class Embeddings:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Let one process at a time write `folder`, and first put right what a killed one left.
+    """Hold the lock of `folder` while it is written, and first repair what a killed process left.
 
-    Raises UserError where the place of the folder cannot be written to.
+    Raises:
+        UserError: If the place of the folder cannot be written to.
     """
-    place, new, old = _places(folder)
-    with exclusive(place.with_name(f".{place.name[:200]}.lock"), f"writes {folder}"):
-        if place.exists() and not place.is_dir():
+    target, new, old = _paths(folder)
+    with exclusive(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
+        if target.exists() and not target.is_dir():
             raise UserError(
                 f"{folder}: a file stands where a folder should be",
                 expected="a folder",
                 remedy="move it away",
             )
-        if not place.exists():  # killed between the two moves of `seal`
+        if not target.exists():  # killed between the two moves of `finalize`
             whole = new if (new / META).exists() else old
             if whole.exists():
-                whole.rename(place)
+                whole.rename(target)
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
 def create(folder: Path, count: int, width: int) -> None:
-    """Make room for `count` samples of `width` features: `open_arrays` fills it, `seal` puts it in place.
+    """Make room for `count` samples of `width` features: `open_arrays` fills it, `finalize` puts it in place.
 
-    What an earlier embedding left in `folder` stays until then. Raises UserError when the disk is too small.
+    What an earlier embedding left in `folder` stays until then.
+
+    Raises:
+        UserError: If the disk is too small.
     """
-    _, new, _ = _places(folder)
+    _, new, _ = _paths(folder)
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)
@@ -136,16 +151,17 @@ def create(folder: Path, count: int, width: int) -> None:
 
 def open_arrays(folder: Path) -> tuple["np.memmap[Any, Any]", "np.memmap[Any, Any]"]:
     """Open features (N, D) and labels (N,) that `create` made, for writing; several processes may."""
-    _, new, _ = _places(folder)
+    _, new, _ = _paths(folder)
     return np.load(new / FEATURES, mmap_mode="r+"), np.load(new / LABELS, mmap_mode="r+")
 
 
-def seal(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
+def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
     """Write the heads, then the meta file with shape and checksums, and put it all in place of `folder`.
 
-    Raises UserError when features are not finite or all zero, as are those of a sample never written.
+    Raises:
+        UserError: If features are not finite or all zero, as are those of a sample never written.
     """
-    place, new, old = _places(folder)
+    target, new, old = _paths(folder)
     features = np.load(new / FEATURES, mmap_mode="r")
     check_finite(features, str(folder))
     if heads is not None:
@@ -162,23 +178,23 @@ def seal(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
         },
     )
     try:
-        if place.exists():
-            place.rename(old)
-        new.rename(place)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
     except OSError as error:
         raise os_error(error, folder) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _places(folder: Path) -> tuple[Path, Path, Path]:
+def _paths(folder: Path) -> tuple[Path, Path, Path]:
     """Return where embeddings lie, where new ones are written first, and where old ones go meanwhile."""
-    place = Path(os.path.realpath(folder))  # the folder may be a link to another disk
-    hidden = place.with_name(f".{place.name[:200]}")
-    return place, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
+    target = Path(os.path.realpath(folder))  # the folder may be a link to another disk
+    hidden = target.with_name(f".{target.name[:200]}")
+    return target, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
 
 
-def keep_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
-    """Write what is known of the classes beside sealed embeddings, unless it is there and whole."""
+def write_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
+    """Write what is known of the classes beside complete embeddings, unless it is there and undamaged."""
     if not classes:
         return
     try:
@@ -187,10 +203,23 @@ def keep_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
         write_json(folder / CLASSES, {"of": read_object(folder / META).get("dataset"), **classes})
 
 
-def is_complete(folder: Path, expected: Mapping[str, Any], *, with_heads: bool = False) -> bool:
-    """Return whether `folder` holds sealed embeddings, undamaged, whose meta agrees with `expected`.
+def weights_name(meta: Mapping[str, Any]) -> str:
+    """Return how a run's embeddings by other weights than the usual ones are called, "" for the usual ones.
 
-    with_heads: they must have classifiers, too.
+    Those are of the last checkpoint, averaged where the run averages; others are `best`, `current` or both.
+    """
+    checkpoint = meta.get("checkpoint", "last")
+    current = meta.get("averaged") is False
+    return "-".join(filter(None, (checkpoint if checkpoint != "last" else "", "current" if current else "")))
+
+
+def is_complete(folder: Path, expected: Mapping[str, Any], *, with_heads: bool = False) -> bool:
+    """Return whether `folder` holds complete, undamaged embeddings whose meta file agrees with `expected`.
+
+    Args:
+        folder: As for `create`.
+        expected: Keys of the meta file with their values.
+        with_heads: Whether they must have classifiers, too.
     """
     if not (folder / META).exists():
         return False
@@ -206,9 +235,10 @@ def is_complete(folder: Path, expected: Mapping[str, Any], *, with_heads: bool =
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Read the meta file of sealed embeddings.
+    """Read the meta file of complete embeddings.
 
-    Raises UserError when it is missing, damaged, of another version, or states what cannot be.
+    Raises:
+        UserError: If it is missing, damaged, of another version, or states what cannot be.
     """
     if not (folder / META).exists():
         raise UserError(f"{folder} holds no complete embeddings", remedy=REMEDY)
@@ -245,9 +275,10 @@ def _check_parts(folder: Path, meta: Mapping[str, Any]) -> None:
 
 
 def load(folder: Path, *, verify: bool = True) -> Embeddings:
-    """Open sealed embeddings as a read-only memory map.
+    """Open complete embeddings as a read-only memory map.
 
-    Raises UserError when the folder is incomplete, or shape, checksum or values disagree with the meta file.
+    Raises:
+        UserError: If the folder is incomplete, or shape, checksum or values disagree with the meta file.
     """
     meta = read_meta(folder)
     if verify:
@@ -314,7 +345,11 @@ def check_finite(
 
 
 def shared_width(parts: Sequence[Embeddings]) -> int:
-    """Return the width that all parts have in common. Raises UserError when they differ."""
+    """Return the width that all parts have in common.
+
+    Raises:
+        UserError: If they differ.
+    """
     widths = sorted({part.width for part in parts})
     if len(widths) != 1:
         raise UserError(f"embeddings of different widths {widths}", expected="one width")

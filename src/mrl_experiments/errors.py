@@ -1,4 +1,4 @@
-"""The one error a user of the commands should ever see, and the commands its remedies name."""
+"""UserError, which the commands print as one message, and the commands that its remedies name."""
 
 import re
 import shlex

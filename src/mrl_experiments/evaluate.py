@@ -1,29 +1,28 @@
-"""From stored embeddings to result rows."""
+"""Evaluate stored embeddings: result rows of runs and of files."""
 
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from omegaconf import DictConfig
 
 from mrl_experiments.build import construct
 from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluation_jobs import Job, find_jobs
+from mrl_experiments.evaluation_jobs import Job, Part, find_jobs
+from mrl_experiments.evaluations import Evaluation
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import default_dims, interpolated_dims
-from mrl_experiments.notices import tell
-from mrl_experiments.results import DRAW, Measurement, ResultRow, read_rows, write_rows
+from mrl_experiments.notices import print_once
+from mrl_experiments.results import DRAW, Measurement, ResultRow, mean_and_deviation, read_rows, write_rows
 from mrl_experiments.runs import check_none_left_out
 
 FILED_AS = {"trained_head": "linear"}  # its former name, so that old rows and new ones stand in one table
-Evaluation = Callable[[Embeddings, Embeddings | None, Sequence[int]], Iterable[Measurement]]
 
 
 class Fitted(Protocol):
@@ -34,7 +33,12 @@ class Fitted(Protocol):
 
 
 class Reduction(Protocol):
-    """A map fitted on training embeddings; `draws` repeats it with other random numbers."""
+    """A map fitted on training embeddings.
+
+    Attributes:
+        draws: How often it is fitted, each time with other random numbers.
+        needs_train: Whether it reads training embeddings.
+    """
 
     draws: int
     needs_train: bool
@@ -46,7 +50,13 @@ class Reduction(Protocol):
 def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
     """Evaluate each run that matches, or files, and replace result rows; all folders are looked up first.
 
-    evaluation, reduction: the names under which rows are filed; see FILED_AS.
+    Args:
+        cfg: conf/evaluate.yaml, composed.
+        evaluation: The name under which rows are filed; see FILED_AS.
+        reduction: As `evaluation`.
+
+    Raises:
+        UserError: If something is missing or damaged; of several runs, the others are evaluated first.
     """
     evaluation = FILED_AS.get(evaluation, evaluation)
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
@@ -59,12 +69,12 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
         _rows_of_other_splits(path, [])  # a damaged file ends the command before there is work to lose
     for job, path in zip(jobs, files, strict=True):
         rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
-        narrow = [
+        of_subnetworks = [
             row
-            for part in job.narrow
-            for row in _rows(part, measure, reduce, cfg.dims, evaluation, reduction)
+            for subnetwork in job.subnetworks
+            for row in _rows(subnetwork, measure, reduce, cfg.dims, evaluation, reduction)
         ]
-        rows += _with_widest(narrow, rows)
+        rows += _with_full_network(of_subnetworks, rows)
         with exclusive(job.run.folder / ".results.lock", f"writes {path}"):
             write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
         print(f"{path}: {len(rows)} rows", flush=True)
@@ -75,8 +85,10 @@ def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[
     """Return the dims to evaluate: those wanted, else those trained and the ones halfway between them.
 
     A run trained at its full width only is evaluated at all halvings of it, as the paper's baselines are; a
-    narrower network inside a run at its own dim, if that is wanted at all.
-    Raises UserError for dims beyond the stored width.
+    subnetwork at its width, if that is among those wanted.
+
+    Raises:
+        UserError: For dims beyond the stored width.
     """
     if queries.meta.get("variant"):
         return tuple(dim for dim in queries.trained_dims if wanted is None or dim in wanted)
@@ -101,40 +113,41 @@ def _rows(
     evaluation: str,
     reduction: str,
 ) -> Iterator[ResultRow]:
-    loaded = {folder: load(folder) for folder in {*job.queries, *job.databases, job.train} if folder}
+    folders = {folder for part in job.parts for folder in (part.queries, part.database)}
+    loaded = {folder: load(folder) for folder in {*folders, job.train} if folder}
     train = loaded[job.train] if job.train else None
-    queries = [loaded[folder] for folder in job.queries]
-    sizes = [evaluation_dims(split, dims) for split in queries]
-    for number, split in enumerate(queries):
-        if sizes[number]:  # what makes an interval of a share
-            count = Measurement(sizes[number][-1], "samples", float(len(split)))
-            yield _row(split, job.splits[number], count, evaluation, reduction)
-    drawn: dict[int, list[ResultRow]] = defaultdict(list)
+    dims_of = {part: evaluation_dims(loaded[part.queries], dims) for part in job.parts}
+    parts = [part for part in job.parts if dims_of[part]]
+    for part in parts:  # the number of samples, from which intervals of shares follow
+        samples = Measurement(dims_of[part][-1], "samples", float(len(loaded[part.queries])))
+        yield _row(loaded[part.queries], part.split, samples, evaluation, reduction)
+    drawn: dict[Part, list[ResultRow]] = defaultdict(list)
     for draw in range(reduce.draws):
         fitted = reduce.fit(train, draw)
-        databases = {folder: fitted.apply(loaded[folder]) for folder in {*job.databases} if folder}
-        for number, split in enumerate(queries):
-            if not sizes[number]:
-                continue
-            name, folder = job.splits[number], job.databases[number]
-            database = databases[folder] if folder else None
-            for measurement in _existing(measure(fitted.apply(split), database, sizes[number]), name):
-                row = _row(split, name, measurement, evaluation, reduction)
-                drawn[number].append(row if reduce.draws == 1 else _of_draw(row, draw))
-                yield drawn[number][-1]
+        databases = {folder: fitted.apply(loaded[folder]) for folder in _databases(job)}
+        for part in parts:
+            queries, database = loaded[part.queries], databases[part.database] if part.database else None
+            for measurement in _finite(measure(fitted.apply(queries), database, dims_of[part]), part.split):
+                row = _row(queries, part.split, measurement, evaluation, reduction)
+                drawn[part].append(row if reduce.draws == 1 else _of_draw(row, draw))
+                yield drawn[part][-1]
     if reduce.draws > 1:
         for rows in drawn.values():
             yield from _summaries(rows)
 
 
-def _existing(measurements: Iterable[Measurement], split: str) -> Iterator[Measurement]:
-    """Leave out values that do not exist, such as the mean of nothing, and say so: a row holds a number."""
+def _databases(job: Job) -> set[Path]:
+    return {part.database for part in job.parts if part.database}
+
+
+def _finite(measurements: Iterable[Measurement], split: str) -> Iterator[Measurement]:
+    """Leave out values that are not finite, such as the mean of nothing, with a line that says so."""
     for measurement in measurements:
         if math.isfinite(measurement.value):
             yield measurement
         else:
             where = " ".join(filter(None, (split, f"{measurement.dim} dims", str(measurement.setting))))
-            tell(f"{where}: {measurement.metric} is {measurement.value} and gets no row")
+            print_once(f"{where}: {measurement.metric} is {measurement.value} and gets no row")
 
 
 def _row(
@@ -159,10 +172,10 @@ def _row(
     )
 
 
-def _with_widest(narrow: Sequence[ResultRow], rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """Add to the rows of narrower networks those of the widest, which is the run itself."""
-    labels = {row.label for row in narrow}
-    return [*narrow, *(replace(row, label=label) for row in rows if row.trained for label in labels)]
+def _with_full_network(of_subnetworks: Sequence[ResultRow], rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Add to the rows of subnetworks those of the full network, which is the run itself."""
+    labels = {row.label for row in of_subnetworks}
+    return [*of_subnetworks, *(replace(row, label=label) for row in rows if row.trained for label in labels)]
 
 
 def _of_draw(row: ResultRow, draw: int) -> ResultRow:
@@ -170,14 +183,14 @@ def _of_draw(row: ResultRow, draw: int) -> ResultRow:
 
 
 def _summaries(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
-    """Yield mean and deviation over draws, named as a single draw would be and with `_std`."""
+    """Yield mean and deviation over draws, without the draw in their setting."""
     values: dict[ResultRow, list[float]] = defaultdict(list)
     for row in rows:
         setting = {name: value for name, value in row.setting.items() if name != DRAW}
         values[replace(row, setting=setting, value=0.0)].append(row.value)
     for row, drawn in values.items():
-        yield replace(row, value=float(np.mean(drawn)))
-        yield replace(row, metric=f"{row.metric}_std", value=float(np.std(drawn)))
+        for metric, value in mean_and_deviation(row.metric, drawn).items():
+            yield replace(row, metric=metric, value=value)
 
 
 def _rows_of_other_splits(path: Path, new: Sequence[ResultRow]) -> list[ResultRow]:

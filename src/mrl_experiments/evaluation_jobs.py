@@ -1,4 +1,4 @@
-"""Which stored embeddings an evaluation reads: queries, databases and training features, as folders."""
+"""The folders of embeddings that an evaluation reads: queries, databases, training features."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mrl_experiments.embeddings import META, TEXT, read_meta
+from mrl_experiments.embeddings import META, TEXT, read_meta, weights_name
 from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.files import sha256
@@ -19,28 +19,49 @@ EACH = "*"  # in the name of a database: the queries' split
 
 
 @dataclass(frozen=True)
-class Job:
-    """The embeddings that one run's evaluation reads, as folders.
+class Part:
+    """One split to evaluate.
 
-    splits: what rows call the queries. databases: what each of them is searched in, or None.
-    narrow: the same of each narrower network inside the run.
+    Attributes:
+        split: What rows call it.
+        queries: The folder of its embeddings.
+        database: The folder of what it is searched in, or None.
+    """
+
+    split: str
+    queries: Path
+    database: Path | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """The embeddings that one run's evaluation reads.
+
+    Attributes:
+        run: The run.
+        dataset: Of the queries.
+        parts: The queries of each split, and what they are searched in.
+        train: The folder of the embeddings that a reduction is fitted on, if it needs any.
+        subnetworks: The same of each subnetwork, such as the narrower widths of a slimmable one.
     """
 
     run: Run
     dataset: str
-    splits: tuple[str, ...]
-    queries: tuple[Path, ...]
-    databases: tuple[Path | None, ...]
+    parts: tuple[Part, ...]
     train: Path | None
-    narrow: tuple["Job", ...] = ()
+    subnetworks: tuple["Job", ...] = ()
 
 
 def find_jobs(cfg: DictConfig, needs_train: bool, left_out: list[str]) -> Iterator[Job]:
     """Yield one job for each run that matches `run=`, or that of the files of `embeddings=`.
 
-    needs_train: whether the reduction is fitted on training embeddings. left_out: gets the names of runs that
-    cannot be read, where several match.
-    Raises UserError that lists what there is where something is missing.
+    Args:
+        cfg: conf/evaluate.yaml, composed.
+        needs_train: Whether the reduction is fitted on training embeddings.
+        left_out: Receives the names of runs that cannot be read, where several match.
+
+    Raises:
+        UserError: If something is missing, with a list of what is there.
     """
     if bool(cfg.run) == bool(cfg.embeddings):
         raise UserError(
@@ -55,7 +76,7 @@ def find_jobs(cfg: DictConfig, needs_train: bool, left_out: list[str]) -> Iterat
         files = import_run(cfg)
         train = files.train if needs_train else None
         split = files.queries.name
-        yield Job(files.run, files.dataset, (split,), (files.queries,), (files.database,), train)
+        yield Job(files.run, files.dataset, (Part(split, files.queries, files.database),), train)
     else:
         runs = find_runs(Path(cfg.root), cfg.run)
         for run, config in readable(runs, lambda run: run.config, left_out):
@@ -63,7 +84,7 @@ def find_jobs(cfg: DictConfig, needs_train: bool, left_out: list[str]) -> Iterat
 
 
 def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
-    """Find the folders of one run, trained on `home`. Raises UserError that lists what there is."""
+    """Find the folders of one run, trained on the data set `home`."""
     dataset = str(cfg.data.name) if cfg.get("data") else home
     splits = _splits(run, dataset, cfg.variant)
     wanted = cfg.queries or [split for split in splits if split not in DATABASES and not split.endswith(TEXT)]
@@ -74,34 +95,35 @@ def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
             remedy=f"{_embed(run, dataset)}, or queries=[{splits[0]}]",
         )
     other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
-    databases = [database.replace(EACH, split) for split in wanted]
 
-    def part(variant: str, narrow: tuple[Job, ...] = ()) -> Job:
-        return Job(
-            run,
-            dataset,
-            tuple(run.embeddings(dataset, split, cfg.variant).name for split in wanted),
-            tuple(_folder(run, dataset, split, variant) for split in wanted),
-            tuple(_folder(run, other or dataset, name, variant) if name else None for name in databases),
-            _folder(run, home, "train", variant) if needs_train else None,
-            narrow,
+    def part(split: str, suffix: str) -> Part:
+        name = database.replace(EACH, split)
+        return Part(
+            run.embeddings(dataset, split, cfg.variant).name,
+            _folder(run, dataset, split, suffix),
+            _folder(run, other or dataset, name, suffix) if name else None,
         )
 
-    return part(cfg.variant, tuple(map(part, _narrow_variants(run, dataset, cfg.variant))))
+    def job(suffix: str, subnetworks: tuple[Job, ...] = ()) -> Job:
+        train = _folder(run, home, "train", suffix) if needs_train else None
+        return Job(run, dataset, tuple(part(split, suffix) for split in wanted), train, subnetworks)
+
+    return job(cfg.variant, tuple(map(job, _subnetworks(run, dataset, cfg.variant))))
 
 
-def _narrow_variants(run: Run, dataset: str, variant: str) -> list[str]:
-    """Return the variants that are narrower networks inside the run, seen from the same views."""
+def _subnetworks(run: Run, dataset: str, variant: str) -> list[str]:
+    """Return the suffixes of the embeddings of subnetworks with the views and weights of `variant`."""
     metas = map(read_meta, _embedded(run, dataset))
     return sorted(
-        {_part(m) for m in metas if m.get("variant") and m.get("tta", "none") == (variant or "none")}
+        {_suffix(m) for m in metas if m.get("variant") and _suffix({**m, "variant": None}) == variant}
     )
 
 
-def _part(meta: Mapping[str, Any]) -> str:
-    """Return what embeddings are of besides their split: a narrower network, other views, or both."""
+def _suffix(meta: Mapping[str, Any]) -> str:
+    """Return what stands behind the @ in a folder's name: a subnetwork, other views or weights."""
     tta = meta.get("tta", "none")
-    return "-".join(filter(None, (meta.get("variant"), tta if tta != "none" else "")))
+    parts = (meta.get("variant"), tta if tta != "none" else "", weights_name(meta))
+    return "-".join(filter(None, parts))
 
 
 def _default_database(splits: Sequence[str]) -> str:
@@ -114,27 +136,27 @@ def _embedded(run: Run, dataset: str) -> list[Path]:
     return [folder for folder in folders if not folder.name.startswith(".")]
 
 
-def _splits(run: Run, dataset: str, variant: str) -> list[str]:
-    suffix = f"@{variant}" if variant else ""
-    folders = [folder.name for folder in _embedded(run, dataset) if _part(read_meta(folder)) == variant]
-    found = [name.removesuffix(suffix) for name in folders if name.endswith(suffix)]
+def _splits(run: Run, dataset: str, suffix: str) -> list[str]:
+    folders = [folder.name for folder in _embedded(run, dataset) if _suffix(read_meta(folder)) == suffix]
+    end = f"@{suffix}" if suffix else ""
+    found = [name.removesuffix(end) for name in folders if name.endswith(end)]
     if not found:
         datasets = sorted({path.parts[-3] for path in (run.folder / "embeddings").glob(f"*/*/{META}")})
         raise UserError(
-            f"run {run.name} has no embeddings of {dataset}{f' of the variant {variant}' if variant else ''}",
+            f"run {run.name} has no embeddings of {dataset}{f' with variant={suffix}' if suffix else ''}",
             expected=f"one of {datasets}" if datasets else "embeddings written by embed.py",
             remedy=_embed(run, dataset),
         )
     return sorted(found)
 
 
-def _folder(run: Run, dataset: str, split: str, variant: str) -> Path:
-    folder = run.embeddings(dataset, split, variant)
+def _folder(run: Run, dataset: str, split: str, suffix: str) -> Path:
+    folder = run.embeddings(dataset, split, suffix)
     remedy = f"{_embed(run, dataset)} splits=[{split}]"
     if not (folder / META).exists():
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}/{folder.name}",
-            expected=f"one of {_splits(run, dataset, variant)}",
+            expected=f"one of {_splits(run, dataset, suffix)}",
             remedy=remedy,
         )
     _check_origin(run, folder, remedy)
@@ -156,7 +178,9 @@ def _check_origin(run: Run, folder: Path, remedy: str) -> None:
     home = _home(run, folder, meta)
     exchanged = home != folder and (home / META).exists() and _home(run, home, read_meta(home)) != home
     foreign = meta["run"] != run.name and run.checkpoint.is_file()
-    if exchanged or (foreign and meta.get("weights") != sha256(run.checkpoint)):
+    if exchanged or (
+        foreign and meta.get("weights") != sha256(run.checkpoint_at(meta.get("checkpoint", "last")))
+    ):
         raise UserError(
             f"{folder} holds embeddings of {meta['run']}, {home.parent.name}/{home.name}", remedy=remedy
         )
@@ -164,6 +188,6 @@ def _check_origin(run: Run, folder: Path, remedy: str) -> None:
 
 def _home(run: Run, folder: Path, meta: Mapping[str, Any]) -> Path:
     """Return where embed.py wrote the embeddings of a meta file."""
-    part = _part(meta)
-    split = meta.get("split", folder.name.removesuffix(f"@{part}"))  # which old files do not say
-    return run.embeddings(meta["dataset"], split, part)
+    suffix = _suffix(meta)
+    split = meta.get("split", folder.name.removesuffix(f"@{suffix}"))  # old files do not say it
+    return run.embeddings(meta["dataset"], split, suffix)

@@ -1,4 +1,4 @@
-"""A trained method as a plain module of one size, with nothing in it that this size does not need."""
+"""A trained method as a plain module of one dim, without the parts that only other dims use."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from mrl_experiments.nesting import prefix
 
 
 class TruncatedClassifier(nn.Module):
-    """A backbone and one `Linear(dim, C)` on its first features: the cost of an FF model of size `dim`."""
+    """A backbone and one `Linear(dim, C)` on its first features: the cost of an FF model of dim `dim`."""
 
     def __init__(self, backbone: nn.Module, linear: nn.Linear) -> None:
         super().__init__()
@@ -24,7 +24,8 @@ class TruncatedClassifier(nn.Module):
 def truncate(method: Method, dim: int) -> TruncatedClassifier:
     """Return the classifier of the first `dim` features; it shares the backbone with `method`.
 
-    Raises UserError when the method has no classifier at this size.
+    Raises:
+        UserError: If the method has no classifier at this dim.
     """
     heads = method.heads()
     if heads is None:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, and notices damage."""
+"""Atomic writing of files, checksums, and reading of users' files."""
 
 import codecs
 import csv
@@ -85,7 +85,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` that replaces it when the block ends well.
 
     On an error the temporary file is removed and `target` stays as it was. The new file has the rights that
-    the user's umask gives. Raises UserError for what the operating system refuses, such as a full disk.
+    the user's umask gives.
+
+    Raises:
+        UserError: For what the operating system refuses, such as a full disk.
     """
     # A name of at most 255 bytes must stay one with the additions.
     temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.part")
@@ -118,7 +121,11 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder unless it is there. Raises UserError where that is not possible, or it is read-only."""
+    """Make a folder unless it is there.
+
+    Raises:
+        UserError: If that is not possible, or it is read-only.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -141,7 +148,9 @@ def allocate(path: Path, shape: tuple[int, ...], dtype: type) -> "np.memmap[Any,
     """Return a new .npy file of this shape to write into, with its bytes taken from the disk at once.
 
     A hole in the file that cannot be filled later, on a full disk, would kill the process.
-    Raises UserError where there is no room for it.
+
+    Raises:
+        UserError: If there is no room for it.
     """
     try:
         array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
@@ -163,8 +172,10 @@ def write_json(target: Path, value: Any) -> None:
 def read_json(path: Path, remedy: str = "delete it and repeat the command that wrote it") -> Any:
     """Read a JSON file that `write_json` wrote.
 
-    Files of before there were checksums are read as they are. Raises UserError with the file's name and the
-    remedy when it is missing, no JSON, or has changed since it was written.
+    Files older than checksums are read as they are.
+
+    Raises:
+        UserError: If it is missing, no JSON, or has changed since it was written.
     """
     require_regular(path, remedy)
     try:
@@ -179,7 +190,11 @@ def read_json(path: Path, remedy: str = "delete it and repeat the command that w
 
 
 def read_object(path: Path, remedy: str = "delete it and repeat the command that wrote it") -> dict[str, Any]:
-    """Read a JSON object as `read_json` does. Raises UserError also for JSON that is no object."""
+    """Read a JSON object as `read_json` does.
+
+    Raises:
+        UserError: As there, and for JSON that is no object.
+    """
     value = read_json(path, remedy)
     if not isinstance(value, dict):
         raise UserError(
@@ -194,7 +209,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Return what `is_unchanged` recognises a file by: size in bytes, times of change in ns, SHA-256."""
+    """Return what `is_unchanged` recognizes a file by: size in bytes, times of change in ns, SHA-256."""
     checksum, status = sha256(path), path.stat()
     return {
         "bytes": status.st_size,
@@ -208,10 +223,10 @@ _verified: set[tuple[str, int, int, int, str]] = set()  # in this process
 
 
 def is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
-    """Tell whether a file is the one of which `fingerprint` was noted; each is hashed once a process.
+    """Return whether a file is the one of which `fingerprint` was noted; each is hashed once per process.
 
     Files of more than `LARGE` bytes are hashed only where their times of change are not those noted. What was
-    not noted, as of files of before there were checksums, is not compared.
+    not noted, as of files older than checksums, is not compared.
     """
     try:
         status = path.stat()
@@ -222,8 +237,8 @@ def is_unchanged(path: Path, noted: Mapping[str, Any]) -> bool:
     times, checksum = (status.st_mtime_ns, status.st_ctime_ns), noted.get("sha256")
     key = (str(path.resolve()), status.st_size, *times, str(checksum))
     if key not in _verified:
-        sure = status.st_size > LARGE and times == (noted.get("mtime_ns"), noted.get("ctime_ns"))
-        if checksum and not sure and sha256(path) != checksum:
+        trusted = status.st_size > LARGE and times == (noted.get("mtime_ns"), noted.get("ctime_ns"))
+        if checksum and not trusted and sha256(path) != checksum:
             return False
         _verified.add(key)
     return True
@@ -259,8 +274,13 @@ _MARKS = (  # UTF-32's begins like UTF-16's
 def read_text(path: Path, errors: str = "strict") -> str:
     """Return the text of a user's file: UTF-8, or what its byte-order mark says; the mark is left out.
 
-    Line ends stay as they are. errors: what becomes of bytes that are not UTF-8, as in `bytes.decode`.
-    Raises UserError that names the file, and the line of the first byte that cannot be decoded.
+    Line ends stay as they are.
+
+    Args:
+        errors: What becomes of bytes that are not UTF-8, as in `bytes.decode`.
+
+    Raises:
+        UserError: For bytes that cannot be decoded, with the file and the line of the first.
     """
     require_regular(path)
     try:
@@ -282,9 +302,11 @@ def read_text(path: Path, errors: str = "strict") -> str:
 def read_mapping(path: Path, known: Container[str] = ()) -> dict[str, str]:
     """Read names to names from a JSON object or a CSV file of two columns.
 
-    The CSV file's first line is its heading, unless it begins with one of the `known` names. Raises UserError
-    when the file is missing or is neither, and for names that are empty or mapped to two things; all lines
-    that are wrong are counted, the first five named.
+    The CSV file's first line is its heading, unless it begins with one of the `known` names.
+
+    Raises:
+        UserError: If the file is missing or is neither, and for names that are empty or mapped to two things;
+            all lines that are wrong are counted, the first five named.
     """
     if not path.exists():
         raise UserError(f"the mapping {path} does not exist", expected=MAPPING)
@@ -331,7 +353,11 @@ def _json_pairs(text: str) -> list[tuple[str, str]]:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's content. Raises UserError when it cannot be read."""
+    """Return the hex SHA-256 of a file's content.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
     require_regular(path)
     try:
         with path.open("rb") as file:

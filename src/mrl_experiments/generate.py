@@ -1,4 +1,4 @@
-"""From a language model and the beginning of a text to its continuation, at one nested size or adaptively."""
+"""Continue a text with a language model, at one nested dim or adaptively."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.classifier import run_cascade
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform
-from mrl_experiments.build import check_data, load_method, stored_data, trusted_config
+from mrl_experiments.build import load_method, restore_data, stored_data, trusted_config
 from mrl_experiments.data.text.text_data import TextData
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
@@ -25,7 +25,7 @@ from mrl_experiments.runs import Run, find_runs
 
 @dataclass(frozen=True)
 class Generated:
-    """A prompt with its continuation, the mean size that chose its tokens, and tokens per second."""
+    """A prompt with its continuation, the mean dim that chose its tokens, and tokens per second."""
 
     text: str
     mean_dim: float
@@ -34,14 +34,15 @@ class Generated:
     @property
     def summary(self) -> str:
         """Size and speed in words."""
-        return f"mean size {self.mean_dim:.1f}, {self.tokens_per_s:.0f} tokens/s"
+        return f"mean dim {self.mean_dim:.1f}, {self.tokens_per_s:.0f} tokens/s"
 
 
 def generate(cfg: DictConfig) -> Generated:
     """Return the prompt of a configuration and what a run's model makes of it.
 
-    Raises UserError for several runs, a run that predicts no next tokens, a size that is not nested, an empty
-    prompt, and numbers out of range.
+    Raises:
+        UserError: For several runs, a run that predicts no next tokens, a dim that is not nested, an empty
+            prompt, and numbers out of range.
     """
     _check_numbers(cfg.tokens, cfg.temperature, cfg.adaptive)
     runs = find_runs(Path(cfg.root), cfg.run)
@@ -61,22 +62,22 @@ def _continued(cfg: DictConfig, run: Run, data: Any) -> Generated:
     method = load_method(run, cfg.trust)
     dim = method.spec.dims[-1] if cfg.dim is None else cfg.dim
     if dim not in method.spec.dims:
-        raise UserError(f"dim={dim}: not a size of {run.name}", expected=f"one of {list(method.spec.dims)}")
-    check_data(run, data)
+        raise UserError(f"dim={dim}: not a dim of {run.name}", expected=f"one of {list(method.spec.dims)}")
+    restore_data(run, data)
     (prompt,) = data.tokenizer.encode([cfg.prompt])
     if not len(prompt):
         raise UserError(f"prompt={cfg.prompt!r} has no token", expected="a text that is not empty")
     if cfg.adaptive is None:
         cascade = Cascade((dim,), ())
     else:
-        cascade = Uniform(cfg.adaptive).cascade([size for size in method.spec.dims if size <= dim])
+        cascade = Uniform(cfg.adaptive).cascade([m for m in method.spec.dims if m <= dim])
     random = torch.Generator().manual_seed(cfg.seed)
     start = perf_counter()
-    new, sizes = continuation(
+    new, dims_used = continuation(
         method, torch.from_numpy(prompt), cascade.pruned(), cfg.tokens, cfg.temperature, random
     )
-    speed = len(sizes) / (perf_counter() - start)
-    return Generated(str(cfg.prompt) + data.tokenizer.decode(new.tolist()), fmean(sizes), speed)
+    speed = len(dims_used) / (perf_counter() - start)
+    return Generated(str(cfg.prompt) + data.tokenizer.decode(new.tolist()), fmean(dims_used), speed)
 
 
 @torch.inference_mode()
@@ -90,13 +91,17 @@ def continuation(
 ) -> tuple[Tensor, list[int]]:
     """Return the `count` tokens that follow a prompt (T,), and the dim whose head chose each.
 
-    cascade: the dims that a token's head tries, one after the other. temperature: divides the logits, not
-    those that tell the confidence; 0 takes the largest. The model sees as many of the last tokens as it has
-    positions; until they are full, it computes each token once.
+    The model reads as many of the last tokens as it has positions; until they are full, it computes each
+    token once.
+
+    Args:
+        cascade: The dims that a token's head tries, one after the other.
+        temperature: Divides the logits, but not those that the confidence is computed from; 0 takes the
+            largest.
     """
     backbone, heads = method.backbone, method.heads()
     assert isinstance(backbone, TextBackbone) and heads is not None
-    tokens, sizes, cache = prompt, [], None
+    tokens, dims_used, cache = prompt, [], None
     for _ in range(count):
         new = tokens[-1:]
         if cache is None or len(tokens) > backbone.positions:  # the window, and so all positions, move
@@ -110,8 +115,8 @@ def continuation(
         else:
             chosen = torch.multinomial((logits / temperature).softmax(0), 1, generator=random)
         tokens = torch.cat([tokens, chosen])
-        sizes.append(last.dim)
-    return tokens[len(prompt) :], sizes
+        dims_used.append(last.dim)
+    return tokens[len(prompt) :], dims_used
 
 
 def _check_numbers(tokens: int, temperature: float, adaptive: float | None) -> None:
@@ -120,4 +125,4 @@ def _check_numbers(tokens: int, temperature: float, adaptive: float | None) -> N
     if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise UserError(f"temperature={temperature}", expected="a number from 0; 0 takes the likeliest token")
     if adaptive is not None and not (isinstance(adaptive, int | float) and 0 <= adaptive <= 1):
-        raise UserError(f"adaptive={adaptive}", expected="a confidence from 0 to 1, or null for one size")
+        raise UserError(f"adaptive={adaptive}", expected="a confidence from 0 to 1, or null for one dim")

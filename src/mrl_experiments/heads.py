@@ -1,4 +1,4 @@
-"""The classifiers of a trained model, kept beside its embeddings so that no checkpoint is needed later."""
+"""The classifiers of a trained model, stored beside its embeddings so that no checkpoint is needed later."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ class Heads:
     """Linear classifiers on prefixes.
 
     Attributes:
-        weights: {dim: (C, dim)}. biases: {dim: (C,)}.
-        tied: there is one classifier, and its first m columns are a classifier for the first m features, for
+        weights: {dim: (C, dim)}.
+        biases: {dim: (C,)}.
+        tied: There is one classifier, and its first m columns are a classifier for the first m features, for
             any m (MRL-E; reductions of a fixed-feature model).
 
     Example:
@@ -87,7 +88,7 @@ class Heads:
         """Read what `save` wrote.
 
         Raises:
-            UserError: when it is missing, damaged, or anything else.
+            UserError: If it is missing, damaged, or anything else.
         """
         try:
             with safe_open(path, framework="np") as file:

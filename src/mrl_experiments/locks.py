@@ -1,4 +1,4 @@
-"""Locks between processes: one writer at a time, and a line that says for whom another waits."""
+"""Locks between processes: one writer at a time; those who wait print who holds the lock."""
 
 import errno
 import fcntl
@@ -15,10 +15,14 @@ from mrl_experiments.files import os_error
 
 @contextmanager
 def exclusive(lock: Path, purpose: str) -> Iterator[None]:
-    """Let one process at a time into the block; the system releases the lock of a process that dies.
+    """Hold a lock during the block; the system releases the lock of a process that dies.
 
-    purpose: what the block does, such as "writes kanji1k train", for the line that others print who wait.
-    Raises UserError where the lock's folder cannot be written to.
+    Args:
+        lock: The file that is locked, made where it is missing.
+        purpose: What the block does, such as "writes kanji1k train", which those who wait print.
+
+    Raises:
+        UserError: If the lock's folder cannot be written to.
     """
     file = acquire(lock, purpose)
     with file:
@@ -26,10 +30,16 @@ def exclusive(lock: Path, purpose: str) -> Iterator[None]:
 
 
 def acquire(lock: Path, purpose: str, *, wait: bool = True) -> IO[str]:
-    """Return a lock, held until the file is closed; see `exclusive`.
+    """Return a lock, held until the file is closed.
 
-    Raises BlockingIOError, with what its holder wrote, when another process holds it and `wait` is false, and
-    UserError where the lock cannot be written, or is a link or no file: what it leads to would be cut.
+    Args:
+        lock: As for `exclusive`.
+        purpose: As for `exclusive`.
+        wait: Whether to wait while another process holds it.
+
+    Raises:
+        BlockingIOError: If another process holds it and `wait` is false, with what the holder wrote.
+        UserError: If the lock cannot be written, or is a link or no file: what it leads to would be cut.
     """
     file = _open(lock)
     try:

@@ -1,4 +1,4 @@
-"""Names that become files and folders: one level deep, and never another place."""
+"""Names of files and folders, checked so that each stays in its own folder."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
-"""Top-k accuracy, and its one rule for ties, in training and in every evaluation.
+"""Top-k accuracy and its one rule for ties, in training and in every evaluation.
 
 A tie counts against the label: a label is among the k highest where fewer than k *other* classes score at
 least as high. So constant scores find nothing, whatever the order of the classes, and neither do NaN ones. Of
-equally near neighbours, those of the query's label come last (`metrics.ranking.own_last`); a class has the
-most votes where no other has as many (`metrics.votes`).
+equally near neighbours, those of the query's label come last (`metrics.ranking.relevant_last`); a class has
+the most votes where no other has as many (`metrics.votes`).
 
 Scores, which are logits or cosines, are equal where they differ by no more than SAME_SCORE: those of equal
 vectors differ in their last digits, by where a vector stands in a product of matrices, and classes whose
@@ -26,7 +26,8 @@ def label_rank(scores: Tensor, labels: Tensor) -> Tensor:
     """Return how many other classes score at least as high as the label, (...); C where that is NaN.
 
     Args:
-        scores: (..., C). labels: (...) int64.
+        scores: (..., C).
+        labels: (...) int64.
 
     Example:
         >>> label_rank(torch.tensor([[3.0, 1.0, 3.0], [0.0, 2.0, 1.0]]), torch.tensor([0, 1]))
@@ -39,10 +40,12 @@ def label_rank(scores: Tensor, labels: Tensor) -> Tensor:
 def nested_hits(logits: Tensor | Mapping[int, Tensor], labels: Tensor, k: Sequence[int] = (1, 5)) -> Tensor:
     """Return (L, K): how many labels are among the k highest logits, for each of L dims and K values of k.
 
-    logits: (B, L, C), or {dim: (B, C)}. labels: (B,) int64.
+    Args:
+        logits: (B, L, C), or {dim: (B, C)}.
+        labels: (B,) int64.
     """
     if isinstance(logits, Mapping):
-        return torch.cat([nested_hits(level[:, None], labels, k) for level in logits.values()])
+        return torch.cat([nested_hits(of_dim[:, None], labels, k) for of_dim in logits.values()])
     rank = label_rank(logits, labels[:, None].expand(-1, logits.shape[1]))
     return torch.stack([(rank < limit).sum(0) for limit in k], dim=1)
 
@@ -52,7 +55,7 @@ def sole_highest(scores: NDArray[Any], unit: NDArray[Any] | float = 1.0) -> NDAr
 
     Args:
         scores: (B, C).
-        unit: by what scores are larger than logits or cosines, for all or for each row (B,).
+        unit: By what scores are larger than logits or cosines, for all or for each row (B,).
 
     Example:
         >>> sole_highest(np.array([[1.0, 2.0], [2.0, 2.0]])).tolist()

@@ -1,4 +1,4 @@
-"""Which prefixes of a representation are nested, and the only place that slices them."""
+"""The nested dims of a representation with their weights, and the one function that slices prefixes."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ class NestingSpec:
     """The nested dims M of a representation and the weight c_m of each (Eq. 1).
 
     Attributes:
-        dims: strictly increasing, each between 1 and the backbone's width.
+        dims: Strictly increasing, each between 1 and the backbone's width.
         weights: c_m, one positive number per dim; all 1 in the paper.
     """
 
@@ -78,23 +78,23 @@ class NestingSpec:
         """Build the spec for a backbone of `width` features; `None` means the defaults.
 
         Args:
-            width: the backbone's number of features.
-            dims: a list, or a function of the width that gives one.
-            weights: one per dim, or {dim: weight} with 1 for the dims it does not name.
+            width: The backbone's number of features.
+            dims: A list, or a function of the width that gives one.
+            weights: One per dim, or {dim: weight} with 1 for the dims it does not name.
 
         Raises:
-            UserError: when dims or weights do not describe a nesting of this width.
+            UserError: If dims or weights do not describe a nesting of this width.
 
         Example:
             >>> NestingSpec.resolve(16, weights={8: 0.5})
             NestingSpec(dims=(8, 16), weights=(0.5, 1.0))
         """
-        sizes = resolved_dims(width, dims)
-        _check_dims(sizes, width)
-        scale = _by_dim(weights, sizes) if isinstance(weights, Mapping) else weights
-        resolved = (1.0,) * len(sizes) if scale is None else tuple(float(weight) for weight in scale)
-        _check_weights(resolved, sizes)
-        return cls(sizes, resolved)
+        nested = resolved_dims(width, dims)
+        _check_dims(nested, width)
+        scale = _by_dim(weights, nested) if isinstance(weights, Mapping) else weights
+        resolved = (1.0,) * len(nested) if scale is None else tuple(float(weight) for weight in scale)
+        _check_weights(resolved, nested)
+        return cls(nested, resolved)
 
     def __len__(self) -> int:
         return len(self.dims)
@@ -105,10 +105,12 @@ def one_or_many(
 ) -> Dims | None:
     """Return the dims of a nested loss, or the single one of a separate model where `nested` is false.
 
-    option: what the user chose as loss=. separate: the option that trains one dim.
+    Args:
+        option: What the user chose as loss=.
+        separate: The option that trains one dim.
 
     Raises:
-        UserError: for `dim` of a nested loss, `dims` of a separate model, and a `dim` out of range.
+        UserError: For `dim` of a nested loss, `dims` of a separate model, and a `dim` out of range.
     """
     if nested and dim is not None:
         raise UserError(

@@ -1,9 +1,9 @@
-"""Lines for the user about what an evaluation leaves out, and why."""
+"""Lines for the user about what an evaluation leaves out."""
 
 import functools
 
 
 @functools.cache
-def tell(message: str) -> None:
-    """Print a line once a process: evaluations repeat themselves for each draw of a reduction."""
+def print_once(message: str) -> None:
+    """Print a line once per process, since evaluations repeat for each draw of a reduction."""
     print(message, flush=True)

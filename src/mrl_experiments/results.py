@@ -1,4 +1,4 @@
-"""Result rows: the only place where numbers live. Tables, figures and W&B are views of them."""
+"""Result rows, from which all tables and figures are made."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from mrl_experiments.errors import UserError
@@ -56,7 +57,8 @@ def _text(value: Any) -> str:
 def read_setting(text: str) -> Setting:
     """Read a setting from JSON, or from how rows were once written: "index=flat stages=8:200>16:10".
 
-    Raises ValueError for anything else than an object of names, numbers and lists of them.
+    Raises:
+        ValueError: For anything else than an object of names, numbers and lists of them.
     """
     if not text.startswith("{"):
         parts = [part.split("=", 1) for part in text.split() if "=" in part]
@@ -99,8 +101,9 @@ class Measurement:
 class ResultRow:
     """One value with everything needed to place it in a table; no file name is ever parsed for meaning.
 
-    label: what sets the run apart from others of its method, such as an ablation's variant; "" for the usual
-    recipe.
+    Attributes:
+        label: What sets the run apart from others of its method, such as the ablation it belongs to; "" for
+            the usual recipe.
     """
 
     run: str
@@ -122,12 +125,30 @@ class ResultRow:
         object.__setattr__(self, "setting", Setting(self.setting))
 
 
-NATIVE = "native widths"  # labels networks inside a run that have a size of their own
+def mean_and_deviation(metric: str, values: Sequence[float]) -> dict[str, float]:
+    """Summarize repeated measurements, such as those of several draws or splits.
+
+    Everywhere in this project, a deviation is the sample standard deviation, n - 1 in the denominator.
+
+    Returns:
+        The mean under the metric's name and, of at least two values, their deviation under <metric>_std.
+
+    Example:
+        >>> mean_and_deviation("top1", [0.5, 0.75, 1.0])
+        {'top1': 0.75, 'top1_std': 0.25}
+    """
+    summary = {metric: fmean(values)}
+    if len(values) > 1:
+        summary[f"{metric}_std"] = stdev(values)
+    return summary
+
+
+NATIVE = "native widths"  # labels networks inside a run that have a width of their own
 COLUMNS = tuple(field.name for field in fields(ResultRow))
 OPTIONAL = {"label"}  # files written before there was this column are still read
 CHECKSUM = "crc32"  # the column with a row's checksum; files without it are read as they are
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that no name has
-DIGITS = 10  # of a size or a seed
+DIGITS = 10  # of a dim or a seed
 
 
 def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
@@ -151,9 +172,8 @@ def read_rows(path: Path) -> list[ResultRow]:
         The rows in their order; values may be NaN or infinite, as an evaluation found them.
 
     Raises:
-        UserError: with the file, and the line where there is one, when it cannot be read or is no such table:
-            missing columns, a row cut short or too long or changed since it was written, a size that is no
-            number, control characters.
+        UserError: If it cannot be read or is no such table: missing columns, a row cut short or too long or
+            changed since it was written, a dim that is no number, control characters.
     """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
@@ -204,7 +224,7 @@ def _row(path: Path, line: int, record: dict[str | None, str | None]) -> ResultR
     except ValueError as error:
         raise _damaged(path, f"line {line}: {error}") from error
     if not values["dim"]:
-        raise _damaged(path, f"line {line} has the size 0")
+        raise _damaged(path, f"line {line} has the dim 0")
     return ResultRow(**values)  # type: ignore[arg-type]
 
 

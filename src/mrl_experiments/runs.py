@@ -1,10 +1,11 @@
-"""Runs on disk: their names, their folders, and who may write into them."""
+"""Runs on disk: their names, their folders, and the lock of the process that trains one."""
 
 import hashlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -19,14 +20,25 @@ from mrl_experiments.stored import read_config, write_config
 
 Content = TypeVar("Content")
 
-# What may differ between two commands that mean the same run: where it is written, how it is watched.
-WATCHING = {
-    "": ("root", "debug", "logger", "run_name", "trust"),
+# Keys that may differ between two commands that mean the same run: where it is written, what is shown of it.
+NON_IDENTITY_KEYS = {
+    "": ("root", "debug", "logger", "run_name", "trust", "optimized_metric"),
     "data": ("cache", "workers"),
-    "trainer": ("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes"),
+    "trainer": (
+        *("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes", "profiler", "barebones"),
+        *("enable_progress_bar", "enable_model_summary", "enable_autolog_hparams", "default_root_dir"),
+        *("detect_anomaly", "num_sanity_val_steps", "use_distributed_sampler", "model_registry"),
+    ),
 }
+NON_IDENTITY_CALLBACKS = {  # callbacks that change nothing of a run
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("ModelCheckpoint", "LearningRateMonitor")),
+    *(f"pytorch_lightning.callbacks.{name}" for name in ("DeviceStatsMonitor", "RichProgressBar")),
+    "mrl_experiments.training.throughput.Throughput",
+}
+# Options that were added, with what the runs of before were made with; not needed where that is null.
+ADDED = {"trainer.check_val_every_n_epoch": 1, "compile": False}
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
-PAPERS_MODE = "switchable"  # of a slimmable network
+DEFAULT_SLIM_MODE = "switchable"  # of a slimmable network
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,8 @@ class Run:
     def config(self) -> DictConfig:
         """Read the configuration, read-only: `build.trusted_config` is what may be built from.
 
-        Raises UserError when the run has none, or one that is damaged (see stored.py).
+        Raises:
+            UserError: If the run has none, or one that is damaged (see stored.py).
         """
         if not self.config_path.exists():
             raise UserError(
@@ -64,6 +77,22 @@ class Run:
         """The newest checkpoint."""
         return self.folder / "checkpoints" / "last.ckpt"
 
+    def checkpoint_at(self, name: str) -> Path:
+        """Return the checkpoint `last`, `best`, another of this run's folder by its name, or a path to one.
+
+        Raises:
+            UserError: If there is none.
+        """
+        path = Path(name) if name.endswith(".ckpt") else self.checkpoint.with_name(f"{name}.ckpt")
+        if name == "last" or path.is_file():
+            return path
+        kept = sorted(path.stem for path in self.checkpoint.parent.glob("*.ckpt"))
+        raise UserError(
+            f"checkpoint={name}: run {self.name} has no such checkpoint",
+            expected=f"a file, or one of {', '.join(kept)}" if kept else "a run that train.py has trained",
+            remedy="callbacks=best keeps the best while it trains" if name == "best" else "",
+        )
+
     @property
     def metrics(self) -> Path:
         """What was logged while training."""
@@ -77,7 +106,8 @@ class Run:
     def summary(self) -> dict[str, Any] | None:
         """Return what is noted of a finished run, with its last `validation`; None for another.
 
-        Raises UserError when the note is damaged.
+        Raises:
+            UserError: If the note is damaged.
         """
         if not self.finished.exists():
             return None
@@ -88,18 +118,19 @@ class Run:
             raise UserError(f"{self.finished} is damaged: it holds no validation", remedy=remedy)
         return noted
 
-    def embeddings(self, dataset: str, split: str, variant: str = "") -> Path:
-        """Folder of the embeddings of one split; `variant` names a width of a slimmable network or a TTA."""
-        return self.inside("embeddings", dataset, f"{split}@{variant}" if variant else split)
+    def embeddings(self, dataset: str, split: str, suffix: str = "") -> Path:
+        """Return the folder of one split's embeddings; `suffix` names a subnetwork, other views, or both."""
+        return self.inside("embeddings", dataset, f"{split}@{suffix}" if suffix else split)
 
     def results(self, evaluation: str, dataset: str, reduction: str) -> Path:
-        """File of the result rows of one evaluation."""
+        """Return the file of the result rows of one evaluation."""
         return self.inside("results", f"{evaluation}-{dataset}-{reduction}.csv")
 
     def inside(self, *names: str) -> Path:
         """Return the path of these names, one below the other, in the run's folder.
 
-        Raises UserError for names, or links on disk, that lead out of it: names come from stored files too.
+        Raises:
+            UserError: For names, or links on disk, that lead out of it: names come from stored files too.
         """
         for name in names:
             check_name(name, f"{self.folder}: a folder's name")
@@ -119,7 +150,8 @@ class Run:
     def check_links(self) -> None:
         """Check that nothing written into the run's folder goes elsewhere.
 
-        Raises UserError for a link in it, such as for metrics.csv, that leads out of the folder.
+        Raises:
+            UserError: For a link in it, such as for metrics.csv, that leads out of the folder.
         """
         if self.folder.is_dir():
             for path in self.folder.iterdir():
@@ -130,7 +162,8 @@ class Run:
 def find_runs(root: Path, pattern: str) -> list[Run]:
     """Return the runs under `root`/runs whose names match a glob, sorted.
 
-    Raises UserError that lists the runs there are when none matches.
+    Raises:
+        UserError: If none matches, with a list of the runs there are.
     """
     runs = root / "runs"
     found = sorted(path.parent for path in runs.glob("*/config.yaml"))
@@ -151,7 +184,10 @@ def readable(
     """Yield each run with what `read` returns of it.
 
     One of several that cannot be read is named on standard error and added to `left_out`, for
-    `check_none_left_out` after the others are done. Raises UserError when there is one run only.
+    `check_none_left_out` after the others are done.
+
+    Raises:
+        UserError: If there is one run only, and it cannot be read.
     """
     for run in runs:
         try:
@@ -177,23 +213,25 @@ def check_none_left_out(left_out: Sequence[str]) -> None:
 
 def method_name(cfg: DictConfig) -> str:
     """Name a run's method as tables do: by its option, and by its mode where that is not the paper's."""
-    mode = cfg.loss.get("mode", PAPERS_MODE)
-    return str(cfg.loss.name) if mode == PAPERS_MODE else f"{cfg.loss.name}_{mode}"
+    mode = cfg.loss.get("mode", DEFAULT_SLIM_MODE)
+    return str(cfg.loss.name) if mode == DEFAULT_SLIM_MODE else f"{cfg.loss.name}_{mode}"
 
 
 def run_name(cfg: DictConfig) -> str:
-    """Name a run after what makes it: method, model, data, sizes and label where given, seed and tag.
+    """Name a run after what makes it: method, model, data, dims and label where given, seed and tag.
 
     A name longer than file systems take is cut, and a digest of all of it stands in for the rest.
-    Raises UserError for a name that no folder of its own can have.
+
+    Raises:
+        UserError: For a name that no folder of its own can have.
     """
     if cfg.run_name:
         return check_name(cfg.run_name, "run_name")
     listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
-    sizes = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
-    shown = [f"d{'-'.join(map(str, sizes))}"] if sizes else []
-    label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
-    stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *label])
+    dims = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
+    shown = [f"d{'-'.join(map(str, dims))}"] if dims else []
+    experiment_label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
+    stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *experiment_label])
     name = _of_length(stem, f"_s{cfg.seed}{cfg.tag}")
     return name if is_name(name, NAME_MAX) else check_name(name, "the run's name")
 
@@ -211,26 +249,39 @@ def run_of(cfg: DictConfig) -> Run:
     return Run(Path(cfg.root) / "runs" / run_name(cfg))
 
 
-class Claim:
-    """The right to write into a run's folder, held until the process ends.
+@contextmanager
+def run_lock(cfg: DictConfig) -> Iterator[None]:
+    """Make or reopen the folder of the run that `cfg` describes, and hold it: one process writes into a run.
 
-    lock: None for a finished run in a place that can only be read.
-    """
+    A finished run in a place that can only be read needs no lock.
 
-    def __init__(self, run: Run, lock: IO[str] | None) -> None:
-        self.run, self._lock = run, lock
-
-
-def claim(cfg: DictConfig) -> Claim:
-    """Make or reopen the folder of the run that `cfg` describes.
-
-    Raises UserError when the folder belongs to another configuration or to another process.
+    Raises:
+        UserError: If the folder belongs to another configuration or to another process.
     """
     run = run_of(cfg)
     run.check_links()
-    lock: IO[str] | None = None
+    with _locked(run) as lock:
+        if lock:
+            for folder in (run.folder, run.checkpoint.parent):
+                remove_leftovers(folder)
+        if run.config_path.exists():
+            refuse_other_config(run, cfg)
+        elif run.checkpoint.exists():
+            raise UserError(
+                f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
+                expected="a run's folder with both",
+                remedy="restore the file from a copy, or name this run differently: tag=_second",
+            )
+        else:
+            ours = OmegaConf.to_container(cfg, resolve=True)
+            assert isinstance(ours, dict)
+            write_config(run.config_path, ours)
+        yield
+
+
+def _locked(run: Run) -> AbstractContextManager[IO[str] | None]:
     try:
-        lock = acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
+        return acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
     except BlockingIOError as error:
         raise UserError(
             f"another process is training {run.name} now: {error.strerror}",
@@ -239,22 +290,7 @@ def claim(cfg: DictConfig) -> Claim:
     except UserError:
         if not (run.finished.exists() and run.config_path.exists()):
             raise
-    if lock:
-        for folder in (run.folder, run.checkpoint.parent):
-            remove_leftovers(folder)
-    if run.config_path.exists():
-        refuse_other_config(run, cfg)
-    elif run.checkpoint.exists():
-        raise UserError(
-            f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
-            expected="a run's folder with both",
-            remedy="restore the file from a copy, or name this run differently: tag=_second",
-        )
-    else:
-        ours = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(ours, dict)
-        write_config(run.config_path, ours)
-    return Claim(run, lock)
+        return nullcontext()
 
 
 def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
@@ -262,13 +298,20 @@ def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
 
     ~ in a path is the home folder, however it was typed.
     """
-    ignored = {".".join(filter(None, (group, key))) for group, keys in WATCHING.items() for key in keys}
+    ignored = {
+        ".".join(filter(None, (group, key))) for group, keys in NON_IDENTITY_KEYS.items() for key in keys
+    }
     flat: dict[str, Any] = {}
 
     def walk(node: Mapping[Any, Any], path: str) -> None:
         for key, value in node.items():
             name = f"{path}.{key}" if path else str(key)
-            if name in ignored:
+            watches = (
+                path == "callbacks"
+                and isinstance(value, Mapping)
+                and value.get("_target_") in NON_IDENTITY_CALLBACKS
+            )
+            if name in ignored or watches:
                 continue
             if isinstance(value, Mapping) and value:
                 walk(value, name)
@@ -284,6 +327,7 @@ def refuse_other_config(run: Run, cfg: DictConfig) -> None:
     """Raise UserError where a run that exists has another configuration than `cfg`."""
     configs = (OmegaConf.to_container(run.config), OmegaConf.to_container(cfg, resolve=True))
     theirs, ours = (identity(config) for config in configs if isinstance(config, dict))
+    theirs, ours = ADDED | theirs, ADDED | ours
     differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
     if differing:
         shown = "\n".join(f"    {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:8])

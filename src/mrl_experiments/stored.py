@@ -1,4 +1,4 @@
-"""The configuration in a run's folder: plain data, whoever wrote it; what damages it is one clear error."""
+"""The configuration in a run's folder: plain data from anyone, with one clear error where it is damaged."""
 
 import hashlib
 import re
@@ -28,7 +28,7 @@ MENDING = "restore it from a copy, or repeat the train.py command in another fol
 # the new ones, before anything else looks at them.
 _CLASSIFIER = "mrl_experiments.losses.classifier.NestedClassifier"
 _INFONCE = "mrl_experiments.losses.infonce.InfoNCE"
-_ROOMS = {  # below mrl_experiments
+_MODULES = {  # below mrl_experiments
     "data.beton_files.BetonFiles": "data.images.beton_files.BetonFiles",
     "data.digits.Digits": "data.images.digits.Digits",
     "data.image_data.ImageData": "data.images.image_data.ImageData",
@@ -49,8 +49,10 @@ MOVED: dict[str, dict[str, Any]] = {
     "mrl_experiments.losses.ff.FF": {"_target_": _CLASSIFIER, "nested": False, "tied": None},
     "mrl_experiments.losses.infonce.InfoNCE": {"_target_": _INFONCE, "nested": True},
     "mrl_experiments.losses.infonce_ff.InfoNCEFF": {"_target_": _INFONCE, "nested": False},
-    **{f"mrl_experiments.{old}": {"_target_": f"mrl_experiments.{new}"} for old, new in _ROOMS.items()},
+    **{f"mrl_experiments.{old}": {"_target_": f"mrl_experiments.{new}"} for old, new in _MODULES.items()},
 }
+
+RENAMED = {"data.augment.centre": "data.augment.center"}  # options, old name to new
 
 
 def write_config(path: Path, config: Mapping[Any, Any]) -> None:
@@ -91,6 +93,10 @@ def read_config(path: Path) -> DictConfig:
             raise ValueError("it is empty" if root is None else "it is no mapping")
         _check_nodes(root)
         config = OmegaConf.create(_renamed(OmegaConf.to_container(OmegaConf.create(text))))
+        for old, new in RENAMED.items():
+            group, _, key = old.rpartition(".")
+            if key in (options := OmegaConf.select(config, group) or {}):
+                OmegaConf.update(config, new, options.pop(key))
         assert isinstance(config, DictConfig)
         _check_names(config, path)
     except yaml.MarkedYAMLError as error:

@@ -1,4 +1,4 @@
-"""A run's own classifiers, ready to be compared with labels."""
+"""The classifiers that a run was trained with, ready to be compared with labels."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
     """Return the classifiers.
 
     Raises:
-        UserError: when there are none, none at any of `dims`, or no samples.
+        UserError: If there are none, none at any of `dims`, or no samples.
     """
     if not len(queries):
         raise UserError("there are no samples to classify", expected="at least one")
@@ -53,7 +53,7 @@ def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray
     """Return the classes whose logits are compared: all C, or those that occur in `queries`.
 
     Raises:
-        UserError: when the data set numbers other classes than the classifiers, or labels exceed theirs.
+        UserError: If the data set numbers other classes than the classifiers, or labels exceed theirs.
     """
     labels, count = queries.labels, heads.classes
     names = queries.classes.get("name", ())

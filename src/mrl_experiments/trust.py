@@ -1,4 +1,4 @@
-"""What a stored configuration may build: the classes that this project's conf/ names, each in its place."""
+"""What a stored configuration may build: the classes that conf/ names, each at the same key."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ from mrl_experiments.stored import MOVED, shown
 
 CONF = Path(__file__).parents[2] / "conf"
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for conf/, which is ours
+NAMED = ("callbacks", "logger")  # groups of objects that each have a name of the user's
 BASES, HERE = "base", "_here_"  # what options inherit from, and how their defaults put it at their own place
 OF_CACHE = "${data.cache}"  # in conf/: a place that is written to, wherever the cache is
 Trust: TypeAlias = bool | str | Sequence[str]  # true: all of it; else classes of the user's own
@@ -58,7 +59,7 @@ def trusted(config: DictConfig, path: Path, trust: Trust = False) -> DictConfig:
 
 
 def replace_cache(config: DictConfig, cache: str) -> list[Path]:
-    """Let a stored configuration's data be prepared in `cache`; return the other places that it names for it.
+    """Set the cache of a stored configuration's data; return the places that it named for it before.
 
     Those are `data.cache` and whatever conf/ derives from it at the same place.
     """
@@ -75,7 +76,7 @@ def replace_cache(config: DictConfig, cache: str) -> list[Path]:
 
 
 def _check_node(place: str, node: Mapping[Any, Any], own: Signature, path: Path) -> None:
-    known = {signature for where, signature in _known() if where == place}
+    known = {signature for where, signature in _known() if _kind(where) == _kind(place)}
     if own in known:
         return
     name = shown(f"{place}._target_") if place else "_target_"
@@ -94,6 +95,12 @@ def _check_node(place: str, node: Mapping[Any, Any], own: Signature, path: Path)
         remedy="do not use a stranger's file: it can run code. If it is yours, allow this class, "
         f"trust=[{shown(target)}], or all that the file names, trust=true (--trust in scripts/gradcam.py)",
     )
+
+
+def _kind(place: str) -> str:
+    """Return a place with * for the name that the user gives a callback or logger."""
+    group, _, inside = place.partition(".")
+    return ".".join([group, "*", *inside.split(".")[1:]]) if group in NAMED and inside else place
 
 
 def _check_option(place: str, key: str, value: Any, path: Path) -> None:
@@ -140,7 +147,8 @@ def _signature(node: Mapping[Any, Any]) -> Signature:
 def _known() -> dict[tuple[str, Signature], frozenset[str]]:
     """Return what conf/ builds: (place, signature) with the keys there that follow the cache.
 
-    Raises UserError where this project's conf/ is not beside its source.
+    Raises:
+        UserError: If this project's conf/ is not beside its source.
     """
     files = sorted(CONF.rglob("*.yaml"))
     if CONF / "train.yaml" not in files:
@@ -169,7 +177,7 @@ def _inherited(file: Path) -> tuple[str, dict[Any, Any]]:
     """
     text = file.read_text(encoding="utf-8")
     package = "" if text.startswith("# @package _global_") else ".".join(file.relative_to(CONF).parts[:-1])
-    own = yaml.load(text, Loader=QUICK)
+    own = yaml.load(text, Loader=QUICK) or {}
     merged: dict[Any, Any] = {}
     for entry in own.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":

@@ -47,7 +47,7 @@ def test_single_sizes_equal_a_plain_loop():
             logits = queries.heads.logits(queries.features[measured], dim)
             hits.append((logits.argmax(axis=1) == queries.labels[measured]).mean())
         assert values["policy=single tta=none", dim, "top1"] == pytest.approx(np.mean(hits))
-        assert values["policy=single tta=none", dim, "top1_std"] == pytest.approx(np.std(hits))
+        assert values["policy=single tta=none", dim, "top1_std"] == pytest.approx(np.std(hits, ddof=1))
         assert values["policy=single tta=none", dim, "expected_dim"] == dim
         assert values["policy=single tta=none", dim, "head_macs"] == dim * CLASSES
 

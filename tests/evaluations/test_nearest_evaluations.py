@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrl_experiments.embeddings import Embeddings, create, load, open_arrays, seal
+from mrl_experiments.embeddings import Embeddings, create, finalize, load, open_arrays
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
@@ -16,7 +16,7 @@ def stored(folder, features, labels):
     create(folder, *features.shape)
     arrays = open_arrays(folder)
     arrays[0][:], arrays[1][:] = features, labels
-    seal(folder, None, {"dims": list(DIMS)})
+    finalize(folder, None, {"dims": list(DIMS)})
     return load(folder)
 
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.probe import lbfgs, probe
 from mrl_experiments.evaluations.retrieval import retrieval
 from mrl_experiments.evaluations.zero_shot import zero_shot
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 from mrl_experiments.search.same_rows import count_copies, same_rows
 
 DIMS = (2, 4, 8)
@@ -28,7 +29,7 @@ DIMS = (2, 4, 8)
 
 @pytest.fixture(autouse=True)
 def told_anew():
-    tell.cache_clear()
+    print_once.cache_clear()
 
 
 def embeddings(seed, count, classes=3):
@@ -124,9 +125,37 @@ def test_two_folders_of_one_content_are_the_same_rows(tmp_path):
     first, second, third = (
         replace(copied(part), meta=m, folder=tmp_path / str(i)) for i, m in enumerate(meta)
     )
+    third = replace(third, features=embeddings(1, 20).features)
     assert same_rows(first, second) and not same_rows(first, third)
     assert same_rows(first, replace(third, folder=first.folder))
     assert not same_rows(part, embeddings(1, 20)) and not same_rows(part, embeddings(0, 21))
+
+
+@pytest.mark.parametrize("count", [2, 60, 5000])
+def test_copies_of_fewer_digits_or_of_norm_1_are_the_same_rows(count):
+    part = embeddings(0, count)
+    longer = part.features * np.random.default_rng(1).uniform(0.5, 20, (count, 1)).astype(np.float32)
+    half = part.features.astype(np.float16).astype(np.float32)
+    brain = torch.from_numpy(part.features).bfloat16().float().numpy()
+    for features in (longer, half, brain):
+        assert same_rows(part, replace(part, features=features))
+    moved = part.features.copy()
+    moved[-1] += 0.5
+    assert not same_rows(part, replace(part, features=moved))
+    assert not same_rows(part, replace(part, features=np.roll(part.features, 1, axis=0)))
+
+
+def test_vectors_that_nearly_agree_with_all_others_are_not_the_same_rows():
+    first, second = embeddings(0, 60), embeddings(1, 60)
+    for part in (first, second):
+        part.features[:] = 1 + 1e-4 * part.features  # as of a network that has learnt nothing
+    assert not same_rows(first, second)
+    one_way = [
+        replace(part, features=np.abs(part.features) * (np.arange(8) == 0)) for part in (first, second)
+    ]
+    assert not same_rows(*one_way) and same_rows(one_way[0], copied(one_way[0]))
+    width_one = [replace(part, features=part.features[:, :1].copy()) for part in (first, second)]
+    assert not same_rows(*width_one) and same_rows(width_one[0], copied(width_one[0]))
 
 
 @pytest.mark.parametrize("evaluation", [adaptive_retrieval, auto_retrieval])

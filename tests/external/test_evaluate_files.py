@@ -12,12 +12,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluate import _existing, evaluate
+from mrl_experiments.evaluate import _finite, evaluate
 from mrl_experiments.external.vector_file import read_vectors
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
+from mrl_experiments.report.aggregate import aggregate, grids
 from mrl_experiments.report.all_tables import TABLES
-from mrl_experiments.report.entries import entries
-from mrl_experiments.report.pivot import grids
+from mrl_experiments.report.prepare import tidy
 from mrl_experiments.results import Measurement, read_rows
 from mrl_experiments.runs import Run
 
@@ -145,16 +145,19 @@ def test_reductions_are_fitted_on_the_training_file_or_the_database(tmp_path, fi
     assert from_database != from_train
 
 
-def test_files_are_copied_once_and_again_when_they_change(tmp_path, files, digits, capsys):
+def test_files_are_copied_once_and_others_are_refused_under_their_name(tmp_path, files, digits):
     evaluated(tmp_path, *files)
     folder = Run(tmp_path / "runs" / "external_pixels_digits").embeddings("digits", "database")
     before = (folder / META).stat().st_mtime_ns
     evaluated(tmp_path, *files)
-    assert (folder / META).stat().st_mtime_ns == before
     pixels, labels = load_digits(return_X_y=True)
     np.savez(tmp_path / "other.npz", embeddings=pixels[400:900], labels=labels[400:900])
-    evaluated(tmp_path, files[0], f"database={tmp_path}/other.npz")
-    assert len(load(folder)) == 500
+    others = [files[0], f"database={tmp_path}/other.npz"]
+    with pytest.raises(UserError, match=r"other vectors than(.|\n)*names\.model="):
+        evaluated(tmp_path, *others)
+    assert (folder / META).stat().st_mtime_ns == before
+    evaluated(tmp_path / "named", *others, "names.model=few")
+    assert len(load(tmp_path / "named/runs/external_few_digits/embeddings/digits/database")) == 500
     rows = evaluated(
         tmp_path, "run=external_pixels_digits", evaluation="retrieval"
     )  # as any run, from now on
@@ -231,11 +234,13 @@ def test_a_trained_run_of_the_same_name_is_left_alone(tmp_path, files):
 def test_the_report_shows_their_lines(tmp_path, files):
     rows = evaluated(tmp_path, *files) + evaluated(tmp_path, *files, reduction="svd")
     (table,) = [table for table in TABLES if table.name == "table02"]
-    (grid,) = grids(table, entries(rows), [], {})
+    (grid,) = grids(table, aggregate(tidy(rows)), aggregate(tidy([])), {})
     assert grid.block.title == "digits test · pixels"
     assert [column.key for column in grid.columns] == [("external",), ("external_svd",)]
     assert [row for (row,) in grid.index] == [8, 16, 32, 64]
-    (alone,) = grids(table, entries([row for row in rows if row.reduction == "svd"]), [], {})
+    (alone,) = grids(
+        table, aggregate(tidy([row for row in rows if row.reduction == "svd"])), aggregate(tidy([])), {}
+    )
     assert alone.index == grid.index
 
 
@@ -266,7 +271,7 @@ def test_a_file_searched_in_itself_finds_others_than_the_query(tmp_path, digits,
     expected = np.mean([labels[next(n for n in row if n != i)] == labels[i] for i, row in enumerate(nearest)])
     for number, database in enumerate((digits / "pixels.npz", tmp_path / "copy.npz")):
         files = [f"embeddings={digits}/pixels.npz", f"database={database}"]
-        tell.cache_clear()
+        print_once.cache_clear()
         rows = evaluated(tmp_path / str(number), *files, "dims=[64]", "evaluation.k=[1]")
         (top1,) = [row.value for row in rows if row.metric == "top1"]
         assert top1 == pytest.approx(expected) and top1 < 1
@@ -286,5 +291,5 @@ def test_two_hundred_vectors_are_enough_for_some_indexes(tmp_path, digits, capsy
 
 def test_a_value_that_does_not_exist_gets_no_row(capsys):
     values = [Measurement(8, "top1", 0.5, {"k": 1}), Measurement(8, "nll", float("nan"), {"k": 1})]
-    assert list(_existing(values, "val")) == values[:1]
+    assert list(_finite(values, "val")) == values[:1]
     assert "val 8 dims k=1: nll is nan and gets no row" in capsys.readouterr().out

@@ -280,6 +280,23 @@ def test_a_folder_of_spark_is_read_in_the_order_of_its_parts(tmp_path):
         read_vectors(folder)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("split=train/part-0.parquet", "split=validation/part-0.parquet"),
+        ("x_train.parquet", "x_dev.parquet"),
+    ],
+)
+def test_splits_in_one_folder_are_not_read_as_one(names, tmp_path):
+    for name, rows in zip(names, (slice(0, 2), slice(2, 4)), strict=True):
+        save_table(tmp_path / "x" / name, part(rows))
+    with pytest.raises(UserError, match=r"holds parts of the splits (test|train), (train|val)"):
+        read_vectors(tmp_path / "x")
+    (tmp_path / "x" / names[1]).unlink()
+    assert read_vectors(tmp_path / "x").labels.tolist() == ["x", "y"]
+
+
 def test_labels_may_be_the_names_of_folders(tmp_path):
     for label in ("cat", "a%20dog"):
         save_table(tmp_path / "x" / f"label={label}" / "part-0.parquet", {"embedding": FEATURES.tolist()})

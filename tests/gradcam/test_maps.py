@@ -8,7 +8,7 @@ from methods import as_if_trained
 
 from mrl_experiments.build import build_method
 from mrl_experiments.errors import UserError
-from mrl_experiments.gradcam.examples import Examples, named, telling
+from mrl_experiments.gradcam.examples import Examples, named, select_informative
 from mrl_experiments.gradcam.layers import choose_layer, stages
 from mrl_experiments.gradcam.maps import class_maps
 
@@ -118,7 +118,7 @@ def test_images_that_more_dims_get_right_come_first_each_of_another_class(images
     labels = all_of_them.clone()
     labels[::2] = 4 - labels[::2]  # half of them are wrong, or right by chance
     examples = Examples(pool, labels, torch.arange(40))
-    chosen = telling(method, examples, (12, 96), 40)
+    chosen = select_informative(method, examples, (12, 96), 40)
     assert sorted(chosen.index.tolist()) == list(range(40))
     classes = len(set(labels.tolist()))
     assert len(set(chosen.labels[:classes].tolist())) == classes

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from composing import loss_options
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import nn
 
 from mrl_experiments.errors import UserError
@@ -29,7 +29,7 @@ class Towers(nn.Module):
 
 
 def method(option="infonce", backbone=None, **options):
-    config = OmegaConf.load(f"conf/loss/{option}.yaml")
+    config = loss_options(option)
     return instantiate(config, **options)(backbone=backbone or Towers(), num_classes=9).double()
 
 

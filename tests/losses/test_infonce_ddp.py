@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.distributed as dist
+from composing import loss_options
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,7 +26,7 @@ class Towers(nn.Module):
 
 def train(wrap, share, chunk):
     torch.manual_seed(0)
-    config = OmegaConf.load("conf/loss/infonce.yaml")
+    config = loss_options("infonce")
     make = instantiate(config, dims=[2, 8, 16], weights=[1.0, 2.0, 0.5], cache_chunk=chunk)
     method = make(backbone=Towers(), num_classes=9).double()
     wrapped = wrap(method)

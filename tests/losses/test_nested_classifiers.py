@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from composing import loss_options
 from hydra.utils import instantiate
 from methods import as_if_trained
-from omegaconf import OmegaConf
 from torch import nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.export import truncate
+from mrl_experiments.losses.method import IGNORED
 
 WIDTH, CLASSES, BATCH = 32, 10, 24
 DIMS = (8, 16, 32)
@@ -29,7 +30,7 @@ class Backbone(nn.Module):
 
 def build(loss, **options):
     torch.manual_seed(0)
-    config = OmegaConf.merge(OmegaConf.load(f"conf/loss/{loss}.yaml"), options)
+    config = loss_options(loss, **options)
     return as_if_trained(instantiate(config)(backbone=Backbone(), num_classes=CLASSES))
 
 
@@ -63,7 +64,7 @@ def test_loss_is_the_weighted_sum_of_the_papers_formula(loss, weights):
 
 @pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
 def test_classifiers_start_at_zero(loss):
-    method = instantiate(OmegaConf.load(f"conf/loss/{loss}.yaml"))(backbone=Backbone(), num_classes=CLASSES)
+    method = instantiate(loss_options(loss))(backbone=Backbone(), num_classes=CLASSES)
     assert not any(parameter.any() for parameter in method.head.parameters())
     assert all(parameter.any() for parameter in method.backbone.parameters())
 
@@ -144,3 +145,14 @@ def test_truncating_to_a_size_without_a_classifier():
 def test_options_without_meaning_are_named(loss, options, message):
     with pytest.raises(UserError, match=message):
         build(loss, **options)
+
+
+@pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
+def test_a_batch_without_labels_that_count_has_no_loss_and_a_gradient_for_each_parameter(loss):
+    method = build(loss)
+    x = torch.randn(2, 5, 6)
+    out = method(x, torch.full((2, 5), IGNORED))
+    assert out.loss == 0 and out.count == 0 and not out.correct.any()
+    out.loss.backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), name

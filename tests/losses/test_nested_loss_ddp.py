@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.distributed as dist
+from composing import loss_options
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,7 +19,7 @@ class Backbone(nn.Linear):
 
 def train(loss, wrap, share):
     torch.manual_seed(0)
-    config = OmegaConf.load(f"conf/loss/{loss}.yaml")
+    config = loss_options(loss)
     method = instantiate(config)(backbone=Backbone(6, 32), num_classes=CLASSES).double()
     wrapped = wrap(method)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.5)

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 
+import pandas as pd
+
+from mrl_experiments.report.aggregate import aggregate
+from mrl_experiments.report.prepare import tidy
 from mrl_experiments.results import ResultRow
 
 DIMS = (8, 16, 32, 64, 128, 256, 512)
@@ -10,6 +14,13 @@ SEEDS = (0, 1, 2)
 DATABASE = {"kanji1k": 60_000, "kanji4k": 350_000}
 GAIN = {"mrl": 1.0, "mrl_e": 0.96, "ff": 0.985}
 SHIFT = {"val": 0.0, "v2": 0.08, "sketch": 0.31, "display": 0.22, "bitmap": 0.36, "query": 0.27}
+
+
+def measured(rows: list[ResultRow]) -> pd.DataFrame:
+    return aggregate(tidy(rows))
+
+
+NONE = measured([])
 
 
 def accuracy(method: str, dim: int, seed: int, drop: float = 0.0) -> float:

@@ -5,16 +5,15 @@ import dataclasses
 
 import pytest
 from conftest import COUNTERPARTS
-from study_rows import DIMS, accuracy
+from study_rows import DIMS, NONE, accuracy, measured
 
 from mrl_experiments.paper import published
+from mrl_experiments.report.aggregate import Column, grids
 from mrl_experiments.report.all_figures import FIGURES
 from mrl_experiments.report.all_tables import TABLES
-from mrl_experiments.report.entries import entries
+from mrl_experiments.report.curves import charts
 from mrl_experiments.report.formats import markdown
-from mrl_experiments.report.lines import VARIANTS, line
-from mrl_experiments.report.pivot import Column, grids
-from mrl_experiments.report.series import charts
+from mrl_experiments.report.styles import VARIANTS, line
 from mrl_experiments.results import read_rows, write_rows
 
 ABLATIONS = {table.ablation: table for table in TABLES if table.ablation}
@@ -32,8 +31,12 @@ def variant(rows, label, gain=0.01, dims=DIMS, evaluation="linear"):
 
 def table(name, rows):
     view = ABLATIONS[name]
-    paper = entries([row for part in view.paper for row in published(part)])
-    return grids(view, entries(rows), paper, COUNTERPARTS)
+    paper = measured([row for part in view.paper for row in published(part)])
+    return grids(view, measured(rows), paper, COUNTERPARTS)
+
+
+def shown(view, rows):
+    return [markdown(grid) for grid in grids(view, measured(rows), NONE, {})]
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -48,8 +51,8 @@ def test_a_variant_stands_beside_the_usual_recipe_and_the_paper(rows):
     assert grid.cell((8,), ours).mean == pytest.approx(accuracy("mrl", 8, 0) + 0.01)
     assert grid.cell((8,), ours, paper=True).mean == 0.6953
     assert (grid.cell((8,), usual).count, grid.cell((8,), usual, paper=True).mean) == (3, 0.6663)
-    assert "| Size | MRL top-1 | MRL top-1 (paper) |" in markdown(grid)
-    assert "MRL-8boost top-1 (paper)" in markdown(grid)
+    assert "| Dims | MRL top-1 [%] | MRL top-1 [%] (paper) |" in markdown(grid)
+    assert "MRL-8boost top-1 [%] (paper)" in markdown(grid)
 
 
 def test_a_first_size_that_only_a_variant_has_is_a_row(rows):
@@ -62,28 +65,29 @@ def test_a_first_size_that_only_a_variant_has_is_a_row(rows):
 def test_sizes_trained_by_a_variant_stay_interpolated_for_the_usual_recipe(rows):
     uniform = variant(rows, "spacing/uniform", dims=(12, 24, 512), evaluation="knn")
     (view,) = [view for view in TABLES if view.name == "table05"]
-    assert grids(view, entries(rows), [], {}) == grids(view, entries(rows + uniform), [], {}) != []
+    assert shown(view, rows) == shown(view, rows + uniform) != []
 
 
 def test_all_other_tables_and_figures_are_as_without_ablations(rows):
     labels = ("weights/8boost", "first/4", "unfrozen/head", "temperature/low")
     more = rows + [row for label in labels for row in variant(rows, label)]
     for view in (view for view in TABLES if not view.ablation):
-        assert grids(view, entries(rows), [], {}) == grids(view, entries(more), [], {})
+        assert shown(view, rows) == shown(view, more)
     for view in (view for view in FIGURES if not view.ablation):
-        assert charts(view, entries(rows), [], {}) == charts(view, entries(more), [], {})
+        before, after = ([chart.spec for chart in charts(view, measured(r), NONE, {})] for r in (rows, more))
+        assert before == after
 
 
 def test_an_ablation_without_runs_has_no_table(rows):
     assert not table("weights", rows)
     assert not table("weights", rows + variant(rows, "first/4"))
     figure = next(figure for figure in FIGURES if figure.ablation == "weights")
-    assert not charts(figure, entries(rows), [], {})
+    assert not charts(figure, measured(rows), NONE, {})
 
 
 def test_a_label_of_ones_own_is_a_line_in_every_table(rows):
     (view,) = [view for view in TABLES if view.name == "table01"]
-    (grid,) = grids(view, entries(rows + variant(rows, "cosine")), [], {})
+    (grid,) = grids(view, measured(rows + variant(rows, "cosine")), NONE, {})
     assert Column(("mrl:cosine",), "top1") in grid.columns
     assert line("mrl:cosine").label == "MRL, cosine"
     assert line("mrl:temperature/very_low").label == "MRL, very low"
@@ -100,7 +104,8 @@ def test_files_from_before_there_were_labels_are_read(rows, tmp_path):
     with (tmp_path / "new.csv").open(newline="") as file:
         records = list(csv.DictReader(file))
     with (tmp_path / "old.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [name for name in records[0] if name != "label"], extrasaction="ignore")
+        old_columns = [name for name in records[0] if name not in ("label", "crc32")]
+        writer = csv.DictWriter(file, old_columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(records)
     assert [row.label for row in read_rows(tmp_path / "new.csv")] == ["", "", "weights/8boost"]

@@ -1,167 +1,186 @@
-"""The page, in a browser: it draws itself without a network, and answers to mouse and keyboard."""
+"""The page, in a browser: it draws itself without a network, and answers to mouse, keyboard and filters."""
 
 import csv
-import html
-import json
+import dataclasses
 import re
 import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import axe_playwright_python
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from mrl_experiments.report.write import write_report
+from mrl_experiments.results import write_rows
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-
-FRAME = """
-<body style="margin:0">
-<iframe id="page" src="probed.html" width="WIDTH" height="900" style="border:0"></iframe>
-<script>
-page.onload = () => {
-  const answer = document.createElement("pre");
-  answer.textContent = page.contentDocument.body.textContent;
-  document.body.replaceChildren(answer);
-};
-</script>
-"""
-# Runs in the page after it has drawn itself; collects what a reader would see.
-PROBE = """
-const q = (selector) => document.querySelector(selector);
-const all = (selector) => [...document.querySelectorAll(selector)];
-const shown = (selector) => all(selector).filter((node) => node.getClientRects().length).length;
-const press = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-const seen = { errors };
-const figure = q("#figure02-kanji1k-val-resnet10t");
-const table = q("#table01-kanji1k-val-resnet10t");
-const legend = (name) => [...figure.querySelectorAll(".legend button")].find((b) => b.textContent === name);
-seen.cards = shown(".card");
-seen.claims = all("#claims tbody tr").map((row) => row.cells[1].innerText);
-seen.overflow = document.documentElement.scrollWidth - innerWidth;
-seen.lines = figure.querySelectorAll(".series path.line").length;
-seen.cell = table.querySelector("tbody td").innerText;
-seen.missing = table.querySelector("tbody tr:last-child td .none").textContent;
-
-press(figure.querySelector("svg"), "ArrowRight");
-seen.first = q("#tip").innerText;
-press(figure.querySelector("svg"), "ArrowRight");
-seen.second = q("#tip").innerText;
-const point = figure.querySelector(".series:not(.theirs) .mark").getBoundingClientRect();
-const where = { clientX: point.x + point.width / 2, clientY: point.y + point.height / 2, bubbles: true };
-figure.querySelector("svg").dispatchEvent(new PointerEvent("pointermove", where));
-seen.hovered = q("#tip").innerText;
-
-const marks = () => figure.querySelectorAll(".plot .mark").length;
-seen.marks = [marks()];
-legend("MRL-E").click();
-seen.marks.push(marks());
-seen.pressed = legend("MRL-E").ariaPressed;
-seen.focused = document.activeElement.textContent;
-legend("MRL-E").click();
-seen.marks.push(marks());
-q("#paper").click();
-seen.marks.push(marks());
-seen.papers = shown("td small");
-q("#paper").click();
-
-table.querySelector("td button").click();
-seen.dialog = q("#source").innerText;
-seen.link = q("#source a").getAttribute("href");
-q("#source").close();
-q("#dataset").value = "kanji4k";
-q("#dataset").dispatchEvent(new Event("change"));
-seen.filtered = shown(".card");
-seen.names = all("main h3").filter((h) => h.getClientRects().length).map((h) => h.textContent);
-const answer = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(seen) });
-document.body.replaceChildren(answer);
-"""
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+TABLE, FIGURE = "#table01", "#figure02"
+SCREENS = 10
 
 
-def look(page: Path, width: int, folder: Path) -> dict:
-    """Load a copy of the page with the probe at its end and return what it saw."""
-    catch = "<script>const errors = []; addEventListener('error', (e) => errors.push(e.message));</script>"
-    text = page.read_text(encoding="utf-8").replace("<style>", catch + "<style>", 1)
-    # Chromium has no window narrower than 500 pixels, a frame may be.
-    probed = folder / "probed.html"
-    probed.write_text(text.replace("</body>", f"<script>{{{PROBE}}}</script></body>"), encoding="utf-8")
-    frame = folder / "frame.html"
-    frame.write_text(FRAME.replace("WIDTH", str(width)))
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-        "--dump-dom",
-        f"--user-data-dir={folder}/profile", "--window-size=1400,1000", "--virtual-time-budget=5000",
-        "--host-resolver-rules=MAP * ~NOTFOUND", frame.as_uri(),
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    (found,) = re.findall(r"<pre>(.*?)</pre>", result.stdout, flags=re.DOTALL)
-    return json.loads(html.unescape(found))
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
-@pytest.fixture(scope="module", params=[1400, 390], ids=["wide", "narrow"])
-def seen(request, report, tmp_path_factory) -> dict:
-    return look(report / "index.html", request.param, tmp_path_factory.mktemp("page"))
-
-
-@browser
-def test_the_page_draws_figures_and_tables_without_errors(seen, report):
-    assert seen["errors"] == []
-    assert seen["cards"] == len(list((report / "tables").glob("*.md"))) + len(
-        list((report / "figures").glob("*.png"))
+def opened(
+    chromium: Browser, page: Path, width: int = 1400, scheme: str = "light", address: str = ""
+) -> Page:
+    """Open a page without a network; what goes wrong in it is kept in `page.errors`."""
+    context = chromium.new_context(
+        viewport={"width": width, "height": 1000}, color_scheme=scheme, accept_downloads=True, offline=True
     )
-    assert seen["overflow"] <= 0
-    with (report / "tables" / "claims.csv").open(newline="") as file:
-        verdicts = [record["verdict"] for record in csv.DictReader(file)]
-    assert [text.partition(",")[0] for text in seen["claims"]] == verdicts
-    assert seen["lines"] >= 10
+    shown = context.new_page()
+    shown.errors = []
+    shown.on("pageerror", lambda error: shown.errors.append(str(error)))
+    shown.on("dialog", lambda dialog: (shown.errors.append("a dialog"), dialog.dismiss()))
+    shown.goto(page.as_uri() + address)
+    shown.wait_for_selector("html[data-ready]")
+    return shown
+
+
+@pytest.fixture
+def page(chromium, report) -> Iterator[Page]:
+    shown = opened(chromium, report / "index.html")
+    yield shown
+    assert shown.errors == []
+    shown.context.close()
+
+
+def unfold(page: Page, card: str) -> None:
+    page.click(f"{card} > summary")
+    page.wait_for_selector(f"{card} .files button")
 
 
 @browser
-def test_cells_show_ours_above_the_papers_and_dashes_where_nothing_was_measured(seen):
-    assert seen["cell"].split("\n") == ["65.52 ± 0.20", "66.63"]
-    assert seen["missing"] == "–"
+def test_it_opens_with_how_few_dims_and_ends_with_claims_and_stays_short(page):
+    sentences = page.locator("#stories li")
+    sentences.first.wait_for()
+    assert sentences.count() == 3
+    assert (
+        "64 of 512 dims" not in sentences.nth(1).inner_text()
+        and "bytes per vector" in sentences.nth(1).inner_text()
+    )
+    page.wait_for_selector("#stories svg")
+    assert re.search(r"\d+ of 512 dims are within 1 % of full quality", sentences.nth(0).inner_text())
+    texts = page.locator("#stories svg text").all_text_contents()
+    assert [text for text in texts if re.fullmatch(r"[15] %: \d+ dims", text)]
+    assert [node.get_attribute("id") for node in page.locator("main > section").all()][-1] == "claims"
+    assert page.evaluate("document.documentElement.scrollHeight") <= SCREENS * 1000
 
 
 @browser
-def test_values_can_be_read_by_keyboard_and_pointer(seen):
-    assert "MRL" in seen["first"] and "65.52 ± 0.20 %" in seen["first"] and "8 dims" in seen["first"]
-    assert "16 dims" in seen["second"]
-    assert "dims" in seen["hovered"] and seen["hovered"] != seen["second"]
+def test_a_table_has_the_papers_values_sorts_filters_and_downloads(page, report, tmp_path):
+    unfold(page, TABLE)
+    first = page.locator(f"{TABLE} tbody tr").first.locator("td").first
+    assert first.inner_text().split("\n") == ["65.52 ± 0.20", "66.63"]
+    keys = page.locator(f"{TABLE} tbody th")
+    page.click(f"{TABLE} thead th >> nth=0 >> button")
+    page.click(f"{TABLE} thead th >> nth=0 >> button")
+    assert keys.all_text_contents()[:2] == ["2048", "1024"]
+    page.fill(f"{TABLE} input[type=search]", "65.52")
+    assert page.locator(f"{TABLE} tbody th >> visible=true").all_inner_texts() == ["8"]
+    for kind, suffix in (("CSV", "csv"), ("MD", "md"), ("TEX", "tex")):
+        with page.expect_download() as waiting:
+            page.click(f"{TABLE} .files button:has-text('{kind}')")
+        waiting.value.save_as(tmp_path / suffix)
+        (written,) = (report / "tables").glob(f"table01-kanji1k-val*.{suffix}")
+        assert (tmp_path / suffix).read_text() == written.read_text()
+    page.uncheck("[name=paper]")
+    assert page.locator(f"{TABLE} td small >> visible=true").count() == 0
 
 
 @browser
-def test_a_click_on_its_name_hides_a_method_and_another_shows_it(seen):
-    all_marks, without, again, ours = seen["marks"]
-    assert without == all_marks - 7 - 9  # ours at 7 sizes, the paper's at 9
-    assert again == all_marks
-    assert ours < all_marks and seen["papers"] == 0
-    assert seen["pressed"] == "false"
-    assert seen["focused"] == "MRL-E"
+def test_a_figure_shows_values_hides_lines_and_the_papers_and_downloads(page, tmp_path):
+    unfold(page, FIGURE)
+    marks = page.locator(f"{FIGURE} .mark-symbol.role-mark path")
+    everything = marks.count()
+    page.locator(f"{FIGURE} .mark-symbol.role-mark").last.locator("path").first.hover()
+    page.wait_for_selector(".vg-tooltip.visible")
+    tip = page.inner_text(".vg-tooltip")
+    assert "MRL" in tip and "±" in tip and "3 runs" in tip and "dims" in tip
+    page.locator(f"{FIGURE} .role-legend-symbol path").first.click(force=True)
+    page.wait_for_function(f"[...document.querySelectorAll('{FIGURE} .mark-symbol.role-mark path')]"
+                           ".filter((m) => getComputedStyle(m).opacity < 0.2).length > 5")  # fmt: skip
+    page.uncheck("[name=paper]")
+    page.wait_for_function(
+        f"document.querySelectorAll('{FIGURE} .mark-symbol.role-mark path').length < {everything}"
+    )
+    for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
+        with page.expect_download() as waiting:
+            page.click(f"{FIGURE} .files button:has-text('{kind}')")
+        waiting.value.save_as(tmp_path / kind)
+        assert (tmp_path / kind).read_bytes().startswith(start)
 
 
 @browser
-def test_a_number_leads_to_its_runs_and_commands(seen):
-    assert "python evaluate.py run=mrl_resnet10t_kanji1k_s0 data=kanji1k evaluation=linear" in seen["dialog"]
-    assert seen["link"] == "../runs/mrl_resnet10t_kanji1k_s0/config.yaml"
+def test_a_number_leads_to_its_runs_and_commands(page):
+    unfold(page, TABLE)
+    page.locator(f"{TABLE} td button").first.click()
+    said = page.inner_text("#source")
+    assert "python evaluate.py run=mrl_resnet10t_kanji1k_s0 data=kanji1k evaluation=linear" in said
+    link = page.locator("#source a").first
+    assert link.get_attribute("href") == "../runs/mrl_resnet10t_kanji1k_s0/config.yaml"
 
 
 @browser
-def test_the_filter_leaves_one_data_set(seen):
-    assert 0 < seen["filtered"] < seen["cards"]
-    assert all("unseen" in name for name in seen["names"])
+def test_filters_and_open_cards_are_kept_in_the_address(page, chromium, report):
+    before = page.locator("details.card:visible").count()
+    page.select_option("[name=dataset]", "kanji4k")
+    page.select_option("[name=axis]", "linear")
+    assert 0 < page.locator("details.card:visible").count() < before
+    page.click("#table10 > summary")
+    page.wait_for_function("location.hash.includes('open=table10')")
+    again = opened(chromium, report / "index.html", address=page.evaluate("location.hash"))
+    assert again.input_value("[name=dataset]") == "kanji4k" and again.input_value("[name=axis]") == "linear"
+    again.wait_for_selector("#table10 tbody td")
+    named = again.locator("details[data-kind]:visible summary .count").all_inner_texts()
+    assert all("kanji4k" in text or "blocks" in text for text in named)
+
+
+@browser
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (400, "light")])
+def test_nothing_is_cut_off_and_axe_finds_no_fault(chromium, report, width, scheme):
+    page = opened(chromium, report / "index.html", width, scheme)
+    for card in (FIGURE, TABLE, "#table08"):
+        unfold(page, card)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    if width == 1400:
+        wide = "[...document.querySelectorAll('.scroll')].map((s) => s.scrollWidth - s.clientWidth)"
+        assert max(page.evaluate(wide)) <= 0
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    faults = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)")
+    assert [(fault["id"], [node["html"][:200] for node in fault["nodes"]]) for fault in faults] == []
+    assert page.errors == []
+    page.context.close()
 
 
 def test_the_page_names_nothing_to_load(report):
     page = (report / "index.html").read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']*["']""", page)
-    assert not re.findall(r"@import|url\((?!data:)|\bfetch\(|XMLHttpRequest", page)
+    own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']*["']""", own)
+    assert not re.findall(r"@import|url\((?!data:)", own)
 
 
-def test_text_from_rows_cannot_end_the_script(rows, tmp_path):
-    import dataclasses
+def test_claims_are_for_the_papers_kind_of_runs_alone(rows, tmp_path):
+    own = [
+        dataclasses.replace(row, dataset="mine") for row in rows if row.evaluation == "knn" and row.seed == 0
+    ]
+    write_rows(tmp_path / "rows.csv", own)
+    write_report(f"{tmp_path}/rows.csv", tmp_path / "out", tmp_path, {"kanji1k": {"dataset": "imagenet1k"}})
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert 'id="stories"' in page and 'id="claims"' not in page
+    assert not list((tmp_path / "out" / "tables").glob("claims.*"))
 
-    from mrl_experiments.report.write import write_report
-    from mrl_experiments.results import write_rows
 
-    odd = [dataclasses.replace(row, model="</script><b>x") for row in rows if row.evaluation == "linear"]
-    write_rows(tmp_path / "rows.csv", odd)
-    write_report([f"{tmp_path}/rows.csv"], tmp_path / "out", tmp_path, {})
-    assert "</script><b>" not in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+def test_verdicts_on_the_page_are_those_of_the_file(report):
+    page = (report / "index.html").read_text(encoding="utf-8")
+    with (report / "tables" / "claims.csv").open(newline="") as file:
+        verdicts = [record["verdict"].replace(" ", "-") for record in csv.DictReader(file)]
+    assert re.findall(r'<tr class="([\w-]+)" data-dataset', page) == verdicts

@@ -39,6 +39,14 @@ def test_the_command_reads_rows_alone_and_is_quick(tmp_path):
     assert (tmp_path / "out" / "index.html").exists()
 
 
+def test_open_shows_the_page_in_a_browser(tmp_path, monkeypatch):
+    write_rows(tmp_path / "study.csv", study(seeds=(0,))[:40])
+    monkeypatch.setenv("BROWSER", f"sh -c 'echo %s > {tmp_path}/opened'")
+    result = report_command(f"rows=[{tmp_path}/*.csv]", f"out={tmp_path}/out", "open=true")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "opened").read_text().strip() == (tmp_path / "out" / "index.html").as_uri()
+
+
 def test_a_second_report_leaves_nothing_of_the_first(tmp_path):
     write_rows(tmp_path / "study.csv", [row for row in study(seeds=(0,)) if row.evaluation == "linear"])
     write_report([f"{tmp_path}/*.csv"], tmp_path / "out", tmp_path, {})

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from commands import ROOT, run, start
+from commands import ROOT, run, start, succeed
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 # A ViT has no batch statistics, so two half batches must follow one whole batch.
@@ -60,6 +63,19 @@ def test_torchrun_starts_it_too(tmp_path, one_process):
     assert values(tmp_path, "val/loss") == pytest.approx(values(one_process, "val/loss"), rel=2e-3)
 
 
+def test_what_is_read_is_told_once(tmp_path):
+    for number in range(36):
+        place = tmp_path / "images" / ("cat", "dog", "owl")[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(place / f"{number}.png")
+    shutil.copy(tmp_path / "images/cat/0.png", tmp_path / "images/dog/copy.png")
+    images = ["data=image_folder", f"data.root={tmp_path}/images", "data.size=32", "model.arch=test_resnet"]
+    quick = ["model=timm", "epochs=1", "logger=csv", "data.loader=torch", f"data.cache={tmp_path}/cache"]
+    options = [*images, *quick, "data.batch_size=4", "trainer=ddp", "trainer.devices=2"]
+    out = succeed("train.py", *options, f"root={tmp_path}")
+    assert out.count("37 images in 3 classes") == out.count("are in several classes") == 1
+
+
 def test_ffcv_feeds_two_processes(tmp_path):
     pytest.importorskip("ffcv", reason="FFCV is not installed")
     done = run("train.py", *COMMON, *TWO, f"root={tmp_path}", "data.loader=ffcv")
@@ -77,6 +93,12 @@ def rank_one(process):
     raise AssertionError("there is no rank 1")
 
 
+def has_ended(number):
+    """Return whether a process has gone, or only waits for someone to ask for its status."""
+    state = Path(f"/proc/{number}/stat")
+    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
 def logged(root, process):
     while not (root / RUN / "metrics.csv").exists():
         assert process.poll() is None, process.communicate()
@@ -91,8 +113,21 @@ def test_a_rank_that_is_stopped_for_good_ends_all_after_the_timeout(tmp_path):
     os.kill(stopped, signal.SIGSTOP)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 2 and "did not answer for 1 minutes" in err and "Traceback" not in err
-    state = Path(f"/proc/{stopped}/stat")
-    assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    assert has_ended(stopped)
+
+
+def test_sigterm_while_processes_meet_ends_both(tmp_path):
+    process = start("train.py", *COMMON, *TWO, "epochs=1000", f"root={tmp_path}")
+    while True:
+        assert process.poll() is None, process.communicate()
+        with suppress(AssertionError):
+            other = rank_one(process)
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)  # the first process waits for the other, which imports torch
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in err
+    assert has_ended(other)
 
 
 def test_two_processes_resume_bit_equal_inside_an_accumulation(tmp_path):
@@ -104,7 +139,7 @@ def test_two_processes_resume_bit_equal_inside_an_accumulation(tmp_path):
         "model.name=test_vit",
         "logger=csv",
     ]
-    small += ["trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=10"]
+    small += ["trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=10", "callbacks=[best,ema]"]
     kept = []
     for folder in ("whole", "stopped"):
         process = start("train.py", *small, f"root={tmp_path / folder}")

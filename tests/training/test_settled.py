@@ -28,7 +28,7 @@ def test_weights_bring_their_own_preprocessing(pretrained, tmp_path, capsys):
     )
     settle(cfg)
     told = capsys.readouterr().out
-    assert cfg.data.augment.mean == [0.5] * 3 == cfg.data.augment.std and cfg.data.augment.centre == 0.9
+    assert cfg.data.augment.mean == [0.5] * 3 == cfg.data.augment.std and cfg.data.augment.center == 0.9
     assert "data.augment.mean=[0.5, 0.5, 0.5], as the pretrained weights want" in told
     assert "bicubic" in told
 
@@ -57,7 +57,7 @@ def test_data_of_one_channel_get_one_value_and_stay_whole(tmp_path):
     cfg = composed(tmp_path, "data=digits", "model.arch=resnet18", "model.pretrained=a1_in1k")
     settle(cfg)
     wanted = timm.get_pretrained_cfg("resnet18.a1_in1k")
-    assert cfg.data.augment.mean == pytest.approx([sum(wanted.mean) / 3]) and cfg.data.augment.centre == 1.0
+    assert cfg.data.augment.mean == pytest.approx([sum(wanted.mean) / 3]) and cfg.data.augment.center == 1.0
 
 
 def test_a_stored_run_keeps_what_it_was_trained_with(tmp_path):

@@ -2,17 +2,20 @@
 
 import csv
 import json
+import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from commands import ROOT, TINY, run
 from hydra import compose, initialize_config_dir
 
+from mrl_experiments.build import construct
 from mrl_experiments.errors import UserError
-from mrl_experiments.runs import run_name
-from mrl_experiments.training.train import train
+from mrl_experiments.runs import run_name, run_of
+from mrl_experiments.training.train import _fit, train
 from mrl_experiments.training.trainer import check_devices
 
 
@@ -116,6 +119,40 @@ def test_gradient_accumulation_counts_optimiser_steps(tmp_path):
     train(config(tmp_path, "trainer.accumulate_grad_batches=4", "data.batch_size=32"))
     rates = [row for row in metrics(tmp_path / "runs/mrl_tiny_digits_s0") if row["metric"] == "lr"]
     assert int(rates[-1]["step"]) == 2 * 11  # 44 batches of 32 an epoch, a step after each fourth
+
+
+def test_rows_of_accumulated_batches_follow_steps(tmp_path):
+    options = ["trainer.accumulate_grad_batches=4", "trainer.log_every_n_steps=3", "data.batch_size=32"]
+    train(config(tmp_path, *options, "epochs=1"))
+    rates = [row for row in metrics(tmp_path / "runs/mrl_tiny_digits_s0") if row["metric"] == "lr"]
+    assert [int(row["step"]) for row in rates] == [3, 6, 9, 11]
+
+
+def test_data_are_prepared_before_other_processes_are_started(tmp_path):
+    run, order = run_of(config(tmp_path)), []
+    trainer = SimpleNamespace(
+        loggers=[],
+        strategy=SimpleNamespace(launcher=object()),
+        fit=lambda *_, **__: order.append("fit"),
+    )
+    data = SimpleNamespace(prepare_data=lambda: order.append("prepare"))
+    _fit(trainer, None, data, run, config(tmp_path))
+    assert order == ["prepare", "fit"]
+
+
+def test_lightning_does_not_communicate_when_a_signal_comes(tmp_path, monkeypatch):
+    cfg = config(tmp_path, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    trainer = construct(cfg.trainer, max_epochs=1)(run=run_of(cfg), loggers=[])
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda *_, **__: pytest.fail("it communicates"))
+    before, caught = signal.getsignal(signal.SIGTERM), []
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: caught.append(True))
+        trainer._signal_connector.register_signal_handlers()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught == [True]
 
 
 @pytest.mark.slow

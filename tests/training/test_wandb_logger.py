@@ -19,7 +19,11 @@ KEY = "0" * 40
 
 def configured(mode="auto"):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", ["logger=wandb", f"logger.mode={mode}"])
+        return compose("train", ["logger=wandb", f"logger.wandb.mode={mode}"])
+
+
+def started(run, mode="auto"):
+    return wandb_logger(run, project="mrl-experiments", entity=None, mode=mode)
 
 
 def forget(wandb):
@@ -56,7 +60,7 @@ def test_ids_are_legal_and_keep_names_apart(name):
 @pytest.mark.parametrize("mode", ["offline", "dryrun", "online"])  # online without a key
 def test_without_a_key_it_is_offline(run, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
-    logger = wandb_logger(configured(), run)
+    logger = started(run)
     logger.log_metrics({"train/loss@8": 1.0}, step=1)
     assert folders(run) == ["offline-run"]
     assert logger.experiment.name == "mrl_tiny#2"
@@ -64,17 +68,17 @@ def test_without_a_key_it_is_offline(run, monkeypatch, mode):
 
 def test_disabled_writes_nothing(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_logger(configured(), run) is None
-    assert wandb_logger(configured("disabled"), run) is None
+    assert started(run) is None
+    assert started(run, "disabled") is None
     assert not run.folder.exists()
 
 
 def test_unknown_modes_are_refused(run, monkeypatch):
-    with pytest.raises(UserError, match=r"logger\.mode=onlin"):
-        wandb_logger(configured("onlin"), run)
+    with pytest.raises(UserError, match=r"logger\.wandb\.mode=onlin"):
+        started(run, "onlin")
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(UserError, match="WANDB_MODE=sometimes"):
-        wandb_logger(configured(), run)
+        started(run)
 
 
 def test_a_damaged_installation_is_one_line(run, monkeypatch, capsys):
@@ -92,7 +96,7 @@ def test_a_damaged_installation_is_one_line(run, monkeypatch, capsys):
 
 def test_what_fails_later_is_one_line(run, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    logger = wandb_logger(configured(), run)
+    logger = started(run)
     monkeypatch.setattr(logger.experiment, "log", lambda *a, **k: 1 / 0)
     for step in (1, 2):
         logger.log_metrics({"train/loss@8": 1.0}, step=step)
@@ -106,7 +110,7 @@ def test_a_server_that_is_not_there_makes_it_offline(run, monkeypatch, capsys, m
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     began = time.monotonic()
-    logger = wandb_logger(configured(mode), run)
+    logger = started(run, mode)
     assert time.monotonic() - began < 60
     logger.log_metrics({"train/loss@8": 1.0}, step=1)
     assert "offline-run" in folders(run)

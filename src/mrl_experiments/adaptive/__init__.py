@@ -1,1 +1,1 @@
-"""Deploying less of a nested representation: classification and retrieval that adapt their dim."""
+"""Adaptive classification and retrieval: each sample or query uses as few nested dims as it needs."""

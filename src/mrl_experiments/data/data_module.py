@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from mrl_experiments.data.file_table import Files, are_same, table_digest, unpack
+from mrl_experiments.data.file_table import Files, are_same, file_table, table_digest, unpack
 from mrl_experiments.data.loaders.loaders import EvalLoader, TrainLoader, training_splits
 from mrl_experiments.errors import UserError
 
@@ -17,13 +17,15 @@ class DataModule(pl.LightningDataModule):
 
     Attributes:
         name: How runs and tables call the data set.
+        source: Where samples come from.
         splits: The names of its splits.
         views: Ways to look at a sample, embed.py's tta.
-        accept_changes: Of a run's own files since it was trained.
-        files_known: By a run, of which `load_state_dict` was told.
+        accept_changes: Whether a run's files may have changed since it was trained.
+        files_known: Whether `load_state_dict` has had the files of a run.
     """
 
     name: str
+    source: Any
     splits: Sequence[str]
     views: tuple[str, ...] = ("none",)
     accept_changes = False
@@ -46,13 +48,29 @@ class DataModule(pl.LightningDataModule):
         """Return all of a split in order, without augmentation."""
         raise NotImplementedError
 
-    def files_root(self) -> Path:
-        """Return the folder below which files have their names."""
+    def files(self) -> dict[str, list[Path]] | None:
+        """Return the files of each split of the source, or None where it has none of its own."""
         raise NotImplementedError
 
-    def _table(self) -> Files | None:
-        """Return the files of all splits, or None where there are none."""
+    def _file_digests(self) -> dict[str, str]:
+        """Return, for each split where they are known, the digests of its files, joined."""
         raise NotImplementedError
+
+    def files_root(self) -> Path:
+        """Return the folder below which files have their names."""
+        return Path(self.source.root)
+
+    def paths(self) -> list[Path] | None:
+        """Return the files of all splits, or None where there are none."""
+        return None if (files := self.files()) is None else [path for part in files.values() for path in part]
+
+    def files_identity(self) -> str | None:
+        """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""
+        return self._as_trained or (None if self.files() is None else self.source.identity().get("files"))
+
+    def _table(self) -> Files | None:
+        files = self.files()
+        return None if files is None else file_table(files, self.files_root(), self._file_digests())
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it."""

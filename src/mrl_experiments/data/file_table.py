@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from os.path import relpath
 from pathlib import Path
@@ -13,15 +13,23 @@ import torch
 from torch import Tensor
 
 from mrl_experiments.data.images.read_image import DIGEST_BYTES, digest_of
-from mrl_experiments.data.tally import shown
+from mrl_experiments.data.reading import Tally
 from mrl_experiments.errors import UserError
 
 UNKNOWN = "0" * 2 * DIGEST_BYTES
+CROSSED = "trained on, and in another split now"
 
 
 @dataclass(frozen=True)
 class File:
-    """split: the one it belongs to. size: bytes. time: of its last change, ns. digest: UNKNOWN, or a hash."""
+    """A file as a run noted it.
+
+    Attributes:
+        split: The one it belongs to.
+        size: In bytes.
+        time: Of its last change, in ns.
+        digest: A hash of its content, or UNKNOWN.
+    """
 
     split: str
     size: int
@@ -33,7 +41,12 @@ Files = Mapping[str, File]  # by name below the root
 
 
 def file_table(splits: Mapping[str, Sequence[Path]], root: Path, digests: Mapping[str, str]) -> Files:
-    """Return the files of all splits. digests: those of each split's files joined, where they are known."""
+    """Return the files of all splits by their names below `root`.
+
+    Args:
+        splits: The files of each split.
+        digests: Those of each split's files joined, where they are known.
+    """
     table = {}
     for split, paths in splits.items():
         joined = digests.get(split) or UNKNOWN * len(paths)
@@ -70,76 +83,70 @@ def table_digest(files: Files) -> str:
     return blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
-@dataclass
-class Changes:
-    """Names of files that are new, gone, changed or in another split, and of training images there."""
+def changes(before: Files, now: Files, root: Path) -> Tally:
+    """Compare two tables; contents are read only of files whose times differ, and of new ones.
 
-    new: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    moved: list[str] = field(default_factory=list)
-    crossed: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return any(vars(self).values())
-
-    def __str__(self) -> str:
-        kinds = {**vars(self), "in another split now": self.moved}
-        kinds["trained on, and in another split now"] = self.crossed
-        del kinds["moved"], kinds["crossed"]
-        return ", ".join(
-            f"{len(names):,} {kind} ({', '.join(map(shown, names[:3]))}{', ...' if len(names) > 3 else ''})"
-            for kind, names in kinds.items()
-            if names
-        )
-
-
-def changes(before: Files, now: Files, root: Path) -> Changes:
-    """Compare two tables; contents are read only of files whose times differ, and of new ones."""
+    Returns:
+        Names of files that are new, gone, changed or in another split; those that the run was trained on and
+        that are in another split are of the kind CROSSED.
+    """
 
     def content(name: str) -> str:
         return digest_of((root / name).read_bytes())
 
-    found = Changes(new=sorted(now.keys() - before.keys()), gone=sorted(before.keys() - now.keys()))
     trained = {(f.size, f.digest) for f in before.values() if f.split == "train" and f.digest != UNKNOWN}
     sizes = {size for size, _ in trained}
+    changed, moved, crossed = [], [], []
     for name, file in sorted(now.items()):
         old = before.get(name)
         same = old is not None and old.size == file.size
         if old is not None and same and old.time != file.time and old.digest != UNKNOWN:
             same = content(name) == old.digest
         if old is not None and not same:
-            found.changed.append(name)
+            changed.append(name)
         if old is not None and same and old.split not in ("train", file.split):
-            found.moved.append(name)
+            moved.append(name)
         if file.split == "train":
             continue
         if old is not None and same:
-            crossed = old.split == "train"
+            from_train = old.split == "train"
         else:
-            crossed = file.size in sizes and (file.size, content(name)) in trained
-        if crossed:
-            found.crossed.append(name)
+            from_train = file.size in sizes and (file.size, content(name)) in trained
+        if from_train:
+            crossed.append(name)
+    found = Tally()
+    found.add("new", *sorted(now.keys() - before.keys()))
+    found.add("gone", *sorted(before.keys() - now.keys()))
+    found.add("changed", *changed)
+    found.add("in another split now", *moved)
+    found.add(CROSSED, *crossed)
     return found
 
 
 def are_same(what: str, before: Files, now: Files, root: Path, *, accept_changes: bool) -> bool:
-    """Return whether the files are those of a run. what: what they are called, such as "images of photos".
+    """Return whether the files are those of a run.
 
-    Raises UserError when they are not, unless changes are accepted, which is printed then; files that the run
-    was trained on are never accepted in another split.
+    Args:
+        what: What they are called, such as "images of photos".
+        before: The run's.
+        now: Those that are there now, below `root`.
+        accept_changes: Print changes instead; files that the run was trained on are never accepted in another
+            split.
+
+    Raises:
+        UserError: If the files are others, and that is not accepted.
     """
     found = changes(before, now, root)
-    if found.crossed or (found and not accept_changes):
+    if CROSSED in found.kinds or (found.total and not accept_changes):
         raise UserError(
-            f"the {what} are not those that the run was trained on: {found}",
+            f"the {what} are not those that the run was trained on: {found.listed(3)}",
             expected="the same files; where they lie does not matter",
             remedy="restore them, or keep other data apart by a name of its own: data.name=<name>"
-            + ("" if found.crossed else "; embed.py accept_changes=true embeds what is there now"),
+            + ("" if CROSSED in found.kinds else "; embed.py accept_changes=true embeds what is there now"),
         )
-    if found:
-        print(f"the {what} have changed since the run was trained: {found}", flush=True)
-    return not found
+    if found.total:
+        print(f"the {what} have changed since the run was trained: {found.listed(3)}", flush=True)
+    return not found.total
 
 
 def newest_change(paths: Sequence[Path], root: Path) -> int:

@@ -13,6 +13,7 @@ from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.runs import Run, identity
+from mrl_experiments.stored import RENAMED
 
 ROOTS = (
     "data.root",
@@ -32,7 +33,7 @@ def as_trained(given: DictConfig, config: DictConfig) -> DictConfig:
     given = OmegaConf.create({"data": OmegaConf.to_container(given, resolve=True)}).data
     with open_dict(given):
         if "augment" in given and "augment" in own:
-            _normalise_alike(given.augment, own.augment, with_centre=bool(config.model.get("pretrained")))
+            _normalise_alike(given.augment, own.augment, with_center=bool(config.model.get("pretrained")))
     without_new_keys(given, own)
     return given
 
@@ -45,10 +46,10 @@ def without_new_keys(given: DictConfig, own: DictConfig) -> None:
                 del given.source[key]
 
 
-def _normalise_alike(given: DictConfig, own: DictConfig, *, with_centre: bool) -> None:
+def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -> None:
     typed = typed_keys()
-    for key in ("mean", "std", *(("centre",) if with_centre else ())):
-        same_channels = key == "centre" or len(given[key]) == len(own[key])
+    for key in ("mean", "std", *(("center",) if with_center else ())):
+        same_channels = key == "center" or len(given[key]) == len(own[key])
         if given[key] != own[key] and same_channels and f"data.augment.{key}" not in typed:
             print(f"data.augment.{key}={own[key]}, as the run was trained with, not {given[key]}", flush=True)
             given[key] = own[key]
@@ -61,11 +62,13 @@ def typed_keys() -> set[str]:
     return {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
 
 
-def check_own(run: Run, config: DictConfig, data: Any, given: DictConfig | None, accept: bool) -> None:
+def refuse_other_data(
+    run: Run, config: DictConfig, data: Any, given: DictConfig | None, accept: bool
+) -> None:
     """Raise UserError where data that are named like a run's own are others, unless `accept`.
 
-    Files are compared by `check_data` where the run knows them; here, options are. Of a run that does not
-    know its files, it is said when they have changed since.
+    Files are compared by `build.restore_data` where the run knows them; here, options are. Of a run that does
+    not know its files, it is said when they have changed since.
     """
     _name_classes(run, config, data)
     own = str(config.data.name)
@@ -90,7 +93,7 @@ def check_own(run: Run, config: DictConfig, data: Any, given: DictConfig | None,
         )
 
 
-def check_siblings(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str, Any]) -> None:
+def refuse_mixed_splits(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str, Any]) -> None:
     """Raise UserError where splits that are not embedded now are of other data of the same name."""
     for path in sorted(run.embeddings(data.name, "*").parent.glob(f"*/{META}")):
         if f"{path.parent.name}@".startswith((".", *(f"{split}@" for split in splits))):
@@ -99,10 +102,11 @@ def check_siblings(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str
         if stored.get("split") in splits or not isinstance(stored.get("data"), Mapping):
             continue
         known = "files" in stored and "files" in meta
-        theirs, ours = (_without_roots(m["data"]) if known else m["data"] for m in (stored, meta))
-        same = {k: v for k, v in theirs.items() if k.startswith("data.source.")} == {
-            k: v for k, v in ours.items() if k.startswith("data.source.")
-        }
+        theirs, ours = (
+            {key: value for key, value in one["data"].items() if key.startswith("data.source.")}
+            for one in (stored, meta)
+        )
+        same = _without_roots(theirs) == _without_roots(ours) if known else theirs == ours
         if not same or (known and stored["files"] != meta["files"]):
             raise UserError(
                 f"{path.parent} holds embeddings of other data under the name {data.name}",
@@ -114,6 +118,7 @@ def check_siblings(run: Run, data: Any, splits: Sequence[str], meta: Mapping[str
 def described(data: Any, options: DictConfig) -> dict[str, Any]:
     """Return what embeddings keep of their data: options, and a digest of the files where there are any."""
     flat = identity({"data": OmegaConf.to_container(options, resolve=True)})
+    flat.pop("data.balance", None)  # of training only
     files = data.files_identity()
     return {"data": flat} if files is None else {"data": _without_roots(flat), "files": files}
 
@@ -121,17 +126,18 @@ def described(data: Any, options: DictConfig) -> dict[str, Any]:
 def expected_meta(folder: Path, meta: Mapping[str, Any], data: Any) -> Mapping[str, Any]:
     """Return the meta by which complete embeddings in `folder` are known.
 
-    Those of before files were noted are taken as they are, unless a file has changed since.
+    Options may have their old names there. Embeddings of before files were noted are taken as they are,
+    unless a file has changed since.
     """
-    if "files" not in meta or not (folder / META).exists():
+    stored = read_object(folder / META) if (folder / META).exists() else {}
+    if not isinstance(stored.get("data"), Mapping):
         return meta
-    stored = read_object(folder / META)
-    if "files" in stored or not isinstance(stored.get("data"), Mapping):
-        return meta
-    newest = _newest(data)
-    if newest is None or newest > (folder / META).stat().st_mtime_ns:
-        return meta
-    if _without_roots(stored["data"]) != meta["data"]:
+    known = {RENAMED.get(key, key): value for key, value in stored["data"].items()}
+    if known == meta["data"]:
+        return {**meta, "data": stored["data"]}
+    newest = None if "files" in stored or "files" not in meta else _newest(data)
+    same = newest is not None and newest <= (folder / META).stat().st_mtime_ns
+    if not same or _without_roots(known) != meta["data"]:
         return meta
     return {**{key: value for key, value in meta.items() if key != "files"}, "data": stored["data"]}
 
@@ -157,7 +163,7 @@ def _newest(data: Any) -> int | None:
 
 
 def _name_classes(run: Run, config: DictConfig, data: Any) -> None:
-    """Tell data the classes of a run that did not note them, from what it has embedded of its own data."""
+    """Label data as a run that did not note its classes, by what it has embedded of its own data."""
     if not isinstance(data, ImageData) or data.classes_known:
         return
     for path in sorted(run.embeddings(str(config.data.name), "*").parent.glob(f"*/{CLASSES}")):

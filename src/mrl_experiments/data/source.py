@@ -12,10 +12,17 @@ Sample: TypeAlias = tuple[Image | Path, int]  # an image or the file that holds 
 
 
 class Source(Protocol):
-    """A data set. Building one checks that its files exist and raises UserError otherwise.
+    """A data set. Building one checks that its files exist.
 
-    name: how tables call it. num_classes: C. channels: 1 or 3. splits: their names.
-    size: side of all images in pixels, or None where images are files of any size.
+    Attributes:
+        name: How tables call it.
+        num_classes: C.
+        channels: 1 or 3.
+        size: The side of all images in pixels, or None where images are files of any size.
+        splits: Their names.
+
+    Raises:
+        UserError: If files are missing.
     """
 
     name: str
@@ -33,6 +40,9 @@ class Source(Protocol):
     def manifest(self, split: str) -> dict[str, Any]:
         """Return JSON values worth keeping beside the split: classes, provenance, licence.
 
-        classes: their names, by label. facts: columns of what else evaluations may read of each class:
-        superclass (a name without spaces), frequency (a rank, 1 is the commonest, None is unknown).
+        Returns:
+            Among them, `classes`: their names, by label; `facts`: columns of what else evaluations may read
+            of each
+            class: superclass (a name without spaces), frequency (a rank, 1 is the commonest, None is
+                unknown).
         """

@@ -13,10 +13,10 @@ from mrl_experiments.adaptive.classification.outcome import Sweep, all_cascades,
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
-from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.results import Measurement, Setting, mean_and_deviation
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
-Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry a split
+Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry per split
 
 
 def adaptive_classification(
@@ -37,14 +37,17 @@ def adaptive_classification(
 
     top1: right answers / measured samples. expected_dim: mean of the dim that answers.
     expected_dim_cumulative: mean sum of all dims computed on the way. head_macs: multiply-adds of the
-    classifiers per prediction. `_std`: deviation over splits. A run with one dim has only policy="single".
+    classifiers per prediction. `_std`: deviation over splits, of which there must be two. A run with one dim
+    has only policy="single".
 
-    policy="oracle" uses all samples: top1 = right at any dim / all, first_correct = first right at this dim
-    / all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
-    present_classes_only: as for `trained_head`.
+    policy="oracle" uses all samples: top1 = right at any dim / all, first_correct = first right at this dim /
+    all, always_wrong. Source: Table 3 and Figure 6, Tables 22 and 23 of the paper.
+
+    Args:
+        present_classes_only: As for `trained_head`.
 
     Raises:
-        UserError: without classifiers or labels.
+        UserError: Without classifiers or labels.
     """
     del database
     if not 0 < fit_share < 1 or splits < 1 or not 0 < round(fit_share * len(queries)) < len(queries):
@@ -88,9 +91,9 @@ def _scores(
 
 def _summaries(dim: int, repeats: list[dict[str, float]], setting: Setting) -> Iterator[Measurement]:
     for metric in repeats[0]:
-        values = [score[metric] for score in repeats]
-        yield Measurement(dim, metric, float(np.mean(values)), setting)
-        yield Measurement(dim, f"{metric}_std", float(np.std(values)), setting)
+        summary = mean_and_deviation(metric, [score[metric] for score in repeats])
+        for name, value in summary.items():
+            yield Measurement(dim, name, value, setting)
 
 
 def _oracle_rows(exits: Exits, labels: NDArray[np.int64], setting: Setting) -> Iterator[Measurement]:

@@ -21,7 +21,7 @@ from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
 Features = NDArray[np.float32]
-Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry a fold
+Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry per fold
 
 
 def adaptive_decoding(
@@ -46,7 +46,7 @@ def adaptive_decoding(
     counted: the median over folds, in each of which all settings take turns on the same `timed` tokens.
 
     Raises:
-        UserError: as `language` does, and for hidden tokens.
+        UserError: As `language` does, and for hidden tokens.
     """
     del database
     text_bytes = bytes_of_text(queries.meta)

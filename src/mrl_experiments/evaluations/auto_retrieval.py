@@ -1,4 +1,4 @@
-"""index=auto: the index chosen for a budget, and what it gives on queries it was not chosen on."""
+"""index=auto: an index chosen for a budget, measured on queries that did not take part in the choice."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.results import Measurement, Setting
-from mrl_experiments.search.staged_search import StagedSearch, nested_sizes
+from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
 
 def auto_retrieval(
@@ -32,16 +32,16 @@ def auto_retrieval(
     latency_ratio: time of exact search / time of the choice.
 
     Raises:
-        UserError: when nothing keeps the budget.
+        UserError: If nothing keeps the budget.
     """
     budget = Budget(max_loss, max_latency)
     search = StagedSearch.of(queries, database, k, max_queries, max_queries)
-    sizes = nested_sizes(queries, dims)
+    nested = nested_dims(queries, dims)
     if len(search.queries) < 2:
         raise UserError(
             "auto_retrieval of one query", expected="at least two: one half chooses, the other half measures"
         )
-    whole = IndexSpec((sizes[-1],), "Flat", ((sizes[-1], search.reach),))
+    whole = IndexSpec((nested[-1],), "Flat", ((nested[-1], search.reach),))
     exact, _ = search.build(whole, Setting())
 
     def quality(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -50,7 +50,7 @@ def auto_retrieval(
     tuner = Tuner(search.queries, exact.search_stages(search.queries).ids, quality, budget)
     slowest = tuner.measure(exact, np.arange(1, len(search.queries), 2))
     vectors = search.database.features
-    tuned = tuner.choose(vectors, nested_families(len(vectors), sizes, search.reach))
+    tuned = tuner.choose(vectors, nested_families(len(vectors), nested, search.reach))
     spec, held_out = tuned.index.spec, tuned.held_out
     setting = {"index": "auto", "codes": spec.codes, "effort": spec.effort, "stages": spec.stages}
     values = {

@@ -1,4 +1,4 @@
-"""How far apart a space holds what belongs together and what does not: mean cosines of pairs."""
+"""Mean cosines of pairs with equal and with different labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,23 +23,26 @@ def cosine_span(
 ) -> Iterator[Measurement]:
     """Yield mean cosines of pairs at each dim, on unit-norm prefixes (Table 6).
 
-    queries: images. database: texts. cosine: the mean over all such pairs, none is drawn. Pairs are positive
-    where a text and an image have one label. The others, of a text and an image, two images, or two texts,
-    have different labels.
+    cosine: the mean over all such pairs, none is drawn. Pairs are positive where a text and an image have one
+    label. The others, of a text and an image, two images, or two texts, have different labels.
+
+    Args:
+        queries: Images.
+        database: Texts.
 
     Raises:
-        UserError: without texts, when an image has none, with a single label, or when both are the same.
+        UserError: Without texts, when an image has none, with a single label, or when both are the same.
     """
     refuse_same_rows(queries, database, "images, and texts of them")
     texts = labelled(queries, database)
     shared_width([queries, texts])
-    classes, places = np.unique(texts.labels, return_inverse=True)
+    classes, class_index = np.unique(texts.labels, return_inverse=True)
     if len(classes) < 2:
         raise UserError("all images and texts have one label", expected="at least two, to compare them")
     own = np.searchsorted(classes, queries.labels)
     for dim in dims:
         image = _Side.of(queries, own, len(classes), dim)
-        text = _Side.of(texts, places, len(classes), dim)
+        text = _Side.of(texts, class_index, len(classes), dim)
         means = {
             POSITIVE: image.mean_cosine_within(text),
             TEXT_IMAGE: image.mean_cosine_between(text),
@@ -58,9 +61,9 @@ class _Side:
     counts: NDArray[np.float64]
 
     @classmethod
-    def of(cls, embeddings: Embeddings, places: NDArray[np.int64], classes: int, dim: int) -> "_Side":
-        counts = np.bincount(places, minlength=classes).astype(np.float64)
-        return cls(class_sums(unit_prefixes(embeddings.features, dim), places, classes), counts)
+    def of(cls, embeddings: Embeddings, class_index: NDArray[np.int64], classes: int, dim: int) -> "_Side":
+        counts = np.bincount(class_index, minlength=classes).astype(np.float64)
+        return cls(class_sums(unit_prefixes(embeddings.features, dim), class_index, classes), counts)
 
     def mean_cosine_within(self, other: "_Side") -> float:
         """Return the mean over pairs of one label."""

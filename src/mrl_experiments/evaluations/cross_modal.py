@@ -15,15 +15,17 @@ def cross_modal(
 ) -> Iterator[Measurement]:
     """Yield recall@k of exact search on unit-norm prefixes, from images to texts and from texts to images.
 
-    queries: N images. database: T texts. An image and a text belong together when their labels are equal, be
-    there several texts of one label, several images, or both.
-
     recall@k, direction=image_to_text: images with any of their texts among the first k of all texts / N.
     recall@k, direction=text_to_image: texts with any of their images among the first k of all images / T',
     the texts of which there is an image. Of equally near ones those that belong come last.
 
+    Args:
+        queries: N images.
+        database: T texts. An image and a text with equal labels belong together; a label may have several
+            of both.
+
     Raises:
-        UserError: without texts, when an image has none, and when k exceeds the number of either.
+        UserError: Without texts, when an image has none, and when k exceeds the number of either.
     """
     check_counts("evaluation.k", k)
     texts = labelled(queries, database)
@@ -33,7 +35,7 @@ def cross_modal(
         ("text_to_image", texts, queries, shown),
     ):
         for dim, found in neighbours(asked, searched, dims, max(k)).items():
-            own = searched.labels[found.positions] == asked.labels[:, None]
+            relevant = searched.labels[found.positions] == asked.labels[:, None]
             for count in k:
-                recall = float(ranking.hit(own[counted], count).mean())
+                recall = float(ranking.hit(relevant[counted], count).mean())
                 yield Measurement(dim, f"recall@{count}", recall, {"direction": direction})

@@ -1,4 +1,4 @@
-"""Few-shot classification: the nearest mean of n examples a class."""
+"""Few-shot classification: the nearest mean of n examples per class."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from scipy.stats import t
 from mrl_experiments.directions import dtype_for
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, mean_and_deviation
 from mrl_experiments.search.class_means import nearest_means
 from mrl_experiments.search.database import check_counts, labelled
 from mrl_experiments.search.same_rows import same_rows
@@ -34,14 +34,18 @@ def few_shot(
     """Yield the accuracy of nearest class means of n examples, averaged over random draws (Table 15).
 
     Examples come from `database`; where that is the split of the queries, those not drawn for the largest n
-    are the queries of every n. shots: the n, each the first of one draw. ways: None for all classes that
-    occur in `queries`, or how many are drawn each time, with their queries alone.
+    are the queries of every n.
 
-    top1: right / queries, mean over draws; top1_std: deviation over draws (n - 1 in the denominator);
+    top1: right / queries, mean over draws; top1_std: deviation over draws;
     top1_ci95: half the width of the mean's 95 % interval, by Student's t.
 
+    Args:
+        shots: The n, each the first of one draw.
+        ways: None for all classes that occur in `queries`, or how many are drawn each time, with their
+            queries alone.
+
     Raises:
-        UserError: without a database, and for more shots or ways than there are examples or classes.
+        UserError: Without a database, and for more shots or ways than there are examples or classes.
     """
     check_counts("evaluation.shots", shots)
     task = _Task.of(queries, labelled(queries, database), max(shots), ways)
@@ -56,10 +60,10 @@ def few_shot(
                 scores[dim, count].append(float((predicted == answers).mean()))
     for (dim, count), values in sorted(scores.items()):
         setting = {"shots": count} | ({"ways": ways} if ways else {})
-        deviation = float(np.std(values, ddof=1))
-        half = t.ppf((1 + CONFIDENCE) / 2, draws - 1) * deviation / draws**0.5
-        yield Measurement(dim, "top1", float(np.mean(values)), setting)
-        yield Measurement(dim, "top1_std", deviation, setting)
+        summary = mean_and_deviation("top1", values)
+        half = t.ppf((1 + CONFIDENCE) / 2, draws - 1) * summary["top1_std"] / draws**0.5
+        for metric, value in summary.items():
+            yield Measurement(dim, metric, value, setting)
         yield Measurement(dim, "top1_ci95", float(half), setting)
 
 
@@ -75,8 +79,12 @@ def _sums(
 class _Task:
     """What draws are taken from: C classes, and the rows of the database grouped by class.
 
-    places: (Q,) the class of each query, 0 to C - 1. grouped: rows of the database, class by class;
-    first, counts: (C,) where a class begins there and how many rows it has. dtype: of the sums of examples.
+    Attributes:
+        class_index: (Q,) the class of each query, 0 to C - 1.
+        grouped: Rows of the database, class by class.
+        first: (C,) where each class begins in `grouped`.
+        counts: (C,) how many rows each class has.
+        dtype: Of the sums of examples.
     """
 
     queries: Embeddings
@@ -84,7 +92,7 @@ class _Task:
     same: bool
     shots: int
     ways: int
-    places: Rows
+    class_index: Rows
     grouped: Rows
     first: Rows
     counts: Rows
@@ -93,16 +101,16 @@ class _Task:
     @classmethod
     def of(cls, queries: Embeddings, database: Embeddings, shots: int, ways: int | None) -> "_Task":
         same = same_rows(queries, database)
-        classes, places = np.unique(queries.labels, return_inverse=True)
+        classes, class_index = np.unique(queries.labels, return_inverse=True)
         order = np.argsort(database.labels, kind="stable")
         first, last = (np.searchsorted(database.labels[order], classes, side) for side in ("left", "right"))
         _check(classes, last - first, shots + same, ways)
         chosen = len(classes) if ways is None else ways
         dtype = dtype_for([database.width], database.features)
-        return cls(queries, database, same, shots, chosen, places, order, first, last - first, dtype)
+        return cls(queries, database, same, shots, chosen, class_index, order, first, last - first, dtype)
 
     def draw(self, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32], Rows]:
-        """Draw examples (C, n, D), queries (Q, D), and the place of each query's class among the C (Q,)."""
+        """Draw examples (C, n, D), queries (Q, D), and the index of each query's class among the C (Q,)."""
         chosen = np.sort(random.permutation(len(self.counts))[: self.ways])
         rows = np.stack(
             [
@@ -110,11 +118,11 @@ class _Task:
                 for c in chosen.tolist()
             ]
         )
-        asked = np.isin(self.places, chosen)
+        asked = np.isin(self.class_index, chosen)
         if self.same:
             asked[rows.ravel()] = False
         features = np.asarray(self.queries.features)
-        answers = np.searchsorted(chosen, self.places[asked])
+        answers = np.searchsorted(chosen, self.class_index[asked])
         return self.database.features[rows], features if asked.all() else features[asked], answers
 
 

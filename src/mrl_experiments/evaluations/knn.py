@@ -1,4 +1,4 @@
-"""k-NN classification: the database votes on the label of each query."""
+"""k-NN classification: the nearest neighbours in the database vote on the label of each query."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,14 +18,14 @@ def knn(
     in both, as two equally near neighbours are for k=1, are tied, which counts against the query's label.
 
     Raises:
-        UserError: without a database, when k exceeds N, or when a query's label is not in the database.
+        UserError: Without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)
     database = labelled(queries, database)
     for dim, found in neighbours(queries, database, dims, max(k)).items():
         voters = database.labels[found.positions]
         for count in k:
-            place = class_rank(voters[:, :count], found.similarities[:, :count], queries.labels)
-            yield Measurement(dim, "top1", float((place == 0).mean()), {"k": count})
+            rank = class_rank(voters[:, :count], found.similarities[:, :count], queries.labels)
+            yield Measurement(dim, "top1", float((rank == 0).mean()), {"k": count})
             if count >= 5:
-                yield Measurement(dim, "top5", float((place < 5).mean()), {"k": count})
+                yield Measurement(dim, "top5", float((rank < 5).mean()), {"k": count})

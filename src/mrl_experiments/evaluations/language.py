@@ -1,4 +1,4 @@
-"""Language modelling by a run's own vocabulary head."""
+"""Language modelling with the vocabulary head of a run."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +19,7 @@ def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[in
     macs: multiply-adds of the head per token; network_macs: of the network with it, where that is known.
 
     Raises:
-        UserError: for embeddings that are not of tokens, without heads, or without one at any of `dims`.
+        UserError: For embeddings that are not of tokens, without heads, or without one at any of `dims`.
     """
     del database
     text_bytes = bytes_of_text(queries.meta)

@@ -25,10 +25,10 @@ def probe(
 
     Features are standardised with the database's mean and deviation, whatever their scale; one that is the
     same in the whole database is left out. top1, top5, nll: as for `trained_head`.
-    `solver` fits a zero-initialised Linear(d, C) to features (N, d) and labels (N,); `seed` fixes its order.
+    `solver` fits a zero-initialized Linear(d, C) to features (N, d) and labels (N,); `seed` fixes its order.
 
     Raises:
-        UserError: without a database, when a query's label is not in it, or when it is the queries.
+        UserError: Without a database, when a query's label is not in it, or when it is the queries.
     """
     if database is None:
         raise UserError(

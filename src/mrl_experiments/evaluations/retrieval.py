@@ -1,4 +1,4 @@
-"""Image retrieval: how early, and how densely, the ranking of a database shows a query's class."""
+"""Image retrieval: top-1, mAP@k, precision and recall of a ranked database."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,7 +28,7 @@ def retrieval(
     Of equally near items the right ones come last.
 
     Raises:
-        UserError: without a database, when k exceeds N, or when a query's label is not in the database.
+        UserError: Without a database, when k exceeds N, or when a query's label is not in the database.
     """
     check_counts("evaluation.k", k)
     database = labelled(queries, database)

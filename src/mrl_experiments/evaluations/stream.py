@@ -1,4 +1,4 @@
-"""A long-tailed stream: every sample is classified by the nearest class mean, then joins its class."""
+"""A long-tailed stream: each sample is classified by the nearest class mean and then added to its class."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,30 +27,32 @@ def stream(
     """Yield accuracies of nearest running class means over a stream, predict then update (Table 16).
 
     The stream's classes that occur in `database` begin with its mean (pretrain), all others with the first
-    sample of their own (novel), which counts as wrong. imbalance: samples of the commonest class for one of
-    the rarest, in a sequence drawn from `queries`, see `long_tail`; None: the queries in their stored
-    order, such as a FLUID sequence. head: classes with more samples in the stream are its head, others its
-    tail.
+    sample of their own (novel), which counts as wrong.
 
     pretrain_head, novel_head, pretrain_tail, novel_tail, mean_per_class: right / samples of a class, mean
     over the classes of the group; a group without classes has no row. top1: right / samples of the stream.
     Protocol: FLUID (Wallingford et al., 2020).
 
+    Args:
+        imbalance: Samples of the commonest class for one of the rarest, in a sequence drawn from `queries`,
+            see `long_tail`; None: the queries in their stored order, such as a FLUID sequence.
+        head: Classes with more samples in the stream are its head, others its tail.
+
     Raises:
-        UserError: without a database, or when it has none of the classes.
+        UserError: Without a database, or when it has none of the classes.
     """
     database, known = _begun(queries, database)
     order = np.arange(len(queries)) if imbalance is None else long_tail(queries, known, imbalance, seed)
-    classes, places = np.unique(queries.labels[order], return_inverse=True)
+    classes, class_index = np.unique(queries.labels[order], return_inverse=True)
     pretrain = np.isin(classes, known)
-    counts = np.bincount(places)
+    counts = np.bincount(class_index)
     samples, sums = queries.features[order], _sums(database, classes)
-    for dim, predicted in predict_then_update(samples, places, sums, pretrain, dims).items():
-        right = predicted == places
-        own = np.bincount(places, weights=right) / counts
+    for dim, predicted in predict_then_update(samples, class_index, sums, pretrain, dims).items():
+        right = predicted == class_index
+        share = np.bincount(class_index, weights=right) / counts
         for name, members in _groups(pretrain, counts > head).items():
             if members.any():
-                yield Measurement(dim, name, float(own[members].mean()))
+                yield Measurement(dim, name, float(share[members].mean()))
         yield Measurement(dim, "top1", float(right.mean()))
 
 
@@ -83,10 +85,10 @@ def _begun(queries: Embeddings, database: Embeddings | None) -> tuple[Embeddings
 
 def _sums(database: Embeddings, classes: Labels) -> NDArray[np.float64]:
     """Add up the features of each class in the database, (C, D); zeros for those it lacks."""
-    places = np.searchsorted(classes, database.labels).clip(max=len(classes) - 1)
-    ours = classes[places] == database.labels
-    places = np.where(ours, places, len(classes))  # the others go into one row more
-    return class_sums(database.features, places, len(classes) + 1)[:-1]
+    class_index = np.searchsorted(classes, database.labels).clip(max=len(classes) - 1)
+    ours = classes[class_index] == database.labels
+    class_index = np.where(ours, class_index, len(classes))  # the others go into one row more
+    return class_sums(database.features, class_index, len(classes) + 1)[:-1]
 
 
 def long_tail(samples: Embeddings, known: Labels, imbalance: float, seed: int) -> Labels:
@@ -97,7 +99,7 @@ def long_tail(samples: Embeddings, known: Labels, imbalance: float, seed: int) -
     tail. Rarity is the class's frequency rank where the data set states it, else random.
 
     Raises:
-        UserError: for an imbalance below 1.
+        UserError: For an imbalance below 1.
     """
     if not imbalance >= 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Superclasses: how well a run tells groups of classes apart, and the classes inside a group."""
+"""Superclasses: accuracy over groups of classes, and over the classes inside a group."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,36 +35,37 @@ def superclass(
 ) -> Iterator[Measurement]:
     """Yield the accuracy of the heads over superclasses and inside them (Tables 24, 25; Figures 10, 11).
 
-    mapping: a file that names the superclass of a class (JSON, or CSV with a heading), or "imagenet", the
-    paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji. superclasses:
-    the S with most classes count, all other classes are one more answer, "reject". within: those with rows of
-    their own; None: the eight with most classes.
-
     top1 at superclasses=S: samples whose predicted class has the superclass of their class, of S + 1 / all
     samples. top1 at within=<name>: samples of a superclass whose class has the largest logit among those of
     the superclass / its samples; within="all": over all S. classes: how many classes a superclass has.
     A tie, of two superclasses or of two classes inside one, counts against the label.
 
+    Args:
+        mapping: A file that names the superclass of a class (JSON, or CSV with a heading), or "imagenet", the
+            paper's; classes it leaves out have none. None: the data set's own, the radical for Kanji.
+        superclasses: The S with most classes count, all other classes are one more answer, "reject".
+        within: Those with rows of their own; None: the eight with most classes.
+
     Raises:
-        UserError: without heads, for a mapping of other classes, and for more superclasses than there are.
+        UserError: Without heads, for a mapping of other classes, and for more superclasses than there are.
     """
     del database
     heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
     groups = _Groups.of(queries, mapping, superclasses)
-    shown = groups.places(within)
-    own = groups.of_class[queries.labels]
+    shown = groups.indices(within)
+    superclass_of = groups.of_class[queries.labels]
     for dim in filter(heads.serves, dims):
         found, inside = _hits(queries, dim, groups.of_class)
         yield Measurement(dim, "top1", float(found.mean()), {"superclasses": superclasses})
-        yield Measurement(dim, "top1", float(inside[own != REJECT].mean()), {"within": "all"})
-        for place in shown:
+        yield Measurement(dim, "top1", float(inside[superclass_of != REJECT].mean()), {"within": "all"})
+        for index in shown:
             yield Measurement(
-                dim, "top1", float(inside[own == place].mean()), {"within": groups.names[place]}
+                dim, "top1", float(inside[superclass_of == index].mean()), {"within": groups.names[index]}
             )
     yield Measurement(queries.width, "classes", float((groups.of_class != REJECT).sum()), {"within": "all"})
-    for place, name in enumerate(groups.names):
-        yield Measurement(queries.width, "classes", float((groups.of_class == place).sum()), {"within": name})
+    for index, name in enumerate(groups.names):
+        yield Measurement(queries.width, "classes", float((groups.of_class == index).sum()), {"within": name})
 
 
 def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -77,15 +78,15 @@ def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.b
         logits = queries.heads.logits(queries.features[rows], dim)
         check_logits(logits)
         others = of_class != of_class[labels][:, None]
-        own = np.where(others, -np.inf, logits)
-        found[rows] = own.max(axis=1) - SAME_SCORE > np.where(others, logits, -np.inf).max(axis=1)
-        inside[rows] = label_rank(torch.from_numpy(own), torch.from_numpy(labels)).numpy() == 0
+        logits_inside = np.where(others, -np.inf, logits)
+        found[rows] = logits_inside.max(axis=1) - SAME_SCORE > np.where(others, logits, -np.inf).max(axis=1)
+        inside[rows] = label_rank(torch.from_numpy(logits_inside), torch.from_numpy(labels)).numpy() == 0
     return found, inside
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """names: of S superclasses, the largest first. of_class: (C,) the place of each class's, or REJECT."""
+    """names: of S superclasses, the largest first. of_class: (C,) the index of each class's, or REJECT."""
 
     names: list[str]
     of_class: Labels
@@ -94,21 +95,21 @@ class _Groups:
     def of(cls, queries: Embeddings, mapping: str | None, superclasses: int) -> "_Groups":
         named = _superclasses(queries, mapping)
         shown = {named[label] for label in np.unique(queries.labels).tolist()}  # some sets show some classes
-        sizes = Counter(name for name in named if name is not None and name in shown)
-        if not 2 <= superclasses <= len(sizes):
+        counts = Counter(name for name in named if name is not None and name in shown)
+        if not 2 <= superclasses <= len(counts):
             raise UserError(
                 f"evaluation.superclasses={superclasses}",
-                expected=f"2 to {len(sizes)}, the superclasses of these samples",
+                expected=f"2 to {len(counts)}, the superclasses of these samples",
             )
-        names = sorted(sizes, key=lambda name: (-sizes[name], name))[:superclasses]
-        place = {name: number for number, name in enumerate(names)}
-        return cls(names, np.array([place.get(name or "", REJECT) for name in named]))
+        names = sorted(counts, key=lambda name: (-counts[name], name))[:superclasses]
+        index = {name: number for number, name in enumerate(names)}
+        return cls(names, np.array([index.get(name or "", REJECT) for name in named]))
 
-    def places(self, within: Sequence[str] | None) -> list[int]:
+    def indices(self, within: Sequence[str] | None) -> list[int]:
         """Return the superclasses with rows of their own.
 
         Raises:
-            UserError: for a name that is none.
+            UserError: For a name that is none.
         """
         unknown = sorted(set(within or ()) - set(self.names))
         if unknown:

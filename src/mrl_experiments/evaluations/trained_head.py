@@ -15,14 +15,16 @@ def trained_head(
 ) -> Iterator[Measurement]:
     """Yield the accuracy of the heads at each dim that has one (Figure 2, Tables 1 and 17).
 
-    top1, top5: samples whose class is among the 1, 5 largest logits / N; a tie counts against it.
-    nll: mean of -log p(class), in nats. macs: multiply-adds of the head per prediction; network_macs: of the
-    whole network with it, where the embeddings say what they took.
-    present_classes_only: compare only logits of classes that occur in `queries`, as the paper does where a
-    data set has 200 of the 1,000 classes (ImageNet-A and -R).
+    top1, top5: samples whose class is among the 1, 5 largest logits / N; a tie counts against it. nll: mean
+    of -log p(class), in nats. macs: multiply-adds of the head per prediction; network_macs: of the whole
+    network with it, where the embeddings say what they took.
+
+    Args:
+        present_classes_only: Compare only logits of classes that occur in `queries`, as the paper does where
+            a data set has 200 of the 1,000 classes (ImageNet-A and -R).
 
     Raises:
-        UserError: without heads, without one at any of `dims`, or when labels exceed their classes.
+        UserError: Without heads, without one at any of `dims`, or when labels exceed their classes.
     """
     del database
     heads = trained_heads(queries, dims)

@@ -26,25 +26,25 @@ def trends(
     Source: Appendix J of the paper.
 
     Raises:
-        UserError: without heads or with fewer than three dims.
+        UserError: Without heads or with fewer than three dims.
     """
     del database
     heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
-    sizes = classifier_dims(queries, heads, dims)
-    if len(sizes) < 3:
+    nested = classifier_dims(queries, heads, dims)
+    if len(nested) < 3:
         raise UserError(
-            f"{len(sizes)} dims {sizes} show no trend",
+            f"{len(nested)} dims {nested} show no trend",
             expected="classifiers at three or more dims",
             remedy="choose a run with nested heads, such as loss=mrl",
         )
-    right = read_exits(queries.features, heads, sizes).correct(queries.labels)
-    _, places, counts = np.unique(queries.labels, return_inverse=True, return_counts=True)
-    by_class = np.stack([np.bincount(places, weights=level) / counts for level in right])
+    right = read_exits(queries.features, heads, nested).correct(queries.labels)
+    _, class_index, counts = np.unique(queries.labels, return_inverse=True, return_counts=True)
+    by_class = np.stack([np.bincount(class_index, weights=hits) / counts for hits in right])
     found = Counter(map(trend, by_class.T))
     for name in TRENDS:
-        yield Measurement(sizes[-1], "classes", float(found[name]), {"trend": name})
-    for dim, gaps in zip(sizes, by_class - by_class[-1], strict=True):
+        yield Measurement(nested[-1], "classes", float(found[name]), {"trend": name})
+    for dim, gaps in zip(nested, by_class - by_class[-1], strict=True):
         for quantile in quantiles:
             value = np.percentile(gaps, quantile)
             yield Measurement(dim, "class_gap", float(value), {"quantile": quantile})

@@ -1,4 +1,4 @@
-"""Zero-shot classification: a class is what its texts have in common."""
+"""Zero-shot classification: the nearest mean of the texts of a class."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,23 +20,26 @@ BLOCK = 8192  # images compared with all classes at a time
 def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[int]) -> Iterator[Measurement]:
     """Yield how often the nearest class of an image is its own (Table 18; Radford et al., 2021, Section 3.1).
 
-    queries: images. database: texts of the classes, one or several each. At each dim a class is the mean of
-    the unit-norm prefixes of its texts, normalised again, and near is what has a large cosine. Classes are
-    all that have a text.
+    At each dim a class is the mean of the unit-norm prefixes of its texts, normalized again; the nearest
+    class has the largest cosine. Classes are all that have a text.
 
     top1, top5: images whose class is among the 1, 5 nearest / N; a tie counts against it.
     classes: how many there are.
 
+    Args:
+        queries: Images.
+        database: Texts of the classes, one or several each.
+
     Raises:
-        UserError: without texts, when an image's class has none, or when images and texts are the same.
+        UserError: Without texts, when an image's class has none, or when images and texts are the same.
     """
     refuse_same_rows(queries, database, "images, and the texts of their classes")
     texts = labelled(queries, database)
     shared_width([queries, texts])
-    classes, places = np.unique(texts.labels, return_inverse=True)
+    classes, class_index = np.unique(texts.labels, return_inverse=True)
     labels = torch.from_numpy(np.searchsorted(classes, queries.labels))
     for dim in dims:
-        means = _class_means(texts, places, len(classes), dim)
+        means = _class_means(texts, class_index, len(classes), dim)
         hits = np.zeros(2)
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
@@ -48,7 +51,9 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
         yield Measurement(dim, "classes", len(classes))
 
 
-def _class_means(texts: Embeddings, places: NDArray[np.int64], count: int, dim: int) -> NDArray[np.float32]:
-    """Return (C, dim): of each class the mean of its texts' unit-norm prefixes, normalised."""
-    sums = class_sums(unit_prefixes(texts.features, dim), places, count)
+def _class_means(
+    texts: Embeddings, class_index: NDArray[np.int64], count: int, dim: int
+) -> NDArray[np.float32]:
+    """Return (C, dim): of each class the mean of its texts' unit-norm prefixes, normalized."""
+    sums = class_sums(unit_prefixes(texts.features, dim), class_index, count)
     return unit_prefixes(sums.astype(np.float32), dim)

@@ -31,7 +31,11 @@ def check_inflation(declared: int, stored: int, path: Path) -> None:
 
 
 def named(there: Sequence[str], names: tuple[str, ...], path: Path) -> str:
-    """Return the first of `names` that is there. Raises UserError when none is."""
+    """Return the first of `names` that is there.
+
+    Raises:
+        UserError: If none is.
+    """
     for name in names:
         if name in there:
             return name
@@ -42,7 +46,7 @@ def read_tables(files: Sequence[Path], root: Path) -> Columns:
     """Return features and labels of all files, one after the other.
 
     Raises:
-        UserError: without pyarrow, for parts that do not fit each other, and for rows that are null, short or
+        UserError: Without pyarrow, for parts that do not fit each other, and for rows that are null, short or
             no numbers; other exceptions for damaged files.
     """
     try:

@@ -1,4 +1,4 @@
-"""Files of embeddings to the embeddings of a run, so that everything that reads runs can read them."""
+"""Import files of embeddings as a run, which all commands that read runs can read."""
 
 import hashlib
 import re
@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from mrl_experiments.embeddings import check_finite, create, is_complete, open_arrays, seal, writing
+from mrl_experiments.embeddings import (
+    META,
+    check_finite,
+    create,
+    finalize,
+    is_complete,
+    open_arrays,
+    read_meta,
+    writing,
+)
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
 from mrl_experiments.files import sha256
@@ -38,7 +47,8 @@ class Imported:
 def import_run(cfg: DictConfig) -> Imported:
     """Copy the files that evaluate.py was given into a run of their own; what is there already stays.
 
-    Raises UserError for files that do not fit each other, values that are no embeddings, or names in use.
+    Raises UserError for files that do not fit each other, values that are no embeddings, names in use, or
+    other vectors under the name of an earlier import.
     """
     files = {cfg.names.split: Path(cfg.embeddings)}
     # What an evaluation itself names as its database, such as *_text, is a split of a run and no file.
@@ -67,8 +77,11 @@ def import_run(cfg: DictConfig) -> Imported:
         "classes": classes,
     }
     folders = {split: run.embeddings(dataset, split) for split in found}
+    sources = {split: _digests(part) for split, part in found.items()}
+    for split, source in sources.items():
+        _check_same(source, folders[split], files[split])
     for split, part in found.items():
-        _copy(part, labels[split], folders[split], {**meta, "split": split})
+        _copy(part, labels[split], folders[split], {**meta, "split": split}, sources[split])
     train = folders.get("train", folders["database"])
     return Imported(run, dataset, folders[cfg.names.split], folders["database"], train)
 
@@ -89,7 +102,7 @@ def _config(names: DictConfig, queries: Path) -> dict[str, Any]:
 
 
 def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
-    """Return the run of this configuration, made where it is missing. Raises UserError if it is another's."""
+    """Return the run of this configuration, made where it is missing; another's folder is refused."""
     parts = [config[key]["name"] for key in ("loss", "model", "data")]
     seed = [] if config["seed"] is None else [f"s{config['seed']}"]
     run = Run(root / "runs" / re.sub(r"[^\w.+-]", "-", "_".join([*parts, *seed])))
@@ -124,12 +137,30 @@ def _encoded(labels: Mapping[str, NDArray[Any]]) -> tuple[str | None, dict[str, 
 def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:
     trained = sorted(set(dims or [width]))
     if not 1 <= trained[0] <= trained[-1] <= width:
-        raise UserError(f"names.dims={trained}", expected=f"sizes from 1 to the embeddings' width {width}")
+        raise UserError(f"names.dims={trained}", expected=f"dims from 1 to the embeddings' width {width}")
     return trained
 
 
-def _copy(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any]) -> None:
-    meta = {**meta, "source": {str(path.relative_to(part.root)): sha256(path) for path in part.files}}
+def _digests(part: VectorFile) -> dict[str, str]:
+    return {str(path.relative_to(part.root)): sha256(path) for path in part.files}
+
+
+def _check_same(source: Mapping[str, str], folder: Path, name: Path) -> None:
+    """Raise UserError where other vectors were imported under this name: their rows would be mixed."""
+    if (folder / META).exists():
+        there = read_meta(folder).get("source", {})
+        if sorted(there.values()) != sorted(source.values()):
+            raise UserError(
+                f"{name} holds other vectors than {folder}, which were imported under this name",
+                expected="one name for each set of vectors, since rows are kept by name",
+                remedy=f"names.model=<another name>; or delete {folder.parents[2]} with its rows",
+            )
+
+
+def _copy(
+    part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any], source: Mapping[str, str]
+) -> None:
+    meta = {**meta, "source": source}
     if is_complete(folder, meta):
         return
     with writing(folder):
@@ -149,5 +180,5 @@ def _write(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, An
     stored[:] = labels
     features.flush()
     stored.flush()
-    seal(folder, None, meta)
+    finalize(folder, None, meta)
     print(f"{folder}: {count:,} embeddings from {name}", flush=True)

@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.data.splits import split_of
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.arrow_tables import (
     ARROW,
@@ -30,8 +31,10 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 class VectorFile:
     """What one file, or a folder of parts, holds.
 
-    features: (N, D) numbers of any type, perhaps a memory map. labels: (N,) integers or strings.
-    files: those that were read, all inside `root`.
+    Attributes:
+        features: (N, D) numbers of any type, perhaps a memory map.
+        labels: (N,) integers or strings.
+        files: Those that were read, all inside `root`.
     """
 
     features: NDArray[Any]
@@ -46,7 +49,7 @@ def read_vectors(path: Path) -> VectorFile:
     Sizes that a file declares are compared with its own before memory is taken; nothing in it is executed.
 
     Raises:
-        UserError: when it is none, is damaged, lacks labels, has null or short rows (with the row), or when
+        UserError: If it is none, is damaged, lacks labels, has null or short rows (with the row), or if
             shapes, lengths or types do not fit.
     """
     if not path.is_dir() and path.suffix not in READERS:
@@ -151,11 +154,25 @@ def _read_folder(folder: Path) -> VectorFile:
             f"{folder} holds {', '.join(there) or 'nothing'}",
             expected="Parquet or Arrow files of one kind: a folder of Spark, or of datasets' save_to_disk",
         )
+    _refuse_splits(files, folder)
     return VectorFile(*read_tables(files, folder), tuple(files), folder)
 
 
+def _refuse_splits(files: Sequence[Path], folder: Path) -> None:
+    """Raise UserError where the names of parts, or of folders that hold them, say different splits."""
+    names = {path: path.relative_to(folder).parts for path in files}
+    first = {split: path for path in reversed(files) for name in names[path] if (split := split_of(name))}
+    if len(first) > 1:
+        raise UserError(
+            f"{folder} holds parts of the splits {', '.join(sorted(first))}, such as "
+            f"{', '.join('/'.join(names[first[split]]) for split in sorted(first))}",
+            expected="parts of one split",
+            remedy="move the parts of each split to a folder of their own and name it, or name one file",
+        )
+
+
 def _is_part(path: Path) -> bool:
-    """Tell whether a path inside a folder is a part's; hidden ones and _SUCCESS and its like are none."""
+    """Return whether a path inside a folder is that of a part; hidden ones, _SUCCESS and the like are not."""
     return path.suffix in (*PARQUET, *ARROW) and not any(name[0] in "._" for name in path.parts)
 
 

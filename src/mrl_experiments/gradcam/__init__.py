@@ -1,1 +1,1 @@
-"""Where a CNN looks when it classifies with few and with many dims: Grad-CAM of a run, as a figure."""
+"""Grad-CAM figures of a run's CNN at few and at many dims."""

@@ -1,4 +1,4 @@
-"""Which images of a split a Grad-CAM figure shows."""
+"""The choice of images for a Grad-CAM figure."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class Examples:
     labels: Tensor
     index: Tensor
 
-    def at(self, places: Tensor) -> "Examples":
-        """Return those at some places."""
-        return Examples(self.images[places], self.labels[places], self.index[places])
+    def at(self, rows: Tensor) -> "Examples":
+        """Return some of the images."""
+        return Examples(self.images[rows], self.labels[rows], self.index[rows])
 
 
 def read_examples(data: Any, split: str, enough: int) -> Examples:
@@ -37,24 +37,28 @@ def read_examples(data: Any, split: str, enough: int) -> Examples:
 
 
 def named(examples: Examples, index: Sequence[int], split: str) -> Examples:
-    """Return the images with those numbers, in that order. Raises UserError for one beyond the split."""
-    place = {number: place for place, number in enumerate(examples.index.tolist())}
-    if missing := [number for number in index if number not in place]:
+    """Return the images with those numbers, in that order.
+
+    Raises:
+        UserError: For one beyond the split.
+    """
+    row = {number: row for row, number in enumerate(examples.index.tolist())}
+    if missing := [number for number in index if number not in row]:
         raise UserError(
-            f"--images {missing[0]}: {split} has no such image", expected=f"numbers from 0 to {max(place)}"
+            f"--images {missing[0]}: {split} has no such image", expected=f"numbers from 0 to {max(row)}"
         )
-    return examples.at(torch.tensor([place[number] for number in index]))
+    return examples.at(torch.tensor([row[number] for number in index]))
 
 
 @torch.inference_mode()
-def telling(method: Method, examples: Examples, dims: Sequence[int], count: int) -> Examples:
+def select_informative(method: Method, examples: Examples, dims: Sequence[int], count: int) -> Examples:
     """Choose images of different classes that more dims classify better, as those of Figure 9.
 
-    First those that the first size gets wrong and the last one right, then those on which sizes differ, then
+    First those that the first dim gets wrong and the last one right, then those on which dims differ, then
     any; each group in the order of the split.
     """
     parts = zip(examples.images.split(128), examples.labels.split(128), strict=True)
-    hits = torch.cat([_hits(method, images, labels, dims) for images, labels in parts])  # (N, sizes)
+    hits = torch.cat([_hits(method, images, labels, dims) for images, labels in parts])  # (N, L)
     rises = ~hits[:, 0] & hits[:, -1]
     differs = hits.any(dim=1) & ~hits.all(dim=1)
     order = sorted(range(len(hits)), key=lambda i: (not rises[i], not differs[i]))

@@ -1,4 +1,4 @@
-"""From a run to its Grad-CAM figure."""
+"""The Grad-CAM figure of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mrl_experiments.build import load_method, stored_data, trusted_config
 from mrl_experiments.errors import UserError
-from mrl_experiments.gradcam.examples import named, read_examples, telling
+from mrl_experiments.gradcam.examples import named, read_examples, select_informative
 from mrl_experiments.gradcam.grid import draw_grid
 from mrl_experiments.gradcam.layers import choose_layer
 from mrl_experiments.gradcam.maps import class_maps
@@ -18,7 +18,7 @@ from mrl_experiments.runs import Run
 from mrl_experiments.trust import Trust
 
 AMONG = 1000  # images of a split that are looked at to choose some
-DEFAULT_SIZES = 3  # the smallest, and the full width: 8, 16, 32 and 2048 in the paper
+SMALLEST = 3  # the smallest, and the full width: 8, 16, 32 and 2048 in the paper
 
 
 def gradcam_figure(
@@ -35,17 +35,23 @@ def gradcam_figure(
 ) -> list[Path]:
     """Write the Grad-CAM of images x dims as PNG and SVG (Figure 9) and return both paths.
 
-    dims: None: the three smallest sizes and the full width. images: numbers within the split; None: `count`
-    that tell sizes apart. layer: None: the last whose maps show places. stem: where to, without the suffix.
-    trust, cache: see trust.py and `build.stored_data`.
-    Raises UserError for an unfinished run, a network without feature maps, and sizes or images there are not.
+    Args:
+        dims: None: the three smallest dims and the full width.
+        images: Numbers within the split; None: `count` that tell dims apart.
+        layer: None: the last whose maps show places.
+        stem: Where to, without the suffix.
+        trust: See trust.py.
+        cache: See `build.stored_data`.
+
+    Raises:
+        UserError: For an unfinished run, a network without feature maps, and unknown dims or images.
     """
     cfg = trusted_config(run, trust)
     method = load_method(run, trust)
     trained = method.spec.dims
-    sizes = tuple(dims or (*trained[:-1][:DEFAULT_SIZES], trained[-1]))
-    if unknown := [dim for dim in sizes if dim not in trained]:
-        raise UserError(f"--dims: {run.name} has no size {unknown[0]}", expected=f"some of {list(trained)}")
+    chosen_dims = tuple(dims or (*trained[:-1][:SMALLEST], trained[-1]))
+    if unknown := [dim for dim in chosen_dims if dim not in trained]:
+        raise UserError(f"--dims: {run.name} has no dim {unknown[0]}", expected=f"some of {list(trained)}")
     if not images and count < 1:
         raise UserError(f"--count {count}", expected="at least one image")
     with stored_data(run, cfg, cache) as data:
@@ -55,8 +61,10 @@ def gradcam_figure(
         examples = read_examples(data, split, max(images) + 1 if images else AMONG)
         named_classes = data.class_facts(split).get("name")
     where = choose_layer(method, examples.images, layer)
-    chosen = named(examples, images, split) if images else telling(method, examples, sizes, count)
-    maps = class_maps(method, where, chosen.images, sizes)
+    chosen = (
+        named(examples, images, split) if images else select_informative(method, examples, chosen_dims, count)
+    )
+    maps = class_maps(method, where, chosen.images, chosen_dims)
     names = named_classes or [str(label) for label in range(data.num_classes)]
     return draw_grid(
         f"Grad-CAM of {run.name} at {where.name}: {data.name} {split}",
@@ -69,7 +77,7 @@ def gradcam_figure(
 
 
 def pixels(images: Tensor, augment: DictConfig) -> NDArray[np.float32]:
-    """Undo the normalisation of images (B, C, H, W): (B, H, W, C) from 0 to 1."""
+    """Undo the normalization of images (B, C, H, W): (B, H, W, C) from 0 to 1."""
     mean, std = (np.asarray(list(augment[key]), dtype=np.float32) for key in ("mean", "std"))
     shown: NDArray[np.float32] = images.permute(0, 2, 3, 1).numpy() * std + mean
     return shown.clip(0, 1)

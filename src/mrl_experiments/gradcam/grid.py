@@ -1,4 +1,4 @@
-"""Grad-CAM as a picture: a row for each image, a column for each size."""
+"""Grad-CAM as a picture: a row for each image, a column for each dim."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from matplotlib.font_manager import fontManager
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrl_experiments.gradcam.canvas import INK, STYLE, save
 from mrl_experiments.gradcam.examples import Examples
 from mrl_experiments.gradcam.maps import ClassMaps
-from mrl_experiments.report.plots import INK, STYLE, save
 
 WRONG = "#b3261e"
 CJK = ("Noto Sans CJK JP", "IPAGothic", "WenQuanYi Zen Hei", "VL Gothic")  # class names may be characters
@@ -35,8 +35,12 @@ def draw_grid(
 ) -> list[Path]:
     """Write <stem>.png and <stem>.svg.
 
-    pixels: (B, H, W, C) from 0 to 1. names: of all classes. Above each image stands its class, above each map
-    the class that this size predicts, with a cross where that is wrong.
+    Above each image stands its class, above each map the class predicted at this dim, with a cross where that
+    is wrong.
+
+    Args:
+        pixels: (B, H, W, C) from 0 to 1.
+        names: Of all classes.
     """
     known = {font.name for font in fontManager.ttflist}
     families = [STYLE["font.family"], *[font for font in CJK if font in known][:1]]

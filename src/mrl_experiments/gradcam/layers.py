@@ -1,4 +1,4 @@
-"""The layers of a CNN whose output is a picture still: feature maps (B, c, h, w)."""
+"""The layers of a CNN whose output is a feature map (B, c, h, w)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ class Layer:
 def stages(method: Method, images: Tensor) -> list[Layer]:
     """Return the stages of a run's CNN, first to last, as they see `images` (B, C, H, W).
 
-    Raises UserError for a network without feature maps, such as a vision transformer.
+    Raises:
+        UserError: For a network without feature maps, such as a vision transformer.
     """
     names = [stage["module"] for stage in getattr(_network(method), "feature_info", [])]
     return _layers(method, names, images)
@@ -33,7 +34,10 @@ def stages(method: Method, images: Tensor) -> list[Layer]:
 def choose_layer(method: Method, images: Tensor, name: str | None) -> Layer:
     """Return the layer of that name; None: the last stage whose maps have at least 4 x 4 cells.
 
-    That is the paper's `layer4` for a ResNet50 at 224 px. Raises UserError for an unknown or unsuited layer.
+    That is the paper's `layer4` for a ResNet50 at 224 px.
+
+    Raises:
+        UserError: For an unknown or unsuited layer.
     """
     if name is not None:
         try:

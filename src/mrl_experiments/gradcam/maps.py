@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., ICCV 2017) of the class that a nested classifier predicts, at each size."""
+"""Grad-CAM (Selvaraju et al., ICCV 2017) of the class that a nested classifier predicts, at each dim."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,11 @@ from mrl_experiments.losses.method import Method
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """What one size predicts, and where it looks for that.
+    """The prediction at one dim, and where it looks for it.
 
-    predicted: (B,) int64. heat: (B, h, w), from 0 to 1 at the place that matters most; all 0 where none does.
+    Attributes:
+        predicted: (B,) int64.
+        heat: (B, h, w), from 0 to 1 at the place that matters most; all 0 where none does.
     """
 
     predicted: Tensor
@@ -23,10 +25,13 @@ class ClassMaps:
 
 
 def class_maps(method: Method, layer: Layer, images: Tensor, dims: Sequence[int]) -> dict[int, ClassMaps]:
-    """Return {dim: maps} of images (B, C, H, W), from one forward pass and a backward pass a size.
+    """Return {dim: maps} of images (B, C, H, W), from one forward pass and a backward pass per dim.
 
     A feature map weighs as much as the mean gradient of the predicted class's logit on it; the heat is the
-    positive part of their weighted sum (Figure 9). Raises UserError for a size without a classifier.
+    positive part of their weighted sum (Figure 9).
+
+    Raises:
+        UserError: For a dim without a classifier.
     """
     with torch.enable_grad():
         z, (maps,) = embed_and_watch(method, [layer.module], images.clone().requires_grad_())

@@ -1,6 +1,7 @@
 """MRL, MRL-E and FF: a backbone with linear classifiers of its prefixes (Kusupati et al., 2022, Eq. 1)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +33,10 @@ class NestedHeads(nn.Module):
     Only the input embeddings of a text model, where they are the classifier too, start as they are.
 
     Args:
-        dims: the nested dims, ascending.
+        dims: The nested dims, ascending.
         num_classes: C.
-        tied: dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
-        shared: input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
+        tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
+        shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
     """
 
     def __init__(
@@ -68,10 +69,24 @@ class NestedHeads(nn.Module):
         }
 
     def forward(
-        self, z: Tensor, y: Tensor, loss_weights: Tensor, label_smoothing: float = 0.0
+        self,
+        z: Tensor,
+        y: Tensor,
+        loss_weights: Tensor,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
     ) -> NestedLosses:
-        """Return the losses of features z (..., D) with labels y (...), weighted by `loss_weights` (L,)."""
-        options = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
+        """Return the losses of a batch.
+
+        Args:
+            z: Features (..., D).
+            y: Labels (...), or probabilities (..., C).
+            loss_weights: (L,), one per dim.
+            label_smoothing: Share of the target that is spread over all classes.
+            class_weights: (C,), as in `F.cross_entropy`.
+        """
+        options: dict[str, Any] = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
+        options["class_weight"] = class_weights
         if isinstance(self.linear, nn.Linear):
             return nested_cross_entropy(z, self.linear.weight, self.linear.bias, y, self.dims, **options)
         weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
@@ -91,22 +106,25 @@ class NestedClassifier(Method):
     """A backbone whose prefixes are classified by linear heads: MRL, MRL-E, or FF with a single dim.
 
     Args:
-        backbone: maps inputs to features (B, D); its attribute `width` is D.
+        backbone: Maps inputs to features (B, D); its attribute `width` is D.
         num_classes: C.
-        name: how messages call the method.
-        dim: where `nested` is false, the dim of the representation; None is D. Others get no loss.
-        dims: the nested dims, or a function of D that gives them; None is D halved down to 8.
+        name: How messages call the method.
+        dim: Where `nested` is false, the dim of the representation; None is D. Others get no loss.
+        dims: The nested dims, or a function of D that gives them; None is D halved down to 8.
         weights: c_m of each dim, or {dim: c_m} for some; None is 1.
-        tied: whether all dims share one classifier (MRL-E); None is whether the backbone has input embeddings
+        tied: Whether all dims share one classifier (MRL-E); None is whether the backbone has input embeddings
             that serve as it (BERT-MRL, Table 7).
-        label_smoothing: share of the target that is spread over all classes.
-        nested: whether there are several dims; False is the baseline FF, a separate model for each dim.
+        label_smoothing: Share of the target that is spread over all classes.
+        class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
+        nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
 
     Raises:
-        UserError: for values that make no sense together, or no sense for a backbone of this width.
+        UserError: For values that make no sense together, or no sense for a backbone of this width.
     """
 
+    soft_targets = True
     weights: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -119,6 +137,7 @@ class NestedClassifier(Method):
         weights: Weights | None = None,
         tied: bool | None = False,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         nested: bool = True,
     ) -> None:
         width = width_of(backbone)
@@ -133,40 +152,51 @@ class NestedClassifier(Method):
         self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared)
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise UserError(
+                f"loss.class_weights has {len(class_weights)} values",
+                expected=f"{num_classes}: one per class",
+            )
+        each = None if class_weights is None else torch.tensor([float(weight) for weight in class_weights])
+        self.register_buffer("class_weights", each, persistent=False)
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Return {dim: (B, C)} for features z (B, D)."""
         return self.head.logits(z)
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
-        """Return the loss of a batch: inputs x (B, ...), labels y (B, ...) int64."""
-        features = self.embed(x)
-        z, y = counted(features, y)
-        if not len(y):  # by chance no token of this batch is masked
-            none = torch.zeros(len(self.spec), device=z.device)
-            return StepOutput(0 * features.sum(), none, none, 0)
-        out = self.head(z, y, self.weights, self.label_smoothing)
+        """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
+        z, y = select_labelled(self.embed(x), y)
+        out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))
 
     def validate(self, x: Inputs, y: Tensor) -> Tensor:
-        """Return (L, 4): sums of cross-entropy, top-1 and top-5 hits over a batch, and its labels."""
-        z, y = counted(self.embed(x), y)
+        """Return sums over the labels of a batch (L, 4): loss, top-1 hits, top-5 hits, number of labels.
+
+        The loss is the cross-entropy without label smoothing.
+        """
+        z, y = select_labelled(self.embed(x), y)
         z = z.to(torch.promote_types(z.dtype, torch.float32))  # half-precision logits would tie
         with torch.autocast(z.device.type, enabled=False):
             blocks = zip(z.split(BLOCK), y.split(BLOCK), strict=True)
-            return torch.stack([batch_sums(self.logits(part), own) for part, own in blocks]).sum(0)
+            return torch.stack([batch_sums(self.logits(part), labels) for part, labels in blocks]).sum(0)
 
     def heads(self) -> Heads:
         """Return a copy of the classifiers, to be stored beside the embeddings."""
         return self.head.stored()
 
 
-def counted(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features (N, D) and labels (N,) of the labels that count, from those of images or of tokens.
+def select_labelled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Select the samples whose labels count.
 
-    z: (B, D) or (B, T, D). y: (B,), all of which count, or (B, T) with some IGNORED.
+    Args:
+        z: Features (B, D) of images, or (B, T, D) of tokens.
+        y: Labels (B,) or probabilities (B, C), all of which count, or labels (B, T) with some IGNORED.
+
+    Returns:
+        Features (N, D) and labels (N,), or probabilities as given.
     """
-    if y.ndim == 1:
+    if y.ndim == 1 or y.is_floating_point():
         return z, y
     kept = y != IGNORED
     return z[kept], y[kept]
@@ -174,7 +204,7 @@ def counted(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
-    losses = [F.cross_entropy(own, labels, reduction="sum") for own in logits.values()]
+    losses = [F.cross_entropy(of_dim, labels, reduction="sum") for of_dim in logits.values()]
     hits = nested_hits(logits, labels).to(losses[0].dtype)
     counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
     return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)

@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, size: int) -> Tensor:
-    """Return features (B, D) of x (B, ...), computed `size` samples at a time.
+def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, chunk: int) -> Tensor:
+    """Return features (B, D) of x (B, ...), computed `chunk` samples at a time.
 
     Gradients are those of embedding the chunks one after another: dropout draws the same in both passes.
-    Batch normalisation sees one chunk at a time; its running statistics are updated once.
+    Batch normalization sees one chunk at a time; its running statistics are updated once.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -25,15 +25,15 @@ def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, size: int) -> Tens
 
     run: Callable[[Tensor], Tensor] = backbone
     if torch.is_grad_enabled():
-        chunks = [checkpoint(run, part, use_reentrant=False, context_fn=contexts) for part in x.split(size)]
+        chunks = [checkpoint(run, part, use_reentrant=False, context_fn=contexts) for part in x.split(chunk)]
     else:
-        chunks = [run(part) for part in x.split(size)]
+        chunks = [run(part) for part in x.split(chunk)]
     return torch.cat(chunks)
 
 
 @contextmanager
 def _unchanged_statistics(module: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of batch normalisation alone inside the block."""
+    """Leave the running statistics of batch normalization alone inside the block."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     counts = [

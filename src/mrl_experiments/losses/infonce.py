@@ -1,4 +1,4 @@
-"""InfoNCE, nested on both sides: each prefix of an image must find its text among all, and the reverse."""
+"""InfoNCE on nested prefixes: each prefix of an image finds its text among all texts, and the reverse."""
 
 import math
 from collections.abc import Sequence
@@ -23,22 +23,29 @@ COLDEST, WARMEST = 0.01, 1.0  # temperatures stay between: CLIP's bounds (Radfor
 class InfoNCE(Method):
     """Nested contrastive learning of pairs (ALIGN-MRL: Kusupati et al., 2022, Section 4.1).
 
-    The loss is the sum over sizes m of c_m times the mean of both directions' cross-entropy: of B cosines of
-    the first m features, each divided by a temperature, the own pair's is to be the largest. Each prefix is
-    normalised by itself. Each size learns a temperature of its own, so a size alone has the same loss as
-    inside a nesting.
+    The loss is the sum over dims m of c_m times the mean of both directions' cross-entropy. The logits are
+    the cosines of the first m features with B candidates, divided by a temperature; the target is the
+    sample's partner. Each prefix is normalized by itself. Each dim learns its own temperature, so a dim alone
+    has the same loss as inside a nesting.
 
-    Negatives are the pairs of all processes. Pairs with equal labels are no negatives of each other: they
-    show the same thing.
+    Negatives are the pairs of all processes. Pairs with equal labels show the same thing and are no negatives
+    of each other.
 
-    Parameters
-    ----------
-    nested: False is the baseline FF of pairs, a separate model for each dim.
-    dim: where `nested` is false, the dim of the representation; None is the backbone's width.
-    dims: the nested dims, by default the backbone's width halved down to 8. weights: c_m, by default 1.
-    temperature: where all sizes begin.
-    cache_chunk: embed as many samples at a time and repeat it for the gradient, which saves memory.
-    Raises UserError for values that make no sense, NaN among them.
+    Args:
+        backbone: Of pairs; its attribute `width` is D.
+        num_classes: Not used; there is no classifier.
+        name: How rows and tables call the method.
+        dim: Where `nested` is false, the dim of the representation; None is D.
+        dims: The nested dims, or a function of D that gives them; None is D halved down to 8.
+        weights: c_m of each dim; None is 1.
+        label_smoothing: Must be 0.
+        temperature: Initial value for all dims.
+        cache_chunk: Samples embedded at a time; each forward pass is repeated for the gradient, which saves
+            memory. None embeds a batch at once.
+        nested: False is the baseline FF of pairs, a separate model for each dim.
+
+    Raises:
+        UserError: For values that make no sense, NaN among them.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class InfoNCE(Method):
         self.log_scale = nn.Parameter(torch.full((len(spec),), -math.log(temperature)))
 
     def scales(self) -> Tensor:
-        """Return (L,): one over the temperature of each size, within bounds."""
+        """Return (L,): one over the temperature of each dim, within bounds."""
         with torch.no_grad():  # a bound inside the graph would stop a temperature that touches it
             self.log_scale.clamp_(-math.log(WARMEST), -math.log(COLDEST))
         return self.log_scale.exp()
@@ -98,12 +105,13 @@ class InfoNCE(Method):
     ) -> tuple[Tensor, Tensor]:
         """Return losses (L, B), and hits (L, 2) in the first 1 and 5, both the mean of the two directions.
 
-        everywhere: the candidates are the pairs of all processes, else those of this one.
+        Args:
+            everywhere: The candidates are the pairs of all processes, else those of this one.
         """
         shared = everywhere and dist.is_available() and dist.is_initialized()
         collect, rank = (_of_all_processes, dist.get_rank()) if shared else (_as_it_is, 0)
-        own = tuple(z.to(torch.promote_types(z.dtype, torch.float32)) for z in (images, texts))
-        candidates, labels = tuple(map(collect, own)), collect(y)
+        queries = tuple(z.to(torch.promote_types(z.dtype, torch.float32)) for z in (images, texts))
+        candidates, labels = tuple(map(collect, queries)), collect(y)
         row = torch.arange(len(y), device=y.device)
         target = row + rank * len(y)
         same = y[:, None] == labels
@@ -113,9 +121,9 @@ class InfoNCE(Method):
             for dim, scale in zip(self.spec.dims, self.scales(), strict=True):
                 logits = [
                     (scale * cosines).masked_fill(same, -torch.inf)
-                    for cosines in _both_ways(own, candidates, dim)
+                    for cosines in _both_ways(queries, candidates, dim)
                 ]
-                both = [F.cross_entropy(level, target, reduction="none") for level in logits]
+                both = [F.cross_entropy(direction, target, reduction="none") for direction in logits]
                 losses.append(torch.stack(both).mean(dim=0))
                 hits.append(nested_hits(dict(enumerate(logits)), target).float().mean(dim=0))
         return torch.stack(losses), torch.stack(hits)
@@ -142,9 +150,9 @@ def _pair(x: Inputs) -> tuple[Tensor, Tensor]:
     return images, texts
 
 
-def _both_ways(own: Sides, candidates: Sides, dim: int) -> tuple[Tensor, Tensor]:
+def _both_ways(queries: Sides, candidates: Sides, dim: int) -> tuple[Tensor, Tensor]:
     """Return cosines (B, N) of the first `dim` features: of images to texts, of texts to images."""
-    image, text = (F.normalize(prefix(z, dim), dim=1) for z in own)
+    image, text = (F.normalize(prefix(z, dim), dim=1) for z in queries)
     images, texts = (F.normalize(prefix(z, dim), dim=1) for z in candidates)
     return image @ texts.T, text @ images.T
 

@@ -1,4 +1,4 @@
-"""What every training method answers: embeddings, logits at each nested size, and the loss."""
+"""The interface of a training method: embeddings, logits at each nested dim, and the loss."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.nesting import NestingSpec
 
@@ -17,12 +18,13 @@ Inputs: TypeAlias = Tensor | tuple[Tensor, ...]  # images (B, C, H, W), tokens (
 
 @dataclass(frozen=True)
 class StepOutput:
-    """One forward pass of a method on a batch, L = number of nested sizes.
+    """One forward pass of a method on a batch, for L nested dims.
 
-    loss: () the weighted sum over sizes (Eq. 1), differentiable.
-    losses: (L,) each size's own loss, detached.
-    correct: (L,) number of labels whose top-1 prediction is right, detached float32.
-    count: number of labels that count.
+    Attributes:
+        loss: (), the weighted sum over dims (Eq. 1), differentiable.
+        losses: (L,), the loss of each dim, detached.
+        correct: (L,), number of labels whose top-1 prediction is right, detached float32.
+        count: Number of labels that count.
     """
 
     loss: Tensor
@@ -32,16 +34,20 @@ class StepOutput:
 
 
 class Method(nn.Module):
-    """A backbone with nested heads. Owns the backbone, because some methods rewire it.
+    """A backbone with nested heads. It owns the backbone, because some methods rewire it.
 
-    `backbone` maps inputs to (B, D) features and has an attribute `width` = D.
-    `metrics` names what `validate` sums up; "loss" and "top1" are among them.
-    `steady` tells whether layers meet the same shapes step after step, which a GPU's kernels may be tuned to.
+    Attributes:
+        backbone: Maps inputs to (B, D) features and has an attribute `width` = D.
+        spec: The nested dims and their weights.
+        metrics: What `validate` sums up; "loss" and "top1" are among them.
+        soft_targets: True if `forward` takes probabilities (B, C) for labels.
+        static_shapes: True if layers meet the same shapes at every step; a GPU's kernels are tuned then.
     """
 
     spec: NestingSpec
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
-    steady: bool = True
+    soft_targets: bool = False
+    static_shapes: bool = True
 
     def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
         super().__init__()
@@ -70,18 +76,27 @@ class Method(nn.Module):
         """Return a copy of the classifiers, if there are any, to be stored beside the embeddings."""
 
     def finish(self, batches: Iterable[Inputs]) -> bool:
-        """Do what is left at the end of training, given training inputs; return whether anything changed."""
+        """Finish training, given batches of training inputs; return whether anything changed."""
         return False
 
-    def variants(self) -> Mapping[str, "Method"]:
-        """Return what is embedded of this method by name: "" is itself, others are networks inside it."""
+    def subnetworks(self) -> Mapping[str, "Method"]:
+        """Return the networks that are embedded, by name: "" is this one, others are parts of it."""
         return {"": self}
 
 
 def width_of(backbone: nn.Module) -> int:
-    """Return the number of features D of a backbone."""
-    width = backbone.width
-    assert isinstance(width, int)
+    """Return the number of features D of a backbone.
+
+    Raises:
+        UserError: If the backbone does not say it.
+    """
+    width = getattr(backbone, "width", None)
+    if not isinstance(width, int):
+        raise UserError(
+            f"{type(backbone).__name__} does not say how many features it gives",
+            expected="an attribute width, the D of its features (B, D)",
+            remedy="set it, or wrap the module: mrl_experiments.models.module_backbone.ModuleBackbone",
+        )
     return width
 
 

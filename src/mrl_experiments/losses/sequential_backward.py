@@ -20,8 +20,9 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
     pass: the memory of one pass and of one more gradient, one reduction, and nothing a trainer need know.
     Precision, accumulation and clipping work as for any loss.
 
-    losses: () each, made while iterated, so that none is there before its turn.
-    parameters: the leaves to be trained. Other leaves get no gradient.
+    Args:
+        losses: () each, made while iterated, so that none is there before its turn.
+        parameters: The leaves to be trained. Other leaves get no gradient.
     """
     if not torch.is_grad_enabled():
         return torch.stack([loss.detach() for loss in losses]).sum()
@@ -36,17 +37,17 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
 
 
 class _Sums:
-    """Gradients added up in place; None until a first one comes."""
+    """Gradients added up in index; None until a first one comes."""
 
     def __init__(self, count: int) -> None:
         self.gradients: list[Tensor | None] = [None] * count
 
     def add(self, new: Sequence[Tensor | None], factor: float) -> None:
-        for place, (old, gradient) in enumerate(zip(self.gradients, new, strict=True)):
+        for index, (old, gradient) in enumerate(zip(self.gradients, new, strict=True)):
             if gradient is None:
                 continue
             if old is None:
-                self.gradients[place] = gradient if factor == 1 else gradient * factor
+                self.gradients[index] = gradient if factor == 1 else gradient * factor
             else:
                 old.add_(gradient, alpha=factor)
 
@@ -60,7 +61,7 @@ class _HandOn(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(None if own is None else own * outer for own in ctx.gradients))
+        return (None, None, *(None if grad is None else grad * outer for grad in ctx.gradients))
 
 
 def _half(device: str) -> bool:

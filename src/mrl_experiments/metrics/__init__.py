@@ -1,1 +1,1 @@
-"""From scores and ranked neighbours to numbers, one value a sample."""
+"""Metrics of logits and ranked neighbours, one value per sample."""

@@ -1,4 +1,4 @@
-"""What a classifier's logits say of the labels: hits, likelihood, and bits per byte of a text."""
+"""Top-k hits, negative log-likelihood and bits per byte of a classifier's logits."""
 
 import math
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ def scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np
     """Return (B, 3) for logits (B, C) and labels (B,): top-1 and top-5 hit, negative log-likelihood.
 
     Raises:
-        UserError: for logits without a finite softmax.
+        UserError: For logits without a finite softmax.
     """
-    table, places = torch.from_numpy(logits), torch.from_numpy(labels)
-    own = table.gather(1, places[:, None])[:, 0]
-    nll = (table.logsumexp(dim=1).double() - own).numpy()
+    table, index = torch.from_numpy(logits), torch.from_numpy(labels)
+    label_logits = table.gather(1, index[:, None])[:, 0]
+    nll = (table.logsumexp(dim=1).double() - label_logits).numpy()
     check_logits(nll)
-    rank = label_rank(table, places).numpy()
+    rank = label_rank(table, index).numpy()
     return np.stack([rank < 1, rank < 5, nll], axis=1)
 
 
@@ -35,10 +35,13 @@ def head_scores(
     """Return the means of `scores` for the classifier of one dim, as top1, top5 and nll.
 
     Args:
-        heads: the classifiers. features: (N, D). labels: (N,) below their classes. dim: which classifier.
+        heads: The classifiers.
+        features: (N, D).
+        labels: (N,) below their classes.
+        dim: Which classifier.
 
     Raises:
-        UserError: for logits without a finite softmax.
+        UserError: For logits without a finite softmax.
     """
     sums = np.zeros(3)
     for start in range(0, len(features), BLOCK):
@@ -67,7 +70,7 @@ def bytes_of_text(meta: Mapping[str, Any]) -> int | None:
     """Return the bytes of text that embedded tokens stand for, None where tokens were hidden.
 
     Raises:
-        UserError: where no text was embedded.
+        UserError: If no text was embedded.
     """
     if meta.get("masked"):
         return None

@@ -39,19 +39,20 @@ def average_precision(relevant: Flags, k: int) -> Values:
     return np.asarray((precisions * found).sum(axis=1) / k)
 
 
-def own_last(cosines: NDArray[Any], relevant: Flags) -> NDArray[np.int64]:
+def relevant_last(cosines: NDArray[Any], relevant: Flags) -> NDArray[np.int64]:
     """Return the order of neighbours, nearest first, with the relevant ones last among equally near ones.
 
     So a tie counts against the query's label, whatever the order of the database or of a search.
 
     Args:
-        cosines: (Q, K). relevant: (Q, K).
+        cosines: (Q, K).
+        relevant: (Q, K).
 
     Returns:
-        (Q, K) int64 places in the rows of `cosines`.
+        (Q, K) int64 positions in the rows of `cosines`.
 
     Example:
-        >>> own_last(np.array([[0.5, 0.9, 0.9]]), np.array([[False, True, False]])).tolist()
+        >>> relevant_last(np.array([[0.5, 0.9, 0.9]]), np.array([[False, True, False]])).tolist()
         [[2, 1, 0]]
     """
     return np.argsort(SAME_SCORE * relevant - cosines, axis=1, kind="stable")

@@ -20,7 +20,8 @@ def class_rank(neighbour_labels: Labels, similarities: NDArray[Any], labels: Lab
 
     Args:
         neighbour_labels: (Q, K), nearest first, as `search.database.neighbours` orders them.
-        similarities: (Q, K) cosines. labels: (Q,) of the queries.
+        similarities: (Q, K) cosines.
+        labels: (Q,) of the queries.
     """
     blocks = (slice(start, start + BLOCK) for start in range(0, len(labels), BLOCK))
     parts = [_class_rank(neighbour_labels[b], similarities[b], labels[b]) for b in blocks]
@@ -32,9 +33,11 @@ def _class_rank(voters: Labels, similarities: NDArray[Any], labels: Labels) -> L
     same = voters[:, :, None] == voters[:, None, :]
     nearest = same.argmax(axis=2) == np.arange(k)  # one voter for each class
     votes = same.sum(axis=2)
-    own = voters == labels[:, None]
-    first = own.argmax(axis=1)[:, None]
-    own_votes, own_similarity = (np.take_along_axis(part, first, axis=1) for part in (votes, similarities))
-    as_near = similarities >= own_similarity - SAME_SCORE
-    ahead = (votes > own_votes) | ((votes == own_votes) & as_near)
-    return np.where(own.any(axis=1), (nearest & ~own & ahead).sum(axis=1), k).astype(np.int64)
+    of_label = voters == labels[:, None]
+    first = of_label.argmax(axis=1)[:, None]
+    label_votes, label_similarity = (
+        np.take_along_axis(part, first, axis=1) for part in (votes, similarities)
+    )
+    as_near = similarities >= label_similarity - SAME_SCORE
+    ahead = (votes > label_votes) | ((votes == label_votes) & as_near)
+    return np.where(of_label.any(axis=1), (nearest & ~of_label & ahead).sum(axis=1), k).astype(np.int64)

@@ -14,12 +14,13 @@ from mrl_experiments.models.timm_backbone import TimmBackbone
 class DualEncoder(nn.Module):
     """Images (B, C, H, W) or tokens (B, T) to features (B, D) of one space (Jia et al., 2021; ALIGN).
 
-    Parameters
-    ----------
-    arch, pretrained, blurpool, options: of the image tower, see models/timm_backbone.py.
-    text: `type` and `options` of the text tower, see models/text_backbone.py.
-    width: D, to which each tower's features are projected linearly.
-    channels, size, vocabulary, length, pad: what the data delivers.
+    The data says `channels`, `size`, `vocabulary`, `length` and `pad`; see `TimmBackbone` and `TextTower`.
+
+    Args:
+        name: How tables call it.
+        arch: Of the image tower, as `pretrained`, `blurpool` and `options`; see `TimmBackbone`.
+        width: D, to which each tower's features are projected linearly.
+        text: `type` and `options` of the text tower; see `TextTower`.
     """
 
     def __init__(

@@ -15,21 +15,28 @@ NO_SPECIAL = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad", 
 
 
 class TextBackbone(nn.Module):
-    """Features (B, T, D) of tokens (B, T), randomly initialised.
-
-    Parameters
-    ----------
-    arch: a model type of transformers, such as gpt2, llama, bert or modernbert. name: how tables call it.
-    width: D. layers, attention_heads: of the transformer. positions: the longest sequence; null: the data's.
-    options: further arguments of the configuration (dropout, intermediate_size, ...).
-    vocabulary, length, causal: what the data delivers; causal is 1 where features may not look ahead.
-    pretrained: must be null; a vocabulary learnt from the data fits no weights trained elsewhere.
+    """Features (B, T, D) of tokens (B, T), randomly initialized.
 
     `shared_embedding` (V, D) is the matrix of the input embeddings, which classifiers of tokens share (MRL-E,
     as the paper has it for BERT).
-    Raises UserError for an architecture or options that transformers cannot build, for one that wants more
-    than tokens (RoBERTa counts positions from a padding token), for sequences longer than its positions, and
-    where it looks ahead although the data wants the next token, or the reverse.
+
+    Args:
+        arch: A model type of transformers, such as gpt2, llama, bert or modernbert.
+        name: How tables call it.
+        width: D.
+        layers: Number of transformer blocks.
+        attention_heads: Of each block.
+        positions: The longest sequence; None: the data's.
+        options: Further arguments of the configuration (dropout, intermediate_size, ...).
+        vocabulary: V, the number of tokens of the data.
+        length: T, tokens per sequence of the data.
+        causal: 1 if features may not depend on later tokens.
+        pretrained: Must be None; a vocabulary learned from the data fits no weights trained elsewhere.
+
+    Raises:
+        UserError: For an architecture or options that transformers cannot build, for one that needs more than
+            tokens (RoBERTa counts positions from a padding token), for sequences longer than its positions,
+            and if it sees later tokens although the data wants the next token, or the reverse.
     """
 
     def __init__(
@@ -107,14 +114,18 @@ class TextBackbone(nn.Module):
 class TextTower(nn.Module):
     """The mean of an encoder's outputs over a text's tokens.
 
-    Parameters
-    ----------
-    type: how transformers calls the architecture (`bert`, `roberta`, `electra`, ...).
-    vocabulary, length, pad: what the data delivers: tokens below V, T a text, and the one behind its end.
-    options: further settings of the architecture's configuration (`hidden_size`, `num_hidden_layers`, ...).
+    Args:
+        type: The model type of transformers (`bert`, `roberta`, `electra`, ...).
+        vocabulary: V, the number of tokens of the data.
+        length: T, tokens per text of the data.
+        pad: The token that fills a text up to T.
+        options: Further arguments of the configuration (`hidden_size`, `num_hidden_layers`, ...).
 
-    `width` is D. Raises UserError for an unknown architecture, settings it does not take, or texts longer
-    than its positions.
+    Attributes:
+        width: D.
+
+    Raises:
+        UserError: For an unknown architecture, options it does not take, or texts longer than its positions.
     """
 
     def __init__(
@@ -184,7 +195,7 @@ def _create(option: str, arch: str, settings: dict[str, Any]) -> Any:
 
 @torch.no_grad()
 def _check_direction(backbone: TextBackbone, causal: bool, vocabulary: int, length: int) -> None:
-    """Look whether a feature depends on later tokens, since no attribute says so for all architectures."""
+    """Check whether features depend on later tokens; no attribute of the architectures says so."""
     tokens = torch.zeros(1, min(length, 8), dtype=torch.long)
     other = tokens.clone()
     other[0, -1] = vocabulary - 1

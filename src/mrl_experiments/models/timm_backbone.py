@@ -20,17 +20,21 @@ WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 class TimmBackbone(nn.Module):
     """A timm model without its classifier.
 
-    Parameters
-    ----------
-    arch: the timm name; an old one is mapped as timm does. name: how tables call it.
-    channels, size: what the data delivers: (B, channels, size, size).
-    pretrained: null, `true` or a timm tag (weights are downloaded), or a local weights file.
-    blurpool: low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
-    options: further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
+    Args:
+        arch: The timm name; an old one is mapped as timm does.
+        name: How tables call it.
+        channels: C of the data's images (B, C, H, W).
+        size: H = W of the data's images, in pixels.
+        pretrained: None, True or a timm tag (weights are downloaded), or a local file of weights.
+        blurpool: Low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
+        options: Further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
 
-    `shape` is that of one image (C, H, W). `width` is D, measured, since no attribute of timm gives it for
-    all architectures.
-    Raises UserError for an unknown architecture or tag, weights that cannot be had, or a size it cannot take.
+    Attributes:
+        shape: Of one image, (C, H, W).
+        width: D, measured, since no attribute of timm gives it for all architectures.
+
+    Raises:
+        UserError: For an unknown architecture or tag, weights that cannot be had, or a size it cannot take.
     """
 
     def __init__(
@@ -62,7 +66,8 @@ class TimmBackbone(nn.Module):
 def current_arch(arch: str) -> str:
     """Return the name by which timm knows an architecture now, with its tag where one is named.
 
-    Raises UserError with near names for an unknown architecture or tag.
+    Raises:
+        UserError: With near names for an unknown architecture or tag.
     """
     base, _, tag = arch.partition(".")
     if current := timm.models.get_deprecated_models().get(base):
@@ -81,7 +86,7 @@ def current_arch(arch: str) -> str:
 
 
 def _tagged(base: str, tag: str, option: str) -> str:
-    """Return a name with its tag. Raises UserError for a tag that the architecture has not."""
+    """Return a name with its tag, once the architecture is known to have that tag."""
     tags = _tags(base)
     if tag in tags:
         return f"{base}.{tag}"

@@ -1,1 +1,1 @@
-"""What a user can type on the command line: each option's type, range and meaning, and the check of them."""
+"""The options of the commands: type, range and meaning of each, and the check against them."""

@@ -1,4 +1,4 @@
-"""The check of a configuration against the table of options, once, before anything else is done."""
+"""The check of a configuration against the table of options, before a command does anything."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.options.kinds import Group, Map, Name, Option, show
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS, Options
 
-OURS = "mrl_experiments."  # where classes are whose options the table knows
+KNOWN = ("mrl_experiments.", "pytorch_lightning.")  # where classes are whose options the table knows
 NEEDED = {
     "train": ("model", "loss", "data", "optim", "trainer", "logger"),
     "embed": ("trainer",),
@@ -175,7 +175,7 @@ def _points_at_another(node: DictConfig | ListConfig, key: Any) -> bool:
 def _foreign(node: DictConfig | ListConfig) -> bool:
     """Return whether a node describes a class that is not of this project."""
     target = node.get("_target_") if isinstance(node, DictConfig) else None
-    return target is not None and not str(target).startswith(OURS)
+    return target is not None and not str(target).startswith(KNOWN)
 
 
 def _together(cfg: DictConfig) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Kinds of options: what each takes, in words and as a check."""
+"""Kinds of options: a check of the value, and a description of what is expected."""
 
 import difflib
 import itertools
@@ -21,7 +21,8 @@ class Option:
     """An option of any value.
 
     Attributes:
-        meaning: What it is, in a line. null: Whether it may be left to the program.
+        meaning: What it is, in a line.
+        null: Whether it may be left to the program.
         example: A value that fits.
     """
 
@@ -177,7 +178,8 @@ class Choice(Option):
 class Text(Option):
     """Text; numbers typed without quotation marks are text too.
 
-    pattern: what all of it must match, where it is `called` something.
+    Attributes:
+        pattern: What all of it must match, where it is `called` something.
     """
 
     _: KW_ONLY
@@ -269,7 +271,11 @@ class Path(Text):
 class List(Option):
     """A list of items of one kind. single: an item without a list counts as a list of one.
 
-    least: how many at least. count: how many exactly. ascending, descending: each beyond the one before.
+    Attributes:
+        least: How many at least.
+        count: How many exactly.
+        ascending: Each above the one before.
+        descending: Each below the one before.
     """
 
     item: Option = field(default_factory=Option)

@@ -56,12 +56,19 @@ TRUST = Either(
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
+EPOCHS, STEPS = Whole(low=1, high=1_000_000, unit="epochs"), Whole(low=1, unit="steps")
+TIME = (
+    Text(pattern=r"\d+:\d\d?:\d\d?:\d\d?", called='"days:hours:minutes:seconds"'),
+    Map("", Number(low=0)),
+)
 
 COMMANDS: dict[str, Options] = {
     "train": {
         "seed": seed(),
-        "epochs": count("passes over the training data", high=1_000_000, unit="epochs"),
+        "epochs": replace(EPOCHS, meaning="passes over the training data"),
         "init_from": Name("a finished run whose backbone this one starts from", null=True, longest=255),
+        "compile": Flag("torch.compile of the backbone"),
+        "optimized_metric": Text("what a sweep optimises", null=True, example="val/top1@8"),
         "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
         "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
         "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
@@ -75,6 +82,8 @@ COMMANDS: dict[str, Options] = {
     "embed": {
         "run": RUNS,
         "splits": List("splits of the data", SPLIT, null=True, example=["val"]),
+        "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
+        "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
         "tta": Choice("how many views of an image are averaged", ("none", "flip")),
         "overwrite": Flag("also what is complete"),
         "accept_changes": Flag("although the files are not those that the run was trained on"),
@@ -118,6 +127,7 @@ COMMANDS: dict[str, Options] = {
         "rows": List("glob patterns of result files", Path(), example=["results/**/*.csv"]),
         "root": ROOT,
         "out": Path("the report's folder", example="outputs/report"),
+        "open": Flag("the page in a browser, when it is written"),
         "counterparts": Map("which data sets of the paper stand beside ours", Map()),
         "debug": DEBUG,
     },
@@ -134,6 +144,30 @@ PERTURBATION = {
     "noise": share("standard deviation of pixels"),
     "occlusion": Number("side of a grey square", low=0, high=1000, unit="pixels"),
 }
+
+CHECKPOINT: Options = {
+    "filename": Text("without .ckpt; {epoch} and {step} are filled in", example="best"),
+    "enable_version_counter": Flag("number files of one name"),
+    "auto_insert_metric_name": Flag("write the names of metrics into a file's name"),
+    "save_top_k": Whole("how many are kept; -1: all", low=-1, unit="checkpoints"),
+}
+MONITOR: Options = {
+    "monitor": Text("a metric, at a dim or, without one, at the largest", example="val/top1@8"),
+    "mode": Choice("which values are better", ("max", "min")),
+}
+CALLBACKS = {
+    "best": "the best checkpoint",
+    "every_epochs": "a checkpoint now and then",
+    "every_minutes": "a checkpoint now and then",
+    "early_stopping": "end where nothing improves",
+    "lr_monitor": "learning rates",
+    "device_stats": "load and memory",
+    "ema": "a moving average of the weights",
+    "weight_mean": "the mean of the weights",
+    "throughput": "speed",
+    "rich_progress": "Lightning's bar",
+}
+BUFFERS = Flag("average the statistics of BatchNorm too")
 
 GROUPS: dict[str, Options] = {
     "data": {
@@ -156,13 +190,14 @@ GROUPS: dict[str, Options] = {
             example=[0.25, 1.0],
         ),
         "augment.flip": Flag("mirror half of the images"),
-        "augment.centre": Number("share of the shorter side that validation reads", above=0, high=1),
+        "augment.center": Number("share of the shorter side that validation reads", above=0, high=1),
         "augment.mean": List("of each channel", Number(low=0, high=1), example=[0.5]),
         "augment.std": List("of each channel", Number(above=0), example=[0.5]),
         "storage.*.mode": Choice("how images are kept", ("raw", "jpg", "proportion", "smart")),
         "storage.*.max_size": count("longer sides are reduced to it", high=65_535, null=True, unit="pixels"),
         "storage.*.jpeg_quality": count("of JPEG", high=100),
         "storage.*.jpeg_share": share("of the images kept as JPEG, with mode=proportion"),
+        "balance": Number("0: classes as they are; 1: all alike", low=0, high=1, null=True, example=1),
         "betons": Map("ready .beton files by split", Path(), Name(without="@")),
         "seed": seed(),
         "tokenizer": Path("a tokenizer.json", null=True, example="tokenizer.json"),
@@ -194,6 +229,7 @@ GROUPS: dict[str, Options] = {
     "model": {
         "name": Name("how tables call it"),
         "arch": Text("the name that timm (of text: transformers) knows it by", example="resnet18"),
+        "module": Map("a module of your own: its _target_ and arguments"),
         "pretrained": Either("its weights: a timm tag or a file", (Flag(), Path()), null=True, example=True),
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),
@@ -214,6 +250,7 @@ GROUPS: dict[str, Options] = {
             "c_m of each dim, in their order or by dim",
             (List("", Number(above=0)), Map("", Number(above=0), DIMS)), null=True, example="{8: 2}",
         ),
+        "class_weights": List("of each class", Number(low=0), null=True, least=2, example=[1, 2]),
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
         "nested": Flag("several dims at once; false: a separate model for each"),
         "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
@@ -231,8 +268,14 @@ GROUPS: dict[str, Options] = {
         "lr_images": Number("images per step that lr is given for", above=0, unit="images", example=256),
         "momentum": Number("of SGD; beta_1 of AdamW", low=0, below=1, example=0.9),
         "nesterov": Flag("Nesterov momentum, of SGD"),
-        "weight_decay": Number("of all but normalisation and biases", low=0, example=1e-4),
+        "weight_decay": Number("of all but normalization and biases", low=0, example=1e-4),
         "warmup_epochs": Number("passes in which the rate rises", low=0, unit="epochs", example=1.0),
+        "opt": Text("an optimiser of timm", example="adamw"),
+        "layer_decay": Number("share of the next layer's rate", above=0, high=1, null=True, example=0.75),
+        "options": Map("further arguments of the optimiser"),
+        "schedule": Text("of the rate, in timm", example="cosine"),
+        "min_lr": Number("where the rate ends", low=0, example=0.0),
+        "schedule_options": Map("further arguments of timm's schedule"),
     },
     "trainer": {
         "name": Label("how it is called"),
@@ -266,22 +309,92 @@ GROUPS: dict[str, Options] = {
         ),
         "progress": Flag("a progress bar"),
         "timeout_minutes": Number("how long processes wait for one", above=0, unit="minutes", example=30.0),
-        # Those from here on are some of Lightning's own, which are added with +.
+        "max_epochs": Either(
+            "passes over the data; -1: until max_steps", (Choice("", (-1,)), EPOCHS), null=True, example=5
+        ),
+        "min_epochs": count("that are trained in any case", null=True, unit="epochs"),
+        "max_steps": Either("at most so many", (Choice("", (-1,)), STEPS), null=True, example=1000),
+        "min_steps": count("that are trained in any case", null=True, unit="steps"),
+        "max_time": Either(
+            "after which training ends", TIME, null=True, example='"00:01:30:00"',
+        ),
+        "fast_dev_run": Either("a trial of so many batches", (Flag(), Whole(low=0)), null=True, example=True),
+        "overfit_batches": Batches("the same ones again and again", null=True, example=1),
+        "val_check_interval": Either(
+            "between two validations", (Batches("", 1), *TIME), null=True, example=1.0,
+        ),
         "check_val_every_n_epoch": count("between two validations", null=True, unit="epochs"),
-        "val_check_interval": Batches("between two validations", 1, null=True, example=1.0),
-        "overfit_batches": Batches("the same ones again and again"),
-        "max_steps": Either("at most so many steps", (Choice("", (-1,)), Whole(low=1)), example=-1),
+        "num_sanity_val_steps": Either(
+            "of validation, before training", (Choice("", (-1,)), Whole(low=0)), null=True, example=2
+        ),
+        "limit_test_batches": Batches("of a test", null=True, example=1.0),
+        "limit_predict_batches": Batches("of a prediction", null=True, example=1.0),
         "gradient_clip_algorithm": Choice("what gradient_clip_val limits", ("norm", "value"), null=True),
-        "detect_anomaly": Flag("name the operation that first gives NaN"),
+        "deterministic": Either(
+            "operations that always give the same", (Flag(), Choice("", ("warn",))), null=True, example=True
+        ),
+        "benchmark": Flag("let cuDNN try its kernels", null=True),
+        "detect_anomaly": Flag("name the operation that first gives NaN", null=True),
+        "profiler": Either(
+            "where time goes", (Choice("", ("simple", "advanced", "pytorch", "xla")), Node()), null=True,
+            example="simple",
+        ),
+        "plugins": Either(
+            "of Lightning", (List("", Either("", (Text(), Node())), least=0), Node()), null=True,
+            example=["slurm"],
+        ),
+        "inference_mode": Flag("validate without autograd's bookkeeping", null=True),
+        "barebones": Flag("measure Lightning's own cost", null=True),
+        "reload_dataloaders_every_n_epochs": count("between new loaders", low=0, null=True, unit="epochs"),
+        "use_distributed_sampler": Flag("the loaders need none: they shard by themselves", null=True),
+        "enable_checkpointing": Flag("keep what was trained", null=True),
+        "enable_progress_bar": Flag("Lightning's own bar", null=True),
+        "enable_model_summary": Flag("a table of the layers", null=True),
+        "enable_autolog_hparams": Flag("tell loggers the module's arguments", null=True),
+        "default_root_dir": Path("where Lightning writes what has no other place", null=True),
+        "model_registry": Text("of litmodels", null=True),
+    },
+    "batch_augment": {
+        "mixup": Number("alpha of the mixed share; 0: off", low=0, example=0.8),
+        "cutmix": Number("alpha of the pasted share; 0: off", low=0, example=1.0),
+        "randaugment": Whole("magnitude of two random operations", low=1, high=30, null=True, unit="steps"),
+        "erasing": share("of the images that lose a rectangle"),
+    },
+    "callbacks": {
+        **{f"{name}.": Group(meaning, null=True) for name, meaning in CALLBACKS.items()},
+        **{f"best.{key}": option for key, option in (CHECKPOINT | MONITOR).items()},
+        **{f"every_epochs.{key}": option for key, option in CHECKPOINT.items()},
+        "every_epochs.every_n_epochs": count("between two checkpoints", unit="epochs"),
+        **{f"every_minutes.{key}": option for key, option in CHECKPOINT.items()},
+        "every_minutes.train_time_interval.minutes": Number("between", above=0, unit="minutes", example=9),
+        **{f"early_stopping.{key}": option for key, option in MONITOR.items()},
+        "early_stopping.patience": count("without an improvement", unit="validations"),
+        "early_stopping.min_delta": Number("the least improvement", low=0, example=0.001),
+        "lr_monitor.logging_interval": Choice("how often", ("step", "epoch"), null=True),
+        "lr_monitor.log_momentum": Flag("the momentum too"),
+        "lr_monitor.log_weight_decay": Flag("the weight decay too"),
+        "device_stats.cpu_stats": Flag("of the CPU too", null=True),
+        "ema.decay": share("of the average that stays in a step"),
+        "ema.use_buffers": BUFFERS,
+        "ema.update_every_n_steps": count("between two updates", unit="steps"),
+        "ema.update_starting_at_step": count("of the first update", low=0, null=True, unit="steps"),
+        "ema.update_starting_at_epoch": count("of the first update", low=0, null=True, unit="epochs"),
+        "weight_mean.use_buffers": BUFFERS,
+        "throughput.window_size": count("that a value is the mean of", low=2, unit="batches"),
     },
     "logger": {
-        "name": Choice("beside metrics.csv", ("csv", "wandb")),
-        "project": Text("of W&B", null=True, example="mrl-experiments"),
-        "entity": Text("of W&B", null=True),
-        "mode": Choice(
-            "of W&B; auto: online where a key is configured",
+        "csv": Map("metrics.csv, which is always written"),
+        "wandb.": Group("Weights & Biases", null=True),
+        "tensorboard.": Group("TensorBoard", null=True),
+        "wandb.project": Text("of W&B", null=True, example="mrl-experiments"),
+        "wandb.entity": Text("of W&B", null=True),
+        "wandb.mode": Choice(
+            "auto: online where a key is configured",
             ("auto", "online", "offline", "shared", "disabled"),
         ),
+        "tensorboard.save_dir": Path("null: the run's folder", null=True, example="logs"),
+        "tensorboard.name": Name("the folder inside save_dir", empty=True, example="tensorboard"),
+        "tensorboard.version": Name("a folder inside that", empty=True, null=True),
     },
     "reduction": {"draws": count("with other random numbers", high=100_000, unit="repetitions")},
 }  # fmt: skip

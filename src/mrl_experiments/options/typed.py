@@ -1,6 +1,7 @@
 """Overrides as they are typed: values that Hydra's grammar cannot read are text."""
 
 import re
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -20,10 +21,31 @@ GONE = {  # recipes that were others with a page of their own: what replaces eac
 }
 
 
+MOVED = {  # how options were typed before, and how they are now
+    r"\+trainer\.(?=[a-z_]+=)": "++trainer.",  # Lightning's arguments are all there
+    r"(\+{0,2})data\.augment\.centre=": r"\1data.augment.center=",
+    r"\+{0,2}logger\.(?=(project|entity|mode)=)": "++logger.wandb.",
+}
+
+
+def renamed(argument: str) -> str:
+    """Return an argument of the command line as it is typed today."""
+    for before, now in MOVED.items():
+        argument = re.sub(f"^{before}", now, argument)
+    return argument
+
+
 def replacement(message: str) -> str | None:
     """Return what replaces the recipe that Hydra's message says is missing, where it is one that has gone."""
     missing = re.search(r"Could not (?:find|load) 'experiment/([\w/]+)'", message)
     return GONE.get(missing[1]) if missing else None
+
+
+def completed(arguments: Sequence[str]) -> list[str]:
+    """Return a command line on which a failed job does not end the others of Optuna either."""
+    optuna, rate = "hydra/sweeper=optuna", "hydra.sweeper.max_failure_rate"
+    given = optuna not in arguments or any(argument.startswith(f"{rate}=") for argument in arguments)
+    return [*arguments, *([] if given else [f"{rate}=1.0"])]
 
 
 def quoted(argument: str) -> str:

@@ -14,8 +14,10 @@ PUBLISHED = Path(__file__).with_name("published.csv")
 class PaperRow(ResultRow):
     """A published value: `run` is the paper's name of the model, fractions lie in [0, 1].
 
-    table: "table01" to "table31", or the figure that alone shows the value. source: where it was read, and
-    for a plot how precisely. anomaly: why not to take it at face value, or nothing.
+    Attributes:
+        table: "table01" to "table31", or the figure that alone shows the value.
+        source: Where it was read, and for a plot how precisely.
+        anomaly: Why not to take it at face value, or nothing.
     """
 
     table: str
@@ -24,7 +26,7 @@ class PaperRow(ResultRow):
 
     @property
     def is_target(self) -> bool:
-        """Whether the method it is said to be of can give such a value; a figure leaves others out."""
+        """True if its method can give such a value; figures leave other values out."""
         return not self.anomaly.endswith("not a target")
 
 
@@ -32,7 +34,9 @@ def published(table: str | None = None) -> list[PaperRow]:
     """Return the published values of one table, or all. Cells that the paper leaves empty have no row.
 
     Sizes, list lengths and loss weights are coordinates of a value (`dim`, `setting`), not values.
-    Raises UserError for a table that has no values.
+
+    Raises:
+        UserError: For a table that has no values.
     """
     with PUBLISHED.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))

@@ -19,8 +19,11 @@ BLOCK = 16384
 class LinearMap:
     """Features z (N, D) become z A.
 
-    matrix: A (D, D'). name: tells this map from all others, and so the results kept for it.
-    keeps_heads: A is orthonormal, so a classifier W z is W A (z A), of which any m columns serve m features.
+    Attributes:
+        matrix: A (D, D').
+        name: Tells this map from all others, and so the results kept for it.
+        keeps_heads: A is orthonormal, so a classifier W z is W A (z A), of which any m columns serve m
+            features.
     """
 
     matrix: NDArray[np.float32]
@@ -31,7 +34,7 @@ class LinearMap:
         """Return the embeddings mapped, in a temporary memory-mapped file.
 
         Raises:
-            UserError: when the width is not that of the training set, or a result is beyond float32.
+            UserError: If the width is not that of the training set, or a result is beyond float32.
         """
         if embeddings.width != len(self.matrix):
             raise UserError(

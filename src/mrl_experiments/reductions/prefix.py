@@ -1,4 +1,4 @@
-"""The representation as it is: its prefixes are the reduced ones."""
+"""No reduction: the prefixes of the representation as it is."""
 
 from dataclasses import dataclass
 

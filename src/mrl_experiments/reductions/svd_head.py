@@ -24,7 +24,7 @@ class SVDHead:
         """Decompose the classifier of the largest dim.
 
         Raises:
-            UserError: when the run has none at width D.
+            UserError: If the run has none at width D.
         """
         heads = train.heads
         if heads is None or not heads.serves(train.width):

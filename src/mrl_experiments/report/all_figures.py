@@ -1,6 +1,6 @@
 """The figures of the report. To add one, describe it here."""
 
-from mrl_experiments.report.views import LINEAR, MRL, Figure
+from mrl_experiments.report.specs import LINEAR, MRL, Figure
 
 FIGURES = (
     Figure(

@@ -1,11 +1,11 @@
 """The tables of the report. To add one, describe it here; an evaluation that none shows gets one anyway."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from mrl_experiments.report.cells import role_of
-from mrl_experiments.report.entries import Entry
+import pandas as pd
+
 from mrl_experiments.report.metrics import DEVIATION
-from mrl_experiments.report.views import LINEAR, MRL, Table, View
+from mrl_experiments.report.specs import LINEAR, MRL, Table, View
 
 OTHERS = "evaluation-"  # begins the names of tables that are not described here
 LONGEST = 60  # characters of an evaluation's name; the names of its files hold more
@@ -190,22 +190,21 @@ TABLES = (
 )  # fmt: skip
 
 
-def others(found: Sequence[Entry], described: Iterable[View]) -> list[Table]:
-    """Return a table of all metrics of each evaluation that no view shows, by its settings."""
-    shown = {name for view in described for name in view.evaluations}
-    tables: dict[tuple[str, str], list[Entry]] = {}
-    for entry in found:
-        name = entry.row.evaluation
-        if name not in shown and name.isidentifier() and len(name) <= LONGEST:
-            tables.setdefault((name, role_of(entry)), []).append(entry)
-    return [_other(*place, group) for place, group in sorted(tables.items())]
+def others(found: pd.DataFrame, described: Iterable[View]) -> list[Table]:
+    """Return a table of all metrics of each evaluation that no view of this role shows, by its settings."""
+    shown = {(name, view.role) for view in described for name in view.evaluations}
+    return [
+        _other(name, role, group)
+        for (name, role), group in found.groupby(["evaluation", "role"])
+        if (name, role) not in shown and name.isidentifier() and len(name) <= LONGEST
+    ]
 
 
-def _other(name: str, role: str, found: Sequence[Entry]) -> Table:
-    metrics = dict.fromkeys(entry.row.metric for entry in found if entry.row.metric != "samples")
-    settings = dict.fromkeys(setting for entry in found for setting in entry.settings)
+def _other(name: str, role: str, found: pd.DataFrame) -> Table:
+    metrics = [m for m in found.metric.unique() if m != "samples" and not m.endswith(DEVIATION)]
+    settings = dict.fromkeys(setting for texts in found.settings for setting in texts)
     return Table(
         name=f"{OTHERS}{name}" + f"-{role}" * (role != "main"), title=name.replace("_", " ").capitalize(),
         paper=(), role=role, evaluations=(name,), index=("dim", *settings), columns=("line", "metric"),
-        metrics=tuple(metric for metric in metrics if not metric.endswith(DEVIATION)),
+        interpolated="with", metrics=tuple(metrics),
     )  # fmt: skip

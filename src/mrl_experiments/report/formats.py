@@ -2,19 +2,20 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
+from typing import Any
 
-from mrl_experiments.paper import PaperRow
-from mrl_experiments.report.cells import Cell
-from mrl_experiments.report.lines import line
+from mrl_experiments.report.aggregate import Column, Grid
+from mrl_experiments.report.curves import note
 from mrl_experiments.report.metrics import MISSING, metric, written
-from mrl_experiments.report.pivot import Column, Grid
-from mrl_experiments.report.series import note
+from mrl_experiments.report.styles import line
 
 AXES = {
-    "dim": "Size", "line": "Method", "rerank": "Re-rank size", "shortlist": "Shortlist", "shots": "Shots",
+    "dim": "Dims", "line": "Method", "rerank": "Re-rank dims", "shortlist": "Shortlist", "shots": "Shots",
     "direction": "Direction", "pairs": "Pairs", "policy": "Policy", "threshold": "Threshold", "drop": "Drop",
+    "copy": "Run",
 }  # fmt: skip
 PAPER_DATA = {"align": "pairs of ALIGN", "wikipedia_books": "Wikipedia and BooksCorpus"}  # others: ImageNet's
 
@@ -42,37 +43,46 @@ def shown(name: str, value: object) -> str:
     return str(value).replace("_", " ") if name in ("direction", "pairs") else str(value)
 
 
+def key_texts(grid: Grid, row: Sequence[Any]) -> list[str]:
+    """Return the cells of a row before its numbers."""
+    return [shown(name, value) for name, value in zip(grid.view.index, row, strict=True)]
+
+
 def heading(grid: Grid, column: Column) -> str:
-    """Return the name of a column: its keys and, where columns differ in it, its metric."""
-    names = [name for name in grid.table.columns if name != "metric"]
+    """Return the name of a column: its keys and, where columns differ in it, its metric with the unit."""
+    names = [name for name in grid.view.columns if name != "metric"]
     parts = [shown(name, value) for name, value in zip(names, column.key, strict=True)]
-    if "metric" in grid.table.columns:
-        parts.append(metric(column.metric).label)
-    return " ".join(parts)
+    return " ".join([*parts, metric(column.metric).title] if "metric" in grid.view.columns else parts)
 
 
 def columns(grid: Grid) -> list[Flat]:
     """Return the columns of a written table; the paper's only where it has values."""
-    flat = []
-    for column in grid.columns:
-        flat.append(Flat(column, heading(grid, column), False))
-        if grid.in_paper(column):
-            flat.append(Flat(column, f"{heading(grid, column)} (paper)", True))
-    return flat
+    return [
+        Flat(column, heading(grid, column) + " (paper)" * paper, paper)
+        for column in grid.columns
+        for paper in (False, True)[: 1 + grid.in_paper(column)]
+    ]
 
 
 def caption(grid: Grid) -> str:
-    """Say what the table shows, of what, and in which unit."""
-    unit = metric(grid.table.metrics[-1]).unit
-    note = f" [{unit}]" if unit else ""
-    return f"{grid.table.title}{note}: {grid.block.title}"
+    """Say what the table shows, in which unit where its columns do not say it, and of what."""
+    unit = "" if "metric" in grid.view.columns else metric(grid.view.metrics[-1]).unit
+    return f"{grid.view.title}{f' [{unit}]' * bool(unit)}: {grid.block.title}"
+
+
+def text(cell: Any | None, column: Column) -> str:
+    """Return a cell's number with its deviation, what is wrong with it, or a dash for none."""
+    if cell is None:
+        return MISSING
+    return cell.fault or written(column.metric, cell.mean, None if isnan(cell.deviation) else cell.deviation)
 
 
 def markdown(grid: Grid) -> str:
     """Return a grid as a Markdown table under its caption; a dash marks what is missing."""
-    header, body = _text(grid)
-    rows = [header, ["---"] * len(grid.table.index) + ["---:"] * (len(header) - len(grid.table.index)), *body]
-    return f"**{escaped_markdown(caption(grid))}**\n\n{markdown_rows(rows)}\n\n{_footnote(grid)}\n"
+    header, *body = texts(grid)
+    index = len(grid.view.index)
+    rows = [header, ["---"] * index + ["---:"] * (len(header) - index), *body]
+    return f"**{escaped_markdown(caption(grid))}**\n\n{markdown_rows(rows)}\n\n{footnote(grid)}\n"
 
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
@@ -82,87 +92,72 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
 
 def latex(grid: Grid) -> str:
     """Return a grid as a LaTeX table for the booktabs package."""
-    header, body = _text(grid)
-    index = len(grid.table.index)
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escaped(caption(grid))}. {escaped(_footnote(grid))}}}",
-        rf"\begin{{tabular}}{{{'l' * index}{'r' * (len(header) - index)}}}",
-        r"\toprule",
-        *_latex_rows([header]),
-        r"\midrule",
-        *_latex_rows(body),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    header, *body = (" & ".join(map(escaped, row)) + r" \\" for row in texts(grid))
+    index = len(grid.view.index)
+    layout = "l" * index + "r" * len(columns(grid))
+    return "\n".join(
+        [r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption(grid))}. {escaped(footnote(grid))}}}",
+         rf"\begin{{tabular}}{{{layout}}}", r"\toprule", header, r"\midrule", *body, r"\bottomrule",
+         r"\end{tabular}", r"\end{table}", ""]
+    )  # fmt: skip
 
 
 def comma_separated(grid: Grid) -> str:
     """Return a grid as CSV: values as stored, our deviation and number of runs, nothing where missing."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    header = [axis(name) for name in grid.table.index]
+    header = [axis(name) for name in grid.view.index]
     for flat in columns(grid):
         header += (
             [flat.label] if flat.paper else [flat.label, f"{flat.label} deviation", f"{flat.label} runs"]
         )
-    writer.writerow(map(escaped_csv, header))
+    records = [header]
     for row in grid.index:
-        record = [shown(name, value) for name, value in zip(grid.table.index, row, strict=True)]
+        record = key_texts(grid, row)
         for flat in columns(grid):
             record += _numbers(grid.cell(row, flat.column, paper=flat.paper), flat.paper)
-        writer.writerow(map(escaped_csv, record))
-    return text.getvalue()
+        records.append(record)
+    return csv_text(records)
 
 
-def _numbers(cell: Cell | None, paper: bool) -> list[str]:
+def csv_text(records: Sequence[Sequence[str]]) -> str:
+    """Return records as CSV that a spreadsheet takes for no formula."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(
+        [escaped_csv(cell) for cell in record] for record in records
+    )
+    return file.getvalue()
+
+
+def _numbers(cell: Any | None, paper: bool) -> list[str]:
     if cell is None:
         return [""] if paper else ["", "", ""]
-    deviation = "" if cell.deviation is None else f"{cell.deviation:.6g}"
+    deviation = "" if isnan(cell.deviation) else f"{cell.deviation:.6g}"
     return [f"{cell.mean:.6g}"] if paper else [f"{cell.mean:.6g}", deviation, str(cell.count)]
 
 
-def _text(grid: Grid) -> tuple[list[str], list[list[str]]]:
+def texts(grid: Grid) -> list[list[str]]:
+    """Return the heading and the rows of a grid as text."""
     flat = columns(grid)
-    header = [axis(name) for name in grid.table.index] + [column.label for column in flat]
     body = [
-        [shown(name, value) for name, value in zip(grid.table.index, row, strict=True)]
-        + [_number(grid.cell(row, column.column, paper=column.paper), column.column) for column in flat]
+        [*key_texts(grid, row), *(text(grid.cell(row, f.column, paper=f.paper), f.column) for f in flat)]
         for row in grid.index
     ]
-    return header, body
+    return [[*map(axis, grid.view.index), *(f.label for f in flat)], *body]
 
 
-def _number(cell: Cell | None, column: Column) -> str:
-    return MISSING if cell is None else cell.fault or written(column.metric, cell.mean, cell.deviation)
-
-
-def _footnote(grid: Grid) -> str:
-    counts = sorted({cell.count for by_metric in grid.ours.values() for cell in by_metric.values()})
+def footnote(grid: Grid) -> str:
+    """Say how many runs a grid is of, and what to know of the paper's values in it."""
+    counts = sorted({cell.count for cell in grid.ours.values()})
     runs = f"{counts[0]} run" if counts == [1] else f"{'-'.join(map(str, counts))} runs, mean ± deviation"
-    measured = {row.dataset for row in _paper_rows(grid)}
-    named = " and ".join(sorted({PAPER_DATA.get(dataset, "ImageNet") for dataset in measured}))
-    paper = f" Paper: {named}, its own models." if measured else ""
-    beware = "".join(f" Beware of the paper's values: {anomaly}." for anomaly in _anomalies(grid))
-    return f"{runs}. {MISSING}: not measured.{paper}{beware}"
+    theirs = [cell for (row, column), cell in grid.paper.items() if row in grid.index]
+    named = " and ".join(sorted({PAPER_DATA.get(cell.dataset, "ImageNet") for cell in theirs}))
+    paper = f" Paper: {named}, its own models." if named else ""
+    odd = sorted({cell.anomaly for cell in theirs} - {""})
+    return f"{runs}. {MISSING}: not measured.{paper}" + "".join(
+        f" Beware of the paper's values: {o}." for o in odd
+    )
 
 
-def _anomalies(grid: Grid) -> list[str]:
-    return sorted({row.anomaly for row in _paper_rows(grid) if row.anomaly})
-
-
-def _paper_rows(grid: Grid) -> list[PaperRow]:
-    cells = [grid.cell(row, column, paper=True) for row in grid.index for column in grid.columns]
-    return [row for cell in cells if cell for row in cell.rows if isinstance(row, PaperRow)]
-
-
-def _latex_rows(rows: list[list[str]]) -> Iterator[str]:
-    return (" & ".join(escaped(cell) for cell in row) + r" \\" for row in rows)
-
-
+WRITERS = {".md": markdown, ".csv": comma_separated, ".tex": latex}
 LATEX = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},

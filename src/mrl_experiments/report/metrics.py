@@ -1,4 +1,4 @@
-"""How metrics are called and written. Whatever is not named here is a fraction, shown in percent."""
+"""How metrics are called and written: shares in percent, others that are not named here as they are."""
 
 import re
 from dataclasses import dataclass
@@ -26,6 +26,11 @@ class Metric:
     scale: float = 1
     digits: int | None = 2
 
+    @property
+    def title(self) -> str:
+        """The name with its unit, for axes and columns."""
+        return f"{self.label} [{self.unit}]" if self.unit else self.label
+
 
 NAMED = {
     "top1": Metric("top-1", "%", 100),
@@ -33,15 +38,18 @@ NAMED = {
     "top10": Metric("top-10", "%", 100),
     "cosine": Metric("mean cosine", digits=3),
     "perplexity": Metric("perplexity"),
-    "bits_per_byte": Metric("bits per byte", digits=3),
+    "bits_per_byte": Metric("bits per byte", "bits/byte", digits=3),
     "nll": Metric("NLL", "nats", digits=3),
-    "MFLOPs": Metric("MFLOPs/query", digits=None),
-    "network_MFLOPs": Metric("MFLOPs/prediction, whole network", digits=None),
-    "head_MFLOPs": Metric("MFLOPs/prediction, head", digits=None),
-    "tokens_per_s": Metric("tokens/s", digits=0),
-    "expected_dim": Metric("expected size", "dims", digits=1),
-    "expected_dim_cumulative": Metric("expected size, cumulative", "dims", digits=1),
-    "latency_ms": Metric("time/query", "ms", digits=3),
+    "MFLOPs": Metric("cost per query", "MFLOPs", digits=None),
+    "network_MFLOPs": Metric("cost per prediction, whole network", "MFLOPs", digits=None),
+    "head_MFLOPs": Metric("cost per prediction, head", "MFLOPs", digits=None),
+    "tokens_per_s": Metric("speed", "tokens/s", digits=0),
+    "expected_dim": Metric("expected dim", "dims", digits=1),
+    "expected_dim_cumulative": Metric("expected dim, cumulative", "dims", digits=1),
+    "latency_ms": Metric("time per query", "ms", digits=3),
+    "single_latency_ms": Metric("time of one query alone", "ms", digits=3),
+    "latency_ms_all_threads": Metric("time per query, all threads", "ms", digits=3),
+    "latency_ratio": Metric("times faster than exact search", "x"),
     "seconds": Metric("time", "s"),
     "build_seconds": Metric("build time", "s"),
     "index_bytes": Metric("index", "MB", 1e-6, 1),
@@ -49,13 +57,15 @@ NAMED = {
     "samples": Metric("samples", digits=0),
     "queries": Metric("queries", digits=0),
     "class_gap": Metric("accuracy of a class, less that at full width", "points", 100),
-    "dim": Metric("Representation size"),
+    "dim": Metric("dims"),
+    "bytes": Metric("bytes per vector, float32", "B"),
 }
 
 
 def metric(name: str) -> Metric:
     """Return how a metric is written."""
-    return NAMED.get(name) or Metric(name.replace("_", " "), "%", 100)
+    label = name.replace("_", " ")
+    return NAMED.get(name) or (Metric(label, "%", 100) if SHARES.match(name) else Metric(label, digits=None))
 
 
 def fault(name: str, value: float) -> str:

@@ -1,55 +1,157 @@
-// The page: contents, filters, and putting it together.
-function contents() {
-  const link = (item) => make("li", { "data-dataset": item.dataset, "data-model": item.model }, make("a", { href: "#" + encodeURIComponent(item.id) }, item.block));
-  find("#contents nav").append(make("ul", {}, make("li", {}, make("a", { href: "#claims" }, "The paper’s claims"))));
-  for (const [title, items] of [["Figures", report.charts], ["Tables", report.tables]]) {
-    const groups = Map.groupBy(items, (item) => item.title);
-    const lists = [...groups].map(([name, group]) => make("div", { class: "group" }, make("h3", {}, name), make("ul", {}, ...group.map(link))));
-    find("#contents nav").append(make("h2", {}, title), ...lists);
+"use strict";
+const find = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const form = find("#filters");
+
+function make(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value != null && value !== false) node.setAttribute(key, value);
   }
-  if (innerWidth < 960) find("#contents").open = false;
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+
+function save(name, href) {
+  make("a", { href, download: name }).click();
+}
+
+const kept = (id, kind, text) => make("button", { type: "button", "aria-label": `Download ${kind}`, onclick: async () => {
+  const href = typeof text === "string" ? URL.createObjectURL(new Blob([text], { type: "text/plain" })) : await text();
+  save(`${id}.${kind.toLowerCase()}`, href);
+} }, kind);
+
+// A chart's specification, for this page's ground, width and filters.
+function adapted(spec, width) {
+  const wide = structuredClone(spec);
+  const css = getComputedStyle(document.body);
+  const [ink, rule] = ["--ink", "--rule"].map((name) => css.getPropertyValue(name));
+  const walk = (part) => {
+    if (!part || typeof part !== "object") return;
+    if (dark.matches && part.scale?.domain?.[0] != null && String(part.scale.range?.[0]).startsWith("#")) part.scale.range = spec.usermeta.dark;
+    if (part.scale?.type === "log" && form.axis.value) part.scale = { type: "linear", zero: false };
+    Object.values(part).forEach(walk);
+  };
+  walk(wide.layer);
+  for (const param of wide.params) if (param.name === "ownOrPaper") param.value = !form.paper || form.paper.checked;
+  const text = { labelColor: ink, titleColor: ink, domainColor: rule, tickColor: rule, gridColor: rule };
+  const legend = { labelColor: ink, orient: "bottom", columns: Math.max(1, Math.floor(width / 190)), labelLimit: Math.min(300, width - 60) };
+  const size = { width: width - 12, autosize: { type: "fit-x", contains: "padding" }, title: undefined, background: null };
+  return { ...wide, ...size, config: { ...wide.config, axis: text, legend, text: { color: ink } } };
+}
+
+async function plot(holder, spec, id) {
+  const result = await vegaEmbed(holder, adapted(spec, holder.clientWidth), { actions: false, renderer: "svg" });
+  const picture = (kind) => kept(id, kind, () => result.view.toImageURL(kind.toLowerCase(), 2));
+  return [picture("PNG"), picture("SVG")];
+}
+
+async function figure(body, files, spec, id) {
+  const holder = make("div", { class: "plot" });
+  body.replaceChildren(holder);
+  files.replaceChildren(...(await plot(holder, spec, id)));
+}
+
+async function story(body, files, data, id) {
+  const holders = data.specs.map(() => make("div", { class: "plot" }));
+  body.replaceChildren(make("ul", { class: "story" }, ...data.sentences.map((text) => make("li", {}, text))), make("div", { class: "plots" }, ...holders));
+  const buttons = await Promise.all(holders.map((holder, i) => plot(holder, data.specs[i], `${id}-${i}`)));
+  files.replaceChildren(...buttons.flat());
+}
+
+function table(body, files, data, id) {
+  const numbers = (cell) => parseFloat(cell.t ?? cell);
+  const heads = data.header.map((name, i) => make("th", { scope: "col", class: i < data.keys && "key" }, make("button", { type: "button", onclick: () => sort(i) }, name)));
+  const rows = data.rows.map((row) => ({ row, node: make("tr", {}, ...row.map((cell, i) => i < data.keys
+    ? make("th", { scope: "row", class: "key" }, cell)
+    : make("td", {}, number(data, row, i, cell.t, cell.s), cell.p ? make("small", {}, number(data, row, i, cell.p, cell.q)) : null))) }));
+  const lines = make("tbody", {}, ...rows.map(({ node }) => node));
+  const sort = (column) => {
+    const down = heads[column].ariaSort === "ascending";
+    heads.forEach((head, i) => (i === column ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
+    const value = ({ row }) => numbers(row[column]);
+    const order = (a, b) => (isNaN(value(a)) || isNaN(value(b)) ? isNaN(value(a)) - isNaN(value(b)) || String(a.row[column]).localeCompare(b.row[column]) : (down ? -1 : 1) * (value(a) - value(b)));
+    lines.append(...rows.sort(order).map(({ node }) => node));
+  };
+  const filter = make("input", { type: "search", placeholder: "filter rows", "aria-label": "Filter rows", oninput: () => {
+    for (const { row, node } of rows) node.hidden = !row.some((cell) => String(cell.t ?? cell).toLowerCase().includes(filter.value.toLowerCase()));
+  } });
+  body.replaceChildren(filter, make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": data.title }, make("table", {}, make("caption", { class: "count" }, data.note), make("thead", {}, make("tr", {}, ...heads)), lines)));
+  files.replaceChildren(...Object.entries({ CSV: data.csv, MD: data.md, TEX: data.tex }).map(([kind, text]) => kept(id, kind, text)));
+}
+
+// A number, and on a click where it comes from.
+function number(data, row, column, text, from) {
+  if (!from) return text;
+  const paper = typeof from === "string";
+  const name = [data.header[column], ...data.header.slice(0, data.keys).map((key, i) => `${key} ${row[i]}`)].join(", ");
+  return make("button", { type: "button", "aria-haspopup": "dialog", "data-odd": paper && from.includes("; beware: ") && "yes", onclick: () => {
+    const { runs } = JSON.parse(find("#sources").textContent);
+    const lines = paper ? [make("p", {}, from)] : from.map(([place, value]) => {
+      const [run, command, href] = runs[place];
+      return make("li", {}, href ? make("a", { href }, make("bdi", {}, run)) : make("bdi", {}, run), `: ${value}`, make("code", {}, command));
+    });
+    find("#source div").replaceChildren(make("h3", { id: "source-title" }, paper ? `Paper: ${text}` : text), make("p", { class: "hint" }, `${data.title} · ${name}`), make(paper ? "div" : "ul", {}, ...lines));
+    find("#source").showModal();
+  } }, text);
+}
+
+const DRAW = { figures: figure, tables: table, stories: story, looks: typeof looks === "undefined" ? null : looks };
+const fits = (node) => ["dataset", "model"].every((key) => !form[key].value || !node.dataset[key] || node.dataset[key] === form[key].value);
+
+// Show the chosen block of a card; what is closed is neither read nor drawn.
+async function show(card) {
+  const id = find("select.block", card).value;
+  const data = id && find(`#${CSS.escape(id)}`, card);
+  if (data && (card.open ?? true)) await DRAW[card.dataset.kind](find(".body", card), find(".files", card), JSON.parse(data.textContent), id.slice(5));
+}
+
+function remember() {
+  const open = all("details[data-kind][open]").map((card) => card.id);
+  for (const field of ["dataset", "model", "axis"]) form[field].value ? state.set(field, form[field].value) : state.delete(field);
+  form.paper && !form.paper.checked ? state.set("paper", "no") : state.delete("paper");
+  open.length ? state.set("open", open.join(" ")) : state.delete("open");
+  history.replaceState(null, "", "#" + state);
 }
 
 function filter() {
-  const wanted = { dataset: find("#dataset").value, model: find("#model").value };
-  for (const node of document.querySelectorAll("[data-dataset]")) node.hidden = Object.entries(wanted).some(([key, value]) => value && node.dataset[key] !== value);
-  const cards = [...document.querySelectorAll(".card")];
-  for (const group of document.querySelectorAll(".group")) group.hidden = !find("li:not([hidden])", group);
-  find("#shown").value = `${cards.filter((card) => !card.hidden).length} of ${cards.length} shown`;
-  refresh();
-}
-
-function refresh() {
-  if (find("#paper").checked) hidden.delete("paper");
-  else hidden.add("paper");
-  document.body.classList.toggle("ours-only", hidden.has("paper"));
-  // The second of two fixed columns stands beside the first.
-  for (const table of document.querySelectorAll("#tables table")) table.style.setProperty("--first", find("th.key", table).getBoundingClientRect().width + "px");
-  for (const card of document.querySelectorAll("#figures .card:not([hidden])")) {
-    draw(card);
-    legend(card);
+  document.body.classList.toggle("ours", Boolean(form.paper && !form.paper.checked));
+  for (const card of all("[data-kind]")) {
+    const blocks = all("script", card).filter(fits);
+    const select = find("select.block", card);
+    const chosen = select.value;
+    select.replaceChildren(...blocks.map((block) => make("option", { value: block.id }, block.dataset.title)));
+    if (blocks.some((block) => block.id === chosen)) select.value = chosen;
+    card.hidden = !blocks.length;
+    if (find(".count", card)) find("summary .count", card).textContent = blocks.length > 1 ? `${blocks.length} blocks` : blocks[0]?.dataset.title ?? "";
+    show(card);
   }
+  for (const row of all("#claims tbody tr")) row.hidden = !fits(row);
+  for (const link of all("nav a")) link.parentNode.hidden = find(link.getAttribute("href"))?.hidden;
 }
 
-function options(id, values) {
-  find(id).append(make("option", { value: "" }, "all"), ...values.map((value) => make("option", { value }, value)));
-  find(id).addEventListener("change", filter);
+function reveal(id) {
+  const card = id && document.getElementById(id);
+  if (card?.tagName === "DETAILS") card.open = true;
+  card?.scrollIntoView();
 }
 
-const cards = [...report.charts, ...report.tables];
-find("#summary").textContent = report.summary;
-options("#dataset", [...new Set(cards.map((card) => card.dataset))].sort());
-options("#model", [...new Set(cards.map((card) => card.model))].sort());
-find("#paper").addEventListener("change", refresh);
-find("#filters").addEventListener("submit", (event) => event.preventDefault());
-find("#notes").hidden = !report.notes.length;
-find("#notes ul").append(...report.notes.map((note) => make("li", {}, note)));
-showClaims(report.claims);
-find("#figures .cards").append(...report.charts.map(figureCard));
-find("#tables").append(...report.tables.map(tableCard));
-find("#source").addEventListener("click", (event) => { if (event.target === find("#source")) find("#source").close(); });
-contents();
-filter();
+for (const card of all("[data-kind]")) {
+  card.addEventListener("toggle", () => { remember(); show(card); });
+  find("select.block", card).addEventListener("change", () => show(card));
+}
+for (const field of ["dataset", "model", "axis"]) if ([...form[field].options].some((option) => option.value === state.get(field))) form[field].value = state.get(field);
+if (form.paper && state.get("paper") === "no") form.paper.checked = false;
+form.addEventListener("change", () => { remember(); filter(); });
+form.addEventListener("submit", (event) => event.preventDefault());
+dark.addEventListener("change", filter);
 let waiting;
-addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(refresh, 80); });
+addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(filter, 150); });
+for (const link of all("nav a")) link.addEventListener("click", (event) => { event.preventDefault(); reveal(link.getAttribute("href").slice(1)); });
+for (const id of (state.get("open") ?? "").split(" ")) { const card = id && document.getElementById(id); if (card) card.open = true; }
+if (location.hash && !location.hash.includes("=")) reveal(decodeURIComponent(location.hash.slice(1)));
+filter();
 document.documentElement.dataset.ready = "yes";

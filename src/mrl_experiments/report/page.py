@@ -1,227 +1,178 @@
-"""The report as one page that needs no network: data, style and script inside."""
+"""The report as one page that needs no network: data, style and scripts inside."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isfinite
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import groupby
 from os.path import exists, relpath
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import vl_convert
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
 from mrl_experiments.errors import command_line
 from mrl_experiments.files import atomic_path
-from mrl_experiments.paper import PaperRow
-from mrl_experiments.report.cells import Cell
+from mrl_experiments.report.aggregate import Block, Grid
 from mrl_experiments.report.claims.claim import Finding
 from mrl_experiments.report.claims.formats import HEADINGS, NOTE, counted, record
-from mrl_experiments.report.formats import axis, heading, shown
-from mrl_experiments.report.metrics import metric, written
-from mrl_experiments.report.pivot import Block, Grid
-from mrl_experiments.report.series import Chart, Point, Series
+from mrl_experiments.report.curves import Chart
+from mrl_experiments.report.formats import (
+    WRITERS,
+    axis,
+    caption,
+    footnote,
+    heading,
+    key_texts,
+    text,
+)
+from mrl_experiments.report.metrics import written
+from mrl_experiments.report.opening import Story
 from mrl_experiments.results import ResultRow
 
-PARTS = Path(__file__).parent
 # No text can open or close an element, or end a line of a script: as JSON escapes it means the same.
 INSIDE_HTML = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
-SCRIPTS = ("elements.js", "figures.js", "tables.js", "claims.js", "page.js")
+HINTS = {
+    "figures": "Point at a mark to read it. Click a name in the legend to see it alone, with Shift several."
+    " Drag to move, Shift and wheel to zoom. Filled marks and solid lines are measured here, hollow and"
+    " dashed ones published.",
+    "tables": "Mean ± deviation over runs (of a single run, over its own splits or draws); below it, the"
+    " paper’s value. Choose a number to see its runs and the command that made it. – means not measured,"
+    " ! that the published value is odd.",
+}
+CARDS = {"figures": "Figures", "tables": "Tables"}
 
 
-@dataclass
 class Sources:
-    """Where numbers come from, each origin once. page: the page's folder, from which links lead to runs."""
+    """Where numbers come from, each run and command once. page: the folder from which links lead to runs."""
 
-    runs: Path
-    page: Path
-    seen: dict[Any, int] = field(default_factory=dict)
-    listed: list[Any] = field(default_factory=list)
+    def __init__(self, rows: Sequence[ResultRow], runs: Path, page: Path) -> None:
+        self.rows, self.runs, self.page = rows, runs, page
+        self.places: dict[tuple[str, str], int] = {}
+        self.listed: list[tuple[str, str, str]] = []
 
-    def of(self, cell: Cell) -> int:
-        """Return the number of a cell's origin in the list."""
-        first = cell.rows[0]
-        if isinstance(first, PaperRow):
-            return self._number(
-                (first.source, first.anomaly), {"text": first.source, "anomaly": first.anomaly}
-            )
-        key = tuple((row.run, row.evaluation, row.reduction, row.setting) for row in cell.rows)
-        return self._number(key, [self._run(row) for row in cell.rows])
-
-    def _number(self, key: Any, source: Any) -> int:
-        if key not in self.seen:
-            self.seen[key] = len(self.listed)
-            self.listed.append(source)
-        return self.seen[key]
-
-    def _run(self, row: ResultRow) -> dict[str, str]:
-        config = self.runs / row.run / "config.yaml"
-        inside = Path(row.run).name == row.run != ".." and exists(
-            config
-        )  # rows of others may name any folder
-        return {
+    def of(self, number: int, metric: str) -> list[Any]:
+        """Return the place of a row's run and command in the list, and the value as written."""
+        row = self.rows[number]
+        options = {
             "run": row.run,
-            "command": command(row),
-            "href": quote(relpath(config, self.page)) if inside else "",
+            "data": row.dataset,
+            "evaluation": row.evaluation,
+            "reduction": row.reduction,
         }
+        flipped = {"variant": "flip"} if row.setting.get("tta") == "flip" else {}
+        key = (row.run, command_line("evaluate.py", options | flipped))
+        if key not in self.places:
+            self.places[key] = len(self.listed)
+            self.listed.append((*key, self._link(row.run)))
+        scale = 1e-6 if metric.endswith("MFLOPs") else 1.0
+        return [self.places[key], written(metric, row.value * scale)]
 
-
-def command(row: ResultRow) -> str:
-    """Return the command that measured a row."""
-    options = {
-        "run": row.run, "data": row.dataset, "evaluation": row.evaluation, "reduction": row.reduction,
-    }  # fmt: skip
-    flipped = row.setting.get("tta") == "flip"
-    return command_line("evaluate.py", options | ({"variant": "flip"} if flipped else {}))
+    def _link(self, run: str) -> str:
+        config = self.runs / run / "config.yaml"
+        inside = Path(run).name == run != ".." and exists(config)  # rows of others may name any folder
+        return quote(relpath(config, self.page)) if inside else ""
 
 
 def write_page(
     target: Path,
-    findings: Sequence[Finding],
     grids: Sequence[Grid],
     charts: Sequence[Chart],
-    rows: Sequence[ResultRow],
-    notes: list[str],
-    runs: Path,
+    stories: Sequence[Story],
+    findings: Sequence[Finding],
+    sources: Sources,
+    notes: Sequence[str],
 ) -> None:
-    """Write the page. Numbers link to the runs under `runs` that are still there."""
-    sources = Sources(runs, target.parent)
-    runs_read = len({row.run for row in rows})
-    data = {
-        "summary": f"{len(rows):,} measurements of {runs_read} run{'s' if runs_read > 1 else ''},"
-        " beside those of arXiv:2205.13147",
-        "notes": notes,
-        "claims": _claims(findings),
-        "charts": [_chart(chart) for chart in charts],
-        "tables": [_table(grid, sources) for grid in grids],
-        "sources": sources.listed,
-        "lines": {
-            series.look.key: {"light": series.look.light, "dark": series.look.dark}
-            for chart in charts
-            for series in chart.series
-        },
-    }
-    text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text = text.translate(INSIDE_HTML)
-    page = _part("page.html")
-    for mark, part in (
-        ("/*style*/", _part("page.css")),
-        ("/*script*/", "".join(map(_part, SCRIPTS))),
-        ("/*data*/", text),
-    ):
-        page = page.replace(mark, part)
+    """Write the page. Findings are shown where there are any; numbers link to runs that are still there."""
+    tables = [_item(grid.name, grid.view.title, grid.block, _table(grid, sources)) for grid in grids]
+    figures = [_item(chart.name, chart.view.title, chart.block, chart.spec) for chart in charts]
+    told = [
+        _item(
+            f"story-{number}",
+            "",
+            story.block,
+            {"sentences": story.sentences, "specs": story.specs},
+            story.measure,
+        )
+        for number, story in enumerate(stories)
+    ]
+    groups = {"figures": _grouped(charts, figures), "tables": _grouped(grids, tables)}
+    everything = [*tables, *figures, *told]
+    rows, runs = len(sources.rows), len({row.run for row in sources.rows})
+    claims = [
+        {"cells": record(f), "verdict": f.verdict, "dataset": f.block.dataset if f.block else "",
+         "model": f.block.model if f.block else ""}
+        for f in findings
+    ]  # fmt: skip
+    page = _environment().get_template("page.html").render(
+        style=Markup(_part("page.css")), script=Markup(_part("page.js")), vega=Markup(vega_bundle()),
+        summary=f"{rows:,} measurements of {runs} run{'s' * (runs > 1)}",
+        datasets=sorted({item["dataset"] for item in everything}),
+        models=sorted({item["model"] for item in everything}),
+        has_paper=bool(findings), stories=told, notes=notes, claims=claims, counted=counted(findings),
+        claims_note=NOTE, headings=HEADINGS, sources=_json({"runs": sources.listed}),
+        sections=[(kind, CARDS[kind], HINTS[kind], found) for kind, found in groups.items()],
+    )  # fmt: skip
     with atomic_path(target) as path:
         path.write_text(page, encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
-    """Return what JSON can hold: null in place of numbers that are not finite."""
-    if isinstance(value, float) and not isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+@cache
+def vega_bundle() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
+
+
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("mrl_experiments.report", "."), autoescape=True, trim_blocks=True)
 
 
 def _part(name: str) -> str:
-    return (PARTS / name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _claims(findings: Sequence[Finding]) -> dict[str, Any]:
-    return {
-        "counted": counted(findings),
-        "note": NOTE,
-        "headings": HEADINGS,
-        "rows": [
-            {
-                "cells": record(finding),
-                "verdict": finding.verdict,
-                **(_place(finding.block) if finding.block else {}),
-            }
-            for finding in findings
-        ],
-    }
+def _json(value: Any) -> Markup:
+    dumped = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(dumped.translate(INSIDE_HTML))
 
 
-def _place(block: Block) -> dict[str, str]:
-    return {"dataset": block.dataset, "model": block.model, "block": block.title}
+def _item(name: str, title: str, block: Block, data: Any, measure: str = "") -> dict[str, Any]:
+    shown = f"{block.title} · {measure}" if measure else block.title
+    return {"id": name, "title": title, "block": shown, "dataset": block.dataset, "model": block.model,
+            "data": _json(data)}  # fmt: skip
 
 
-def _chart(chart: Chart) -> dict[str, Any]:
-    x, y = metric(chart.figure.x), metric(chart.figure.y)
-    return {
-        **_place(chart.block),
-        "id": f"{chart.figure.name}-{chart.block.slug}",
-        "folder": "figures",
-        "title": chart.figure.title,
-        "subtitle": f"{y.label} [{y.unit}] · {chart.block.title}",
-        "x": {"key": chart.figure.x, "label": x.label, "unit": x.unit or x.label, "base": chart.base},
-        "y": {"label": y.label, "unit": y.unit},
-        "series": [_series(series, chart.figure.y) for series in chart.series],
-    }
-
-
-def _series(series: Series, y: str) -> dict[str, Any]:
-    return {
-        "line": series.look.key,
-        "note": series.note,
-        "label": series.label,
-        "name": series.name,
-        "short": series.look.short,
-        "marker": series.marker,
-        "paper": series.paper,
-        "joined": series.joined,
-        "points": [_point(point, y) for point in series.points],
-    }
-
-
-def _point(point: Point, name: str) -> dict[str, Any]:
-    scale = metric(name).scale
-    first = point.cell.rows[0]
-    return {
-        "x": point.x,
-        "y": point.cell.mean * scale,
-        "deviation": (point.cell.deviation or 0) * scale,
-        "text": written(name, point.cell.mean, point.cell.deviation),
-        "dim": point.dim,
-        "setting": point.setting,
-        "count": point.cell.count,
-        "anomaly": first.anomaly if isinstance(first, PaperRow) else "",
-    }
+def _grouped(made: Iterable[Chart | Grid], items: Sequence[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return one card for each description, in order, with an item for each of its blocks."""
+    pairs = zip(made, items, strict=True)
+    grouped = groupby(pairs, key=lambda pair: pair[0].view.name)
+    found = [(name, [item for _, item in group]) for name, group in grouped]
+    return [{"name": name, "title": group[0]["title"], "items": group} for name, group in found]
 
 
 def _table(grid: Grid, sources: Sources) -> dict[str, Any]:
-    unit = metric(grid.table.metrics[-1]).unit if "metric" not in grid.table.columns else ""
     return {
-        **_place(grid.block),
-        "id": f"{grid.table.name}-{grid.block.slug}",
-        "folder": "tables",
-        "title": grid.table.title,
-        "subtitle": " · ".join(filter(None, (unit, grid.block.title))),
-        "unit": unit,
-        "index": [axis(name) for name in grid.table.index],
-        "columns": [heading(grid, column) for column in grid.columns],
-        "paper": [grid.in_paper(column) for column in grid.columns],
-        "rows": [_row(grid, key, sources) for key in grid.index],
-    }
-
-
-def _row(grid: Grid, key: Any, sources: Sources) -> dict[str, Any]:
-    return {
-        "key": [shown(name, value) for name, value in zip(grid.table.index, key, strict=True)],
-        "cells": [
-            {
-                "ours": _cell(grid.cell(key, column), column.metric, sources),
-                "paper": _cell(grid.cell(key, column, paper=True), column.metric, sources),
-            }
-            for column in grid.columns
+        "title": caption(grid),
+        "note": footnote(grid),
+        "keys": len(grid.view.index),
+        "header": [*map(axis, grid.view.index), *(heading(grid, column) for column in grid.columns)],
+        "rows": [
+            [*key_texts(grid, row), *(_cell(grid, row, c, sources) for c in grid.columns)]
+            for row in grid.index
         ],
+        **{suffix[1:]: form(grid) for suffix, form in WRITERS.items()},
     }
 
 
-def _cell(cell: Cell | None, name: str, sources: Sources) -> dict[str, Any] | None:
-    if cell is None:
-        return None
-    return {
-        "text": cell.fault or written(name, cell.mean, cell.deviation),
-        "source": sources.of(cell),
-        "values": [written(name, row.value) for row in cell.rows],
-    }
+def _cell(grid: Grid, row: Any, column: Any, sources: Sources) -> dict[str, Any]:
+    ours, theirs = grid.cell(row, column), grid.cell(row, column, paper=True)
+    shown: dict[str, Any] = {"t": text(ours, column)}
+    if ours is not None:
+        shown["s"] = [sources.of(number, column.metric) for number in ours.numbers]
+    if grid.in_paper(column):
+        shown["p"] = text(theirs, column)
+    if theirs is not None:
+        shown["q"] = theirs.source + (f"; beware: {theirs.anomaly}" if theirs.anomaly else "")
+    return shown

@@ -1,1 +1,1 @@
-"""From a profile to finished runs, their tables and figures: the four commands, as often as it takes."""
+"""Run the commands of a profile: training, embeddings, evaluations, and the report."""

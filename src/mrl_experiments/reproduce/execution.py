@@ -1,4 +1,4 @@
-"""Runs the chains of a plan side by side, and says how long it will still take."""
+"""Run the chains of a plan in parallel, with an estimate of the time left."""
 
 import os
 import statistics
@@ -119,7 +119,7 @@ class Reproduction:
         return status
 
     def _stop(self) -> None:
-        """Let no further command start, and ask the running ones to save and leave."""
+        """Start no further command, and ask the running ones to save and leave."""
         with self._lock:
             self._stopped = True
             for process in self._running:

@@ -1,4 +1,4 @@
-"""What a profile asks for: for each run, the commands that make it and what they leave on disk."""
+"""The plan of a profile: for each run, its commands and the files that they write."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,7 @@ class Step:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing to do."""
+        """True if there is nothing to do."""
         if not all(path.exists() for path in self.products):
             return False
         made = min(path.stat().st_mtime for path in self.products)
@@ -38,7 +38,8 @@ class Step:
 class Chain:
     """The steps of one run, in order: each reads what an earlier one wrote.
 
-    source: the name of the run whose backbone this one starts from, or "".
+    Attributes:
+        source: The name of the run whose backbone this one starts from, or "".
     """
 
     run: Run
@@ -50,7 +51,10 @@ class Chain:
 def chains(profile: DictConfig, root: Path, trainer: str = "cpu") -> list[Chain]:
     """Return the chain of each run, seed after seed, so that an early stop leaves whole tables.
 
-    Those that start from another run come last. trainer: the option for training and embedding.
+    Those that start from another run come last.
+
+    Args:
+        trainer: The option for training and embedding.
     """
     found: dict[str, Chain] = {}
     for seed in sorted({seed for group in profile.groups for seed in group.get("seeds", profile.seeds)}):

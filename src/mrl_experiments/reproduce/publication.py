@@ -1,4 +1,4 @@
-"""A small folder to keep: the rows of a plan's runs, the tables and figures made from them, and how."""
+"""A small folder to keep: rows, tables and figures of a plan's runs, with the command that made them."""
 
 import os
 import platform
@@ -39,7 +39,9 @@ def publish(plan: Sequence[Chain], root: Path, out: Path, command: str) -> list[
     for picture in (root / "report" / "figures").glob("*.png"):
         shutil.copy(picture, out / "figures")
     for part in ("tables.md", "tables/claims.md", "tables/claims.csv"):
-        shutil.copy(root / "report" / part, out)
+        (out / Path(part).name).unlink(missing_ok=True)
+        if (root / "report" / part).exists():  # claims only beside data of the paper
+            shutil.copy(root / "report" / part, out)
     (out / "README.md").write_text(_described(command), encoding="utf-8")
     return warnings
 
@@ -49,7 +51,8 @@ def _described(command: str) -> str:
     return (
         f"Made by `{command}`, finished on {datetime.now(UTC).date()}: Python {platform.python_version()},"
         f" {versions}; {os.cpu_count()} cores ({platform.machine()}).\n\n"
-        "[claims.md](claims.md) tells which of the paper's claims hold here, [tables.md](tables.md) shows our"
-        " values beside the paper's, `figures/` the same as curves; `rows/` holds the rows of each run."
+        "claims.md, where there is one, tells which of the paper's claims hold here, [tables.md](tables.md)"
+        " shows our values beside the paper's, `figures/` the same as curves; `rows/` holds the rows of each"
+        " run."
         " `python report.py 'rows=[\"<this folder>/rows/*.csv\"]'` makes the page from them.\n"
     )

@@ -1,1 +1,1 @@
-"""What is nearest: neighbours, staged searches, class means, and which rows are searched."""
+"""Search: neighbours, staged searches, class means, and queries that are rows of the database."""

@@ -1,7 +1,7 @@
 """Nearest class mean at many nested dims: a class is the sum of its features, told apart by cosine.
 
 The mean of a class points where the sum does, so counts do not matter. Features enter as they are and only
-the mean's prefix is normalised (as in FLUID's code): so the products of a prefix are those of the next
+the mean's prefix is normalized (as in FLUID's code): so the products of a prefix are those of the next
 shorter one plus those of the features between them, and all dims cost as much as the largest.
 """
 
@@ -27,9 +27,9 @@ def class_sums(features: Features, classes: Labels, count: int, block: int = 819
     sums = np.zeros((count, features.shape[1]))
     for start in range(0, len(features), block):
         rows = slice(start, start + block)
-        present, places = np.unique(classes[rows], return_inverse=True)
-        chosen = np.zeros((len(present), len(places)), dtype_for([features.shape[1]], features[rows]))
-        chosen[places, np.arange(len(places))] = 1
+        present, group = np.unique(classes[rows], return_inverse=True)
+        chosen = np.zeros((len(present), len(group)), dtype_for([features.shape[1]], features[rows]))
+        chosen[group, np.arange(len(group))] = 1
         sums[present] += chosen @ features[rows]
     return sums
 
@@ -37,7 +37,8 @@ def class_sums(features: Features, classes: Labels, count: int, block: int = 819
 def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) -> dict[int, Labels]:
     """Return the class of the nearest mean for queries (Q, D) at each dim, {dim: (Q,)}.
 
-    sums: (C, D). TIED where several means are equally near; a prefix of zeros has similarity 0.
+    Args:
+        sums: (C, D). TIED where several means are equally near; a prefix of zeros has similarity 0.
     """
     dims = sorted(dims)
     dtype = dtype_for(dims, queries, sums)

@@ -1,4 +1,4 @@
-"""What most evaluations begin with: a labelled database, and the neighbours in it."""
+"""A labelled database and the neighbours of queries in it, with which most evaluations begin."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.metrics.ranking import own_last
+from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search import neighbour_cache
 from mrl_experiments.search.neighbours import Neighbours, nearest
-from mrl_experiments.search.same_rows import same_rows, told_same_rows, without_own
+from mrl_experiments.search.same_rows import same_rows, told_same_rows, without_self
 
 
 def check_counts(option: str, counts: Sequence[int]) -> None:
@@ -24,7 +24,7 @@ def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
     """Return the database, and say in a line where the queries are rows of it.
 
     Raises:
-        UserError: when there is none, it lacks the label of a query, or its width is another.
+        UserError: If there is none, it lacks the label of a query, or its width is another.
     """
     if database is None:
         raise UserError(
@@ -53,7 +53,7 @@ def neighbours(
     others stand in the order of the database.
 
     Raises:
-        UserError: when there are fewer than k.
+        UserError: If there are fewer than k.
     """
     same = same_rows(queries, database)
     if same and not 1 <= k < len(database):
@@ -64,18 +64,18 @@ def neighbours(
     # One more than asked for shows whether the last of them is tied with others.
     reach = max(k, min(k + same + 1, len(database)))
     found = neighbour_cache.neighbours(queries, database, dims, reach)
-    return {dim: _own_last(queries, database, dim, near, k, same) for dim, near in found.items()}
+    return {dim: _relevant_last(queries, database, dim, near, k, same) for dim, near in found.items()}
 
 
-def _own_last(
+def _relevant_last(
     queries: Embeddings, database: Embeddings, dim: int, near: Neighbours, k: int, same: bool
 ) -> Neighbours:
     """Order neighbours (Q, K), and search anew where a tie goes on beyond those that were found."""
     near = _ordered(queries, database, near, np.arange(len(queries)), same)
     if near.positions.shape[1] > k:
-        own = database.labels[near.positions[:, :k]] == queries.labels[:, None]
+        relevant = database.labels[near.positions[:, :k]] == queries.labels[:, None]
         as_near = near.similarities[:, :k] <= near.similarities[:, k:].max(axis=1)[:, None] + SAME_SCORE
-        rows = np.flatnonzero((own & as_near).any(axis=1))
+        rows = np.flatnonzero((relevant & as_near).any(axis=1))
         if len(rows):
             asked, labels = queries.features[rows], (queries.labels[rows], database.labels)
             again = nearest(asked, database.features, [dim], k + same, labels)[dim]
@@ -90,6 +90,6 @@ def _ordered(
     """Return the neighbours of the queries `rows`, not themselves, those of their label last among equals."""
     similarities, positions = near
     if same:
-        positions, similarities = without_own(rows, positions, similarities)
-    order = own_last(similarities, database.labels[positions] == queries.labels[rows, None])
+        positions, similarities = without_self(rows, positions, similarities)
+    order = relevant_last(similarities, database.labels[positions] == queries.labels[rows, None])
     return Neighbours(np.take_along_axis(similarities, order, 1), np.take_along_axis(positions, order, 1))

@@ -1,4 +1,4 @@
-"""Neighbours kept beside the embeddings of the queries, so that metrics are recomputed in seconds."""
+"""Neighbours stored beside the embeddings of the queries, so that metrics are recomputed in seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def neighbours(
     Embeddings without a folder keep nothing.
 
     Raises:
-        UserError: when k exceeds N.
+        UserError: If k exceeds N.
     """
     shared_width([queries, database])
     kept = {dim: _read(queries, database, dim, k) for dim in dims}

@@ -28,7 +28,9 @@ Labels = NDArray[np.int64]
 class Neighbours(NamedTuple):
     """Nearest database vectors, nearest first; equally near ones in the order of the database.
 
-    similarities: (Q, K) cosines. positions: (Q, K) rows of the database, int64.
+    Attributes:
+        similarities: (Q, K) cosines.
+        positions: (Q, K) rows of the database, int64.
     """
 
     similarities: Array
@@ -51,16 +53,18 @@ def nearest(
     float64.
 
     Args:
-        queries: (Q, D). database: (N, D), may be a memory map. dims: each from 1 to D.
-        k: how many neighbours.
-        labels: of the queries (Q,) and of the database (N,). A row with the query's label then counts as
+        queries: (Q, D).
+        database: (N, D), may be a memory map.
+        dims: Each from 1 to D.
+        k: How many neighbours.
+        labels: Of the queries (Q,) and of the database (N,). A row with the query's label then counts as
             SAME_SCORE less near than it is, and so comes after all that are as near.
 
     Returns:
         {dim: neighbours}, dims ascending.
 
     Raises:
-        UserError: when k exceeds N.
+        UserError: If k exceeds N.
 
     Example:
         >>> vectors = np.array([[1, 0], [1, 1], [0, 2]], np.float32)
@@ -140,8 +144,8 @@ class _Search:
                 if self.whole:
                     scores = (scores * torch.from_numpy(self.scale[dim][row : row + count, None])).float()
                 if self.labels is not None:
-                    own, others = self.labels[0][row : row + count], self.labels[1]
-                    same = own[:, None] == others[position : position + len(norms)]
+                    labels, others = self.labels[0][row : row + count], self.labels[1]
+                    same = labels[:, None] == others[position : position + len(norms)]
                     scores += SAME_SCORE * torch.from_numpy(same)
                 heap.addn(len(norms), faiss.swig_ptr(scores.numpy()), position, row, count)
 

@@ -27,13 +27,16 @@ def predict_then_update(
 ) -> dict[int, Labels]:
     """Return what each sample is taken for before it joins its class, {dim: (T,)}.
 
-    samples: (T, D), in order. classes: (T,) places in sums. sums: (C, D), the features of each class so far
-    added up, changed here. seen: (C,), whether a class has any; one without is never predicted.
-
     The definition: for one sample after the other, predict the class whose sum's prefix has the largest
     cosine with the sample's (TIED where several have), then add the sample to its class. Inside a block only
     the classes of its samples move, by samples of the block: so products with the sums at its beginning and
     among its samples give every cosine. `block` changes nothing but the time.
+
+    Args:
+        samples: (T, D), in order.
+        classes: (T,) rows of sums.
+        sums: (C, D), the features of each class so far added up, changed here.
+        seen: (C,), whether a class has any; one without is never predicted.
     """
     seen = seen.copy()
     dims = sorted(dims)
@@ -41,8 +44,8 @@ def predict_then_update(
     predicted = {dim: np.empty(len(samples), np.int64) for dim in dims}
     for start in range(0, len(samples), block):
         rows = slice(start, start + block)
-        part, own = np.ascontiguousarray(samples[rows], dtype), classes[rows]
-        moved = _Moved(own, seen)
+        part, labels = np.ascontiguousarray(samples[rows], dtype), classes[rows]
+        moved = _Moved(labels, seen)
         products = np.zeros((len(part), len(sums)), dtype)
         among = np.zeros((len(part), len(part)), dtype)
         squares = np.zeros(len(sums))
@@ -54,8 +57,8 @@ def predict_then_update(
             scores = np.where(seen, products * _inverse(squares), -np.inf)
             scores[:, moved.classes] = moved.scores(products, among, squares)
             predicted[high][rows] = sole_highest(scores, np.sqrt(among.diagonal()))
-        np.add.at(sums, own, part)
-        seen[own] = True
+        np.add.at(sums, labels, part)
+        seen[labels] = True
     return predicted
 
 
@@ -65,16 +68,16 @@ class _Moved:
     member: (B, U), whether a sample is of a class. earlier: (B, U), whether the class has a sample by then.
     """
 
-    def __init__(self, own: Labels, seen: Flags) -> None:
-        self.classes, self.places = np.unique(own, return_inverse=True)
-        self.member = (self.places[:, None] == np.arange(len(self.classes))).astype(np.float32)
+    def __init__(self, labels: Labels, seen: Flags) -> None:
+        self.classes, self.class_index = np.unique(labels, return_inverse=True)
+        self.member = (self.class_index[:, None] == np.arange(len(self.classes))).astype(np.float32)
         self.earlier = (_before(self.member) > 0) | seen[self.classes]
 
     def scores(self, products: Array, among: Array, squares: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the cosine, up to the sample's own norm, with each class as it is then, (B, U)."""
         inner = products[:, self.classes] + np.tril(among, -1) @ self.member
-        own = np.take_along_axis(inner, self.places[:, None], axis=1)[:, 0]
-        growth = 2.0 * own + among.diagonal()  # |s + x|^2 = |s|^2 + 2 s x + |x|^2
+        inner_of_label = np.take_along_axis(inner, self.class_index[:, None], axis=1)[:, 0]
+        growth = 2.0 * inner_of_label + among.diagonal()  # |s + x|^2 = |s|^2 + 2 s x + |x|^2
         norms = squares[self.classes] + _before(self.member * growth[:, None])
         return np.where(self.earlier, inner * _inverse(norms), -np.inf)
 

@@ -1,4 +1,4 @@
-"""What the retrieval evaluations measure of an AdaptiveIndex and a funnel: quality, cost and time."""
+"""Quality, cost and time of an AdaptiveIndex and a funnel, as the retrieval evaluations measure them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_sta
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics import ranking
-from mrl_experiments.metrics.ranking import own_last
+from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.notices import tell
+from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
-from mrl_experiments.search.same_rows import told_same_rows, without_own
+from mrl_experiments.search.same_rows import told_same_rows, without_self
 
 REPEATS = 3
 SINGLES = 20  # queries timed one at a time
@@ -31,8 +31,9 @@ CELLS = 1 << 24  # of a table of queries and neighbours in memory at a time
 class StagedSearch:
     """Queries (Q, D) against a labelled database, for k neighbours; the first `timed` queries are timed.
 
-    own: (Q,) which row of the database each query is, None where they are others. Such a query is left out of
-    its own neighbours, so that each list of a search holds one more.
+    Attributes:
+        self_rows: (Q,) the row of the database that each query is, None if they are others. Such a query is
+            left out of its neighbours, so that each list of a search holds one more.
     """
 
     queries: NDArray[np.float32]
@@ -40,7 +41,7 @@ class StagedSearch:
     database: Embeddings
     k: int
     timed: int
-    own: NDArray[np.int64] | None
+    self_rows: NDArray[np.int64] | None
 
     @classmethod
     def of(
@@ -49,7 +50,7 @@ class StagedSearch:
         """Take at most `max_queries`, evenly spaced.
 
         Raises:
-            UserError: when the database is smaller than k.
+            UserError: If the database is smaller than k.
         """
         same = database is not None and told_same_rows(queries, database)
         if database is None or len(database) - same < k:
@@ -64,13 +65,13 @@ class StagedSearch:
                 f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
             )
         rows = np.unique(np.linspace(0, len(queries) - 1, min(max_queries, len(queries))).astype(np.int64))
-        own = rows if same else None
-        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, own)
+        self_rows = rows if same else None
+        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, self_rows)
 
     @property
     def reach(self) -> int:
         """How many neighbours a search has to find for k others than the query: k or k + 1."""
-        return self.k + (self.own is not None)
+        return self.k + (self.self_rows is not None)
 
     def build(self, spec: IndexSpec, setting: Setting) -> tuple[AdaptiveIndex, Iterator[Measurement]]:
         """Return the index, with its build time and its bytes besides the vectors as measurements."""
@@ -81,7 +82,7 @@ class StagedSearch:
         return index, (Measurement(spec.dims[0], *cost, setting) for cost in costs.items())
 
     def build_all(
-        self, indexes: Mapping[str, Callable[..., IndexSpec]], sizes: Sequence[int]
+        self, indexes: Mapping[str, Callable[..., IndexSpec]], nested: Sequence[int]
     ) -> Iterator[tuple[str, int, AdaptiveIndex, Iterator[Measurement]]]:
         """Yield each index by name at each scanned dim, with the measurements of `build`.
 
@@ -89,13 +90,13 @@ class StagedSearch:
         that says so.
 
         Raises:
-            UserError: when that leaves nothing.
+            UserError: If that leaves nothing.
         """
         refused: dict[int, UserError] = {}
         count = 0
         for name, describe in indexes.items():
             refused = {}
-            for dim in sizes:
+            for dim in nested:
                 try:
                     spec = describe(dims=(dim,), stages=((dim, self.k),))
                     index, costs = self.build(spec, Setting(index=name))
@@ -107,7 +108,7 @@ class StagedSearch:
                     count += 1
                     yield name, dim, index, costs
             for first in list(refused.values())[:1]:
-                tell(f"index={name} is left out at {list(refused)} dims: {first.problem}")
+                print_once(f"index={name} is left out at {list(refused)} dims: {first.problem}")
         if not count:
             raise next(iter(refused.values()), UserError("there is no index", expected="at least one"))
 
@@ -116,8 +117,8 @@ class StagedSearch:
 
         -1 is no neighbour.
         """
-        if self.own is not None:
-            (found,) = without_own(self.own[rows], found)
+        if self.self_rows is not None:
+            (found,) = without_self(self.self_rows[rows], found)
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
@@ -153,9 +154,9 @@ class StagedSearch:
         not have been: then from a longer one.
         """
         found = index.scan(self.queries[rows], dim, length)
-        shortlist, own = self._cut(found, rows, keep)
+        shortlist, relevant = self._cut(found, rows, keep)
         as_near = shortlist.similarities <= found.similarities[:, -1:] + SAME_SCORE
-        tied = np.flatnonzero((own & as_near).any(axis=1))
+        tied = np.flatnonzero((relevant & as_near).any(axis=1))
         if length < len(index):
             length = min(8 * length, len(index))
             for start in range(0, len(tied), part := max(1, CELLS // length)):
@@ -168,10 +169,10 @@ class StagedSearch:
         self, found: Candidates, rows: NDArray[np.int64], keep: int
     ) -> tuple[Candidates, NDArray[np.bool_]]:
         """Return the nearest `keep` of the queries `rows`, and which have their label: last among equals."""
-        own = (found.ids >= 0) & (self.database.labels[found.ids] == self.query_labels[rows, None])
-        order = own_last(found.similarities, own)[:, :keep]
-        similarities, ids, own = (np.take_along_axis(part, order, axis=1) for part in (*found, own))
-        return Candidates(similarities, ids), own
+        relevant = (found.ids >= 0) & (self.database.labels[found.ids] == self.query_labels[rows, None])
+        order = relevant_last(found.similarities, relevant)[:, :keep]
+        similarities, ids, relevant = (np.take_along_axis(part, order, axis=1) for part in (*found, relevant))
+        return Candidates(similarities, ids), relevant
 
     def _latencies(self, index: AdaptiveIndex, stages: Stages) -> dict[str, float]:
         batch = self.queries[: self.timed]
@@ -185,13 +186,13 @@ class StagedSearch:
         return times
 
 
-def nested_sizes(queries: Embeddings, dims: Sequence[int]) -> list[int]:
+def nested_dims(queries: Embeddings, dims: Sequence[int]) -> list[int]:
     """Return the dims to scan and re-rank at: those trained, or the usual halvings of a run with one."""
     trained = [dim for dim in dims if dim in queries.trained_dims]
-    sizes = trained if len(trained) > 1 else [dim for dim in dims if dim in default_dims(queries.width)]
-    if len(sizes) < 2:
+    nested = trained if len(trained) > 1 else [dim for dim in dims if dim in default_dims(queries.width)]
+    if len(nested) < 2:
         raise UserError(f"dims={list(dims)} leave nothing to re-rank", expected="at least two nested dims")
-    return sizes
+    return nested
 
 
 def _repeated(index: AdaptiveIndex, batches: Sequence[NDArray[np.float32]], stages: Stages) -> list[float]:

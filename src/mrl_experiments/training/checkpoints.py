@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 from torch import Tensor
 
 from mrl_experiments.checkpoint import read_checkpoint
@@ -54,11 +55,14 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self._saved_at = time.monotonic()
         self._asked_at: float | None = None  # to stop
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Take over the signals: Lightning's own handler communicates meanwhile, which can hang DDP."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._remember)
         self._saved_at = time.monotonic()
+        stoppers = (callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping))
+        if any(stopper.stopping_reason != EarlyStoppingReason.NOT_STOPPED for stopper in stoppers):
+            trainer.should_stop = True  # it was stopped early, and killed before it was finished
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self._asked_at is None:
@@ -106,11 +110,12 @@ class Checkpoints(pl.callbacks.Checkpoint):
             if isinstance(logger, MetricsFile):
                 checkpoint["metrics_bytes"] = logger.size
 
-    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _save(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, NestedModule)
         pl_module.check_finite()
         pl_module.check_weights()
-        trainer.save_checkpoint(self.path)
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
 
 

@@ -1,54 +1,68 @@
 """The LightningModule: a method, its optimiser, and per-size metrics."""
 
 import math
-from collections.abc import Callable, Sized
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from timm.scheduler import PlateauLRScheduler
+from timm.scheduler.scheduler import Scheduler as TimmScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_leaves
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Inputs, Method, StepOutput
+from mrl_experiments.training.batch_augment import BatchAugment
+from mrl_experiments.training.metrics import StepSums, TrainMetrics, named
 from mrl_experiments.training.optim import Length
-from mrl_experiments.training.sums import StepSums
 
-Batch = tuple[Inputs, Tensor, Tensor]  # inputs (B, ...), labels (B, ...), sample index (B,)
-OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler]]
-
-
-class TrainingData(Protocol):
-    """What training needs to know of the data: images a batch of one process, and batches an epoch."""
-
-    batch_size: int
-
-    def batches_per_epoch(self) -> int:
-        """Return the number of batches this process sees in an epoch."""
-
-    def val_dataloader(self) -> Sized:
-        """Return the batches of one validation of this process."""
+# Inputs (B, ...), labels (B, ...) and, of this project's loaders, sample index (B,).
+Batch = tuple[Inputs, Tensor, Tensor] | tuple[Inputs, Tensor]
+OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler | TimmScheduler | None]]
 
 
 class NestedModule(pl.LightningModule):
-    """Train a method and validate it at every nested size.
+    """Train a method and validate it at every nested dim.
 
-    `data` tells how long an epoch is. `inputs` are the arguments besides the configuration that rebuild
-    the method (for images channels, size, num_classes); they travel in the checkpoint.
-    `validation` holds the last result, {dim: {metric: value}}, from the trained heads on all of `val`,
-    each sample counted once; it belongs to the weights of step `validated_step`, -1 where there is none.
+    Metrics are named `train/loss@8`: the metric at a dim. Callbacks and schedulers find them under these
+    names; `val/loss` without a dim is that of the largest one.
+
+    Args:
+        method: What is trained.
+        optim: Makes the optimiser and its schedule, which advances every step, from the method and the length
+            of the training.
+        inputs: The arguments besides the configuration that rebuild the method (for images channels, size,
+            num_classes); they travel in the checkpoint.
+        augment: What varies the batches of training, after the loader.
+
+    Attributes:
+        validation: The last result, {dim: {metric: value}}, from the trained heads on all of `val`, each
+            sample counted once.
+        validated_step: The step whose weights it is of, -1 where there is none.
     """
 
     def __init__(
-        self, method: Method, optim: OptimiserFactory, inputs: dict[str, int], data: TrainingData
+        self,
+        method: Method,
+        optim: OptimiserFactory,
+        inputs: Mapping[str, int] | None = None,
+        augment: BatchAugment | None = None,
     ) -> None:
         super().__init__()
+        if augment is not None and augment.softens and not method.soft_targets:
+            raise UserError(
+                "batch_augment= with mixup or cutmix makes mixed labels, which this loss does not take",
+                expected="loss=mrl, mrl_e or ff",
+                remedy="batch_augment.mixup=0 batch_augment.cutmix=0",
+            )
+        self.augment = augment
         self.method = method
         self.optim = optim
-        self.inputs = inputs
+        self.inputs = inputs or {}
         self.owner: dict[str, Any] | None = None
-        self.data = data
         self.validation: dict[int, dict[str, float]] = {}
         self.validated_step = -1
         self._train_sums = StepSums(method)
@@ -58,22 +72,64 @@ class NestedModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser; its schedule advances every step."""
-        trainer = self.trainer
-        # trainer.estimated_stepping_batches would open the loader before a checkpoint has moved its position.
-        limit, batches = trainer.limit_train_batches, self.data.batches_per_epoch()
-        _check_share("train", limit, batches)
-        if 0 < trainer.limit_val_batches < 1:
-            _check_share("val", trainer.limit_val_batches, len(self.data.val_dataloader()))
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = math.ceil(batches / trainer.accumulate_grad_batches)
-        images = self.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        length = Length(max(1, steps), trainer.max_epochs or 1, images)
-        optimizer, scheduler = self.optim(self.method, length)
+        optimizer, scheduler = self.optim(self.method, self._length())
+        if scheduler is None:
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Advance a schedule by a step; one of timm's that waits for a plateau, after a validation."""
+        if isinstance(scheduler, PlateauLRScheduler):
+            if self.validation and self.validated_step == self.global_step - 1:
+                largest = self.validation[self.method.spec.dims[-1]]
+                scheduler.step(self.current_epoch, largest["top1"])
+        elif isinstance(scheduler, TimmScheduler):
+            scheduler.step_update(self.global_step)
+        else:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _length(self) -> Length:
+        """Return how long the training is, without opening the loaders of this project's data.
+
+        They are opened once a checkpoint has moved their position.
+        """
+        trainer, data = self.trainer, self._data()
+        limit, accumulated = trainer.limit_train_batches, trainer.accumulate_grad_batches
+        if hasattr(data, "batches_per_epoch"):
+            batches = data.batches_per_epoch()
+            _check_share("train", limit, batches)
+            if 0 < trainer.limit_val_batches < 1:
+                _check_share("val", trainer.limit_val_batches, len(data.val_dataloader()))
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+            size = data.batch_size
+        else:
+            trainer.fit_loop.setup_data()
+            batches, size = int(trainer.num_training_batches), _batch_size(trainer.train_dataloader)
+        return Length(
+            steps_per_epoch=max(1, math.ceil(batches / accumulated)),
+            epochs=1000 if trainer.max_epochs is None else trainer.max_epochs,
+            images_per_step=size * trainer.world_size * accumulated,
+            max_steps=trainer.max_steps,
+        )
+
+    def _data(self) -> Any:
+        return getattr(self.trainer, "datamodule", None)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Return what logs the metrics of training, in whatever Trainer the module is."""
+        return [TrainMetrics()]
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Any:
+        """Vary a batch of training on its device."""
+        if self.augment is None or not self.trainer.training:
+            return batch
+        x, y, index = cast(tuple[Inputs, Tensor, Tensor], batch)
+        epoch = 0 if getattr(self.trainer, "overfit_batches", 0) else self.current_epoch
+        return *self.augment(x, y, index, epoch), index
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; the first step whose loss is not finite is remembered."""
-        x, y, _ = batch
+        x, y = batch[:2]
         out: StepOutput = self.method(x, y)
         self._train_sums.add(out)
         self._remember_bad(out.loss.detach())
@@ -116,6 +172,16 @@ class NestedModule(pl.LightningModule):
         """Return {dim: {loss, top1}} averaged since the last call, of this process."""
         return self._train_sums.drain()
 
+    def publish(self, values: Mapping[str, float], **options: Any) -> None:
+        """Log values by name: to callbacks as Lightning does, and to loggers at once.
+
+        Lightning writes to loggers only after the hooks in which checkpoints are saved, so that a run that is
+        resumed would lack what was measured in the step of the checkpoint.
+        """
+        self.log_dict(dict(values), logger=False, **options)
+        for logger in self.loggers:
+            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
+
     def on_validation_epoch_start(self) -> None:
         """Start counting anew, on all ranks with the batch statistics of the first, which are those saved."""
         if self.trainer.world_size > 1:
@@ -127,10 +193,12 @@ class NestedModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the sums, leaving out samples that only pad this rank's last batches."""
-        x, y, index = batch
-        own = index % self.trainer.world_size == self.trainer.global_rank
-        if own.any():
-            self._val_sums += self.method.validate(_rows(x, own), y[own])
+        x, y, *index = batch
+        if index:  # of this project's loaders; others have none
+            own = index[0] % self.trainer.world_size == self.trainer.global_rank
+            x, y = _rows(x, own), y[own]
+        if len(y):
+            self._val_sums += self.method.validate(x, y)
 
     def on_validation_epoch_end(self) -> None:
         """Add up the ranks and publish the result."""
@@ -142,6 +210,10 @@ class NestedModule(pl.LightningModule):
             for dim, row in zip(self.method.spec.dims, means, strict=True)
         }
         self.validated_step = self.global_step
+        if not self.trainer.sanity_checking:
+            self.publish(named("val", self.validation))
+            largest = self.validation[self.method.spec.dims[-1]]
+            self.log_dict({f"val/{name}": value for name, value in largest.items()}, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the method, each rank's random state, and what is being measured."""
@@ -167,6 +239,11 @@ class NestedModule(pl.LightningModule):
             if cuda is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(cuda)
         self._restored_states = []
+
+
+def _batch_size(loaders: Any) -> int:
+    """Return the samples of a batch, as far as a loader of the user's tells."""
+    return next((size for loader in tree_leaves(loaders) if (size := getattr(loader, "batch_size", None))), 1)
 
 
 def _check_share(split: str, limit: float, batches: int) -> None:

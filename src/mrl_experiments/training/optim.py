@@ -1,31 +1,48 @@
 """Optimisers with their schedules: parameter groups, learning rate per step."""
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from timm.optim import (
+    create_optimizer_v2,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from mrl_experiments.errors import UserError
 
 START = 1e-4  # the paper's ramp begins at this share of the learning rate
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is: optimiser steps a pass over the data, and passes; images a step."""
+    """How long a training is: optimiser steps a pass over the data, and passes; images a step.
+
+    epochs: -1 where only `max_steps` ends it. max_steps: optimiser steps at most, -1 without a limit.
+    """
 
     steps_per_epoch: int
     epochs: int
     images_per_step: int
+    max_steps: int = -1
 
     @property
     def steps(self) -> int:
         """All optimiser steps."""
-        return self.steps_per_epoch * self.epochs
+        limits = [self.max_steps, self.steps_per_epoch * self.epochs]
+        return min(limit for limit in limits if limit >= 0)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Split the parameters: no decay on normalisation and biases (all that is one-dimensional)."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
@@ -39,13 +56,13 @@ def sgd_cyclic(
     module: nn.Module,
     length: Length,
     *,
-    name: str,
+    name: str = "sgd_cyclic",
     lr: float,
-    lr_images: int,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-    warmup_epochs: float,
+    lr_images: int = 256,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    warmup_epochs: float = 1.0,
 ) -> tuple[Optimizer, LambdaLR]:
     """Build SGD whose rate rises linearly to its peak and falls linearly to zero (the paper's recipe).
 
@@ -64,13 +81,13 @@ def adamw_cosine(
     module: nn.Module,
     length: Length,
     *,
-    name: str,
+    name: str = "adamw_cosine",
     lr: float,
-    lr_images: int,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-    warmup_epochs: float,
+    lr_images: int = 256,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    warmup_epochs: float = 1.0,
 ) -> tuple[Optimizer, LambdaLR]:
     """Build AdamW whose rate rises linearly to its peak and falls along a half cosine to zero.
 
@@ -83,6 +100,88 @@ def adamw_cosine(
     return optimizer, _schedule(
         optimizer, length, warmup_epochs, lambda progress: (1 + math.cos(math.pi * progress)) / 2
     )
+
+
+def timm_optim(
+    module: nn.Module,
+    length: Length,
+    *,
+    name: str = "timm",
+    opt: str = "adamw",
+    lr: float,
+    lr_images: int = 256,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    weight_decay: float = 0.0,
+    layer_decay: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    warmup_epochs: float = 1.0,
+    schedule: str = "cosine",
+    min_lr: float = 0.0,
+    schedule_options: Mapping[str, Any] | None = None,
+) -> tuple[Optimizer, Scheduler | None]:
+    """Build any optimiser and any schedule of timm.
+
+    Args:
+        module: A method, whose backbone may be one of timm's.
+        length: Of the training.
+        name: How the configuration is called.
+        opt: The optimiser, as `timm.optim.create_optimizer_v2` knows it.
+        lr: The peak rate, for `lr_images` images a step; scaled in proportion to what a step really sees.
+        lr_images: See `lr`.
+        momentum: Of SGD; beta_1 of Adam and its kin.
+        nesterov: Of `opt=sgd`.
+        weight_decay: Of all but normalisation, biases, and what the network itself says does not decay.
+        layer_decay: The rate of each layer, as a share of that of the next one; the heads have the full rate.
+        options: Further arguments of the optimiser.
+        warmup_epochs: In which the rate rises linearly, at most half of the training.
+        schedule: As `timm.scheduler.create_scheduler_v2` knows it; `plateau` follows the top-1 of validation.
+        min_lr: Where the rate ends.
+        schedule_options: Further arguments of the schedule.
+
+    Raises:
+        UserError: If timm does not know a name, or an argument does not fit it.
+    """
+    groups = _timm_groups(module, weight_decay, layer_decay)
+    peak = scaled(lr, lr_images, length)
+    epochs = length.steps / length.steps_per_epoch
+    lengths: dict[str, Any] = {"num_epochs": epochs, "warmup_epochs": min(warmup_epochs, epochs / 2)}
+    if schedule != "plateau":  # which timm moves by epochs only
+        lengths |= {"step_on_epochs": False, "updates_per_epoch": length.steps_per_epoch}
+    kind = "momentum" if opt == "sgd" and not nesterov else opt
+    try:
+        optimizer = create_optimizer_v2(groups, kind, lr=peak, momentum=momentum, **(options or {}))
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            schedule,
+            warmup_lr=START * peak,
+            min_lr=min_lr,
+            **lengths,
+            **(schedule_options or {}),
+        )
+    except (ValueError, TypeError, AssertionError) as error:
+        known = difflib.get_close_matches(opt, [str(known) for known in list_optimizers()], n=4)
+        raise UserError(
+            f"optim.opt={opt} optim.schedule={schedule}: {error}",
+            expected=f"names and arguments of timm{', such as ' + ', '.join(known) if known else ''}",
+        ) from error
+    return optimizer, scheduler
+
+
+def _timm_groups(module: nn.Module, weight_decay: float, layer_decay: float | None) -> list[dict[str, Any]]:
+    """Return timm's groups of parameters of a method: those of the network's layers, then the others."""
+    backbone = getattr(module, "backbone", module)
+    net: Any = getattr(backbone, "net", backbone)
+    spared = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
+    if layer_decay is None:
+        inside = param_groups_weight_decay(net, weight_decay, no_weight_decay_list=spared)
+    else:
+        inside = param_groups_layer_decay(net, weight_decay, spared, layer_decay=layer_decay)
+    taken = {id(parameter) for group in inside for parameter in group["params"]}
+    rest = [group for group in parameter_groups(module, weight_decay) if group["params"]]
+    for group in rest:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
+    return [group for group in [*inside, *rest] if group["params"]]
 
 
 def scaled(lr: float, lr_images: int, length: Length) -> float:

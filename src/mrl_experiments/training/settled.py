@@ -8,18 +8,21 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.data.of_run import typed_keys, without_new_keys
+from mrl_experiments.errors import UserError
 from mrl_experiments.runs import run_of
 
-FROM_WEIGHTS = ("mean", "std", "centre")  # of data.augment
+FROM_WEIGHTS = ("mean", "std", "center")  # of data.augment
 
 
 def settle(cfg: DictConfig) -> None:
     """Complete a training's options in place, so that the run stores what it uses.
 
-    A run that exists keeps what it was made with: keys that its source does not know are left out. Where
-    `model.pretrained` is set, images are normalised and cropped as its weights want, unless the command line
-    says otherwise. What differs is printed.
+    `trainer.max_epochs` and its short form `epochs` become one. A run that exists keeps what it was made
+    with: keys that its source does not know are left out. Where `model.pretrained` is set, images are
+    normalised and cropped as its weights want, unless the command line says otherwise. What differs is
+    printed.
     """
+    _settle_epochs(cfg)
     run = run_of(cfg)
     stored = run.config if run.config_path.exists() else None
     if stored is not None:
@@ -33,6 +36,25 @@ def settle(cfg: DictConfig) -> None:
                 cfg.data.augment[key] = stored.data.augment[key]
     else:
         _take_from_weights(cfg, typed)
+
+
+def _settle_epochs(cfg: DictConfig) -> None:
+    """Move `trainer.max_epochs` into `epochs`: by either name it is the same run.
+
+    Raises UserError where both are typed and differ, or where nothing says how long the schedule is.
+    """
+    most = cfg.trainer.get("max_epochs")
+    if most is None:
+        return
+    if "epochs" in typed_keys() and cfg.epochs != most:
+        raise UserError(f"epochs={cfg.epochs} and trainer.max_epochs={most} differ", remedy="leave one out")
+    if most < 0 and (cfg.trainer.get("max_steps") or -1) < 0:
+        raise UserError(
+            "trainer.max_epochs=-1 without trainer.max_steps",
+            expected="a length, which the schedule of the learning rate follows",
+            remedy="set trainer.max_steps as well; trainer.max_time may end it earlier",
+        )
+    cfg.epochs, cfg.trainer.max_epochs = most, None
 
 
 def _take_from_weights(cfg: DictConfig, typed: set[str]) -> None:
@@ -55,7 +77,7 @@ def _take_from_weights(cfg: DictConfig, typed: set[str]) -> None:
 
 
 def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str, Any] | None:
-    """Return mean, std, centre and interpolation of timm's weights; None for an architecture timm lacks.
+    """Return mean, std, center and interpolation of timm's weights; None for an architecture timm lacks.
 
     For data of one channel, mean and std are the averages over those of three, as their weights are summed;
     images that are not cropped stay whole.
@@ -70,8 +92,8 @@ def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str
         return None
     single = len(augment.mean) == 1
     mean, std = ([sum(v) / len(v)] if single else list(v) for v in (kept.mean, kept.std))
-    centre = augment.centre if augment.centre == 1 else kept.crop_pct
-    return {"mean": mean, "std": std, "centre": centre, "interpolation": kept.interpolation}
+    center = augment.center if augment.center == 1 else kept.crop_pct
+    return {"mean": mean, "std": std, "center": center, "interpolation": kept.interpolation}
 
 
 @rank_zero_only

@@ -1,33 +1,44 @@
 """Train or resume the run that a configuration describes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, check_owner, checkpoint_owner, construct
 from mrl_experiments.checkpoint import read_checkpoint
-from mrl_experiments.errors import command_line
+from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
-from mrl_experiments.runs import Run, claim, refuse_other_config, run_of
+from mrl_experiments.runs import Run, refuse_other_config, run_lock, run_of
+from mrl_experiments.training.batch_augment import BatchAugment
+from mrl_experiments.training.description import Description
 from mrl_experiments.training.finetuning import freeze, take_backbone
+from mrl_experiments.training.metrics import named
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
 from mrl_experiments.training.processes import together
 from mrl_experiments.training.settled import settle
-from mrl_experiments.training.trainer import build_loggers, check_devices
-from mrl_experiments.training.watching import print_table
+from mrl_experiments.training.trainer import build_callbacks, build_loggers, check_devices
+from mrl_experiments.training.watching import CompileTime, print_table
 
 
-def train(cfg: DictConfig) -> None:
-    """Train, or resume, or say that the run is done; what can be wrong is checked before a folder is made."""
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    first = rank == 0
+def train(cfg: DictConfig) -> float | None:
+    """Train, or resume, or say that the run is done; what can be wrong is checked before a folder is made.
+
+    Returns:
+        The value of `cfg.optimized_metric`, such as val/top1@8, at the end; None where none is named.
+
+    Raises:
+        UserError: If the run cannot be trained like this.
+    """
+    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     settle(cfg)
     run = run_of(cfg)
     if run.config_path.exists():
@@ -36,9 +47,34 @@ def train(cfg: DictConfig) -> None:
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"])
-        return
+        return _optimized(cfg, {int(dim): row for dim, row in summary["validation"].items()})
+    trainer, module, data = _build(cfg, run)
+    if trainer.fast_dev_run:
+        with together(trainer.strategy, trainer.world_size):
+            trainer.fit(module, datamodule=data)
+        trainer.print(f"{run.name}: fast_dev_run={trainer.fast_dev_run} has passed; nothing is kept")
+        return _optimized(cfg, module.validation)
+    lock = run_lock(cfg) if first else nullcontext()
+    with lock, together(trainer.strategy, trainer.world_size):
+        trainer.loggers = build_loggers(cfg, run)  # they write into the run's folder
+        _fit(trainer, module, data, run, cfg)
+        _finish(trainer, module, data, run)
+        if module.validated_step != trainer.global_step:  # the last validation was of other weights
+            module.validation = {}
+            if trainer.limit_val_batches:
+                trainer.validate(module, datamodule=data, verbose=False)
+        if trainer.is_global_zero:
+            weights = "averaged" if _averaging(trainer) else "current"  # which were validated
+            summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
+            write_json(run.finished, summary)
+            _report(run, module.validation)
+    return _optimized(cfg, module.validation)
+
+
+def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
+    """Return what trains a run, what is trained and on what."""
     check_devices(cfg.trainer.get("accelerator"), cfg.trainer.get("devices"))
-    pl.seed_everything(cfg.seed + rank, verbose=False)
+    pl.seed_everything(cfg.seed + rank_zero_only.rank, verbose=False)  # type: ignore[attr-defined]
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
@@ -46,24 +82,47 @@ def train(cfg: DictConfig) -> None:
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
-    module = NestedModule(method, construct(cfg.optim), inputs, data)
+    module = NestedModule(method, construct(cfg.optim), inputs, _augment(cfg, data))
     module.owner = checkpoint_owner(cfg)
     module = module.to(memory_format=torch.channels_last)
-    # Tuning costs a second a shape, which a network of random widths would pay at every step.
-    options = {"max_epochs": cfg.epochs, "benchmark": method.steady}
-    trainer = construct(cfg.trainer, **options)(run=run, loggers=[])
-    held = claim(cfg) if first else None  # until the end: one writer a run  # noqa: F841
-    trainer.loggers = build_loggers(cfg, run)  # they write into its folder
-    with together(trainer.strategy, trainer.world_size):
-        _fit(trainer, module, data, run, cfg)
-        _finish(trainer, module, data, run)
-        if module.validated_step != trainer.global_step:  # the last validation was of other weights
-            module.validation = {}
-            if trainer.limit_val_batches:
-                trainer.validate(module, datamodule=data, verbose=False)
-    if trainer.is_global_zero:
-        write_json(run.finished, {"epochs": cfg.epochs, "validation": module.validation})
-        _report(run, module.validation)
+    callbacks = [Description(cfg), *build_callbacks(cfg, run)]
+    if cfg.get("compile"):
+        method.backbone.compile(dynamic=False)  # each shape anew, such as that of the last batch of val
+        callbacks.append(CompileTime())
+    options: dict[str, Any] = {"max_epochs": cfg.epochs}
+    if cfg.trainer.get("benchmark") is None and not cfg.trainer.get("deterministic"):
+        # Tuning costs a second per shape, which a network of random widths would pay at every step.
+        options["benchmark"] = method.static_shapes
+    trainer = construct(cfg.trainer, **options)(run=run, loggers=[], callbacks=callbacks)
+    return trainer, module, data
+
+
+def _augment(cfg: DictConfig, data: Any) -> BatchAugment | None:
+    """Return what varies batches; None where nothing does, or nothing is configured."""
+    options = cfg.get("batch_augment")
+    if not options or not any(value for key, value in options.items() if key != "_target_"):
+        return None
+    if "augment" not in cfg.data:
+        raise UserError(f"batch_augment= varies images, and data={data.name} has none")
+    normalised = {"mean": list(cfg.data.augment.mean), "std": list(cfg.data.augment.std)}
+    made = construct(options, **normalised, num_classes=data.num_classes, seed=cfg.data.seed)
+    assert isinstance(made, BatchAugment)
+    return made
+
+
+def _optimized(cfg: DictConfig, validation: Mapping[int, Mapping[str, float]]) -> float | None:
+    """Return the value of `optimized_metric`; without a dim it is that of the largest one."""
+    if not (wanted := cfg.get("optimized_metric")):
+        return None
+    values = named("val", validation)
+    if validation:
+        values |= {f"val/{name}": value for name, value in validation[max(validation)].items()}
+    if wanted not in values:
+        raise UserError(
+            f"optimized_metric={wanted} was not measured",
+            expected=f"one of {', '.join(values)}" if values else "a training that validates",
+        )
+    return values[wanted]
 
 
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: DictConfig) -> None:
@@ -74,7 +133,8 @@ def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: Di
         if isinstance(logger, MetricsFile):
             logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
     if trainer.strategy.launcher is not None:  # before it starts the others, which would wait without limit
-        data.prepare_data()
+        with redirect_stdout(None) if rank_zero_only.rank else nullcontext():  # type: ignore[attr-defined]
+            data.prepare_data()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
 
 
@@ -84,7 +144,13 @@ def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> N
     with trainer.precision_plugin.forward_context():
         if module.method.finish(_training_inputs(data, module.device)):
             module.validated_step = -1
+            for callback in _averaging(trainer):
+                callback._average_model = None  # the module holds the averaged weights, and what finish made
             trainer.save_checkpoint(run.checkpoint)
+
+
+def _averaging(trainer: Any) -> list[WeightAveraging]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
 
 
 def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:

@@ -3,10 +3,10 @@
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from omegaconf import DictConfig
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -28,16 +28,24 @@ class Wandb(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Send metrics to W&B."""
+        self._send(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Send what the run is made with to W&B."""
+        self._send(super().log_hyperparams, params)
+
+    def _send(self, log: Callable[..., None], *values: Any) -> None:
         if self.failed:
             return
         try:
-            super().log_metrics(metrics, step)
+            log(*values)
         except Exception as error:
             self.failed = True
             _say(error, "nothing more is sent to it")
 
 
-def wandb_logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
+def wandb_logger(run: Run, *, project: str | None, entity: str | None, mode: str) -> WandbLogger | None:
     """Start W&B for a run and return its logger; None in the other processes and where W&B is of no use.
 
     A server that does not answer within some seconds makes the run offline. Raises UserError for an unknown
@@ -45,27 +53,27 @@ def wandb_logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
     """
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return None
-    modes = {"logger.mode": cfg.logger.mode, "WANDB_MODE": os.environ.get("WANDB_MODE") or "auto"}
-    for name, mode in modes.items():
-        if mode not in MODES and mode not in ALIASES:
-            raise UserError(f"{name}={mode}", expected=f"one of {', '.join(MODES)}")
+    modes = {"logger.wandb.mode": mode, "WANDB_MODE": os.environ.get("WANDB_MODE") or "auto"}
+    for name, value in modes.items():
+        if value not in MODES and value not in ALIASES:
+            raise UserError(f"{name}={value}", expected=f"one of {', '.join(MODES)}")
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         import wandb
     except Exception as error:  # also what a broken installation raises
         _say(error, CSV_ONLY)
         return None
-    for mode in dict.fromkeys((cfg.logger.mode, "offline")):
+    for tried in dict.fromkeys((mode, "offline")):
         try:
-            return _start(wandb, cfg, run, mode)
+            return _start(wandb, run, tried, project=project, entity=entity)
         except Exception as error:
-            _say(error, CSV_ONLY if mode == "offline" else "logging offline")
+            _say(error, CSV_ONLY if tried == "offline" else "logging offline")
             with suppress(Exception):
                 wandb.teardown()  # else it keeps the run's id for itself
     return None
 
 
-def _start(wandb: Any, cfg: DictConfig, run: Run, mode: str) -> WandbLogger | None:
+def _start(wandb: Any, run: Run, mode: str, **account: Any) -> WandbLogger | None:
     if mode == "auto":  # as environment variables and settings have it, but offline without a key
         mode = wandb.setup().settings.mode
         if mode == "online" and not wandb.login(prompt=False):
@@ -75,8 +83,7 @@ def _start(wandb: Any, cfg: DictConfig, run: Run, mode: str) -> WandbLogger | No
         return None
     seconds = float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS))
     logger = Wandb(
-        project=cfg.logger.project,
-        entity=cfg.logger.entity,
+        **account,
         name=run.name,
         id=wandb_id(run.name),
         resume=None if mode == "offline" else "allow",

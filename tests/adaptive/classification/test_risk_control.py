@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,19 @@ def test_sweep_equals_separate_fits(digits):
 def test_promises_outside_0_to_1_are_refused(options):
     with pytest.raises(UserError, match="risk_control"):
         RiskControl(**options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (None, "labels of shape|0 labels"),
+        ([], "labels of shape|0 labels"),
+        ([1], "1 labels for"),
+        ([-1], "0 labels for"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(digits, labels, problem):
+    given = None if labels is None else np.array(labels, np.int64)
+    for fit in (RiskControl(0.1, 0.1).fit, partial(sweep, drops=[0.1], delta=0.1)):
+        with pytest.raises(UserError, match=problem):
+            fit(digits.exits, given)

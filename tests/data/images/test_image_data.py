@@ -1,12 +1,15 @@
 """The data module: which loader, which splits, what it refuses."""
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from commands import ROOT
+from stand_ins import folders
 
+from mrl_experiments.data.file_table import CROSSED, File, changes
 from mrl_experiments.data.images.beton_files import BetonFiles
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.errors import UserError
@@ -35,6 +38,44 @@ def test_bad_options_are_refused(options, complaint, pictures, image_data):
 def test_files_of_any_size_need_a_size(photographs, image_data):
     with pytest.raises(UserError, match=r"data\.size is not set"):
         image_data(ImageFolder("photographs", str(photographs), 0.1, 0), "torch")
+
+
+@pytest.mark.parametrize("loader", ["torch", "ffcv"])
+def test_copies_that_contradict_each_other_are_told_once(loader, photographs, image_data, tmp_path, capsys):
+    if loader == "ffcv":
+        pytest.importorskip("ffcv", reason="FFCV is not installed")
+    root = shutil.copytree(photographs, tmp_path / "images")
+    shutil.copy(root / "train/a/0.jpg", root / "train/b/copy.jpg")
+    shutil.copy(root / "train/a/1.jpg", root / "train/a/copy.jpg")  # of one class: nothing to tell
+    for number in (2, 3):
+        shutil.copy(root / f"train/a/{number}.jpg", root / f"val/c/copy{number}.jpg")
+    data = image_data(ImageFolder("photographs", str(root), 0.5, 0), loader, size=32)
+    data.prepare_data()
+    data.prepare_data()
+    out = capsys.readouterr().out
+    assert out.count(f"train: 2 images are in several classes ({root}/train/a/0.jpg)") == 1
+    assert out.count(f"val: 2 images are copies of some in train ({root}/val/c/copy2.jpg)") == 1
+    assert out.count("images in 3 classes") == 1
+
+
+def test_a_runs_classes_are_known_however_letters_are_stored(image_data, tmp_path, capsys):
+    for split in ("train", "val"):
+        folders(tmp_path / "images" / split, ["Ka\u0308tze", "dog"])
+    data = image_data(ImageFolder("mine", str(tmp_path / "images"), 0.5, 0), "torch", size=8)
+    data.take_classes(["ant", "K\u00e4tze", "dog"])
+    assert [label for _, labels, _ in data.val_dataloader() for label in labels.tolist()] == [1, 2]
+    assert data.class_facts("val")["name"] == ["ant", "K\u00e4tze", "dog"] and not data.facts("val")
+    data.take_classes(["Dog", "owl"])
+    assert "none of its 2 classes, such as Ka\u0308tze, is one of the run's" in capsys.readouterr().out
+    assert data.facts("val") == {"unseen": True}
+
+
+def test_files_of_another_split_are_named_and_those_trained_on_apart(tmp_path):
+    before = {name: File(split, 1, 2) for name, split in (("a", "val"), ("b", "train"), ("c", "train"))}
+    now = {name: File(split, 1, 2) for name, split in (("a", "test"), ("b", "val"), ("c", "train"))}
+    found = changes(before, now, tmp_path)
+    assert found.kinds == {"in another split now": [1, ["a"]], CROSSED: [1, ["b"]]}
+    assert found.listed(3) == "1 in another split now (a), 1 trained on, and in another split now (b)"
 
 
 def test_an_unknown_split_is_refused(pictures, image_data):

@@ -14,8 +14,8 @@ from mrl_experiments.data.images.class_list import class_list
 from mrl_experiments.data.images.image_files import class_folders, image_files
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.images.query_folders import QueryFolders
-from mrl_experiments.data.split_by_name import BY_NAME
-from mrl_experiments.data.tally import Tally
+from mrl_experiments.data.reading import Tally
+from mrl_experiments.data.splits import BY_NAME
 from mrl_experiments.errors import UserError
 
 
@@ -115,8 +115,12 @@ def test_any_name_that_is_text_is_read_and_others_are_counted(tree, capsys):
 
 @pytest.mark.parametrize(
     ("train", "val"),
-    [("train", "val"), ("Train", "Val"), ("train", "valid"), ("training", "validation"), ("TRAIN", "Valid")],
-)
+    [
+        ("train", "val"), ("Train", "Val"), ("train", "valid"), ("training", "validation"),
+        ("TRAIN", "Valid"), ("1_train", "2_val"), ("train2017", "val2017"),
+        ("Training Data", "Validation Data"), ("trainImages", "devImages"), ("train-2024-001", "val (1)"),
+    ],
+)  # fmt: skip
 def test_common_names_of_splits_are_known(train, val, tmp_path):
     folders(tmp_path / train, ["cat", "dog"], count=3)
     folders(tmp_path / val, ["dog"], count=2)
@@ -155,6 +159,13 @@ def test_a_test_folder_is_one_more_split_and_train_alone_is_split(tmp_path):
         (["images/cat", "images/dog"], "has 1 class folders", "data.root=.*/images"),
         (["train/cat", "train/dog", "val/owl"], "val has 1 classes that .*train lacks: owl", "rename"),
         (["train", "valid"], "train has 0 class folders", "folder named like it"),
+        (["train/cat", "train/dog", "train_2/cat", "val/cat"], "which of them is train", "rename"),
+        (["train/cat", "train/dog", "holdout/cat"], "are holdout classes beside it", "data.root=.*/train"),
+        (["train/cat", "train/dog", "val"], "val holds no image of .*skipped 2 outside", "such folders"),
+        (["train/Cat", "train/dog", "val/cat "], r"lacks: 'cat ' \(not 'Cat'\)", "rename"),
+        (["cat/Train", "cat/Test", "dog/Train"], "cat has .*Test, Train: splits inside classes", "move"),
+        (["cat/training_set", "cat/test_set", "dog"], "splits inside classes", "data.root=.*/cat"),
+        (["K\u00e4tze", "Ka\u0308tze", "dog"], "the same letters, written in two ways", "remove one"),
     ],
 )  # fmt: skip
 def test_other_layouts_are_refused_by_name(made, problem, remedy, tmp_path):
@@ -167,6 +178,59 @@ def test_other_layouts_are_refused_by_name(made, problem, remedy, tmp_path):
 def test_a_class_may_be_called_train(tmp_path):
     folders(tmp_path, ["bus", "car", "train"], count=4)
     assert source(tmp_path, split="by_position").classes == ["bus", "car", "train"]
+
+
+def test_words_of_splits_in_names_of_classes_make_no_splits(tmp_path):
+    folders(tmp_path, ["test_tube", "train_station", "bus"], count=4)
+    found = source(tmp_path)
+    assert found.classes == ["bus", "test_tube", "train_station"] and found.splits == ("train", "val")
+
+
+@pytest.mark.parametrize("inner", ["{}", "{}/{}", "{}/images"])
+def test_class_folders_may_lie_in_a_lone_folder_of_a_split(inner, tmp_path):
+    for split in ("training_set", "val_set", "test_set"):
+        folders(tmp_path / inner.format(split, split), ["cat", "dog"][: 2 - (split == "val_set")], count=3)
+    found = source(tmp_path)
+    assert found.classes == ["cat", "dog"] and found.splits == ("train", "val", "test")
+    assert {split: len(found.open(split)) for split in found.splits} == {"train": 6, "val": 3, "test": 6}
+
+
+def test_folders_inside_those_of_classes_are_told(tmp_path):
+    folders(tmp_path, ["animal/cat", "animal/dog", "plant"], count=3)
+    found = source(tmp_path, seed=1)
+    assert found.classes == ["animal", "plant"]
+    assert "; 6 in folders inside those of classes (animal/cat/0.png)" in found.report()
+
+
+def test_class_names_are_the_same_however_their_letters_are_stored(tmp_path):
+    folders(tmp_path / "train", ["K\u00e4tze", "dog"], count=3)
+    folders(tmp_path / "val", ["Ka\u0308tze"], count=2)
+    found = source(tmp_path)
+    assert {found.classes[label] for _, label in found.open("val")} == {"K\u00e4tze"}
+
+
+def test_one_folder_linked_as_two_classes_is_refused(tree):
+    (tree / "hound").symlink_to("dog")
+    with pytest.raises(UserError, match="'dog' and 'hound' are one folder"):
+        source(tree)
+
+
+def test_all_empty_classes_are_named_with_what_lies_there(tree):
+    (tree / "owl").mkdir()
+    (tree / "yak").mkdir()
+    (tree / "yak" / "0.txt").touch()
+    (tree / "cat" / "a.HEIC").touch()
+    with pytest.raises(
+        UserError, match=r"owl holds(.|\n)*yak holds no image; .*yak/0.txt(.|\n)*2 such folders"
+    ):
+        source(tree)
+    assert counts(source_without(tree, "owl", "yak").skipped) == {"of the kind .heic": 1}
+
+
+def source_without(tree, *classes):
+    for name in classes:
+        shutil.rmtree(tree / name)
+    return source(tree)
 
 
 def test_by_name_other_files_move_none(tree):
@@ -222,6 +286,14 @@ def test_lists_of_classes_from_any_editor(lines, tmp_path):
     listed = tmp_path / "classes.txt"
     listed.write_bytes(lines.encode())
     assert class_list(str(listed), ["cat"]) == ["dog", "cat"]
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_listed_names_are_those_of_folders_however_letters_are_stored(name, tmp_path):
+    folders(tmp_path / "images", ["Ka\u0308tze", "dog"])
+    (tmp_path / name).write_text("dog,a\nK\u00e4tze,b\n" if name[-1] == "v" else "dog\nK\u00e4tze\n")
+    found = QueryFolders("mine", str(tmp_path / "images"), "val", str(tmp_path / name), None)
+    assert found.classes == ["dog", "Ka\u0308tze"] and [label for _, label in found.open("val")] == [1, 0]
 
 
 def test_names_with_blanks_are_names_as_a_whole(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from mrl_experiments.data.images.read_image import Readings, gathered, read_image
 from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.tally import Tally
+from mrl_experiments.data.reading import Tally
 from mrl_experiments.errors import UserError
 
 GREY = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
@@ -64,10 +64,41 @@ def test_floating_point_is_scaled_by_its_range(values, tmp_path):
     close(tmp_path / "f.tif", wanted, "of floating-point values, scaled to 8 bits", tolerance=1)
 
 
-@pytest.mark.parametrize("factor", [1, 20000])
-def test_32_bits_are_scaled(factor, tmp_path):
-    Image.fromarray(GREY.astype(np.int32) * factor).save(tmp_path / "i.tif")
-    close(tmp_path / "i.tif", WANTED, "of signed values, scaled to 8 bits", tolerance=1)
+@pytest.mark.parametrize(
+    "values",
+    [GREY.astype("<i4"), GREY.astype("<i4") * 20000, GREY.astype("<i4") - 40000, GREY.astype("<u4") * 65537],
+    ids=["to 65535", "to anything", "below 0", "unsigned"],
+)
+def test_32_bits_are_scaled(values, tmp_path):
+    write_tiff(tmp_path / "i.tif", values)
+    close(tmp_path / "i.tif", WANTED, "of 32 bits, scaled to 8", tolerance=1)
+
+
+@pytest.mark.parametrize("kind", ["<i2", ">i2", "|i1"])
+def test_signed_values_are_scaled_from_the_smallest(kind, tmp_path):
+    lowest, span = (-128, 255) if kind == "|i1" else (-1000, 2000)
+    values = np.rint(lowest + GREY / 65535 * span).astype(kind)
+    write_tiff(tmp_path / "s.tif", values)
+    close(tmp_path / "s.tif", WANTED, "of signed values, scaled to 8 bits", tolerance=1)
+
+
+@pytest.mark.parametrize("kind", ["|u1", "<u2"])
+def test_where_white_is_zero_it_is_white(kind, tmp_path):
+    write_tiff(tmp_path / "w.tif", (GREY if kind == "<u2" else WANTED[..., 0]).astype(kind), photometric=0)
+    close(tmp_path / "w.tif", 255 - WANTED, "of 16 bits, scaled to 8" if kind == "<u2" else None)
+
+
+def write_tiff(path, values, photometric=1):
+    """A grey TIFF of any integers; photometric: 0 where white is zero."""
+    order, data = ">" if values.dtype.byteorder == ">" else "<", values.tobytes()
+    height, width = values.shape
+    tags = {
+        256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: photometric, 273: 8 + 2 + 10 * 12 + 4,
+        277: 1, 278: height, 279: len(data), 339: {"u": 1, "i": 2}[values.dtype.kind],
+    }  # fmt: skip
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(f"{order}IH", 8, len(tags))
+    path.write_bytes(start + entries + bytes(4) + data)
 
 
 def drawing():
@@ -152,14 +183,78 @@ def test_of_several_frames_the_first_is_read(name, tmp_path):
     )
 
 
-def png(width, height):
+def png(width, height, depth=1, colour=0, row=None, clear=()):
+    """A PNG of equal rows, black without `row`; clear: the colour that is transparent."""
+
     def chunk(kind, content):
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
 
-    rows = zlib.compress(bytes((width + 7) // 8 + 1) * height)
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    rows = zlib.compress((bytes(1) + (row or bytes((width * depth + 7) // 8))) * height)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header)
+    if clear:
+        parts += chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "clear", "wanted"),
+    [
+        (1, [0b01000000], 0, [255, 255]),
+        (2, [0b01100000], 1, [255, 170]),
+        (4, [0x5A], 5, [255, 170]),
+        (8, [85, 170], 85, [255, 170]),
+        (16, [0x55, 0x55, 0xAA, 0xAA], 0x5555, [255, 170]),
+    ],
+)
+def test_the_transparent_grey_of_any_depth_is_white(depth, row, clear, wanted, tmp_path):
+    (tmp_path / "t.png").write_bytes(png(2, 1, depth, 0, bytes(row), [clear]))
+    assert read_image(tmp_path / "t.png", 3)[0, :, 0].tolist() == wanted
+
+
+def test_colours_of_16_bits_are_scaled_and_told(tmp_path):
+    row = struct.pack(">6H", 257, 514, 771, 65535, 0, 257 * 100)
+    (tmp_path / "c.png").write_bytes(png(2, 1, 16, 2, row))
+    close(tmp_path / "c.png", [[[1, 2, 3], [255, 0, 100]]], "of 16 bits, scaled to 8")
+    (tmp_path / "t.png").write_bytes(png(2, 1, 16, 2, row, [257, 514, 771]))
+    assert read_image(tmp_path / "t.png", 3).tolist() == [[[255, 255, 255], [255, 0, 100]]]
+    (tmp_path / "c.ppm").write_bytes(b"P6 1 1 1023\n" + struct.pack(">3H", 0, 512, 1023))
+    close(tmp_path / "c.ppm", [[[0, 128, 255]]], "of 16 bits, scaled to 8", tolerance=1)
+
+
+def test_a_bitmap_of_5_and_6_bits_is_nothing_to_tell(tmp_path):
+    header = struct.pack("<IiiHHIIiiII3I", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
+    content = b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + header + struct.pack("<2H", 0xF800, 0x1F)
+    (tmp_path / "b.bmp").write_bytes(content)
+    close(tmp_path / "b.bmp", [[[255, 0, 0], [0, 0, 255]]])
+
+
+def test_exif_that_cannot_be_read_turns_nothing(tmp_path, monkeypatch):
+    def broken(self):
+        raise SyntaxError("not a TIFF file")
+
+    Image.fromarray(COLOUR).save(tmp_path / "e.png")
+    monkeypatch.setattr(Image.Image, "getexif", broken)
+    close(tmp_path / "e.png", COLOUR, "with EXIF that cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"II*\0" + bytes(60), "a TIFF of a kind that Pillow does not know"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"\xef\xbb\xbf  <svg></svg>", "text such as HTML or SVG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript, which is not run"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"\0\0\0\x18ftypheic" + bytes(9), "HEIC or a film"),
+        (b"GIF of a cat", "its format is not known"),
+    ],
+)
+def test_what_a_file_is_instead_of_a_picture(content, problem, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=problem):
+        read_image(tmp_path / "x.jpg", 3)
 
 
 def broken(folder):

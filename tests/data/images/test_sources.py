@@ -104,9 +104,9 @@ def test_a_share_of_digits_that_lacks_classes_is_refused():
 
 
 def test_values_of_other_channels_than_the_images_are_refused():
-    how = Augment(mean=[0.5, 0.5], std=[0.5], shift=0, crop=None, flip=False, centre=1.0)
+    augment = Augment(mean=[0.5, 0.5], std=[0.5], shift=0, crop=None, flip=False, center=1.0)
     with pytest.raises(UserError, match="2 values of mean"):
-        Augmented([], 1, how, 32, None)
+        Augmented([], 1, augment, 32, None)
 
 
 def test_folders_that_are_no_data_set_are_refused(photographs, tmp_path):

@@ -68,9 +68,9 @@ def test_a_sample_is_the_same_whenever_and_wherever_it_is_drawn(kanji1k):
 
 
 def test_seed_split_and_index_each_change_the_perturbation(kanji1k):
-    faces, how = tuple(kanji1k.faces["val"][:1]), kanji1k.perturbation["val"]
+    faces, bounds = tuple(kanji1k.faces["val"][:1]), kanji1k.perturbation["val"]
     images = [
-        Glyphs("日日", faces, how, split, seed)[index][0].tobytes()
+        Glyphs("日日", faces, bounds, split, seed)[index][0].tobytes()
         for split in ("val", "train")
         for seed in (0, 1)
         for index in (0, 1)

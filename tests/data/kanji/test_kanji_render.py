@@ -16,12 +16,12 @@ def random(seed=0):
     return np.random.default_rng(seed)
 
 
-def centre_of_mass(image):
+def center_of_mass(image):
     ink = image[..., 0].astype(float)
     return [(ink.sum(axis) @ np.arange(SIZE)) / ink.sum() for axis in (0, 1)]
 
 
-def test_without_perturbation_the_glyph_is_centred_and_unchanged():
+def test_without_perturbation_the_glyph_is_centered_and_unchanged():
     image = perturb(SQUARE, CLEAN, random())
     expected = np.zeros((SIZE, SIZE, 1), dtype=np.uint8)
     expected[10:22, 10:22] = 255
@@ -43,19 +43,19 @@ def test_without_perturbation_the_glyph_is_centred_and_unchanged():
         occlusion=st.floats(0, SIZE),
     ),
 )
-def test_any_perturbation_gives_an_image_that_depends_on_the_seed_alone(seed, how):
-    image = perturb(SQUARE, how, random(seed))
+def test_any_perturbation_gives_an_image_that_depends_on_the_seed_alone(seed, bounds):
+    image = perturb(SQUARE, bounds, random(seed))
     assert image.shape == (SIZE, SIZE, 1) and image.dtype == np.uint8
-    np.testing.assert_array_equal(image, perturb(SQUARE, how, random(seed)))
+    np.testing.assert_array_equal(image, perturb(SQUARE, bounds, random(seed)))
 
 
 def test_shift_stays_within_its_bound_and_reaches_it():
-    moved = [centre_of_mass(perturb(SQUARE, replace(CLEAN, shift=4), random(seed))) for seed in range(300)]
+    moved = [center_of_mass(perturb(SQUARE, replace(CLEAN, shift=4), random(seed))) for seed in range(300)]
     distance = np.abs(np.array(moved) - (SIZE - 1) / 2)
     assert 3.5 < distance.max() <= 4.05
 
 
-def test_rotation_turns_about_the_centre_by_at_most_its_bound():
+def test_rotation_turns_about_the_center_by_at_most_its_bound():
     bar = ImageOps.expand(Image.new("L", (24, 2), 255), border=1)
     angles = []
     for seed in range(300):
@@ -95,9 +95,9 @@ def test_noise_has_at_most_its_standard_deviation():
 
 def test_background_is_smooth_and_bounded():
     paper = Image.new("L", (1, 1), 0)
-    how = replace(CLEAN, contrast=0.0, background=0.2)
+    bounds = replace(CLEAN, contrast=0.0, background=0.2)
     for seed in range(50):
-        image = perturb(paper, how, random(seed))[..., 0].astype(float)
+        image = perturb(paper, bounds, random(seed))[..., 0].astype(float)
         if 51 < image.mean() < 204:  # nothing is clipped
             assert np.ptp(image) <= 2 * 0.2 * 255 + 1
         assert np.abs(np.diff(image, axis=0)).max() < 0.2 * 255 / 4

@@ -72,8 +72,8 @@ def test_pixels_and_labels_come_back(whole):
 
 
 def test_content_does_not_depend_on_the_number_of_workers(tmp_path):
-    how = Storage("proportion", max_size=40, jpeg_quality=90, jpeg_share=0.5)
-    one, three = (written(tmp_path / f"{n}.beton", storage=how, workers=n) for n in (1, 3))
+    kept = Storage("proportion", max_size=40, jpeg_quality=90, jpeg_share=0.5)
+    one, three = (written(tmp_path / f"{n}.beton", storage=kept, workers=n) for n in (1, 3))
     assert images(one) == images(three)
     pictures = Reader(str(one)).metadata["f0"]
     assert max(pictures["width"].max(), pictures["height"].max()) == 40
@@ -121,8 +121,8 @@ def test_foreign_and_damaged_files_are_refused(whole, tmp_path):
 
 @pytest.fixture(scope="module")
 def half_jpeg(tmp_path_factory):
-    how = Storage("proportion", max_size=100, jpeg_quality=90, jpeg_share=0.5)
-    return written(tmp_path_factory.mktemp("beton") / "half.beton", storage=how)
+    kept = Storage("proportion", max_size=100, jpeg_quality=90, jpeg_share=0.5)
+    return written(tmp_path_factory.mktemp("beton") / "half.beton", storage=kept)
 
 
 @pytest.fixture

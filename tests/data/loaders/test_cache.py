@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from disks import read_only, tiny_disk
 
+from mrl_experiments.data.artifact_cache import cache_folder, manifest_path
 from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.prepared import cache_folder, manifest_path
 from mrl_experiments.errors import UserError
 
 RAW = {"train": Storage(), "val": Storage()}
@@ -146,7 +146,7 @@ def test_a_kill_before_the_manifest_is_written_is_made_good(kind, pictures, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("mrl_experiments.data.prepared.write_json", killed)
+        patch.setattr("mrl_experiments.data.artifact_cache.write_json", killed)
         prepare(kind, cache)
     path = prepare(kind, cache)
     assert json.loads(manifest_path(path).read_text())["bytes"] == path.stat().st_size
@@ -198,7 +198,7 @@ from pathlib import Path
 import numpy as np
 from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.prepared import cache_folder, manifest_path
+from mrl_experiments.data.artifact_cache import cache_folder, manifest_path
 
 class Slow:
     name, num_classes, channels, size, splits = "slow", 2, 1, 16, ("train",)

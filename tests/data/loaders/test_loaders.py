@@ -10,7 +10,7 @@ import torch
 
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.loaders import augment, order
-from mrl_experiments.data.loaders.draws import stream, uniforms
+from mrl_experiments.data.loaders.counter_rng import stream, uniforms
 
 VARIED = {"shift": 3, "flip": True, "mean": (0.2, 0.4, 0.6), "std": (0.3, 0.2, 0.1)}
 
@@ -29,11 +29,11 @@ def copied(batches):
 
 def reference(pixels, index, epoch, *, shift, flip, mean, std):
     """Mirror, translate with a repeated border and normalise, pixel by pixel."""
-    draws = uniforms(stream(0, epoch), index, augment.DRAWS)
-    down = int(draws[augment.ROW_DRAW] * (2 * shift + 1)) - shift
-    right = int(draws[augment.COLUMN_DRAW] * (2 * shift + 1)) - shift
+    numbers = uniforms(stream(0, epoch), index, augment.NUMBERS)
+    down = int(numbers[augment.ROW] * (2 * shift + 1)) - shift
+    right = int(numbers[augment.COLUMN] * (2 * shift + 1)) - shift
     side, _, channels = pixels.shape
-    mirrored = pixels[:, ::-1] if flip and draws[augment.FLIP_DRAW] < 0.5 else pixels
+    mirrored = pixels[:, ::-1] if flip and numbers[augment.FLIP] < 0.5 else pixels
     out = np.empty((channels, side, side))
     for row in range(side):
         for column in range(side):
@@ -118,10 +118,10 @@ def test_evaluation_shows_every_sample_once_in_order_unvaried(loader, pictures, 
 
 def test_both_loaders_cut_the_same_windows_out_of_photographs(photographs, image_data):
     pytest.importorskip("ffcv", reason="FFCV is not installed")
-    how = {"augment": {"crop": (0.2, 1.0), "flip": True, "centre": 0.8}, "size": 48, "batch_size": 8}
-    how["resolution"] = {"start": 32, "end": 64, "start_epoch": 0, "end_epoch": 1}
+    options = {"augment": {"crop": (0.2, 1.0), "flip": True, "center": 0.8}, "size": 48, "batch_size": 8}
+    options["resolution"] = {"start": 32, "end": 64, "start_epoch": 0, "end_epoch": 1}
     source = ImageFolder("photographs", str(photographs), val_share=0.1, seed=0)
-    both = [image_data(source, loader, **how) for loader in ("ffcv", "torch")]
+    both = [image_data(source, loader, **options) for loader in ("ffcv", "torch")]
     training, validation = (
         [data.train_dataloader() for data in both],
         [data.val_dataloader() for data in both],

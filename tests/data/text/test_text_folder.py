@@ -24,7 +24,7 @@ def source(root, pattern="**/*", share=0.25, seed=0, split="by_name"):
 
 
 def names(data):
-    return {split: [data.shown(path) for path in data._files[split]] for split in data.splits}
+    return {split: [data.shown(path) for path in data.files[split]] for split in data.splits}
 
 
 def test_by_name_adding_or_removing_a_file_moves_no_other(tmp_path):

@@ -126,7 +126,7 @@ def test_tokens_are_numbers_of_the_vocabulary(tokenizer):
     assert tokens.dtype == np.int64 and tokens.max() < len(tokenizer)
 
 
-def test_text_without_blanks_is_learnt_in_pieces_and_other_text_as_it_is():
+def test_text_without_blanks_is_learned_in_pieces_and_other_text_as_it_is():
     for text in (*TEXTS, "", "x" * 1000, " " * 1000, "\n"):
         assert [*_pieces(text)] == [text]
     for text in ("x" * 1001, "漢" * 5000, "a " + "b" * 2500 + " c", " " * 3001):

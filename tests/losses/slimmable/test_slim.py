@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from composing import loss_options
 from hydra.utils import instantiate
 from methods import as_if_trained
-from omegaconf import OmegaConf
 from torch import nn
 
 from mrl_experiments.cost import network_macs
@@ -23,7 +23,7 @@ WIDTHS, DIMS = (0.25, 0.5, 0.75, 1.0), (24, 48, 72, 96)
 
 def build(**options):
     torch.manual_seed(0)
-    config = OmegaConf.merge(OmegaConf.load("conf/loss/slim.yaml"), options)
+    config = loss_options("slim", **options)
     backbone = TimmBackbone(arch="test_resnet", name="tiny", channels=1, size=16)
     return as_if_trained(instantiate(config)(backbone=backbone, num_classes=CLASSES))
 
@@ -135,7 +135,7 @@ def test_universal_reports_only_sizes_that_a_step_trains():
 
 
 def test_only_the_shapes_of_a_universal_network_change_from_step_to_step():
-    assert (build().steady, universal().steady) == (True, False)
+    assert (build().static_shapes, universal().static_shapes) == (True, False)
 
 
 def test_universal_narrows_to_8_channels_at_least():
@@ -158,11 +158,11 @@ def test_a_universal_network_is_measured_once_training_is_over():
     method.eval()
     assert method.validate(x, y)[[1, 2], -1].tolist() == [0, 0]  # widths that no step has met
     with pytest.raises(UserError, match=r"no statistics at the widths \[0.5, 0.75\]"):
-        method.variants()
+        method.subnetworks()
     batches = iter([x, -x, 2 * x])
     assert method.finish(batches) and next(batches, None) is None
     assert method.validate(x, y)[:, -1].tolist() == [BATCH] * 4
-    assert set(method.variants()) == {"", "w0.25", "w0.5", "w0.75"}
+    assert set(method.subnetworks()) == {"", "w0.25", "w0.5", "w0.75"}
 
 
 def test_the_end_of_training_looks_at_few_batches():
@@ -198,7 +198,7 @@ def test_validation_is_native(trained):
 
 def test_truncated_is_the_full_networks_first_features_and_columns(trained):
     x, _ = batch()
-    full = trained.variants()[""]
+    full = trained.subnetworks()[""]
     z = features(trained, 1.0, x)
     torch.testing.assert_close(full.embed(x), z)
     heads = full.heads()
@@ -211,7 +211,7 @@ def test_truncated_is_the_full_networks_first_features_and_columns(trained):
 
 def test_native_widths_have_features_classifiers_and_costs_of_their_own(trained):
     x, _ = batch()
-    parts, macs = trained.variants(), {}
+    parts, macs = trained.subnetworks(), {}
     for width, dim in zip(WIDTHS, DIMS, strict=True):
         part = parts["" if width == 1 else f"w{width:g}"]
         z = part.embed(x)
@@ -232,7 +232,7 @@ def test_weights_and_statistics_travel_in_the_state(trained):
     again = build(mode="universal" if trained.universal else "switchable").eval()
     again.load_state_dict(trained.state_dict())
     torch.testing.assert_close(again.validate(x, y), trained.validate(x, y))
-    assert set(again.variants()) == set(trained.variants())
+    assert set(again.subnetworks()) == set(trained.subnetworks())
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_bad_options_are_named_with_what_was_expected(options, problem, remedy):
 
 
 def test_only_backbones_that_can_be_narrowed_are_taken():
-    config = OmegaConf.load("conf/loss/slim.yaml")
+    config = loss_options("slim")
     with pytest.raises(UserError, match="not a Linear"):
         instantiate(config)(backbone=nn.Linear(4, 4), num_classes=CLASSES)
     vit = TimmBackbone(arch="test_vit", name="vit", channels=1, size=16, options={"patch_size": 4})

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.distributed as dist
+from composing import loss_options
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,7 +18,7 @@ HALVES = (slice(0, BATCH // 2), slice(BATCH // 2, BATCH))
 
 def build(mode):
     torch.manual_seed(0)
-    config = OmegaConf.merge(OmegaConf.load("conf/loss/slim.yaml"), {"mode": mode})
+    config = loss_options("slim", mode=mode)
     backbone = TimmBackbone(arch="test_resnet", name="tiny", channels=1, size=16)
     return instantiate(config)(backbone=backbone, num_classes=CLASSES).double()
 

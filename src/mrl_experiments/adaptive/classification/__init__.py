@@ -1,1 +1,1 @@
-"""Classification that uses as few dimensions as each sample needs."""
+"""Adaptive classification: early exit at the first nested dim that is confident enough."""

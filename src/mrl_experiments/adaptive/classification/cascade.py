@@ -16,8 +16,11 @@ from mrl_experiments.results import Setting
 class Cascade:
     """Answer at the first dim whose confidence exceeds its threshold, at the last dim in any case.
 
-    dims: (L,) ascending. thresholds: L - 1 numbers in [0, 1]; 0 always stops, 1 never does.
     Source: adaptive classification, Section 4.2.1 and Appendix D of the paper.
+
+    Attributes:
+        dims: (L,) ascending.
+        thresholds: L - 1 numbers in [0, 1]; 0 always stops, 1 never does.
     """
 
     dims: tuple[int, ...]

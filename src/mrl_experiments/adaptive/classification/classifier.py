@@ -52,8 +52,11 @@ class Answers:
 class Stage:
     """What is known of the samples `rows` (R,) that came as far as `dim`.
 
-    logits: (R, C), only until the next stage. predicted, confidence: (R,). confident: (R,), those that are
-    answered here.
+    Attributes:
+        logits: (R, C), only until the next stage.
+        predicted: (R,).
+        confidence: (R,).
+        confident: (R,), those that are answered here.
     """
 
     dim: int
@@ -83,7 +86,7 @@ class AdaptiveClassifier:
     """A cascade over nested dims, fitted by a policy, that classifies features or logits.
 
     Args:
-        heads: with them the inputs are features (N, D); without, they are logits {dim: (N, C)}.
+        heads: With them the inputs are features (N, D); without, they are logits {dim: (N, C)}.
 
     Example:
         >>> from mrl_experiments.adaptive.classification.policies.uniform import Uniform
@@ -112,14 +115,15 @@ class AdaptiveClassifier:
         """Choose the thresholds on labelled samples.
 
         Args:
-            policy: what chooses them.
-            inputs: features (N, D) or logits {dim: (N, C)}. labels: (N,) whole numbers below C.
-            dims: those to try, by default all that have a classifier of their own (a tied classifier needs
+            policy: What chooses them.
+            inputs: Features (N, D) or logits {dim: (N, C)}.
+            labels: (N,) whole numbers below C.
+            dims: Those to try, by default all that have a classifier of their own (a tied classifier needs
                 them stated).
-            split: names the samples, so that `predict` can refuse them.
+            split: Names the samples, so that `predict` can refuse them.
 
         Raises:
-            UserError: when labels are missing or none of the classes, dims do not nest, or logits are NaN.
+            UserError: If labels are missing or none of the classes, dims do not nest, or logits are NaN.
         """
         exits = read_exits(inputs, self.heads, dims)
         check_nested(exits.dims)
@@ -136,7 +140,7 @@ class AdaptiveClassifier:
         """Classify each sample at the first dim that is confident enough; larger dims are not computed.
 
         Raises:
-            UserError: when there are no thresholds yet, when they were fitted on this very split, or when the
+            UserError: If there are no thresholds yet, if they were fitted on this very split, or if the
                 inputs lack a dim or hold NaN.
         """
         cascade = self._fitted(split)
@@ -155,7 +159,7 @@ class AdaptiveClassifier:
         """Write classifiers (safetensors), then thresholds and the checksum of the classifiers (JSON).
 
         Raises:
-            UserError: for what the operating system refuses, such as a full disk.
+            UserError: For what the operating system refuses, such as a full disk.
         """
         cascade = self._fitted()
         remove_quietly(folder / CASCADE)  # so that after a kill in between nothing looks complete
@@ -178,7 +182,7 @@ class AdaptiveClassifier:
         """Read what `save` wrote.
 
         Raises:
-            UserError: when it is incomplete, changed or of another version.
+            UserError: If it is incomplete, changed or of another version.
         """
         path, remedy = folder / CASCADE, "save it again"
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Logits at one nested dim after the other, computed for the samples that have not left yet."""
+"""Logits dim by dim, computed only for the samples that have not exited yet."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ class IncrementalLogits:
     plus the product of a block of columns.
 
     Raises:
-        UserError: for features without classifiers.
+        UserError: For features without classifiers.
     """
 
     def __init__(self, inputs: Inputs, heads: Heads | None, rows: NDArray[np.int64]) -> None:

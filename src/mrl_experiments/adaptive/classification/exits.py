@@ -1,4 +1,4 @@
-"""What a classifier says at each nested dim: all that a cascade needs, a thousandth of the logits."""
+"""Predictions and confidences at each nested dim: all that a cascade reads of the logits."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,11 @@ BLOCK = 512  # samples; a block of 2,048-class logits then stays near the proces
 class Exits:
     """Prediction and confidence at each of L nested dims.
 
-    dims: (L,) ascending. predicted: (L, N) int64 classes. confidence: (L, N) float32, the largest
-    softmax probability. tied: (L, N), whether several classes share it, which counts against any label.
+    Attributes:
+        dims: (L,) ascending.
+        predicted: (L, N) int64 classes.
+        confidence: (L, N) float32, the largest softmax probability.
+        tied: (L, N), whether several classes share it, which counts against any label.
     """
 
     dims: tuple[int, ...]
@@ -43,7 +46,7 @@ class Exits:
         """Return (L, N): whether each prediction is right.
 
         Raises:
-            UserError: when labels are missing.
+            UserError: If labels are missing.
         """
         right = np.equal(self.predicted, check_labels(labels, len(self)))
         return right if self.tied is None else right & ~self.tied
@@ -55,24 +58,24 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
     `dims` defaults to every dim that has logits or a classifier.
 
     Raises:
-        UserError: when the dims do not nest, when inputs do not fit them (see `check_inputs`) or when logits
-            are NaN.
+        UserError: If the dims do not nest, if inputs do not fit them (see `check_inputs`) or if logits are
+            NaN.
     """
-    sizes = available_dims(inputs, heads) if dims is None else tuple(dims)
-    check_nested(sizes, least=1)
-    inputs = check_inputs(inputs, sizes)
+    exit_dims = available_dims(inputs, heads) if dims is None else tuple(dims)
+    check_nested(exit_dims, least=1)
+    inputs = check_inputs(inputs, exit_dims)
     count = sample_count(inputs)
-    predicted = np.empty((len(sizes), count), np.int64)
-    confidence = np.empty((len(sizes), count), np.float32)
-    tied = np.empty((len(sizes), count), bool)
+    predicted = np.empty((len(exit_dims), count), np.int64)
+    confidence = np.empty((len(exit_dims), count), np.float32)
+    tied = np.empty((len(exit_dims), count), bool)
     for start in range(0, count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, count))
         table = IncrementalLogits(inputs, heads, rows)
-        for i, dim in enumerate(sizes):
+        for i, dim in enumerate(exit_dims):
             logits = table.at(dim)
             predicted[i, rows], confidence[i, rows] = top1(logits, rows, dim)
             tied[i, rows] = sole_highest(logits) == TIED
-    return Exits(sizes, predicted, confidence, tied)
+    return Exits(exit_dims, predicted, confidence, tied)
 
 
 def available_dims(inputs: Inputs, heads: Heads | None) -> tuple[int, ...]:
@@ -86,7 +89,7 @@ def check_inputs(inputs: Inputs, dims: Sequence[int]) -> Inputs:
     """Return logits of `dims`, or features (N, D), in a floating-point type that torch knows.
 
     Raises:
-        UserError: unless they are tables of numbers with all of `dims`, and logits of the same classes.
+        UserError: Unless they are tables of numbers with all of `dims`, and logits of the same classes.
     """
     if not isinstance(inputs, Mapping):
         features = _floats(inputs, "features")
@@ -115,7 +118,7 @@ def sample_count(inputs: Inputs) -> int:
     """Return N.
 
     Raises:
-        UserError: when the dims hold different numbers of samples.
+        UserError: If the dims hold different numbers of samples.
     """
     if not isinstance(inputs, Mapping):
         return len(inputs)
@@ -131,7 +134,7 @@ def top1(
     """Return the predicted classes (B,) and their softmax probabilities (B,) of logits (B, C).
 
     Raises:
-        UserError: naming the first of `rows` whose largest logit is not finite.
+        UserError: Naming the first of `rows` whose largest logit is not finite.
     """
     predicted = logits.argmax(axis=1)
     peak = np.take_along_axis(logits, predicted[:, None], axis=1)
@@ -158,7 +161,7 @@ def check_labels(labels: NDArray[np.int64] | None, count: int) -> NDArray[np.int
     """Return labels (N,).
 
     Raises:
-        UserError: unless each of `count` samples, at least one, has a class.
+        UserError: Unless each of `count` samples, at least one, has a class.
     """
     labels = np.empty(0, np.int64) if labels is None else np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":

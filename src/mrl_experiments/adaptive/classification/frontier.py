@@ -36,7 +36,7 @@ class Frontier:
 
     def __init__(self, exits: Exits, labels: NDArray[np.int64]) -> None:
         self.dims = exits.dims
-        self._sizes = np.asarray(exits.dims, np.float64)
+        self._dims = np.asarray(exits.dims, np.float64)
         self._correct = exits.correct(labels)
         self._edges = [_edges(confidence) for confidence in exits.confidence[:-1]]
         self._bins = [
@@ -70,7 +70,7 @@ class Frontier:
     def _split(self, low: FrontierPoint, high: FrontierPoint) -> bool:
         """Search a point between two neighbours; return True if there was one."""
         price = (high.accuracy - low.accuracy) / (high.expected_dim - low.expected_dim)
-        values = self._correct - price * self._sizes[:, None]
+        values = self._correct - price * self._dims[:, None]
         before = self.points
         # Where no cascade lies above the line from low to high, one halfway may still be cheaper than high.
         halfway = self.between(low, high, 0.5)
@@ -89,7 +89,8 @@ class Frontier:
     def _sweep(self, values: NDArray[np.float64], cuts: Cuts) -> Cuts:
         """Better each cut for the samples that reach its dim, from the largest dim down.
 
-        values: (L, N) what an answer at each dim is worth.
+        Args:
+            values: (L, N) what an answer at each dim is worth.
         """
         better, position, onward = cuts.copy(), self._stop(cuts), values[-1]
         for i in reversed(range(len(cuts))):
@@ -104,19 +105,19 @@ class Frontier:
         """Choose each cut anew for the smallest expected dim with an accuracy of at least `target`."""
         for _ in range(SWEEPS):
             cuts, position = point.cuts.copy(), self._stop(point.cuts)
-            hits, costs = self._correct[-1].astype(np.float64), np.full(len(position), self._sizes[-1])
+            hits, costs = self._correct[-1].astype(np.float64), np.full(len(position), self._dims[-1])
             accuracy = point.accuracy
             for i in reversed(range(len(cuts))):
                 reached = position >= i
                 gains = _running(self._bins[i], (hits - self._correct[i]) * reached) / len(position)
-                prices = _running(self._bins[i], (costs - self._sizes[i]) * reached)
+                prices = _running(self._bins[i], (costs - self._dims[i]) * reached)
                 allowed = accuracy + gains - gains[cuts[i]] >= target
                 best = int(np.argmin(np.where(allowed, prices, np.inf)))
                 accuracy += gains[best] - gains[cuts[i]]
                 cuts[i] = best
                 onward = self._bins[i] < best
                 hits = np.where(onward, hits, self._correct[i])
-                costs = np.where(onward, costs, self._sizes[i])
+                costs = np.where(onward, costs, self._dims[i])
             better = self._measure(cuts)
             if better.expected_dim >= point.expected_dim:
                 break
@@ -134,7 +135,7 @@ class Frontier:
     def _measure(self, cuts: Cuts) -> FrontierPoint:
         position = self._stop(cuts)
         right = self._correct[position, np.arange(len(position))]
-        return FrontierPoint(cuts, float(right.mean()), float(self._sizes[position].mean()))
+        return FrontierPoint(cuts, float(right.mean()), float(self._dims[position].mean()))
 
 
 def _running(bins: NDArray[np.int64], gains: NDArray[np.float64]) -> NDArray[np.float64]:

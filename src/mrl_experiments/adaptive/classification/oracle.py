@@ -1,4 +1,4 @@
-"""What a perfect choice of dim would reach: disagreement between the nested classifiers."""
+"""The accuracy and cost of a perfect choice of dim for each sample."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,12 @@ from mrl_experiments.adaptive.classification.exits import Exits
 class Oracle:
     """Which dim is the first to be right, as shares of all N samples.
 
-    first_correct: {dim: share first right at this size}. always_wrong: share right at no dim.
-    expected_dim: mean of the first right dim; a sample that is always wrong costs the full width.
     Source: Appendix J, Tables 22 and 23 of the paper.
+
+    Attributes:
+        first_correct: {dim: share first right at this dim}.
+        always_wrong: Share right at no dim.
+        expected_dim: Mean of the first right dim; a sample that is always wrong costs the full width.
     """
 
     first_correct: dict[int, float]

@@ -1,4 +1,4 @@
-"""What cascades cost and how well they answer, over samples."""
+"""Accuracy and cost of cascades over samples."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,11 +27,11 @@ def outcome(
 ) -> dict[str, float]:
     """Return means over N samples: of `values` (L, N) where each is answered, of dims and of their cost."""
     stop = cascade.stop(exits)
-    size = np.asarray(exits.dims)[stop]
+    answered_at = np.asarray(exits.dims)[stop]
     computed = [dim if dim in cascade.pruned().dims else 0 for dim in exits.dims]
     cumulative = np.cumsum(computed)[stop]
     # Tied classifiers share their columns: a longer prefix adds the new ones alone.
-    macs = heads.classes * (size if heads.tied else cumulative)
-    costs = {"expected_dim": size, "expected_dim_cumulative": cumulative, "head_macs": macs}
+    macs = heads.classes * (answered_at if heads.tied else cumulative)
+    costs = {"expected_dim": answered_at, "expected_dim_cumulative": cumulative, "head_macs": macs}
     answered = {name: value[stop, np.arange(len(stop))] for name, value in values.items()}
     return {name: float(value.mean()) for name, value in (answered | costs).items()}

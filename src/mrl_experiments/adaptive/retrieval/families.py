@@ -57,7 +57,7 @@ def _plans(dim: int, dims: Sequence[int], count: int, k: int) -> list[tuple[tupl
     width = dims[-1]
     shortlists = [min(factor * k, count) for factor in (3, 5, 10, 20, 40)]
     plans: list[tuple[tuple[int, int], ...]] = [((dim, keep), (width, k)) for keep in shortlists]
-    between = [size for size in dims if 2 * dim <= size < width]
+    between = [other for other in dims if 2 * dim <= other < width]
     if between:
         plans += [((dim, keep), (between[0], min(3 * k, keep)), (width, k)) for keep in shortlists[2:]]
     return plans

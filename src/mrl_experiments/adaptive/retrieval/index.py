@@ -28,11 +28,11 @@ class AdaptiveIndex:
     """A searchable database of nested representations.
 
     Attributes:
-        spec: what it is made of, and the stages of a search.
+        spec: What it is made of, and the stages of a search.
         vectors: (N, D) float32, kept once and as given; only the re-rank reads them.
         ids: (N,) int64, unique.
-        shortlists: for each scanned dim a FAISS index of the unit-norm prefixes.
-        norms: for each re-ranked dim (N,) inverse norms, computed when first needed; see `inverse_norms`.
+        shortlists: For each scanned dim a FAISS index of the unit-norm prefixes.
+        norms: For each re-ranked dim (N,) inverse norms, computed when first needed; see `inverse_norms`.
 
     Example:
         >>> database = np.random.default_rng(0).normal(size=(100, 32)).astype(np.float32)
@@ -57,11 +57,11 @@ class AdaptiveIndex:
         Args:
             embeddings: (N, D) of any real number type, not modified.
             ids: (N,) whole numbers from 0 up; None for positions.
-            spec: what to build.
+            spec: What to build.
 
         Raises:
-            UserError: when the database is empty, holds NaN or zero vectors, vectors beyond float32 or ones
-                narrower than a dim, and when ids repeat.
+            UserError: If the database is empty, holds NaN or zero vectors, vectors beyond float32 or ones
+                narrower than a dim, and if ids repeat.
         """
         width = np.shape(embeddings)[-1] if np.size(embeddings) else 0
         if 0 < width < spec.width:
@@ -98,16 +98,17 @@ class AdaptiveIndex:
 
         Args:
             queries: (Q, D).
-            k: how many neighbours.
-            shortlist_dim: the dim to scan. rerank_dims: those to re-rank at, ascending; several make a funnel
-                in which each keeps half. Of all three left out, the stages are those of the spec.
-            shortlist: how many the scan keeps.
+            k: How many neighbours.
+            shortlist_dim: The dim to scan.
+            rerank_dims: Those to re-rank at, ascending; several make a funnel in which each keeps half. Of
+                all three left out, the stages are those of the spec.
+            shortlist: How many the scan keeps.
 
         Returns:
             Cosines at the last dim and ids, both (Q, k).
 
         Raises:
-            UserError: when a dim has no index, dims do not nest, the shortlist is shorter than k, or the
+            UserError: If a dim has no index, dims do not nest, the shortlist is shorter than k, or the
                 queries do not fit.
         """
         dims = [dim for dim, _ in self.spec.stages]
@@ -157,7 +158,7 @@ class AdaptiveIndex:
         Copies the vectors, in O(N) memory, also those that were memory-mapped.
 
         Raises:
-            UserError: when widths differ or an id is already in the index; the index is then unchanged.
+            UserError: If widths differ or an id is already in the index; the index is then unchanged.
         """
         added = _float32(embeddings, "added vectors", f"(N, {self.width}), as in the index", self.width)
         all_ids = check_ids(np.concatenate([self.ids, ids]), len(self) + len(added))
@@ -189,7 +190,7 @@ class AdaptiveIndex:
 
 
 def _float32(given: NDArray[Any], name: str, expected: str, width: int) -> NDArray[np.float32]:
-    """Return vectors (N, width) as contiguous float32. Raises UserError unless they are finite, not zero."""
+    """Return vectors (N, width) as contiguous float32, once they are known to be finite and not zero."""
     given = np.asarray(given)
     if given.ndim != 2 or not given.shape[1] == width > 0 or given.dtype.kind not in "fiu":
         raise UserError(
@@ -205,7 +206,7 @@ def check_ids(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return ids as int64.
 
     Raises:
-        UserError: unless they are `count` distinct whole numbers from 0 up.
+        UserError: Unless they are `count` distinct whole numbers from 0 up.
     """
     ids = np.asarray(ids)
     if ids.shape != (count,) or not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0:

@@ -26,12 +26,15 @@ def similarities(
 ) -> NDArray[np.float32]:
     """Return the cosine of each query with each of its candidates at prefix `dim`, (Q, K).
 
-    queries: (Q, D). vectors: (N, D) contiguous. norms: (N,) inverse norms at `dim`, see `inverse_norms`.
-    positions: (Q, K) rows of `vectors`; -1 gives -inf.
-
     Nothing is gathered: FAISS reads rows of length s at multiples of s, so with s a divisor of D it reads a
     prefix in place from the full-width vectors. From `dim` to s the query is zero, which changes no product.
     Only where norms are out of float32's reach are the candidates of one query after the other copied.
+
+    Args:
+        queries: (Q, D).
+        vectors: (N, D) contiguous.
+        norms: (N,) inverse norms at `dim`, see `inverse_norms`.
+        positions: (Q, K) rows of `vectors`; -1 gives -inf.
     """
     if norms.dtype == np.float64:
         return _wide_similarities(unit_prefixes(queries, dim), prefix(vectors, dim), norms, positions)

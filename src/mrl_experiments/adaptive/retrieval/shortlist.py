@@ -18,7 +18,7 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
     """Train and fill the FAISS index of the unit-norm prefixes at `dim`; inner product is then the cosine.
 
     Raises:
-        UserError: when FAISS cannot build `spec.codes` at this dim or from this many vectors.
+        UserError: If FAISS cannot build `spec.codes` at this dim or from this many vectors.
     """
     units = unit_prefixes(vectors, dim)
     try:
@@ -51,7 +51,7 @@ def set_effort(index: faiss.Index, effort: str) -> None:
     """Set search parameters such as "nprobe=16".
 
     Raises:
-        UserError: when the index has no such parameter.
+        UserError: If the index has no such parameter.
     """
     try:
         faiss.ParameterSpace().set_index_parameters(index, effort)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What an adaptive index is made of, and which stages a query passes through."""
+"""The specification of an adaptive index: its FAISS codes, its dims, and the stages of a search."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ class IndexSpec:
     Source: Rege et al., AdANNS (2023): AdANNS-IVF (coarse, scan and re-rank dims), AdANNS-OPQ (codes).
 
     Attributes:
-        dims: the prefixes D_s that can be scanned for a shortlist, ascending; each gets a FAISS index.
-        codes: how a scanned prefix is stored and searched, in the language of `faiss.index_factory`: "Flat",
-            "HNSW32", "IVF1024,Flat", "IVF4096,SQ8", "OPQ16,IVF1024,PQ16x4fs", "RaBitQ" (1 bit a feature).
-        stages: the default funnel [[D_s, shortlist], [D_r, keep], ...].
-        coarse_dim: the prefix clustered into the lists of an IVF index; None means the scanned one.
+        dims: The prefixes D_s that can be scanned for a shortlist, ascending; each gets a FAISS index.
+        codes: How a scanned prefix is stored and searched, in the language of `faiss.index_factory`: "Flat",
+            "HNSW32", "IVF1024,Flat", "IVF4096,SQ8", "OPQ16,IVF1024,PQ16x4fs", "RaBitQ" (1 bit per feature).
+        stages: The default funnel [[D_s, shortlist], [D_r, keep], ...].
+        coarse_dim: The prefix clustered into the lists of an IVF index; None means the scanned one.
         effort: FAISS search parameters: "nprobe=16", "efSearch=64".
     """
 
@@ -51,7 +51,7 @@ def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], 
     """Return the stages as tuples.
 
     Raises:
-        UserError: unless one index scans, dims grow, lists shrink.
+        UserError: Unless one index scans, dims grow, lists shrink.
     """
     checked = tuple((int(dim), int(keep)) for dim, keep in stages)
     shown = f"stages {[list(stage) for stage in checked]}"
@@ -79,7 +79,7 @@ def funnel(dim: int, rerank_dims: Sequence[int], shortlist: int, k: int) -> tupl
         ((8, 200), (16, 100), (32, 10))
 
     Raises:
-        UserError: when the shortlist is shorter than k.
+        UserError: If the shortlist is shorter than k.
     """
     if shortlist < k:
         raise UserError(f"a shortlist of {shortlist} for k={k}", expected=f"a shortlist of at least {k}")

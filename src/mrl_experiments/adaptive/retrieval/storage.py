@@ -29,7 +29,7 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
     """Write an index; the description, with each file's checksum, comes last and makes the folder complete.
 
     Raises:
-        UserError: for what the operating system refuses, such as a full disk.
+        UserError: For what the operating system refuses, such as a full disk.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
     """Open a saved index; its vectors are a read-only memory map.
 
     Raises:
-        UserError: when the folder is incomplete, a file has changed, or another version wrote it.
+        UserError: If the folder is incomplete, a file has changed, or another version wrote it.
     """
     if not (folder / SPEC).exists():
         raise UserError(f"{folder} holds no complete index", remedy=REMEDY)
@@ -83,7 +83,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
 
 
 def _noted(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what is known of each file: of indexes of before there were checksums, the size."""
+    """Return what is known of each file: the size only, if the index is older than checksums."""
     if "files" in described:
         return dict(described["files"])
     return {name: {"bytes": size} for name, size in described["bytes"].items()}

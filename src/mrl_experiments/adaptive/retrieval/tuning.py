@@ -1,4 +1,4 @@
-"""Choosing an index for a budget, and saying what the choice gives on queries it was not chosen on."""
+"""Choice of an index for a budget, and its quality on queries that did not take part in the choice."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,9 @@ ONE_SIDED_95 = 1.645  # standard errors: the winner of many trials must not owe 
 class Trial:
     """What one index gave: fractions for quality and loss, milliseconds per query for latency.
 
-    loss: quality lost against exact search at full width. loss_bound: upper end of its 95 % interval.
+    Attributes:
+        loss: Quality lost against exact search at full width.
+        loss_bound: Upper end of its 95 % interval.
     """
 
     spec: IndexSpec
@@ -62,7 +64,9 @@ class Budget:
 class Family:
     """Indexes that differ only in how they are searched, so that one build serves them all.
 
-    efforts: cheapest first. plans: the stages to try with each effort.
+    Attributes:
+        efforts: Cheapest first.
+        plans: The stages to try with each effort.
     """
 
     spec: IndexSpec
@@ -83,8 +87,10 @@ class Tuned:
 class Tuner:
     """Chooses on every other query of `queries` (Q, D).
 
-    exact: (Q, k) positions that exact search at full width finds.
-    quality: what a budget speaks of; `recall(exact)` needs no labels. threads: of each search, None for all.
+    Attributes:
+        exact: (Q, k) positions that exact search at full width finds.
+        quality: What a budget speaks of; `recall(exact)` needs no labels.
+        threads: Of each search, None for all.
     """
 
     queries: NDArray[np.float32]
@@ -97,7 +103,7 @@ class Tuner:
         """Return the fastest index within a loss, or the one that loses least within a latency.
 
         Raises:
-            UserError: when none keeps the budget.
+            UserError: If none keeps the budget.
         """
         tried: list[tuple[Trial, AdaptiveIndex]] = []
         for family in families:

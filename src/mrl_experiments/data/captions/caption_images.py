@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import unquote
 
-from mrl_experiments.data.folder_walk import files_below
-from mrl_experiments.data.reading import Reading, listed
+from mrl_experiments.data.images.image_files import walk
+from mrl_experiments.data.reading import Reading, Tally, listed
 from mrl_experiments.errors import UserError
 
 _BACKSLASH = "\\"
@@ -27,7 +27,12 @@ class CaptionImages:
         self._found: dict[str, Path | None] = {}
 
     def find(self, name: str, place: str) -> Path | None:
-        """Return the file of a path, or None. place: where the path stands, for messages."""
+        """Return the file of a path, or None.
+
+        Args:
+            name: The path as the table has it.
+            place: Where it stands, for messages.
+        """
         if not name:
             return None
         if f"{os.path.normpath(name.replace(_BACKSLASH, '/'))}/".startswith("../"):
@@ -38,7 +43,7 @@ class CaptionImages:
         path = self._found[name]
         if path is not None and not os.path.isabs(name) and path != self.folder / os.path.normpath(name):
             kind = "image paths that differ from the file's in case, encoding or separators"
-            self.reading.converted[kind].append(f"{place} ({name})")
+            self.reading.converted.add(kind, f"{place} ({name})")
         return path
 
     def exists(self, name: str) -> bool:
@@ -46,7 +51,11 @@ class CaptionImages:
         return bool(name) and os.path.isfile(self.folder / name)
 
     def refuse_leaving(self, table: Path) -> None:
-        """Raise UserError when paths that were looked for leave the folder."""
+        """Refuse a table with paths that leave its folder.
+
+        Raises:
+            UserError: If some that were looked for do.
+        """
         if self._leaving:
             raise UserError(
                 f"{table}: {len(self._leaving)} image paths leave its folder: {listed(self._leaving)}",
@@ -57,7 +66,7 @@ class CaptionImages:
     @functools.cached_property
     def all(self) -> list[Path]:
         """All files below the folder that are not hidden."""
-        return files_below(self.folder, Reading())
+        return walk(self.folder, self.folder, Tally(), endings=None)
 
     def _existing(self, name: str) -> Path | None:
         path = self.folder / os.path.normpath(name)

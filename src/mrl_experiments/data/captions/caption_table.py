@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mrl_experiments.data.captions.caption_images import CaptionImages
 from mrl_experiments.data.reading import Reading, listed, shown
-from mrl_experiments.data.split_names import SPLIT_OF
+from mrl_experiments.data.splits import SPLIT_OF
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_text
 
@@ -44,8 +44,10 @@ def read_pairs(table: Path) -> tuple[list[Pair], Reading]:
     A .csv separates fields by commas (or semicolons, or bars) and may put them in quotation marks; a .tsv
     separates them by tabs, and quotation marks are part of the text. Also returns what was skipped, such as
     lines with too many fields, and what was read otherwise than it is written.
-    Raises UserError when the file is no such table, a quotation mark is left open, image paths leave the
-    folder, a split has an unknown name, or nothing can be used.
+
+    Raises:
+        UserError: If the file is no such table, a quotation mark is left open, image paths leave the
+            folder, a split has an unknown name, or nothing can be used.
     """
     reading = Reading()
     lines = _lines(table, reading)
@@ -61,9 +63,8 @@ def read_pairs(table: Path) -> tuple[list[Pair], Reading]:
         raise UserError(f"{table} has no usable pair: {'; '.join(reading.lines()) or 'it is empty'}")
     reading.read = len(pairs)
     used = {pair.image for pair in pairs}
-    reading.skipped["images without a caption"] += [
-        str(path) for path in images.all if path.suffix.lower() in IMG_EXTENSIONS and path not in used
-    ]
+    bare = [path for path in images.all if path.suffix.lower() in IMG_EXTENSIONS and path not in used]
+    reading.skipped.add("images without a caption", *bare)
     return pairs, reading
 
 
@@ -82,8 +83,8 @@ def _lines(table: Path, reading: Reading) -> list[str]:
         text = text.replace("\r", "\n")
     lines = [*io.StringIO(text, newline="\n")]
     if "\r" in text:
-        key = "lines with a carriage return inside, now a blank"
-        reading.converted[key] += [f"line {n}" for n, line in enumerate(lines, 1) if "\r" in line]
+        places = [f"line {n}" for n, line in enumerate(lines, 1) if "\r" in line]
+        reading.converted.add("lines with a carriage return inside, now a blank", *places)
     return [line.replace("\r", " ") for line in lines]
 
 
@@ -114,7 +115,8 @@ def _header(table: Path, lines: Sequence[str], reading: Reading) -> tuple[list[s
             expected="one of each name",
             remedy="give each caption of an image a line of its own",
         )
-    reading.skipped["columns that are not used"] += [n for n in names if n not in (*COLUMNS, "split")]
+    unused = [name for name in names if name not in (*COLUMNS, "split")]
+    reading.skipped.add("columns that are not used", *unused)
     return names, fitting[0], start
 
 
@@ -124,12 +126,8 @@ def _names(heading: str, separator: str) -> list[str]:
 
 
 def _rows(lines: Sequence[str], separator: str, start: int, *, quoted: bool) -> Iterator[Row]:
-    if not quoted:
-        for number, line in enumerate(lines[start:], start + 1):
-            if line.strip():
-                yield Row(line.removesuffix("\n").split(separator), number, number)
-        return
-    reader, last = csv.reader(lines[start:], delimiter=separator, strict=True), start
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader, last = csv.reader(lines[start:], delimiter=separator, strict=True, quoting=quoting), start
     while True:
         problem, first = "", last + 1
         try:
@@ -174,27 +172,27 @@ def _usable(
     for row in rows:
         place, fields = f"line {row.first}", row.fields
         if any("\0" in line for line in lines[row.first - 1 : row.last]):
-            skipped["lines with NUL bytes"].append(place)
+            skipped.add("lines with NUL bytes", place)
         elif row.problem:
-            skipped[f"lines that are no CSV: {row.problem}"].append(place)
+            skipped.add(f"lines that are no CSV: {row.problem}", place)
         elif len(fields) < width:
-            skipped[f"lines with fewer than {width} fields"].append(place)
+            skipped.add(f"lines with fewer than {width} fields", place)
         elif any(field.strip() for field in fields[width:]):
             kind = f"lines with more than {width} fields (a separator that is not in quotation marks?)"
-            skipped[kind].append(place)
+            skipped.add(kind, place)
         else:
             if len(fields) > width:
-                converted["lines with empty fields at their end"].append(place)
+                converted.add("lines with empty fields at their end", place)
             by_name = dict(zip(names, (field.strip() for field in fields), strict=False))
             image, caption, split = (by_name.get(name, "") for name in (*COLUMNS, "split"))
             if not _is_utf8(image + caption + split):
-                skipped["lines that are not UTF-8"].append(place)
+                skipped.add("lines that are not UTF-8", place)
             elif (path := images.find(image, place)) is None:
-                skipped["captions without an image"].append(f"{place} ({image or 'no path'})")
+                skipped.add("captions without an image", f"{place} ({image or 'no path'})")
             elif not caption:
-                skipped["images without a caption"].append(f"{place} ({image})")
+                skipped.add("images without a caption", f"{place} ({image})")
             elif (pair := Pair(path, caption, split)) in seen:
-                skipped["lines that repeat others"].append(place)
+                skipped.add("lines that repeat others", place)
             else:
                 seen.add(pair)
                 yield pair
@@ -212,9 +210,8 @@ def _of_known_splits(table: Path, pairs: list[Pair], reading: Reading) -> list[P
         )
     if "test" in known.values() and "val" not in known.values():
         known = {word: "val" if split == "test" else split for word, split in known.items()}
-    reading.converted["words in the column split"] += [
-        f"{word} is {split}" for word, split in sorted(known.items()) if word != split
-    ]
+    changed = [f"{word} is {split}" for word, split in sorted(known.items()) if word != split]
+    reading.converted.add("words in the column split", *changed)
     return [Pair(pair.image, pair.caption, known.get(pair.split) or "") for pair in pairs]
 
 

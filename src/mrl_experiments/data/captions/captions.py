@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrl_experiments.data.loaders.augment import DRAWS
-from mrl_experiments.data.loaders.draws import stream, uniform
+from mrl_experiments.data.loaders.augment import NUMBERS
+from mrl_experiments.data.loaders.counter_rng import stream, uniform
 from mrl_experiments.data.source import Source
 from mrl_experiments.data.text.tokenizer import Tokenizer
 
@@ -20,7 +20,8 @@ Ids = NDArray[np.int64]
 class CaptionedSource(Source, Protocol):
     """Images whose labels have texts: each label's images and texts show the same thing.
 
-    captions: for each label, at least one text.
+    Attributes:
+        captions: For each label, at least one text.
     """
 
     captions: Sequence[Sequence[str]]
@@ -30,7 +31,7 @@ class CaptionedSource(Source, Protocol):
 
 
 def identity_of(captions: Sequence[Sequence[str]]) -> Mapping[str, Any]:
-    """Return what determines a vocabulary learnt from captions."""
+    """Return what determines a vocabulary learned from captions."""
     digest = hashlib.sha256()
     for texts in captions:
         digest.update("\0".join((*texts, "\0")).encode())
@@ -40,7 +41,8 @@ def identity_of(captions: Sequence[Sequence[str]]) -> Mapping[str, Any]:
 class Captions:
     """Tokens (K, T) of all captions, label by label, padded behind the text; longer ones are cut.
 
-    cut: how many were longer than T tokens.
+    Attributes:
+        cut: How many were longer than T tokens.
     """
 
     def __init__(self, captions: Sequence[Sequence[str]], tokenizer: Tokenizer, length: int) -> None:
@@ -56,7 +58,7 @@ class Captions:
         """Return one caption (B, T) of each label (B,); which one depends on (seed, epoch, sample) alone."""
         own, samples = labels.numpy(), index.numpy().astype(np.uint64)
         with np.errstate(over="ignore"):
-            share = uniform(stream(seed, epoch), samples, np.uint64(DRAWS))
+            share = uniform(stream(seed, epoch), samples, np.uint64(NUMBERS))
         return torch.from_numpy(self.tokens[self._starts[own] + (share * self._counts[own]).astype(np.int64)])
 
     def first(self, labels: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrl_experiments.data.artifact_cache import cache_folder
 from mrl_experiments.data.captions.captions import CaptionedSource, Captions, batches, identity_of
 from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader
 from mrl_experiments.data.loaders.order import Batches
-from mrl_experiments.data.prepared import cache_folder
-from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer, tokenizer_of_run
 from mrl_experiments.embeddings import TEXT
 from mrl_experiments.errors import UserError
 
@@ -23,11 +23,12 @@ class ImageTextData(ImageData):
 
     To be embedded, each split comes as images (`val`) and as texts (`val_text`), with the same labels.
 
-    Parameters
-    ----------
-    source: images whose labels have captions, see data/captions/captions.py.
-    tokenizer: a tokenizer.json; null trains one on the captions of the train split. vocabulary: its size V.
-    length: tokens of a text T; longer ones are cut. others: of ImageData.
+    Args:
+        source: Images whose labels have captions, see data/captions/captions.py.
+        tokenizer: A tokenizer.json; None trains one on the captions of the train split.
+        vocabulary: Its number of tokens V.
+        length: The tokens T of a text; longer ones are cut.
+        options: Of ImageData.
     """
 
     views: tuple[str, ...] = ("none",)  # a mirrored text is no text
@@ -49,13 +50,13 @@ class ImageTextData(ImageData):
         self.images = self.splits
         self.splits = (*self.images, *(split + TEXT for split in self.images))
         known = Tokenizer.load(Path(tokenizer).expanduser()) if tokenizer else None
-        self.tokenizer = (known or self._learnt(cache_folder(cache))).of_size(vocabulary)
+        self.tokenizer = (known or self._trained_tokenizer(cache_folder(cache))).of_size(vocabulary)
         self.captions = Captions(source.captions, self.tokenizer, length)
         if self.captions.cut:
             total = len(self.captions.tokens)
             print(f"{self.captions.cut} of {total} captions are longer than data.length={length} and are cut")
 
-    def _learnt(self, cache: Path) -> Tokenizer:
+    def _trained_tokenizer(self, cache: Path) -> Tokenizer:
         train = [self.captioned.captions[label] for label in self.captioned.labels("train")]
         texts = [text for one in train for text in one]
         return cached_tokenizer(
@@ -65,7 +66,6 @@ class ImageTextData(ImageData):
     @property
     def inputs(self) -> dict[str, int]:
         """What the two towers must know."""
-        assert self.tokenizer.pad is not None
         text = {"vocabulary": self.vocabulary, "length": self.length, "pad": self.tokenizer.pad}
         return {**super().inputs, **text}
 
@@ -77,26 +77,20 @@ class ImageTextData(ImageData):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that files and texts are those of a run, and that text becomes tokens that it can read.
 
-        Raises UserError otherwise; with `accept_changes`, other texts are told, and the run's tokenizer read.
+        With `accept_changes`, other texts are printed, and the run's tokenizer is used.
+
+        Raises:
+            UserError: If they are others, or texts are longer than the run's.
         """
         super().load_state_dict({**state_dict, "classes": None})  # labels here tell pairs, not classes
-        theirs = Tokenizer(state_dict["tokenizer"]).of_size(self.vocabulary)
-        if theirs.identity != self.tokenizer.identity and self.accept_changes:
+        ours = None if self.accept_changes else self.tokenizer
+        remedy = "the captions or data.tokenizer changed since: restore them, or train a new run"
+        theirs = tokenizer_of_run(self, ours, state_dict, remedy)
+        if theirs.identity != self.tokenizer.identity:
             self.tokenizer = theirs
             self.captions = Captions(self.captioned.captions, theirs, self.length)
-        elif theirs.identity != self.tokenizer.identity:
-            raise UserError(
-                f"the tokenizer of {self.name} is not the one that the run was trained with",
-                expected=f"{theirs.identity}, not {self.tokenizer.identity}",
-                remedy="the captions or data.tokenizer changed since: restore them, or train a new run",
-            )
         if "texts" in state_dict and state_dict["name"] == self.name:
             self._compare_texts(state_dict["texts"])
-        if self.length > (longest := state_dict["length"]):
-            raise UserError(
-                f"data.length={self.length}",
-                expected=f"at most {longest} tokens, as the run was trained with",
-            )
 
     def files_identity(self) -> str | None:
         """Return a digest of the images' files and of their captions; None where images are not files."""
@@ -129,15 +123,17 @@ class ImageTextData(ImageData):
                 found.append(f"{len(ours - theirs)} of {split} are new or changed, {len(theirs - ours)} gone")
         if not found:
             return
-        told = f"the captions of {self.name} are not those that the run was trained with: {'; '.join(found)}"
+        problem = (
+            f"the captions of {self.name} are not those that the run was trained with: {'; '.join(found)}"
+        )
         if not self.accept_changes:
             raise UserError(
-                told,
+                problem,
                 expected="the same captions of the same images",
                 remedy="restore them, or keep other data apart by a name of its own: data.name=<name>; or "
                 "embed.py accept_changes=true embeds what is there now",
             )
-        print(told, flush=True)
+        print(problem, flush=True)
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:
         """Return what is known of the classes; of texts, what is known of their images' classes."""

@@ -14,8 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from mrl_experiments.data.captions.caption_table import Pair, read_pairs
 from mrl_experiments.data.reading import listed
 from mrl_experiments.data.source import Sample
-from mrl_experiments.data.split_by_name import BY_POSITION, held_out_names, is_by_name
-from mrl_experiments.data.split_names import SPLITS
+from mrl_experiments.data.splits import BY_POSITION, SPLITS, held_out_names, is_by_name
 from mrl_experiments.errors import UserError
 
 Labels = NDArray[np.int64]
@@ -31,7 +30,9 @@ class ImageTextFolder:
     it); without it, about `val_share` of the labels is held out: with split=by_name by a hash of a label's
     first image path, so that adding or removing pairs moves no other label; with by_position by place in
     the table, as runs of before have it.
-    Raises UserError without a table, when a split is empty, or when a label is in several splits.
+
+    Raises:
+        UserError: Without a table, when a split is empty, or when a label is in several splits.
     """
 
     channels = 3

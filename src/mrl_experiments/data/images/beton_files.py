@@ -11,7 +11,12 @@ from mrl_experiments.errors import UserError
 class BetonFiles:
     """Splits named after the given files; the images themselves are only reachable through FFCV.
 
-    classes: their list, see `class_list`.
+    Args:
+        classes: Their list, see `class_list`.
+        betons: {split: file}.
+
+    Raises:
+        UserError: If `train` or `val` is missing.
     """
 
     channels = 3

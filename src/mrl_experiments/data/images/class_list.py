@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mrl_experiments.data.images.image_files import class_folders
+from mrl_experiments.data.images.image_files import class_folders, plain
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping, read_text
 
@@ -19,11 +19,16 @@ OFFSET = re.compile(r"(\d{8})-n")  # how ImageNet-4K's list writes the WordNet i
 def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
     """Return class names in the order of their labels.
 
-    where: a folder with one folder a class, or with such folders in train/ (an ILSVRC root): their names
-    sorted; or a file with a name a line; None: the 1,000 WordNet ids of ImageNet-1K.
-    A line begins with a WordNet id, or is a name as a whole (golden retriever) up to a tab, or a comma in a
-    .csv; it is its first word where more of the names `seen` in the data are such words.
-    Raises UserError for a missing path, a file that is no text, repeated names, or fewer than two.
+    Args:
+        where: A folder with one folder per class, or with such folders in train/ (an ILSVRC root): their
+            names sorted; or a file with one name per line; None: the 1,000 WordNet ids of ImageNet-1K. A line
+            begins with a WordNet id, or is a name as a whole (golden retriever) up to a tab, or a comma in a
+            .csv; it is its first word where more of the names `seen` are such words.
+        seen: Names in the data; one that is listed is returned as it is there, where some letters are stored
+            in another way.
+
+    Raises:
+        UserError: For a missing path, a file that is no text, repeated names, or fewer than two.
     """
     if where is None:
         from timm.data import ImageNetInfo
@@ -33,12 +38,14 @@ def class_list(where: str | None, seen: Collection[str] = ()) -> list[str]:
     if path.is_dir():
         names = class_folders(path / "train" if (path / "train").is_dir() else path)
     elif path.is_file():
-        names = _listed(path, set(seen))
+        names = _listed(path, set(map(plain, seen)))
     else:
         raise UserError(
             f"the list of classes {where} does not exist",
-            expected="a folder with one folder a class, or a file with one name a line",
+            expected="a folder with one folder per class, or a file with one name per line",
         )
+    stored = {plain(name): name for name in seen}
+    names = [stored.get(plain(name), name) for name in names]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or len(names) < 2:
         raise UserError(
@@ -52,21 +59,14 @@ def _listed(path: Path, seen: set[str]) -> list[str]:
     """Return the names in a file: whole lines, first fields or first words, whichever the data have most."""
     lines = [line.strip() for line in io.StringIO(read_text(path), newline=None) if line.strip()]
     comma = path.suffix.lower() == ".csv"
-    fields = [_field(line, "," if comma else "\t") for line in lines]
+    separator = "," if comma else "\t"
+    fields = [next(csv.reader([line], delimiter=separator))[0].strip() for line in lines]
     if comma and fields and fields[0].casefold() in HEADINGS and fields[0] not in seen:
         del lines[0], fields[0]
     words = [OFFSET.sub(r"n\1", line.split()[0]) for line in lines]
     if all(WORDNET.fullmatch(word) for word in words):
         return words
-    return max((fields, lines, words), key=lambda names: len(seen.intersection(names)))
-
-
-def _field(line: str, separator: str) -> str:
-    """Return the first field of a line, without quotation marks around it."""
-    if line.startswith('"'):
-        line = next(csv.reader([line], delimiter=separator))[0]
-        return line.strip()
-    return line.split(separator)[0].strip()
+    return max((fields, lines, words), key=lambda names: len(seen.intersection(map(plain, names))))
 
 
 def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str | None) -> dict[str, int]:
@@ -74,7 +74,9 @@ def folder_labels(folders: Sequence[str], classes: Sequence[str], mapping: str |
 
     A folder is named like its class, or by the class's number (ImageNetV2: 0 to 999). With `mapping`, a file
     read by `read_mapping`, it maps folder names to those; then folders that it leaves out are left out here.
-    Raises UserError for names that are no class, or when nothing is left.
+
+    Raises:
+        UserError: For names that are no class, or when nothing is left.
     """
     wanted = {folder: folder for folder in folders}
     if mapping is not None:

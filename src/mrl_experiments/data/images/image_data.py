@@ -9,35 +9,46 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrl_experiments.data.artifact_cache import cache_folder
 from mrl_experiments.data.data_module import DataModule
-from mrl_experiments.data.file_table import Files, file_table, pack, with_digests
+from mrl_experiments.data.file_table import pack, with_digests
+from mrl_experiments.data.images.image_files import plain
 from mrl_experiments.data.images.read_image import UnreadableImages
-from mrl_experiments.data.images.split_folders import named_like, plain
+from mrl_experiments.data.images.split_folders import named_like
 from mrl_experiments.data.loaders.augment import Augment, Resolution
-from mrl_experiments.data.loaders.beton import Storage, check_beton
+from mrl_experiments.data.loaders.beton import Storage, beton_labels, check_beton
 from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader, TrainLoader, training_splits
-from mrl_experiments.data.loaders.order import Batches, TrainingOrder
+from mrl_experiments.data.loaders.loaders import (
+    Batch,
+    BatchReader,
+    EvalLoader,
+    TrainLoader,
+    train_loader,
+    training_splits,
+)
+from mrl_experiments.data.loaders.order import Batches, balanced
 from mrl_experiments.data.loaders.torch_loader import ArraySamples, TorchLoader
-from mrl_experiments.data.prepared import cache_folder
 from mrl_experiments.data.source import Source
 from mrl_experiments.errors import UserError
 
 
 class ImageData(DataModule):
-    """Images of a source in batches (images, labels, index).
+    """Images of a source in batches (images (B, C, size, size), labels (B,), index (B,)).
 
-    Parameters
-    ----------
-    name: how runs and tables call the data set. source: see data/source.py; it may refer to `root`.
-    loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
-    batch_size: of one process. workers: that read and prepare; null is the number of threads torch uses, and
-    with 0 this process reads (one more prepares).
-    cache: folder for prepared files. size: side of the images a model sees in validation.
-    resolution: {start, end, start_epoch, end_epoch} in training; null is `size`.
-    augment: see data/loaders/augment.py. storage: {split: ...}, see data/loaders/beton.py; `default` is for
-    the others.
-    betons: {split: path} of ready .beton files instead of the cache.
+    Args:
+        name: How runs and tables call the data set.
+        source: Where samples come from, see data/source.py; it may refer to `root`.
+        loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
+        batch_size: Images per batch of one process.
+        workers: That read and prepare; None is the number of threads torch uses, and with 0 this process
+            reads (one more prepares).
+        cache: The folder of prepared files.
+        size: The side in pixels of the images a model sees in validation; None is the source's own.
+        resolution: {start, end, start_epoch, end_epoch} in training; None is `size`.
+        augment: See data/loaders/augment.py.
+        storage: {split: ...}, see data/loaders/beton.py; `default` is for the others.
+        betons: {split: path} of ready .beton files instead of the cache.
+        balance: 1 draws all classes equally often in training, however large they are; see `balanced`.
     """
 
     views: tuple[str, ...] = ("none", "flip")
@@ -58,12 +69,14 @@ class ImageData(DataModule):
         storage: Mapping[str, Mapping[str, Any]],
         betons: Mapping[str, str],
         seed: int,
+        balance: float | None = None,
     ) -> None:
         super().__init__()
         self.name, self.source = name, source
         self.num_classes, self.channels, self.splits = source.num_classes, source.channels, source.splits
         self.size = _size(size, source)
         self.batch_size, self.seed, self.betons = batch_size, seed, dict(betons)
+        self.balance = balance
         self.workers = torch.get_num_threads() if workers is None else workers
         self.augment = Augment(**augment)
         self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
@@ -71,9 +84,9 @@ class ImageData(DataModule):
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(cache_folder(cache), source, kept)
         self._ready: dict[str, tuple[Any, int]] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._state: dict[str, Any] | None = None
-        self.classes_known = False  # by a run, of which load_state_dict was told
+        self.classes_known = False  # whether load_state_dict has had them from a run
         self._unseen = False
         self._classes: list[str] | None = None  # of the run, where they are others than the source's
         self._label_of: NDArray[np.int64] | None = None
@@ -86,7 +99,7 @@ class ImageData(DataModule):
         return {"channels": self.channels, "size": self.size}
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:
-        """Return what is known of the classes, a column each in the order of labels; see data/source.py."""
+        """Return what is known of the classes, one column per fact in the order of labels; see `Source`."""
         manifest = self.source.manifest(split)
         names = {"name": manifest["classes"]} if "classes" in manifest else {}
         facts = {**names, **manifest.get("facts", {})}
@@ -102,14 +115,16 @@ class ImageData(DataModule):
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features, labels and classes.
 
-        unseen: true where no class is one of the run's.
+        Returns:
+            {unseen: True} where no class is one of the run's, else nothing.
         """
         return {"unseen": True} if self._unseen else {}
 
     def prepare_data(self) -> None:
         """Write what training needs, once, before the processes of a distributed training need it.
 
-        Raises UserError that names images of all these splits that cannot be read.
+        Raises:
+            UserError: If images cannot be read; those of all these splits are named.
         """
         unreadable: list[UnreadableImages] = []
         for split in training_splits(self):
@@ -122,22 +137,25 @@ class ImageData(DataModule):
             raise UserError(problem, remedy=unreadable[0].remedy)
 
     def prepare(self, split: str) -> None:
-        """Write one split into the cache unless it is there, and say once what was read and how.
+        """Write one split into the cache unless it is there, and print once what was read and how.
 
-        Raises UserError for an unknown split.
+        Raises:
+            UserError: For an unknown split.
         """
         self.samples(split)
+        if split in self._reported:
+            return
         report = getattr(self.source, "report", None)
-        if report is not None and not self._told:
+        if report is not None and not self._reported:
             print(report(), flush=True)
-        if split not in self._told and (kinds := self.cache.described.get(split, {}).get("converted")):
+        if kinds := self.cache.described.get(split, {}).get("converted"):
             shown = ", ".join(f"{k['count']:,} {kind} ({k['first']})" for kind, k in kinds.items())
             print(f"{self.name} {split}: images {shown}", flush=True)
-        self._told.add(split)
-        self._tell_copies(split)
+        self._reported.add(split)
+        self._report_copies(split)
 
-    def _tell_copies(self, split: str) -> None:
-        """Say how many images are copies of others that contradict them: in train, or in another class."""
+    def _report_copies(self, split: str) -> None:
+        """Print how many images are copies of others that contradict them: in train, or in another class."""
         if "digests" not in self.cache.described.get(split, {}):
             return
         ours, labels = self._digests(split)
@@ -164,7 +182,7 @@ class ImageData(DataModule):
         return self._counted(split)[0]
 
     def _counted(self, split: str) -> tuple[Any, int]:
-        """Return samples and their number; files are written or checked once a process."""
+        """Return samples and their number; files are written or checked once per process."""
         self._check_split(split)
         if split not in self._ready:
             samples = self._prepared(split)
@@ -193,8 +211,9 @@ class ImageData(DataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with what a run keeps of its data: the files of data of the same name, and the classes.
 
-        Raises UserError when files have changed, unless `accept_changes`, or images for training would be
-        in another split.
+        Raises:
+            UserError: If files have changed, unless `accept_changes`, or images for training would be in
+                another split.
         """
         self._compare_files("images", state_dict)
         if state_dict.get("classes"):
@@ -225,40 +244,35 @@ class ImageData(DataModule):
         label_of = {plain(name): label for label, name in enumerate(self._classes)}
         self._label_of = np.array([label_of[plain(name)] for name in ours])
 
-    def files_identity(self) -> str | None:
-        """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""
-        return self._as_trained or (None if self.paths() is None else self.source.identity().get("files"))
+    def files(self) -> dict[str, list[Path]] | None:
+        """Return the files of each split of the source, or None where it has none of its own."""
+        if self.source.size is not None or self.betons:
+            return None
+        return {
+            split: [value for value, _ in self.source.open(split) if isinstance(value, Path)]
+            for split in self.source.splits
+        }
 
-    def files_root(self) -> Path:
-        """Return the folder below which the source's files have their names."""
-        place = getattr(self.source, "root", None) or getattr(self.source, "table", Path("/table")).parent
-        return Path(place)
-
-    def paths(self) -> list[Path] | None:
-        """Return the source's files of all splits, or None where it has none of its own."""
-        return (
-            None
-            if self.source.size is not None or self.betons
-            else [path for split in self.source.splits for path in self._paths(split)]
-        )
-
-    def _paths(self, split: str) -> list[Path]:
-        return [value for value, _ in self.source.open(split) if isinstance(value, Path)]
+    def _file_digests(self) -> dict[str, str]:
+        return {split: kept.get("digests", "") for split, kept in self.cache.described.items()}
 
     def _names(self) -> list[str] | None:
         return self.source.manifest(self.splits[0]).get("classes")
 
-    def _table(self) -> Files | None:
-        if self.paths() is None:
-            return None
-        paths = {split: self._paths(split) for split in self.source.splits}
-        digests = {split: kept.get("digests", "") for split, kept in self.cache.described.items()}
-        return file_table(paths, self.files_root(), digests)
-
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
         run, count = self._reader("train", training=True)
-        return TrainLoader(TrainingOrder(count, self.batch_size, self.seed), run)
+        shares = None if not self.balance else balanced(self._labels("train"), self.balance)
+        return train_loader(self, count, run, shares)
+
+    def _labels(self, split: str) -> NDArray[np.int64]:
+        """Return the labels (N,) of a split, as the loader has them."""
+        samples = self.samples(split)
+        if isinstance(samples, Path):
+            return beton_labels(samples, channels=self.channels)
+        if isinstance(samples, ArraySamples):
+            return samples.labels
+        return np.array([label for _, label in samples])
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return all of a split in order, without augmentation."""

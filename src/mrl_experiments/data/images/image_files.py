@@ -1,15 +1,15 @@
-"""Image files in one folder a class: the one walker, and what it leaves out."""
+"""Image files in one folder per class: the one walker, and what it leaves out."""
 
 import errno
-import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from mrl_experiments.data.tally import Tally, shown
+from mrl_experiments.data.reading import Tally, shown
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 
@@ -18,23 +18,9 @@ EMPTY = 5  # folders without images that an error names
 ENDINGS = (*IMG_EXTENSIONS, ".gif", ".jpe", ".jfif", ".apng", ".avif", ".jp2", ".pbm", ".pnm", ".pfm")
 # Pictures that are not read; what else is left out is a matter of course.
 FOREIGN = (
-    *(
-        ".heic",
-        ".heif",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".raf",
-        ".orf",
-        ".rw2",
-        ".raw",
-        ".psd",
-        ".svg",
-    ),
-    *(".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".exr", ".hdr", ".jxl", ".tga", ".npy", ".mp4", ".mov"),
-)
+    ".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".psd", ".svg",
+    ".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".exr", ".hdr", ".jxl", ".tga", ".npy", ".mp4", ".mov",
+)  # fmt: skip
 # What systems and programs leave in folders; names that begin with a dot are hidden too.
 HIDDEN = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found"}
 
@@ -45,7 +31,9 @@ def walk(folder: Path, root: Path, skipped: Tally, endings: tuple[str, ...] | No
     Links are followed; a folder that is reached twice, or from inside itself, is read once. Only regular
     files are listed, so a FIFO cannot hang whoever opens them. What is left out is counted in `skipped`, by
     its path below `root`.
-    Raises UserError for a folder that cannot be read.
+
+    Raises:
+        UserError: For a folder that cannot be read.
     """
     above = {folder, *folder.absolute().parents, *folder.resolve().parents}
     found, pending, seen = [], [folder], {_device_and_number(path) for path in above}
@@ -98,12 +86,12 @@ def _why(error: OSError, path: Path) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is one that systems keep for themselves."""
+    """Return whether a file or folder is one that systems keep for themselves."""
     return name.startswith(".") or name.casefold() in HIDDEN
 
 
 def is_utf8(name: str) -> bool:
-    """Tell whether a name of the file system is text."""
+    """Return whether a name of the file system is text."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -119,7 +107,10 @@ def _device_and_number(path: Path) -> tuple[int, int]:
 def class_folders(folder: Path, skipped: Tally | None = None) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones.
 
-    What else lies there is counted in `skipped`. Raises UserError for a name that is not UTF-8.
+    What else lies there is counted in `skipped`.
+
+    Raises:
+        UserError: For a name that is not UTF-8.
     """
     skipped = Tally() if skipped is None else skipped
     names = []
@@ -142,6 +133,11 @@ def class_folders(folder: Path, skipped: Tally | None = None) -> list[str]:
     return sorted(names)
 
 
+def plain(name: str) -> str:
+    """Return a class name in the form in which it is compared: systems store letters like ä in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
 def image_files(
     folder: Path,
     labels: Mapping[str, int],
@@ -152,8 +148,13 @@ def image_files(
 ) -> Files:
     """Return the images below folder/<name> with the label of each name, sorted by name and path.
 
-    all_classes: whether each name needs an image. as_before: list what versions without `skipped` listed:
-    hidden files too, linked folders not. Raises UserError for a name without images that needs one.
+    Args:
+        skipped: Counts what is left out.
+        all_classes: Whether each name needs an image.
+        as_before: List what versions without `skipped` listed: hidden files too, linked folders not.
+
+    Raises:
+        UserError: For a name without images that needs one.
     """
     files, empty = [], []
     skipped = Tally() if skipped is None else skipped
@@ -175,36 +176,3 @@ def image_files(
             remedy=f"add images or remove the folder{'s' * (len(empty) > 1)}",
         )
     return files
-
-
-def files_digest(splits: Mapping[str, Iterable[tuple[Path, int]]], root: Path) -> str:
-    """Return a hash of names below `root`, labels, sizes and times of change of all files, split by split."""
-    digest = hashlib.sha256()
-    for split, files in splits.items():
-        for path, label in files:
-            status = path.stat()
-            name = os.fsencode(os.path.relpath(path, root))
-            digest.update(f"{split} {label} {status.st_size} {status.st_mtime_ns} ".encode() + name + b"\0")
-    return digest.hexdigest()
-
-
-def existing_root(name: str, root: str | None, holding: str) -> Path:
-    """Return data.root as a path. Raises UserError unless it is a folder; `holding` says what is in it."""
-    if root is None or not Path(root).expanduser().is_dir():
-        raise UserError(
-            f"data.root={root} is not a folder",
-            expected=f"a folder with {holding}",
-            remedy=f"give it: data={name} data.root=/path/to/images",
-        )
-    return Path(root).expanduser()
-
-
-def reading_report(
-    name: str, splits: Mapping[str, Files], classes: int, skipped: Tally, of_them: Tally | None = None
-) -> str:
-    """Return one line that says what is read of a folder and what is not. of_them: notes on what is read."""
-    counts = {split: len(files) for split, files in splits.items()}
-    parts = f" ({', '.join(f'{n:,} {split}' for split, n in counts.items())})" if len(counts) > 1 else ""
-    left_out = f"; skipped {skipped.total:,}: {skipped}" if skipped.total else ""
-    noted = f"; {of_them}" if of_them is not None and of_them.total else ""
-    return f"{name}: {sum(counts.values()):,} images in {classes:,} classes{parts}{noted}{left_out}"

@@ -10,23 +10,29 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from mrl_experiments.data.images.folder_source import FolderSource
-from mrl_experiments.data.images.image_files import Files, class_folders, existing_root, image_files
-from mrl_experiments.data.images.split_folders import class_home, named_like, plain, split_folders
-from mrl_experiments.data.split_by_name import BY_POSITION, is_by_name
-from mrl_experiments.data.split_names import SPLIT_OF
-from mrl_experiments.data.tally import Tally, shown
+from mrl_experiments.data.images.image_files import Files, class_folders, image_files, plain
+from mrl_experiments.data.images.split_folders import class_home, named_like, split_folders
+from mrl_experiments.data.reading import Tally, shown
+from mrl_experiments.data.splits import BY_POSITION, divided, is_by_name, split_of
 from mrl_experiments.errors import UserError
 
 
 class ImageFolder(FolderSource):
     """Either <root>/train/<class>/* and <root>/val/<class>/*, or <root>/<class>/* with a seeded split.
 
-    Which folders are splits: see `split_folders`. Without one for `val`, a share of `train` is held
-    out; `test` is one more split. `split`: by_name, where the hash of a file's own name and the seed decides,
-    so that other files move none; or by_position in the sorted list, as runs have it that know no `split`
-    (they also list what versions of then listed: no linked folders, but hidden files).
-    Raises UserError for a missing root, a class without images, classes in `val` that `train` lacks, or
-    splits inside the classes.
+    Which folders are splits: see `split_folders`. Without one for `val`, a share of `train` is held out;
+    `test` is one more split.
+
+    Args:
+        val_share: The share that is held out.
+        split: by_name: by the hash of a file's own name and the seed, so that other files move none;
+            by_position in the sorted list, as runs have it that know no `split` (they also list what versions
+            of then
+            listed: no linked folders, but hidden files).
+
+    Raises:
+        UserError: For a missing root, a class without images, classes in `val` that `train` lacks, or splits
+            inside the classes.
     """
 
     splits: tuple[str, ...] = ("train", "val")
@@ -34,9 +40,8 @@ class ImageFolder(FolderSource):
     def __init__(
         self, name: str, root: str | None, val_share: float, seed: int, split: str = BY_POSITION
     ) -> None:
-        super().__init__()
-        self.name, self.val_share, self.seed, self.by_name = name, val_share, seed, is_by_name(split)
-        self.root = existing_root(name, root, "train/<class>/ and val/<class>/, or with <class>/ folders")
+        super().__init__(name, root, "train/<class>/ and val/<class>/, or with <class>/ folders")
+        self.val_share, self.seed, self.by_name = val_share, seed, is_by_name(split)
         homes = split_folders(self.root, self.skipped)
         train = class_home(homes["train"]) if homes else self.root
         self.classes = _classes(train, self.root, self.skipped)
@@ -72,11 +77,20 @@ class ImageFolder(FolderSource):
         self.skipped.add_all(skipped)
         self._look_inside(files, home)
         if not files and strict:
-            raise UserError(f"{shown(home)} holds no image of the classes of train", remedy="add some")
+            left_out = f"; skipped {skipped}" if skipped.total else ""
+            raise UserError(
+                f"{shown(home)} holds no image of the classes of train{left_out}",
+                expected="folders named like those of train",
+                remedy="put its images into such folders",
+            )
         return files
 
     def _look_inside(self, files: Files, home: Path) -> None:
-        """Count images in folders inside class folders. Raises UserError where these are splits."""
+        """Count images in folders inside class folders.
+
+        Raises:
+            UserError: If these are splits.
+        """
         inner: dict[str, set[str]] = defaultdict(set)
         for path, _ in files:
             name, *folders, _ = path.relative_to(home).parts
@@ -84,7 +98,7 @@ class ImageFolder(FolderSource):
                 inner[name].add(folders[0])
                 self.noted.add("in folders inside those of classes", path.relative_to(self.root))
         for name, within in inner.items() if self.by_name else ():
-            if {"train"} < {SPLIT_OF.get(folder.casefold()) for folder in within} - {None}:
+            if {"train"} < {split_of(folder) for folder in within} - {None}:
                 place = shown(home / name)
                 raise UserError(
                     f"{place} has the folders {', '.join(sorted(map(shown, within)))}: splits inside classes",
@@ -134,11 +148,8 @@ class ImageFolder(FolderSource):
                 expected="images of each class for train, and some for val",
                 remedy=f"{by_seed}another data.source.val_share=, more images, or train/ and val/",
             )
-        sides = {False: "train", True: "val"}
-        parts: dict[str, Files] = {"train": [], "val": []}
-        for file, out in zip(files, held_out(self.seed), strict=True):
-            parts[sides[out]].append(file)
-        return parts
+        held = dict(zip(files, held_out(self.seed), strict=True))
+        return divided(files, held.__getitem__)
 
     def manifest(self, split: str) -> dict[str, Any]:
         """Return the class names, what lies in the folder and was not read, and images in inner folders."""

@@ -6,25 +6,27 @@ import numpy as np
 
 from mrl_experiments.data.images.class_list import class_list
 from mrl_experiments.data.images.folder_source import FolderSource
-from mrl_experiments.data.images.image_files import existing_root
 from mrl_experiments.errors import UserError
 
 
 class ImageStream(FolderSource):
     """The files that `sequence` names, below `root`, as the split `stream`, in that order.
 
-    sequence: a .npy file of path names, as FLUID publishes them, or a text file with one a line. A file's
-    class is its name up to the first underscore (n01440764_10026.JPEG). classes: the list that the model was
-    trained on, see `class_list`; classes that are not in it get the labels after it.
-    Raises UserError for a missing root, sequence or image.
+    A file's class is its name up to the first underscore (n01440764_10026.JPEG).
+
+    Args:
+        sequence: A .npy file of path names, as FLUID publishes them, or a text file with one per line.
+        classes: The list that the model was trained on, see `class_list`; other classes get the labels after
+            it.
+
+    Raises:
+        UserError: For a missing root, sequence or image.
     """
 
     splits: tuple[str, ...] = ("stream",)
 
     def __init__(self, name: str, root: str | None, sequence: str | None, classes: str | None) -> None:
-        super().__init__()
-        self.name = name
-        self.root = existing_root(name, root, "the images of the stream")
+        super().__init__(name, root, "the images of the stream")
         paths = [self.root / entry for entry in read_sequence(sequence)]
         lost = [path for path in paths if not path.is_file()]
         if lost:
@@ -40,9 +42,13 @@ class ImageStream(FolderSource):
 
 
 def read_sequence(sequence: str | None) -> list[str]:
-    """Return the path names in a .npy or text file. Raises UserError when there are none."""
+    """Return the path names in a .npy or text file.
+
+    Raises:
+        UserError: If there are none.
+    """
     path = Path(sequence or "").expanduser()
-    expected = "a .npy file of path names, or a text file with one a line"
+    expected = "a .npy file of path names, or a text file with one per line"
     if not path.is_file():
         raise UserError(
             f"data.source.sequence={sequence} is not a file",

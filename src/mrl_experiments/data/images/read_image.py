@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import re
 import stat
 import warnings
 from collections.abc import Iterable
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, ImageCms, ImageOps, UnidentifiedImageError
 from PIL import Image as Pillow
 
+from mrl_experiments.data.reading import Tally, shown
 from mrl_experiments.data.source import Image
-from mrl_experiments.data.tally import Tally, shown
 from mrl_experiments.errors import UserError
 
 GROUND = (255, 255, 255)  # what shows through where a picture is transparent
@@ -26,6 +27,8 @@ SHOWN = 5  # broken files that an error names
 # TIFF's tags, and some of their values.
 BITS_PER_SAMPLE, PHOTOMETRIC, MOST, SAMPLE_FORMAT = 258, 262, 281, 339
 WHITE_IS_ZERO, SIGNED = 0, 2
+# What Pillow calls channels of fewer or more than 8 bits, of which it makes 8.
+RAW = re.compile(r"L;([24])|(?:LA|RGB[AXa]*);(16)[BLN]")
 # How files begin that bear the name of a picture and cannot be read as one.
 BEGINNINGS = {
     b"II*\0": "a TIFF of a kind that Pillow does not know, such as 64 bits or other than 1, 3 or 4 channels",
@@ -44,7 +47,9 @@ def read_image(value: Image | Path, channels: int, converted: Tally | None = Non
     transparent parts on white. More than 8 bits are scaled by their depth; values without a depth of their
     own (32 bits, signed, floating point) by the smallest of 1 (floating point only), 255 and 65,535 that
     holds all of them, else from the smallest to the largest. What is so changed is counted in `converted`.
-    Raises UserError that names a file which cannot be read.
+
+    Raises:
+        UserError: If a file cannot be read.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -59,7 +64,10 @@ class UnreadableImages(UserError):
 class Readings:
     """What came of reading many samples; a worker process has one each.
 
-    broken: {sample: problem}. digests: {sample: hash of the file}.
+    Attributes:
+        converted: What was read otherwise than it is stored.
+        broken: {sample: problem}.
+        digests: {sample: hash of the file}.
     """
 
     converted: Tally = field(default_factory=Tally)
@@ -82,7 +90,8 @@ class Readings:
 def gathered(parts: Iterable[Readings], count: int) -> dict[str, Any]:
     """Return what a manifest keeps of reading `count` samples: conversions, and digests where they are files.
 
-    Raises UnreadableImages, which counts all files that cannot be read and names the first.
+    Raises:
+        UnreadableImages: If files cannot be read: all are counted, and the first named.
     """
     whole = Readings()
     for part in parts:
@@ -151,7 +160,7 @@ def _formats() -> list[str]:
 
 
 def _format_of(content: bytes) -> str:
-    """Say of a file that is no picture what it seems to be."""
+    """Return what a file that is no picture seems to be."""
     if content[4:8] == b"ftyp":
         return "it is HEIC or a film, which Pillow does not know: convert it, for example to JPEG"
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -163,7 +172,7 @@ def _pixels(picture: Pillow.Image, mode: str, kinds: list[str]) -> NDArray[np.ui
     """Return pixels of mode RGB or L; `kinds` gets what was changed on the way."""
     if getattr(picture, "is_animated", False):
         kinds.append("of several frames, the first of which is read")
-    deep = _is_deep(picture)
+    depth = _depth(picture)
     turned = _orientation(picture, kinds)
     picture.load()  # which turns a TIFF already
     if turned:
@@ -172,10 +181,10 @@ def _pixels(picture: Pillow.Image, mode: str, kinds: list[str]) -> NDArray[np.ui
     signed = picture.mode == "L" and _tag(picture, SAMPLE_FORMAT) == SIGNED
     if picture.mode == "F" or picture.mode[0] == "I" or signed:
         picture = _scaled(picture, kinds)
-    elif deep:
-        kinds.append("of 16 bits, scaled to 8")
-        if isinstance(clear := picture.info.get("transparency"), tuple):
-            picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    elif depth != 8:
+        _scale_clear(picture, depth)
+        if depth > 8:
+            kinds.append("of 16 bits, scaled to 8")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         if np.asarray(picture.getchannel("A")).min() < 255:
@@ -185,24 +194,36 @@ def _pixels(picture: Pillow.Image, mode: str, kinds: list[str]) -> NDArray[np.ui
         kinds.append(f"converted from {picture.mode}")
     if picture.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        coloured = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-        assert coloured is not None
-        picture = coloured
+        colored = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+        assert colored is not None
+        picture = colored
     if picture.mode in ("P", "PA") and mode == "L":
         picture = picture.convert("RGB")
     return np.asarray(picture.convert(mode))
 
 
-def _is_deep(picture: Pillow.Image) -> bool:
-    """Return whether Pillow makes 8 bits of 16, which it does where there are several channels."""
-    if picture.mode == "F" or picture.mode[0] == "I":
-        return False
-    read = [
-        part.args if isinstance(part.args, tuple) else (part.args,) for part in getattr(picture, "tile", ())
-    ]
-    raw = [value for values in read for value in values]
-    highest = max((value for value in raw if isinstance(value, int)), default=0)
-    return any(";16" in f"{value}" for value in raw) or (picture.format == "PPM" and highest > 255)
+def _depth(picture: Pillow.Image) -> int:
+    """Return the bits of a channel of which Pillow makes 8 by itself: 2, 4 or 16; else 8."""
+    for part in getattr(picture, "tile", ()):
+        for value in part.args if isinstance(part.args, tuple) else (part.args,):
+            if found := RAW.fullmatch(f"{value}"):
+                return int(found[1] or found[2])
+            if picture.format == "PPM" and picture.mode == "RGB" and isinstance(value, int) and value > 255:
+                return 16
+    return 8
+
+
+def _scale_clear(picture: Pillow.Image, depth: int) -> None:
+    """Scale the colour that is transparent as Pillow has scaled the others."""
+
+    def scaled(value: int) -> int:
+        return value >> (depth - 8) if depth > 8 else value * 255 // (2**depth - 1)
+
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):
+        picture.info["transparency"] = scaled(clear)
+    elif isinstance(clear, tuple):
+        picture.info["transparency"] = tuple(map(scaled, clear))
 
 
 def _orientation(picture: Pillow.Image, kinds: list[str]) -> bool:
@@ -231,10 +252,10 @@ def _scaled(picture: Pillow.Image, kinds: list[str]) -> Pillow.Image:
     if picture.mode == "F":
         kinds.append("of floating-point values, scaled to 8 bits")
         whites = (1, 255, 65535)
+    elif _tag(picture, BITS_PER_SAMPLE) == 32:
+        kinds.append("of 32 bits, scaled to 8")
     elif _tag(picture, SAMPLE_FORMAT) == SIGNED:
         kinds.append("of signed values, scaled to 8 bits")
-    elif picture.mode == "I" and picture.format != "PPM":
-        kinds.append("of 32 bits, scaled to 8")
     else:
         most = 4095 if _tag(picture, BITS_PER_SAMPLE) == 12 else _tag(picture, MOST) or 65535
         whites = (most,) if high <= most else (65535,)

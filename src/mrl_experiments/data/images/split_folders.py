@@ -1,13 +1,12 @@
 """Which folders of a data set are splits, and where in each the class folders lie."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from mrl_experiments.data.images.image_files import class_folders, walk
-from mrl_experiments.data.split_names import SPLIT_OF, split_of
-from mrl_experiments.data.tally import Tally, shown
+from mrl_experiments.data.images.image_files import class_folders, plain, walk
+from mrl_experiments.data.reading import Tally, shown
+from mrl_experiments.data.splits import SPLIT_OF, split_of
 from mrl_experiments.errors import UserError
 
 
@@ -17,7 +16,9 @@ def split_folders(root: Path, skipped: Tally) -> dict[str, Path]:
     Names such as train and Valid say so, unless they hold no folders and others are their siblings. Names
     with such a word in them, such as training_set or val2017, say so where folders of several splits hold
     classes of the same names, or where all folders have such names.
-    Raises UserError for two folders of one split, splits without `train`, or `train` beside other images.
+
+    Raises:
+        UserError: For two folders of one split, splits without `train`, or `train` beside other images.
     """
     names = class_folders(root, beside := Tally())
     said = {name: split for name in names if (split := split_of(name))}
@@ -64,7 +65,8 @@ def _check(root: Path, splits: dict[str, str], others: list[str]) -> None:
 def class_home(folder: Path, classes: Collection[str] = ()) -> Path:
     """Return the folder that holds the class folders: `folder`, or the only one in it, as in train/train/.
 
-    classes: those that are known; without them, there are several.
+    Args:
+        classes: Those that are known; without them, there are several.
     """
     names = class_folders(folder)
     if len(names) != 1 or plain(names[0]) in classes:
@@ -72,11 +74,6 @@ def class_home(folder: Path, classes: Collection[str] = ()) -> Path:
     below = class_home(folder / names[0], classes)
     inner = class_folders(below)
     return below if (set(map(plain, inner)) & set(classes) if classes else len(inner) > 1) else folder
-
-
-def plain(name: str) -> str:
-    """Return a class name in the form in which it is compared: systems store letters like ä in two ways."""
-    return unicodedata.normalize("NFC", name)
 
 
 def named_like(name: str, classes: Collection[str]) -> str:

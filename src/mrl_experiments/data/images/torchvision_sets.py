@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from mrl_experiments.data.prepared import cache_folder, read_only_caches
+from mrl_experiments.data.artifact_cache import cache_folder, read_only_caches
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
@@ -30,7 +30,8 @@ DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 class TorchvisionSet:
     """The set `name`, with its test images as `val`; downloaded to `root` unless it lies there.
 
-    Raises UserError when it is neither there nor to be had.
+    Raises:
+        UserError: If it is neither there nor to be had.
     """
 
     splits: tuple[str, ...] = ("train", "val")

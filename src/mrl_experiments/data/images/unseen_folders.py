@@ -6,16 +6,19 @@ import numpy as np
 
 from mrl_experiments.data.images.class_list import class_list
 from mrl_experiments.data.images.folder_source import FolderSource
-from mrl_experiments.data.images.image_files import Files, class_folders, existing_root, image_files
+from mrl_experiments.data.images.image_files import Files, class_folders, image_files
 from mrl_experiments.errors import UserError
 
 
 class UnseenFolders(FolderSource):
     """<root>/database/<class>/* and <root>/query/<class>/*, or both drawn from <root>/<class>/*.
 
-    classes: None for all folders, or the list to take, see `class_list`. per_class: how many images of each
-    class are drawn for each split, by `seed`. Raises UserError for a missing root, list or folder, and for
-    classes with fewer images.
+    Args:
+        classes: None for all folders, or the list to take, see `class_list`.
+        per_class: How many images of each class are drawn for each split, by `seed`.
+
+    Raises:
+        UserError: For a missing root, list or folder, and for classes with fewer images.
     """
 
     splits: tuple[str, ...] = ("database", "query")
@@ -23,9 +26,7 @@ class UnseenFolders(FolderSource):
     def __init__(
         self, name: str, root: str | None, classes: str | None, per_class: dict[str, int], seed: int
     ) -> None:
-        super().__init__()
-        self.name = name
-        self.root = existing_root(name, root, "database/<class>/ and query/<class>/, or <class>/ folders")
+        super().__init__(name, root, "database/<class>/ and query/<class>/, or <class>/ folders")
         divided = all((self.root / split).is_dir() for split in self.splits)
         home = self.root / "database" if divided else self.root
         folders = class_folders(home, self.skipped)

@@ -1,6 +1,6 @@
 """Chinese characters with their English meanings: pairs of an image and a text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mrl_experiments.data.kanji.kanji import Glyphs, Kanji
@@ -9,27 +9,29 @@ from mrl_experiments.errors import UserError
 
 
 class KanjiCaptions(Kanji):
-    """Glyphs as in data/kanji.py; a character's captions are its meanings in each of the templates.
+    """Glyphs as Kanji draws them; a character's captions are its meanings in each of the templates.
 
-    unseen: how many of the characters, evenly spread, training never sees; they are the last labels.
-    unseen_splits: the splits that show these and no others. meanings: how many a caption names at most.
-    Raises UserError for a character without a meaning.
+    Args:
+        unseen: How many of the characters, evenly spread, training never sees; they are the last labels.
+        unseen_splits: The splits that show these and no others.
+        meanings: How many a caption names at most.
+        templates: Texts with {} for the meanings.
+        options: Of Kanji.
+
+    Raises:
+        UserError: For a character without a meaning.
     """
 
     def __init__(
         self,
-        name: str,
-        first: int,
-        num_classes: int,
         unseen: int,
         unseen_splits: Sequence[str],
         meanings: int,
         templates: Sequence[str],
-        splits: Mapping[str, Sequence[str]],
-        perturbation: Mapping[str, Mapping[str, float]],
-        seed: int,
+        **options: Any,
     ) -> None:
-        super().__init__(name, first, num_classes, splits, perturbation, seed)
+        super().__init__(**options)
+        num_classes = self.num_classes
         if not 1 <= unseen < num_classes or not templates or any("{}" not in one for one in templates):
             raise UserError(
                 f"unseen={unseen}, templates={list(templates)}",

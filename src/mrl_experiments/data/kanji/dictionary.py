@@ -15,10 +15,15 @@ FIRST_RADICAL = 0x2F00  # in Unicode
 
 @dataclass(frozen=True)
 class Character:
-    """One character: its radical's number, stroke count, English meanings, and how common it is.
+    """What KANJIDIC says of one character.
 
-    jis: its JIS X 0208 code. grade: the school year that teaches it (8: secondary school, 9, 10: names).
-    frequency: its rank in newspapers, 1 to 2,501.
+    Attributes:
+        jis: Its JIS X 0208 code.
+        radical: Its number, 1 to 214.
+        strokes: Their count.
+        grade: The school year that teaches it (8: secondary school, 9, 10: names).
+        frequency: Its rank in newspapers, 1 to 2,501.
+        meanings: In English.
     """
 
     character: str
@@ -54,7 +59,8 @@ def radical_name(number: int) -> str:
 def read_kanjidic(path: Path = KANJIDIC) -> list[Character]:
     """Return all characters, the most common first: by frequency rank, then by grade, then by JIS code.
 
-    Raises UserError when the dictionary is not installed or not readable as one.
+    Raises:
+        UserError: If the dictionary is not installed or not readable as one.
     """
     remedy = "sudo apt-get install -y --no-install-recommends kanjidic, or use data=digits"
     try:

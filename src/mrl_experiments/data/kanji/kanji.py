@@ -13,7 +13,7 @@ import numpy as np
 from PIL import __version__ as pillow_version
 from PIL import features
 
-from mrl_experiments.data.kanji.dictionary import Character, radical_name, read_kanjidic
+from mrl_experiments.data.kanji.dictionary import radical_name, read_kanjidic
 from mrl_experiments.data.kanji.faces import GROUPS, Face, find_faces, fingerprint
 from mrl_experiments.data.kanji.render import SIZE, Perturbation, draw, perturb
 from mrl_experiments.data.source import Sample
@@ -25,8 +25,12 @@ RENDERER = 1  # raise it when the same options give other pixels
 class Kanji:
     """Characters number `first` to `first + num_classes - 1` by how common they are, most common first.
 
-    splits: for each, the groups of font families that draw it. perturbation: for each split; `default` is
-    for the others. Raises UserError when fonts or the dictionary are missing.
+    Args:
+        splits: For each, the groups of font families that draw it.
+        perturbation: For each split; `default` is for the others.
+
+    Raises:
+        UserError: If fonts or the dictionary are missing.
     """
 
     channels = 1
@@ -68,7 +72,7 @@ class Kanji:
                 for split, faces in self.faces.items()
             },
             "fonts": {path.name: fingerprint(path) for path in sorted(paths)},
-            "perturbation": {split: asdict(how) for split, how in self.perturbation.items()},
+            "perturbation": {split: asdict(bounds) for split, bounds in self.perturbation.items()},
             "seed": self.seed,
         }
 
@@ -92,17 +96,13 @@ class Kanji:
                 "superclass": [radical_name(entry.radical) for entry in self.characters],
                 "frequency": [entry.frequency for entry in self.characters],
             },
-            "characters": [_described(entry) for entry in self.characters],
+            "characters": [asdict(entry) for entry in self.characters],
             "faces": [
                 {"family": face.family, "file": face.path.name, "member": face.member}
                 for face in self.faces[split]
             ],
             "licence": "characters' data: KANJIDIC, EDRDG, CC BY-SA 4.0; glyphs: the fonts' free licences",
         }
-
-
-def _described(entry: Character) -> dict[str, Any]:
-    return {**asdict(entry), "meanings": list(entry.meanings)}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Glyphs(Sequence[Sample]):
 
     characters: str
     faces: tuple[Face, ...]
-    how: Perturbation
+    bounds: Perturbation
     split: str
     seed: int
     first_label: int = 0
@@ -131,7 +131,7 @@ class Glyphs(Sequence[Sample]):
         for face in (*self.faces[number:], *self.faces[:number]):
             glyph = draw(face, self.characters[place])
             if glyph is not None:
-                return perturb(glyph, self.how, random), self.first_label + place
+                return perturb(glyph, self.bounds, random), self.first_label + place
         raise UserError(
             f"no font of the split {self.split} draws {self.characters[place]}",
             remedy="reinstall the packages in scripts/system/fonts.txt",

@@ -1,4 +1,4 @@
-"""One glyph as a small grey image, and its random perturbation."""
+"""One glyph as a small gray image, and its random perturbation."""
 
 import functools
 import math
@@ -23,10 +23,16 @@ FAINTEST = 60  # a glyph whose brightest pixel is below is blank
 class Perturbation:
     """How far an image may be from a clean one; each value is drawn evenly from 0 (or 1) to its bound.
 
-    rotation: degrees, both ways. scale: factor 1 +- scale. shear: of x by y, both ways. shift: pixels.
-    blur: standard deviation in pixels. contrast: the least share of the grey range between ink and paper.
-    background: amplitude of a smooth pattern. noise: standard deviation of pixels. Both as shares of 255.
-    occlusion: side in pixels of a grey square.
+    Attributes:
+        rotation: Degrees, both ways.
+        scale: The factor is 1 +- scale.
+        shear: Of x by y, both ways.
+        shift: Pixels.
+        blur: Standard deviation in pixels.
+        contrast: The least share of the gray range between ink and paper.
+        background: Amplitude of a smooth pattern, as a share of 255.
+        noise: Standard deviation of pixels, as a share of 255.
+        occlusion: Side in pixels of a gray square.
     """
 
     rotation: float = 0.0
@@ -72,34 +78,35 @@ def draw(face: Face, character: str) -> Pillow.Image | None:
     return None if ink is None or ink == lacking else ImageOps.expand(ink, border=1)
 
 
-def perturb(glyph: Pillow.Image, how: Perturbation, random: np.random.Generator) -> Image:
+def perturb(glyph: Pillow.Image, bounds: Perturbation, random: np.random.Generator) -> Image:
     """Return the glyph as an image (SIZE, SIZE, 1), ink brighter than paper."""
-    draws = random.random(12).tolist()  # Python's floats leave arrays in float32
-    ink: NDArray[np.floating] = np.asarray(_placed(glyph, how, draws[:5]), dtype=np.float32)
-    sigma = how.blur * draws[5]
+    numbers = random.random(12).tolist()  # Python's floats leave arrays in float32
+    ink: NDArray[np.floating] = np.asarray(_placed(glyph, bounds, numbers[:5]), dtype=np.float32)
+    sigma = bounds.blur * numbers[5]
     if sigma > 0.2:  # below, the nearest pixels get less than 1e-5 of it
         ink = _blur(sigma) @ ink @ _blur(sigma)
-    contrast = how.contrast + (1 - how.contrast) * draws[6]
-    paper = (1 - contrast) * draws[7]
+    contrast = bounds.contrast + (1 - bounds.contrast) * numbers[6]
+    paper = (1 - contrast) * numbers[7]
     image = paper + contrast / 255 * ink
-    if how.background:
-        image += how.background * draws[8] * _pattern(random)
-    side = round(how.occlusion * draws[9])
+    if bounds.background:
+        image += bounds.background * numbers[8] * _pattern(random)
+    side = round(bounds.occlusion * numbers[9])
     if side:
-        row, column = (int(draw * (SIZE - side + 1)) for draw in draws[10:])
+        row, column = (int(number * (SIZE - side + 1)) for number in numbers[10:])
         image[row : row + side, column : column + side] = paper + contrast * random.random()
-    if how.noise:
-        image += how.noise * random.random() * random.standard_normal(image.shape, dtype=np.float32)
+    if bounds.noise:
+        image += bounds.noise * random.random() * random.standard_normal(image.shape, dtype=np.float32)
     return np.rint(255 * image.clip(0, 1)).astype(np.uint8)[..., None]
 
 
-def _placed(glyph: Pillow.Image, how: Perturbation, draws: list[float]) -> Pillow.Image:
-    """Rotate, scale, shear and shift about the centre in one affine transform: output to input pixels."""
-    angle, scale, shear, right, down = (2 * draw - 1 for draw in draws)
-    radians, factor, slant = math.radians(how.rotation * angle), 1 + how.scale * scale, how.shear * shear
+def _placed(glyph: Pillow.Image, bounds: Perturbation, numbers: list[float]) -> Pillow.Image:
+    """Return the glyph rotated, scaled, sheared and shifted about the center by one affine transform."""
+    angle, scale, shear, right, down = (2 * number - 1 for number in numbers)
+    radians, slant = math.radians(bounds.rotation * angle), bounds.shear * shear
+    factor = 1 + bounds.scale * scale
     cosine, sine = math.cos(radians) / factor, math.sin(radians) / factor
     a, b, d, e = cosine, sine + slant * cosine, -sine, cosine - slant * sine
-    x, y = SIZE / 2 + how.shift * right, SIZE / 2 + how.shift * down
+    x, y = SIZE / 2 + bounds.shift * right, SIZE / 2 + bounds.shift * down
     c, f = glyph.width / 2 - a * x - b * y, glyph.height / 2 - d * x - e * y
     return glyph.transform(
         (SIZE, SIZE), Pillow.Transform.AFFINE, (a, b, c, d, e, f), Pillow.Resampling.BILINEAR

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 
-# The file as FFCV 1.0 lays it out: header, fields, one entry a sample, pixels, where each image's pixels lie.
+# The file as FFCV 1.0 lays it out: header, fields, one entry per sample, pixels, where each image lies.
 VERSION = 2
 HEADER = np.dtype(
     [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True
@@ -42,10 +42,13 @@ BLOCK, READERS = 1 << 12, 32  # samples looked at together, threads that do so
 
 @dataclass(frozen=True)
 class Storage:
-    """How images are kept: `raw` pixels, `jpg`, or `proportion` (a share `jpeg_share` as JPEG).
+    """How images are kept. The paper: train at most 500 px, half of them JPEG at quality 90; validation raw.
 
-    max_size: longer sides are reduced to this many pixels first. The paper: train 500 px, half of them
-    JPEG at quality 90; validation raw.
+    Attributes:
+        mode: `raw` pixels, `jpg`, or `proportion`, of which a share is JPEG.
+        max_size: Longer sides are reduced to this many pixels first.
+        jpeg_quality: Of JPEG, up to 100.
+        jpeg_share: The share of `proportion` that becomes JPEG.
     """
 
     mode: str = "raw"
@@ -58,8 +61,10 @@ def check_beton(path: Path, *, channels: int, num_classes: int, size: int | None
     """Return the number of samples of a .beton file, after a look at the header of every sample.
 
     size: the side in pixels that images of one channel must have.
-    Raises UserError when it is missing, truncated, of another kind, has labels that are no class, or says of
-    a sample what is not so.
+
+    Raises:
+        UserError: If it is missing, truncated, of another kind, has labels that are no class, or says of a
+            sample what is not so.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist", expected="a .beton file")
@@ -82,11 +87,18 @@ def check_beton(path: Path, *, channels: int, num_classes: int, size: int | None
     return len(labels)
 
 
+def beton_labels(path: Path, *, channels: int) -> NDArray[np.int64]:
+    """Return the labels (N,) of a .beton file that `check_beton` has passed."""
+    status = path.stat()
+    return _read(path, ARRAY if channels == 1 else RGB, status.st_size, status.st_mtime_ns)[0]
+
+
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, kind: int, size: int, changed: int) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Return labels and the shape of arrays, having followed every address in the file, once a process.
+    """Return labels (N,) and the shape of arrays, having followed every address in the file, once.
 
-    Raises ValueError.
+    Raises:
+        ValueError: If an address or a header is wrong.
     """
     start = HEADER.itemsize + len(NAMES) * FIELD.itemsize
     if size < start:

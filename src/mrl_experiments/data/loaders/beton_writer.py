@@ -28,7 +28,10 @@ def write_beton(
     """Write `samples` to `path`, calling `advance(n)` as n more are done; return what `gathered` returns.
 
     Images and labels do not depend on `workers`; where in the file an image lies does.
-    Raises UserError that counts all samples that cannot be read, for a full disk, or a worker that died.
+
+    Raises:
+        UserError: If samples cannot be read, all of which are counted, for a full disk, or a worker that
+            died.
     """
     from ffcv.memory_allocator import MemoryAllocator
     from ffcv.writer import DatasetWriter

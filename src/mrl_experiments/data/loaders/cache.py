@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from mrl_experiments.data.artifact_cache import cached, keyed_folder, manifest_path
 from mrl_experiments.data.images.read_image import Readings, gathered
 from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.beton_writer import write_beton
 from mrl_experiments.data.loaders.parallel import run_workers
-from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
 from mrl_experiments.data.source import Sample, Source
 from mrl_experiments.files import allocate, atomic_path, read_object, require_space
 from mrl_experiments.names import check_name
 from mrl_experiments.progress import progress
 
 FORMAT = 1
-FILES_FORMAT = 3  # of what is read from image files: how files become pixels
+FILES_FORMAT = 4  # of what is read from image files: how files become pixels
 
 
 class Cache:
@@ -123,7 +123,7 @@ class Cache:
                 **self.source.manifest(split),
             }
 
-        path = prepared(self.folder / f"{split}{suffix}", write_and_describe, beside)
+        path = cached(self.folder / f"{split}{suffix}", write_and_describe, beside)
         self.described[split] = read_object(manifest_path(path))
         return path
 

@@ -1,4 +1,4 @@
-"""FFCV operations whose draws depend only on (seed, epoch, sample).
+"""FFCV operations whose random numbers depend only on (seed, epoch, sample).
 
 FFCV compiles an operation once and numba freezes the values it closes over. The key of the epoch is
 therefore read through the address of an array that outlives the compiled code.
@@ -16,36 +16,23 @@ from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
+from numba.extending import register_jitable
 
-from mrl_experiments.data.loaders import augment
+from mrl_experiments.data.loaders import augment as windows
+from mrl_experiments.data.loaders import counter_rng
 from mrl_experiments.data.loaders.augment import Augment
 
-GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-WINDOW_DRAWS, TRIES = augment.WINDOW_DRAWS, augment.CROP_TRIES
-FLIP, ROW, COLUMN = augment.FLIP_DRAW, augment.ROW_DRAW, augment.COLUMN_DRAW
+WINDOW_NUMBERS, FLIP, ROW, COLUMN = windows.WINDOW_NUMBERS, windows.FLIP, windows.ROW, windows.COLUMN
 
-window_of = numba.njit(augment.random_window, nogil=True)
-centre_of = numba.njit(augment.centre_window, nogil=True)
-
-
-@numba.njit(nogil=True)
-def mix(value):  # type: ignore[no-untyped-def]
-    """Scramble 64 bits: draws.mix, with constants numba keeps unsigned."""
-    value = np.uint64((value ^ (value >> np.uint64(30))) * np.uint64(MIX_1))
-    value = np.uint64((value ^ (value >> np.uint64(27))) * np.uint64(MIX_2))
-    return np.uint64(value ^ (value >> np.uint64(31)))
-
-
-@numba.njit(nogil=True)
-def uniform(key, index, number):  # type: ignore[no-untyped-def]
-    """Return draws.uniform."""
-    bits = mix(key ^ mix(np.uint64(index) * np.uint64(GOLDEN) + np.uint64(number)))
-    return np.float64(bits >> np.uint64(40)) * 2.0**-24
+register_jitable(counter_rng.mix)
+uniform = numba.njit(counter_rng.uniform, nogil=True)
+window_of = numba.njit(windows.random_window, nogil=True)
+center_of = numba.njit(windows.center_window, nogil=True)
 
 
 @numba.njit(nogil=True)
 def read_key(address):  # type: ignore[no-untyped-def]
-    """Read the epoch's key."""
+    """Return the epoch's key."""
     key = np.empty(1, dtype=np.uint64)
     ctypes_memcopy(address, key.ctypes.data, np.uint64(8))
     return key[0]
@@ -57,9 +44,9 @@ class Window(ResizedCropRGBImageDecoder):
     damaged: (1,) uint64, which gets the number from 1 of a sample whose JPEG cannot be decoded as it stands.
     """
 
-    def __init__(self, size: int, how: Augment, key: np.ndarray | None, damaged: np.ndarray) -> None:
+    def __init__(self, size: int, augment: Augment, key: np.ndarray | None, damaged: np.ndarray) -> None:
         super().__init__((size, size))
-        self.how, self.key, self.damaged = how, key, damaged
+        self.augment, self.key, self.damaged = augment, key, damaged
 
     get_crop_generator = None  # generate_code does without
 
@@ -67,9 +54,9 @@ class Window(ResizedCropRGBImageDecoder):
         """Return the function FFCV compiles."""
         mem_read, my_range = self.memory_read, Compiler.get_iterator()
         decode_jpeg, resize = Compiler.compile(imdecode), Compiler.compile(resize_crop)
-        random = self.key is not None and self.how.crop is not None
-        low, high = self.how.crop or (1.0, 1.0)
-        share = self.how.centre if self.key is None else 1.0
+        random = self.key is not None and self.augment.crop is not None
+        low, high = self.augment.crop or (1.0, 1.0)
+        share = self.augment.center if self.key is None else 1.0
         address = 0 if self.key is None else self.key.ctypes.data
         damaged = self.damaged.ctypes.data
 
@@ -91,12 +78,12 @@ class Window(ResizedCropRGBImageDecoder):
                     image = data.reshape(height, width, 3)
                 if random:
                     key = read_key(address)
-                    draws = np.empty(WINDOW_DRAWS)
-                    for number in range(WINDOW_DRAWS):
-                        draws[number] = uniform(key, index, number)
-                    top, left, h, w = window_of(int(height), int(width), low, high, draws)
+                    numbers = np.empty(WINDOW_NUMBERS)
+                    for number in range(WINDOW_NUMBERS):
+                        numbers[number] = uniform(key, index, number)
+                    top, left, h, w = window_of(int(height), int(width), low, high, numbers)
                 else:
-                    top, left, h, w = centre_of(int(height), int(width), share)
+                    top, left, h, w = center_of(int(height), int(width), share)
                 resize(image, top, top + h, left, left + w, destination[slot])
             return destination[: len(batch_indices)]
 
@@ -104,19 +91,19 @@ class Window(ResizedCropRGBImageDecoder):
         return decode
 
 
-class ShiftFlipNormalise(Operation):
-    """Translate, mirror and normalise uint8 images (B, H, W, C) to float32 in one pass."""
+class ShiftFlipNormalize(Operation):
+    """Translate, mirror and normalize uint8 images (B, H, W, C) to float32 in one pass."""
 
-    def __init__(self, channels: int, how: Augment, key: np.ndarray | None) -> None:
+    def __init__(self, channels: int, augment: Augment, key: np.ndarray | None) -> None:
         super().__init__()
-        self.channels, self.how, self.key = channels, how, key
+        self.channels, self.augment, self.key = channels, augment, key
 
     def generate_code(self) -> Callable[..., Any]:
         """Return the function FFCV compiles."""
         my_range, channels = Compiler.get_iterator(), self.channels
-        table = self.how.lookup(self.channels)
+        table = self.augment.lookup(self.channels)
         random = self.key is not None
-        shift, flip = (self.how.shift, self.how.flip) if random else (0, False)
+        shift, flip = (self.augment.shift, self.augment.flip) if random else (0, False)
         address = 0 if self.key is None else self.key.ctypes.data
 
         def run(images, result, indices):  # type: ignore[no-untyped-def]
@@ -145,7 +132,7 @@ class ShiftFlipNormalise(Operation):
         return run
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
-        """Tell FFCV what comes out."""
+        """Return the type and shape of what comes out."""
         dtype = np.dtype("float32")
         return (
             replace(previous_state, jit_mode=True, dtype=dtype),

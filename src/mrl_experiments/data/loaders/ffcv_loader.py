@@ -19,15 +19,13 @@ from ffcv.memory_managers.os_cache import OSCacheManager
 from ffcv.pipeline.compiler import Compiler
 from ffcv.transforms import ToTensor, ToTorchImage
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mrl_experiments.data.loaders.augment import Augment
-from mrl_experiments.data.loaders.draws import stream
-from mrl_experiments.data.loaders.ffcv_kernels import ShiftFlipNormalise, Window
+from mrl_experiments.data.loaders.counter_rng import stream
+from mrl_experiments.data.loaders.ffcv_kernels import ShiftFlipNormalize, Window
+from mrl_experiments.data.loaders.loaders import Batch
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.errors import UserError
-
-Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def compile_reader(self: OSCacheManager) -> Callable[..., Any]:
@@ -61,12 +59,12 @@ class PlannedLoader(Loader):
 
 
 class FFCVLoader:
-    """Batches of one split; compiled at the first use of a side length, which costs some seconds."""
+    """Batches of one split; compiled at the first use of a side length, which takes some seconds."""
 
     def __init__(
-        self, path: Path, channels: int, how: Augment, batch_size: int, workers: int, seed: int | None
+        self, path: Path, channels: int, augment: Augment, batch_size: int, workers: int, seed: int | None
     ) -> None:
-        self.path, self.channels, self.how = path, channels, how
+        self.path, self.channels, self.augment = path, channels, augment
         self.batch_size, self.seed = batch_size, seed
         most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         self.workers = max(1, min(workers, most))  # threads; FFCV takes 0 for all there are
@@ -75,7 +73,7 @@ class FFCVLoader:
         self._loaders: dict[int, PlannedLoader] = {}  # by side length
 
     def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
-        """Yield (images, labels, index) for lists of sample indices at a side length.
+        """Yield images (B, C, size, size), labels (B,) and index (B,) for lists of sample indices.
 
         A batch's memory is used again a few batches later. Raises UserError that names a sample whose JPEG
         is damaged: FFCV would show what its memory held before.
@@ -103,8 +101,10 @@ class FFCVLoader:
             stop()
 
     def _compile(self, plan: NDArray[np.int64], size: int) -> PlannedLoader:
-        decoder = NDArrayDecoder() if self.channels == 1 else Window(size, self.how, self._key, self._damaged)
-        normalise = ShiftFlipNormalise(self.channels, self.how, self._key)
+        decoder = (
+            NDArrayDecoder() if self.channels == 1 else Window(size, self.augment, self._key, self._damaged)
+        )
+        normalize = ShiftFlipNormalize(self.channels, self.augment, self._key)
         PlannedLoader.plan = plan  # FFCV asks for an order while it is being built
         return PlannedLoader(
             str(self.path),
@@ -115,7 +115,7 @@ class FFCVLoader:
             drop_last=False,
             seed=0,
             pipelines={
-                "image": [decoder, normalise, ToTensor(), ToTorchImage()],
+                "image": [decoder, normalize, ToTensor(), ToTorchImage()],
                 "label": [IntDecoder(), ToTensor()],
             },
         )

@@ -17,7 +17,8 @@ BatchReader = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample in
 def training_splits(data: Any) -> tuple[str, ...]:
     """Return the splits that a training of `data` reads: without "val" where nothing is validated.
 
-    Raises UserError when the data have none to validate on.
+    Raises:
+        UserError: If the data have none to validate on.
     """
     validates = data.trainer is None or bool(data.trainer.limit_val_batches)
     if validates and "val" not in data.splits:
@@ -43,7 +44,7 @@ class TrainLoader:
         batches = order.remaining()
         if not batches:
             return
-        for batch in self._run(batches, order.epoch):
+        for batch in self._run(batches, order.drawn):
             order.done += 1
             yield batch
 
@@ -59,7 +60,12 @@ class TrainLoader:
 class EvalLoader:
     """All samples of a split in order, this process's share of them; see `evaluation_batches`.
 
-    labels: (count,) how many labels each sample has; None where each has one. `rows` is their number.
+    Args:
+        count: The number of samples.
+        labels: (count,) how many labels each sample has; None where each has one.
+
+    Attributes:
+        rows: The number of labels of all samples.
     """
 
     def __init__(
@@ -81,3 +87,12 @@ class EvalLoader:
         counts = ends - np.where(index > 0, self._ends[index - 1], 0)
         ahead = np.cumsum(counts) - counts
         return np.arange(counts.sum()) + np.repeat(ends - counts - ahead, counts)
+
+
+def train_loader(
+    data: Any, count: int, run: BatchReader, shares: NDArray[np.float64] | None = None
+) -> TrainLoader:
+    """Return the training loader of `data`, a data module, for `count` samples; shares: see TrainingOrder."""
+    repeated = data.trainer is not None and bool(data.trainer.overfit_batches)
+    order = TrainingOrder(count, data.batch_size, data.seed, repeated=repeated, shares=shares)
+    return TrainLoader(order, run)

@@ -32,6 +32,8 @@ class TrainingOrder:
     seed: int
     epoch: int = 0
     done: int = 0  # batches of this epoch that were handed out
+    repeated: bool = False  # every epoch is the first again, to overfit some batches
+    shares: NDArray[np.float64] | None = None  # (count,) how often each sample is drawn; None: once an epoch
 
     def __post_init__(self) -> None:
         if len(self) == 0:
@@ -48,10 +50,19 @@ class TrainingOrder:
         if epoch != self.epoch:
             self.epoch, self.done = epoch, 0
 
+    @property
+    def drawn(self) -> int:
+        """The epoch by which order and augmentations are drawn."""
+        return 0 if self.repeated else self.epoch
+
     def remaining(self) -> Batches:
         """Return this rank's batches of sample indices that are still to come in this epoch."""
         rank, processes = world()
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        random = np.random.default_rng((self.seed, self.drawn))
+        if self.shares is None:
+            order = random.permutation(self.count)
+        else:
+            order = random.choice(self.count, self.count, p=self.shares)
         whole = order[: len(self) * self.batch_size * processes].reshape(
             len(self), self.batch_size, processes
         )
@@ -64,6 +75,19 @@ class TrainingOrder:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Restore the position; a finished epoch is left to `set_epoch`."""
         self.epoch, self.done = state["epoch"], state["done"]
+
+
+def balanced(labels: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
+    """Return the share (N,) of each sample's draws.
+
+    Args:
+        labels: (N,), whole numbers from 0.
+        balance: 0 draws all samples alike; 1 all classes; between them, classes by their size to the power of
+            1 - balance.
+    """
+    counts = np.bincount(labels)
+    shares = counts[labels].astype(np.float64) ** -balance
+    return shares / shares.sum()
 
 
 def evaluation_batches(count: int, batch_size: int) -> Batches:

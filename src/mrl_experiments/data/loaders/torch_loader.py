@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mrl_experiments.data.images.read_image import read_image
-from mrl_experiments.data.loaders import augment
-from mrl_experiments.data.loaders.augment import Augment, centre_window, random_window
-from mrl_experiments.data.loaders.draws import stream, uniforms
+from mrl_experiments.data.loaders import augment as windows
+from mrl_experiments.data.loaders.augment import Augment, center_window, random_window
+from mrl_experiments.data.loaders.counter_rng import stream, uniforms
+from mrl_experiments.data.loaders.loaders import Batch
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.source import Image, Sample
 from mrl_experiments.errors import UserError
 
 Item = tuple[Tensor, int, int]
-Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class ArraySamples(Sequence[Sample]):
@@ -28,28 +28,30 @@ class ArraySamples(Sequence[Sample]):
 
     def __init__(self, images: Path, labels: Path) -> None:
         self._images = np.load(images, mmap_mode="r")
-        self._labels = np.load(labels)
+        self.labels: NDArray[np.int64] = np.load(labels)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self._images[index], int(self._labels[index])
+        return self._images[index], int(self.labels[index])
 
 
 class Augmented(Dataset[Item]):
-    """Samples as normalised tensors (C, size, size), varied when `key` is a stream's key, else centred."""
+    """Samples as normalized tensors (size, size, C), varied when `key` is a stream's key, else centered."""
 
     def __init__(
-        self, samples: Sequence[Sample], channels: int, how: Augment, size: int, key: np.uint64 | None
+        self, samples: Sequence[Sample], channels: int, augment: Augment, size: int, key: np.uint64 | None
     ) -> None:
-        self.samples, self.channels, self.how, self.size, self.key = samples, channels, how, size, key
-        if {len(how.mean), len(how.std)} - {1, channels}:
+        self.samples, self.channels, self.augment, self.size, self.key = samples, channels, augment, size, key
+        if {len(augment.mean), len(augment.std)} - {1, channels}:
             raise UserError(
-                f"data.augment has {len(how.mean)} values of mean and {len(how.std)} of std",
+                f"data.augment has {len(augment.mean)} values of mean and {len(augment.std)} of std",
                 expected=f"one value, or one for each of {channels} channels",
             )
-        self.mean, self.std = (torch.tensor(v, dtype=torch.float32) * 255 for v in (how.mean, how.std))
+        self.mean, self.std = (
+            torch.tensor(v, dtype=torch.float32) * 255 for v in (augment.mean, augment.std)
+        )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -57,21 +59,21 @@ class Augmented(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         value, label = self.samples[index]
         pixels = read_image(value, self.channels)
-        draws = None if self.key is None else uniforms(self.key, index, augment.DRAWS)
-        pixels = self._window(pixels, draws)
-        if draws is not None:
-            pixels = _shift(pixels, self.how, draws)
+        numbers = None if self.key is None else uniforms(self.key, index, windows.NUMBERS)
+        pixels = self._window(pixels, numbers)
+        if numbers is not None:
+            pixels = _shift(pixels, self.augment, numbers)
         image = torch.from_numpy(pixels.astype(np.float32, order="C"))
         return image.sub_(self.mean).div_(self.std), label, index
 
-    def _window(self, pixels: Image, draws: NDArray[np.float64] | None) -> Image:
+    def _window(self, pixels: Image, numbers: NDArray[np.float64] | None) -> Image:
         height, width = pixels.shape[:2]
-        if draws is not None and self.how.crop is not None:
-            top, left, h, w = random_window(height, width, *self.how.crop, draws)
-        elif (height, width) == (self.size, self.size) and (draws is not None or self.how.centre == 1):
+        if numbers is not None and self.augment.crop is not None:
+            top, left, h, w = random_window(height, width, *self.augment.crop, numbers)
+        elif (height, width) == (self.size, self.size) and (numbers is not None or self.augment.center == 1):
             return pixels
         else:
-            top, left, h, w = centre_window(height, width, self.how.centre if draws is None else 1.0)
+            top, left, h, w = center_window(height, width, self.augment.center if numbers is None else 1.0)
         picture = Pillow.fromarray(pixels.squeeze(-1) if self.channels == 1 else pixels)
         box = (left, top, left + w, top + h)
         # Of Pillow's filters this one is nearest to FFCV's, the average over the area of a pixel.
@@ -79,20 +81,20 @@ class Augmented(Dataset[Item]):
         return np.asarray(resized).reshape(self.size, self.size, self.channels)
 
 
-def _shift(pixels: Image, how: Augment, draws: NDArray[np.float64]) -> Image:
-    if how.flip and draws[augment.FLIP_DRAW] < 0.5:
+def _shift(pixels: Image, augment: Augment, numbers: NDArray[np.float64]) -> Image:
+    if augment.flip and numbers[windows.FLIP] < 0.5:
         pixels = pixels[:, ::-1]
-    if not how.shift:
+    if not augment.shift:
         return pixels
-    reach = 2 * how.shift + 1
-    top, left = (int(draws[number] * reach) for number in (augment.ROW_DRAW, augment.COLUMN_DRAW))
-    padding = ((how.shift, how.shift), (how.shift, how.shift), (0, 0))
+    reach = 2 * augment.shift + 1
+    top, left = (int(numbers[number] * reach) for number in (windows.ROW, windows.COLUMN))
+    padding = ((augment.shift, augment.shift), (augment.shift, augment.shift), (0, 0))
     padded = np.pad(pixels, padding, mode="edge")
     return padded[top : top + pixels.shape[0], left : left + pixels.shape[1]]
 
 
 def _ignore_signals(worker: int) -> None:
-    """Leave it to the main process to save and to end its workers: terminals and schedulers signal all."""
+    """Ignore signals in a worker; the main process, which gets them too, saves and ends its workers."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
@@ -101,14 +103,20 @@ class TorchLoader:
     """Batches of one split through worker processes."""
 
     def __init__(
-        self, samples: Sequence[Sample], channels: int, how: Augment, workers: int, seed: int | None
+        self, samples: Sequence[Sample], channels: int, augment: Augment, workers: int, seed: int | None
     ) -> None:
-        self.samples, self.channels, self.how, self.workers, self.seed = samples, channels, how, workers, seed
+        self.samples, self.channels, self.augment, self.workers, self.seed = (
+            samples,
+            channels,
+            augment,
+            workers,
+            seed,
+        )
 
     def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
-        """Yield (images, labels, index) for lists of sample indices at a side length."""
+        """Yield images (B, C, size, size), labels (B,) and index (B,) for lists of sample indices."""
         key = None if self.seed is None else stream(self.seed, epoch)
-        dataset = Augmented(self.samples, self.channels, self.how, size, key)
+        dataset = Augmented(self.samples, self.channels, self.augment, size, key)
         loader = DataLoader(
             dataset,
             batch_sampler=[batch.tolist() for batch in batches],

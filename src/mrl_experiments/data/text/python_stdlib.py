@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mrl_experiments.data.splits import divided
 from mrl_experiments.data.text.text_files import TextFiles, held_out
 from mrl_experiments.errors import UserError
 
@@ -19,8 +20,10 @@ EXCLUDED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__p
 class PythonStdlib(TextFiles):
     """Modules and packages, split by top-level name so that no file of a package is on the other side.
 
-    `_name` and `name` (`_pydecimal`, `pydecimal`) count as one. Raises UserError where a Python comes without
-    its sources.
+    `_name` and `name` (`_pydecimal`, `pydecimal`) count as one.
+
+    Raises:
+        UserError: If a Python comes without its sources.
     """
 
     def __init__(self, name: str, val_share: float, seed: int) -> None:
@@ -37,11 +40,7 @@ class PythonStdlib(TextFiles):
         for path in files:
             sizes[_module(root, path)] += path.stat().st_size
         val = held_out(sizes, val_share, seed)
-        sides = {False: "train", True: "val"}
-        divided: dict[str, list[Path]] = {"train": [], "val": []}
-        for path in files:
-            divided[sides[_module(root, path) in val]].append(path)
-        super().__init__(name, root, divided)
+        super().__init__(name, root, divided(files, lambda path: _module(root, path) in val))
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the text: the content of all files. Where they lie does not matter."""

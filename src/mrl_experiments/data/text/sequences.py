@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.data.loaders.draws import stream, uniform
+from mrl_experiments.data.loaders.counter_rng import stream, uniform
 from mrl_experiments.data.text.tokenizer import Tokenizer
 from mrl_experiments.losses.method import IGNORED
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from mrl_experiments.data.artifact_cache import cache_folder, manifest_path
 from mrl_experiments.data.data_module import DataModule
-from mrl_experiments.data.file_table import Files, file_table, pack
-from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
-from mrl_experiments.data.loaders.order import Batches, TrainingOrder
-from mrl_experiments.data.prepared import cache_folder, manifest_path
+from mrl_experiments.data.file_table import pack
+from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader, train_loader
+from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.text.sequences import Ids, MaskedTokens, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
-from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer
+from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer, tokenizer_of_run
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.losses.method import IGNORED
@@ -26,15 +26,17 @@ EVALUATION_SEED = 0  # masks the same tokens for every run
 class TextData(DataModule):
     """Text in batches (tokens (B, T), labels (B, T), index (B,)).
 
-    Parameters
-    ----------
-    name: how runs and tables call the data set. source: see data/text/text_files.py; it may refer to `root`.
-    tokenizer: a tokenizer.json; null trains one on the train split. vocabulary: its number of tokens V.
-    length: tokens of a sequence T. batch_size: sequences of one process.
-    masked: the share of tokens to be predicted from both sides; null: each next token is to be predicted.
-    eval_tokens: validation and embeddings take at most as many tokens of a split, in sequences spread evenly
-    over it; null: all.
-    cache: folder for prepared files.
+    Args:
+        name: How runs and tables call the data set.
+        source: Text in files; it may refer to `root`.
+        tokenizer: A tokenizer.json; None trains one on the train split.
+        vocabulary: Its number of tokens V.
+        length: The tokens T of a sequence.
+        masked: The share of tokens to be predicted from both sides; None: each next token is to be predicted.
+        eval_tokens: Validation and embeddings take at most so many tokens of a split, in sequences spread
+            evenly over it; None: all.
+        batch_size: Sequences per batch of one process.
+        cache: The folder of prepared files.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class TextData(DataModule):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary: the one given, else learnt from the train split, once for all runs."""
+        """The vocabulary: the one given, else learned from the train split, once for all runs."""
         if self._tokenizer is None:
             self._tokenizer = cached_tokenizer(
                 self.cache,
@@ -86,28 +88,20 @@ class TextData(DataModule):
         """Return what a run keeps of its data: name, files, and how text became sequences."""
         if self._state is None:
             own = {"tokenizer": self.tokenizer.content, "length": self.length, "masked": self.masked}
-            self._state = {"name": self.name, "files": pack(self._table()), **own}
+            self._state = {"name": self.name, "files": pack(self._table() or {}), **own}
         return self._state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read text as a run does, with its vocabulary.
 
-        Raises UserError when this data has another vocabulary, longer sequences, or another task; and when
-        files of data of the same name have changed, unless `accept_changes`, or crossed to another split.
+        Raises:
+            UserError: If this data has another vocabulary, longer sequences, or another task; and when
+                files of data of the same name have changed, unless `accept_changes`, or crossed to another
+                split.
         """
         self._compare_files("texts", state_dict)
-        theirs = Tokenizer(state_dict["tokenizer"]).of_size(self.num_classes)
-        if self._tokenizer is not None and self._tokenizer.identity != theirs.identity:
-            raise UserError(
-                f"the tokenizer of {self.name} is not the one that the run was trained with",
-                expected=f"{theirs.identity}, not {self._tokenizer.identity}",
-                remedy="data.tokenizer=null takes the run's own",
-            )
-        if self.length > state_dict["length"]:
-            raise UserError(
-                f"data.length={self.length} is longer than the sequences that the run was trained on",
-                expected=f"at most {state_dict['length']} tokens",
-            )
+        remedy = "data.tokenizer=null takes the run's own"
+        theirs = tokenizer_of_run(self, self._tokenizer, state_dict, remedy)
         if (self.masked is None) != (state_dict["masked"] is None):
             raise UserError(
                 f"data.masked={self.masked}, but the run was trained with {state_dict['masked']}",
@@ -115,30 +109,23 @@ class TextData(DataModule):
             )
         self._tokenizer = theirs
 
-    def files_identity(self) -> str:
-        """Return a digest of the files of all splits: a run's own where they are the same."""
-        return self._as_trained or str(self.source.identity()["files"])
+    def files(self) -> dict[str, list[Path]]:
+        """Return the files of each split."""
+        return {split: list(paths) for split, paths in self.source.files.items()}
 
-    def files_root(self) -> Path:
-        """Return the folder below which files have their names."""
-        return self.source.root
-
-    def paths(self) -> list[Path]:
-        """Return the files of all splits."""
-        return [path for _, path in self.source.paths()]
-
-    def _table(self) -> Files:
-        paths: dict[str, list[Path]] = {split: [] for split in self.splits}
-        for split, path in self.source.paths():
-            paths[split].append(path)
-        return file_table(paths, self.source.root, self._digests)
+    def _file_digests(self) -> dict[str, str]:
+        return self._digests
 
     def prepare(self, split: str) -> None:
-        """Write one split into the cache unless it is there. Raises UserError for an unknown split."""
+        """Write one split into the cache unless it is there.
+
+        Raises:
+            UserError: For an unknown split.
+        """
         self._tokens(split)
 
     def _tokens(self, split: str) -> Any:
-        """Return the tokens (N,) of a split; its file is written or checked once a process."""
+        """Return the tokens (N,) of a split; its file is written or checked once per process."""
         self._check_split(split)
         if split not in self._opened:
             path = token_file(self.cache, self.source, split, self.tokenizer)
@@ -159,7 +146,7 @@ class TextData(DataModule):
         def run(batches: Batches, epoch: int) -> Iterator[Batch]:
             return _batches(sequences, batches, epoch)
 
-        return TrainLoader(TrainingOrder(len(sequences), self.batch_size, self.seed), run)
+        return train_loader(self, len(sequences), run)
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return the sequences of a split that are evaluated, in order."""
@@ -181,7 +168,9 @@ class TextData(DataModule):
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features and labels.
 
-        bytes: of the text whose tokens are predicted, each once; there is no such number for masked tokens.
+        Returns:
+            {bytes: of the text whose tokens are predicted, each once}; of masked tokens, {masked: their
+            share}.
         """
         if self.masked is not None:
             return {"masked": self.masked}

@@ -17,14 +17,17 @@ MARK = "\ufeff"  # at a file's beginning: what some editors write there, not tex
 class TextFiles:
     """UTF-8 files of a data set, by split. Files in another encoding are named, skipped and counted.
 
-    name: how the cache and tables call it. root: what paths are shown relative to.
+    Args:
+        name: How the cache and tables call it.
+        root: The folder below which files have their names.
+        files: The files of each split.
     """
 
     splits: tuple[str, ...] = ("train", "val")
 
     def __init__(self, name: str, root: Path, files: Mapping[str, Sequence[Path]]) -> None:
         self.name, self.root = name, root
-        self._files = files
+        self.files = files
         self.reading = Reading()  # what was left out while looking for files
 
     def identity(self) -> dict[str, Any]:
@@ -37,9 +40,8 @@ class TextFiles:
         return {"root": shown(self.root.resolve()), "files": digest.hexdigest()}
 
     def paths(self) -> Iterator[tuple[str, Path]]:
-        """Yield (split, file) for all files."""
-        for split in self.splits:
-            yield from ((split, path) for path in self._files[split])
+        """Return (split, file) for all files."""
+        return ((split, path) for split, paths in self.files.items() for path in paths)
 
     def shown(self, path: Path) -> str:
         """Return the name of a file below the root, as it can be printed."""
@@ -48,22 +50,24 @@ class TextFiles:
     def texts(self, split: str, reading: Reading | None = None) -> Iterator[str]:
         """Yield the documents of a split in a fixed order, and note in `reading` what could not be read.
 
-        Raises UserError when none can be read.
+        Raises:
+            UserError: If none can be read.
         """
         noted = reading or Reading()
-        for path in self._files[split]:
+        for path in self.files[split]:
             text, problem, digest = _read(path)
             noted.digests.append(digest)
             if text is None:
-                noted.skipped[problem].append(self.shown(path))
+                noted.skipped.add(problem, self.shown(path))
+                noted.unread.append(self.shown(path))
                 continue
             if problem:
-                noted.converted[problem].append(self.shown(path))
+                noted.converted.add(problem, self.shown(path))
             noted.read += 1
             yield self.part(split, text)
         if not noted.read:
             raise UserError(
-                f"{self.root}: none of the {len(self._files[split])} files of {split} is UTF-8 text; "
+                f"{self.root}: none of the {len(self.files[split])} files of {split} is UTF-8 text; "
                 + "; ".join(noted.lines()),
                 remedy="convert them, for example with iconv, or choose others",
             )
@@ -74,14 +78,17 @@ class TextFiles:
 
     def manifest(self, split: str) -> dict[str, Any]:
         """Return JSON values worth keeping beside the split: its files."""
-        return {"documents": [self.shown(path) for path in self._files[split]]}
+        return {"documents": [self.shown(path) for path in self.files[split]]}
 
 
 def held_out(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
     """Choose some of the groups named in `sizes` whose sizes add up to at most `share` of all.
 
     Groups are taken in the order of a hash of (seed, name) where they still fit, so that most keep their side
-    when a group is added. Raises UserError when there is nothing to divide.
+    when a group is added.
+
+    Raises:
+        UserError: If there is nothing to divide.
     """
     if not 0 < share < 1 or len(sizes) < 2:
         raise UserError(

@@ -6,10 +6,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
-from mrl_experiments.data.folder_walk import files_below
+from mrl_experiments.data.images.image_files import walk
 from mrl_experiments.data.reading import Reading
-from mrl_experiments.data.split_by_name import BY_POSITION, held_out_names, is_by_name
-from mrl_experiments.data.split_names import SPLIT_OF, SPLITS
+from mrl_experiments.data.splits import BY_POSITION, SPLIT_OF, SPLITS, divided, held_out_names, is_by_name
 from mrl_experiments.data.text.text_files import TextFiles, held_out
 from mrl_experiments.errors import UserError
 
@@ -20,11 +19,18 @@ class TextFolder(TextFiles):
     """All files below <root>/train and <root>/val, or below <root> with a seeded split.
 
     Folders may have other usual names (valid, dev, Train, ...), and so may files where all of the root's
-    names say a split (train.txt, valid.txt); `test` beside `val` is a third split. Else, with split=by_name,
-    the hash of a file's own name holds out about `val_share` of the files, so that adding or removing one
-    moves no other; of a single file, its end is held out. by_position: as runs of before it.
-    pattern: which files, as a glob below the root. Hidden files and folders are left out.
-    Raises UserError for a missing root, a split without files, or files that are all empty.
+    names say a split (train.txt, valid.txt); `test` beside `val` is a third split. Hidden files and folders
+    are left out.
+
+    Args:
+        root: The folder, or a single file, of which the end is held out.
+        pattern: Which files, as a glob below the root.
+        val_share: About which share of the files is held out where no names say the splits.
+        split: by_name: by the hash of a file's own name, so that adding or removing one moves no other;
+            by_position: as runs of before have it.
+
+    Raises:
+        UserError: For a missing root, a split without files, or files that are all empty.
     """
 
     def __init__(
@@ -61,10 +67,8 @@ class TextFolder(TextFiles):
             self._inside = share
             print(f"{found[0]}: one file, of which the last {share:.0%} are val", flush=True)
             return {"train": found, "val": found}
-        names = {path.relative_to(folder).as_posix(): path for path in found}
-        val = held_out_names(names, share, seed)
-        sides = {"train": names.keys() - val, "val": val}
-        return {split: [names[name] for name in names if name in side] for split, side in sides.items()}
+        val = held_out_names([path.relative_to(folder).as_posix() for path in found], share, seed)
+        return divided(found, lambda path: path.relative_to(folder).as_posix() in val)
 
     def part(self, split: str, text: str) -> str:
         """Return what of a file's text belongs to a split: of a single file its beginning, or its end."""
@@ -84,16 +88,20 @@ class TextFolder(TextFiles):
 
 
 def _found(folder: Path, pattern: str, reading: Reading) -> list[Path]:
-    """Return the files that match and hold something. Raises UserError when there is none."""
+    """Return the files that match and hold something.
+
+    Raises:
+        UserError: If there is none.
+    """
     wanted = PurePath(pattern).parts
     found = []
-    for path in files_below(folder, reading):
+    for path in walk(folder, folder, reading.skipped, endings=None):
         name = path.relative_to(folder)
         below_split = name.parts[1:] if name.parts[0].casefold() in SPLIT_OF else ()
         if not (_matches(name.parts, wanted) or _matches(below_split, wanted)):
-            reading.skipped[f"files that do not match {pattern}"].append(name.as_posix())
+            reading.skipped.add(f"files that do not match {pattern}", name.as_posix())
         elif not path.stat().st_size:
-            reading.skipped["empty files"].append(name.as_posix())
+            reading.skipped.add("empty files", name.as_posix())
         else:
             found.append(path)
     return sorted(found) or _none(folder, pattern)
@@ -119,7 +127,7 @@ def _stated(folder: Path, found: Sequence[Path], reading: Reading) -> Files:
         (files[splits.pop()] if len(splits) == 1 else beside).append(path)
     if files["test"] and not files["val"]:
         files["val"], files["test"] = files["test"], []
-        reading.converted["splits named test, which are val"].append(files["val"][0].name)
+        reading.converted.add("splits named test, which are val", files["val"][0].name)
     names = [path.relative_to(folder) for paths in files.values() for path in paths]
     folders = {name.parts[0].casefold() for name in names if len(name.parts) > 1}
     others = [path.relative_to(folder).as_posix() for path in beside]
@@ -128,7 +136,7 @@ def _stated(folder: Path, found: Sequence[Path], reading: Reading) -> Files:
     ambiguous = bool(others) if not folders else any("/" in other for other in others) and not clear
     if not (files["train"] and files["val"]) or ambiguous:
         return {}
-    reading.skipped["files beside the splits"] += others
+    reading.skipped.add("files beside the splits", *others)
     return {split: paths for split, paths in files.items() if paths}
 
 
@@ -139,10 +147,7 @@ def _by_position(folder: Path, pattern: str, val_share: float, seed: int) -> Fil
     found = _globbed(folder, pattern)
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
     val = {folder / path for path in held_out(sizes, val_share, seed)}
-    return {
-        "train": [path for path in found if path not in val],
-        "val": [path for path in found if path in val],
-    }
+    return divided(found, val.__contains__)
 
 
 def _globbed(folder: Path, pattern: str) -> list[Path]:

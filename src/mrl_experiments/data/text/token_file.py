@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.data.prepared import keyed_folder, manifest_path, prepared
+from mrl_experiments.data.artifact_cache import cached, keyed_folder, manifest_path
 from mrl_experiments.data.reading import Reading
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.tokenizer import Tokenizer
@@ -51,19 +51,19 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
             print(f"{source.name} {split}: {line}", flush=True)
         facts = {"tokens": tokens, "text_bytes": text_bytes, "type": kind.str, "identity": identity}
         described = source.manifest(split)
-        skipped = [name for names in reading.skipped.values() for name in names]
-        left = [name for name in described["documents"] if name not in set(skipped)]
-        account = (reading + source.reading).manifest()
-        facts["digests"] = "".join(reading.digests)
-        return {**facts, **described, "documents": left, "skipped": skipped, "reading": account}
+        unread, facts["digests"] = reading.unread, "".join(reading.digests)
+        left = [name for name in described["documents"] if name not in set(unread)]
+        reading.add_all(source.reading)
+        return {**facts, **described, "documents": left, "skipped": unread, "reading": reading.manifest()}
 
-    return prepared(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
+    return cached(keyed_folder(root, source.name, identity) / f"{split}.tokens", write)
 
 
 def open_tokens(path: Path, length: int) -> NDArray[np.unsignedinteger[Any]]:
     """Return the tokens (N,) of a file as a read-only memory map.
 
-    Raises UserError when they do not fill one sequence of `length` and the token after it.
+    Raises:
+        UserError: If they do not fill one sequence of `length` and the token after it.
     """
     facts = read_object(manifest_path(path))
     if facts["tokens"] <= length:

@@ -11,7 +11,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from mrl_experiments.data.prepared import keyed_folder, prepared
+from mrl_experiments.data.artifact_cache import cached, keyed_folder
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_text
 
@@ -28,7 +28,9 @@ class Tokenizer:
     """A byte-level BPE vocabulary (Sennrich et al., 2016) of the `tokenizers` library.
 
     end, mask, pad: its special tokens, which are those below `special`.
-    Raises UserError for a file that holds another kind of vocabulary.
+
+    Raises:
+        UserError: For a file that holds another kind of vocabulary.
     """
 
     end, mask, pad = range(len(SPECIAL))
@@ -68,7 +70,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Read a tokenizer.json. Raises UserError when there is none."""
+        """Read a tokenizer.json.
+
+        Raises:
+            UserError: If there is none.
+        """
         if not path.exists():
             raise UserError(f"{path}: no such tokenizer", expected="a tokenizer.json")
         return cls(read_text(path), str(path))
@@ -116,10 +122,38 @@ class Tokenizer:
         return lengths
 
 
+def tokenizer_of_run(data: Any, ours: Tokenizer | None, state: Mapping[str, Any], remedy: str) -> Tokenizer:
+    """Return the tokenizer by which a run's data became tokens.
+
+    Args:
+        data: A data module with a name and a length T.
+        ours: The tokenizer that must be the same, or None.
+        state: What the run keeps of its data.
+        remedy: Of another tokenizer.
+
+    Raises:
+        UserError: If the run's vocabulary is another, or its texts are shorter.
+    """
+    theirs = Tokenizer(state["tokenizer"]).of_size(data.inputs["vocabulary"])
+    if ours is not None and ours.identity != theirs.identity:
+        raise UserError(
+            f"the tokenizer of {data.name} is not the one that the run was trained with",
+            expected=f"{theirs.identity}, not {ours.identity}",
+            remedy=remedy,
+        )
+    if data.length > state["length"]:
+        raise UserError(
+            f"data.length={data.length} is longer than the texts that the run was trained with",
+            expected=f"at most {state['length']} tokens",
+        )
+    return theirs
+
+
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """Learn a vocabulary of `vocabulary` tokens from texts.
 
-    Raises UserError when it is too small for all bytes, or larger than what the texts repeat.
+    Raises:
+        UserError: If it is too small for all bytes, or larger than what the texts repeat.
     """
     if vocabulary < SMALLEST:
         expected = f"{SMALLEST} or more: one for each byte and {len(SPECIAL)} others"
@@ -161,7 +195,10 @@ def cached_tokenizer(
 ) -> Tokenizer:
     """Return the vocabulary of a data set's texts, trained once: <root>/<name>-<key>/tokenizer.json.
 
-    identity: JSON values that determine the texts.
+    Args:
+        identity: JSON values that determine the texts.
+        texts: Returns them, where they are needed.
+        vocabulary: The number of tokens V.
     """
     known = {"tokenizers": tokenizers.__version__, "vocabulary": vocabulary, "texts": dict(identity)}
 
@@ -170,4 +207,4 @@ def cached_tokenizer(
         path.write_text(train_tokenizer(texts(), vocabulary).content, encoding="utf-8")
         return {"identity": known}
 
-    return Tokenizer.load(prepared(keyed_folder(root, name, known) / "tokenizer.json", write))
+    return Tokenizer.load(cached(keyed_folder(root, name, known) / "tokenizer.json", write))

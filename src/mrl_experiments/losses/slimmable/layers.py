@@ -27,7 +27,7 @@ class ActiveWidth:
 
     @property
     def index(self) -> int | None:
-        """The place of the active width among `widths`; None for one that is not listed."""
+        """The index of the active width among `widths`; None for one that is not listed."""
         return self.widths.index(self.width) if self.width in self.widths else None
 
     def channels(self, full: int, width: float | None = None) -> int:
@@ -94,7 +94,7 @@ class SlimLinear(nn.Module):
 
 
 class SwitchableBatchNorm2d(nn.Module):
-    """A batch normalisation of its own for each listed width, with weights and statistics (S-Net)."""
+    """A batch normalization of its own for each listed width, with weights and statistics (S-Net)."""
 
     def __init__(self, norm: nn.BatchNorm2d, active: ActiveWidth) -> None:
         super().__init__()
@@ -104,13 +104,13 @@ class SwitchableBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, active channels, H, W). Only for listed widths."""
         index = self.active.index
-        assert index is not None, f"width {self.active.width} has no batch normalisation of its own"
-        normalised: Tensor = self.norms[index](x)
-        return normalised
+        assert index is not None, f"width {self.active.width} has no batch normalization of its own"
+        normalized: Tensor = self.norms[index](x)
+        return normalized
 
 
 class UniversalBatchNorm2d(nn.Module):
-    """A batch normalisation whose weights all widths share, with statistics of the listed widths (US-Net).
+    """A batch normalization whose weights all widths share, with statistics of the listed widths (US-Net).
 
     Training uses a batch's own statistics at any width. A listed width that training or `recalibrate` meets
     gathers statistics on the way; without them there is no evaluation.
@@ -134,19 +134,19 @@ class UniversalBatchNorm2d(nn.Module):
         """Normalise (B, active channels, H, W)."""
         index, count, mean, variance = self.active.index, x.shape[1], None, None
         if index is not None:
-            own = self.statistics[index]
-            mean, variance = own.running_mean, own.running_var
+            stored = self.statistics[index]
+            mean, variance = stored.running_mean, stored.running_var
             if self.training:
-                own.num_batches_tracked.add_(1)  # type: ignore[operator]
+                stored.num_batches_tracked.add_(1)  # type: ignore[operator]
         weight, bias = self.weight[:count], self.bias[:count]
         momentum = self.momentum or 0.0
-        normalised = F.batch_norm(x, mean, variance, weight, bias, self.training, momentum, self.eps)  # type: ignore[arg-type]
-        after: Tensor = self.after(normalised)
+        normalized = F.batch_norm(x, mean, variance, weight, bias, self.training, momentum, self.eps)  # type: ignore[arg-type]
+        after: Tensor = self.after(normalized)
         return after
 
 
 def _narrowed(norm: nn.BatchNorm2d, active: ActiveWidth) -> nn.ModuleList:
-    """Copy the first channels of a batch normalisation for each listed width.
+    """Copy the first channels of a batch normalization for each listed width.
 
     The activation that timm may have put inside comes along.
     """

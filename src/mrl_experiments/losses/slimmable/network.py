@@ -161,8 +161,8 @@ def _refuse_unsupported(net: nn.Module) -> None:
     supported = {*CONVOLUTIONS, *NORMS, nn.Linear}
     named = [(name, module) for name, module in net.named_modules() if name] + [("it", net)]
     for name, module in named:
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if own and type(module) not in supported and not getattr(module, "any_channels", False):
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if tensors and type(module) not in supported and not getattr(module, "any_channels", False):
             raise _refusal(f"{name} of {type(net).__name__} is a {type(module).__name__}")
         if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
             raise _refusal(f"{name} of {type(net).__name__} pads with padding_mode={module.padding_mode}")

@@ -25,7 +25,7 @@ class Slim(NestedClassifier):
     The widths of a step take turns, largest first, and only one holds its activations; see
     `sequential_backward`. `logits` are the paper's protocol: the network at full width, its first features,
     the classifier's first columns. `validate` measures each width with its own features, and so do all but
-    the first of `variants`.
+    the first of `subnetworks`.
 
     Args:
         backbone: Of images; its `net` becomes a `SlimmableNet`, and its `shape` (C, H, W) says for which.
@@ -54,6 +54,8 @@ class Slim(NestedClassifier):
         (48, 96)
     """
 
+    soft_targets = False
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -73,21 +75,21 @@ class Slim(NestedClassifier):
                 f"loss={name} narrows CNNs, not a {type(backbone).__name__}", remedy="model=resnet18"
             )
         self.widths, self.universal = tuple(float(width) for width in widths), mode == "universal"
-        self.steady = not self.universal
+        self.static_shapes = not self.universal
         backbone.net = net = SlimmableNet(
             cast(nn.Module, backbone.net), shape, self.widths, universal=self.universal
         )
-        sizes = net.dims
-        if len(set(sizes)) < len(sizes):
+        dims = net.dims
+        if len(set(dims)) < len(dims):
             raise UserError(
-                f"loss.widths={list(widths)} have {list(sizes)} features",
-                expected="widths so far apart that each has a size of its own",
+                f"loss.widths={list(widths)} have {list(dims)} features",
+                expected="widths so far apart that each has its own number of features",
             )
         super().__init__(
             backbone,
             num_classes,
             name=name,
-            dims=sizes,
+            dims=dims,
             weights=weights,
             tied=True,
             label_smoothing=label_smoothing,
@@ -175,7 +177,7 @@ class Slim(NestedClassifier):
             self.net.recalibrate(itertools.islice(cast(Iterable[Tensor], batches), CALIBRATION_BATCHES))
         return self.universal
 
-    def variants(self) -> Mapping[str, Method]:
+    def subnetworks(self) -> Mapping[str, Method]:
         """Return the network at full width, truncated as in the paper, and each narrower subnetwork.
 
         Returns:
@@ -187,7 +189,7 @@ class Slim(NestedClassifier):
         unknown = [width for width in self.widths if not self.net.known(width)]
         if unknown:
             raise UserError(
-                f"batch normalisation has no statistics at the widths {unknown}",
+                f"batch normalization has no statistics at the widths {unknown}",
                 expected="a run that has finished, since the end of training measures them",
                 remedy="repeat the run's train.py command",
             )
@@ -206,9 +208,9 @@ class Slim(NestedClassifier):
             label_smoothing=self.label_smoothing,
         )
         with torch.no_grad():
-            for own, shared in zip(subnetwork.head.parameters_at(dim), (weight, bias), strict=True):
-                if own is not None and shared is not None:
-                    own.copy_(shared)
+            for copied, shared in zip(subnetwork.head.parameters_at(dim), (weight, bias), strict=True):
+                if copied is not None and shared is not None:
+                    copied.copy_(shared)
         return subnetwork
 
 
@@ -246,7 +248,7 @@ def _check(
     for option, value in (("dim", dim), ("dims", dims)):
         if value is not None:
             raise UserError(
-                f"loss.{option}={value} has no meaning for loss={name}, whose sizes follow from its widths",
+                f"loss.{option}={value} has no meaning for loss={name}, whose dims follow from its widths",
                 expected=f"loss.{option}=null",
                 remedy="set loss.widths, shares of the backbone's channels",
             )

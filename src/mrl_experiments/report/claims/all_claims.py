@@ -3,7 +3,7 @@
 from mrl_experiments.report.claims.claim import Claim
 from mrl_experiments.report.claims.gaps import best, from_32, funnel, small, smooth, worst
 from mrl_experiments.report.claims.ratios import cheaper, dearer, faster, smaller
-from mrl_experiments.report.views import LINEAR
+from mrl_experiments.report.specs import LINEAR
 
 AS_GOOD = -0.5  # points: what still counts as the same accuracy
 STAGED = ("retrieval", "adaptive_retrieval")

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
+from mrl_experiments.report.aggregate import Block, Counterparts, beside, blocks
 from mrl_experiments.report.claims.case import Case, Samples
 from mrl_experiments.report.claims.estimates import Estimate
-from mrl_experiments.report.entries import Entry
-from mrl_experiments.report.pivot import Block, Counterparts, beside, blocks
-from mrl_experiments.report.views import View
+from mrl_experiments.report.specs import View
 
-HELD, NOT_HELD, UNTESTABLE = "held", "not held", "not testable here"
+HELD, NOT_HELD, UNDECIDED, UNTESTABLE = "held", "not held", "not decided", "not testable here"
+LEAST = 3  # seeds of an interval that decides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +52,23 @@ class Finding:
     fault: str = ""
 
     @property
-    def verdict(self) -> str:
-        """Whether the figure itself, whatever its interval, is on the claim's side of the bound."""
-        if self.ours is None:
-            return UNTESTABLE
+    def within(self) -> bool:
+        """True if the figure itself, whatever its interval, is on the claim's side of the bound."""
+        assert self.ours is not None
         distance = self.ours.value * self.claim.scale - self.claim.bound
-        return HELD if (-distance if self.claim.at_most else distance) >= 0 else NOT_HELD
+        return (-distance if self.claim.at_most else distance) >= 0
 
     @property
-    def clear(self) -> bool | None:
-        """Whether the bound lies outside the interval; None without an interval."""
-        if self.ours is None or self.ours.interval is None:
-            return None
+    def verdict(self) -> str:
+        """Held or not held where an interval over at least three seeds lies on one side of the bound."""
+        if self.ours is None:
+            return UNTESTABLE
         interval = self.ours.interval
-        return not interval.low * self.claim.scale < self.claim.bound < interval.high * self.claim.scale
+        if interval is None or interval.seeds < LEAST:
+            return UNDECIDED
+        if interval.low * self.claim.scale < self.claim.bound < interval.high * self.claim.scale:
+            return UNDECIDED
+        return HELD if self.within else NOT_HELD
 
     @property
     def reason(self) -> str:
@@ -77,33 +82,33 @@ class Finding:
 
 def judge(
     claims: Sequence[Claim],
-    ours: Sequence[Entry],
-    paper: Mapping[str, Sequence[Entry]],
+    ours: pd.DataFrame,
+    paper: Mapping[str, pd.DataFrame],
     counterparts: Counterparts,
 ) -> list[Finding]:
     """Test each claim on each data set and model with rows for it; one finding says so where there are none.
 
-    paper: the published entries by table.
+    ours, paper: tidy frames, the paper's by table.
     """
     samples = _samples(ours)
     findings = []
     for claim in claims:
-        theirs = [entry for table in claim.paper for entry in paper.get(table, ())]
+        theirs = pd.concat([paper[table] for table in claim.paper if table in paper] or [ours[:0]])
         findings += list(_tested(claim, ours, theirs, counterparts, samples)) or [Finding(claim)]
     return findings
 
 
 def _tested(
     claim: Claim,
-    ours: Sequence[Entry],
-    paper: Sequence[Entry],
+    ours: pd.DataFrame,
+    paper: pd.DataFrame,
     counterparts: Counterparts,
     samples: Samples,
 ) -> Iterator[Finding]:
     if claim.test is None:
         return
     shown = ("line", "dim", *claim.over)
-    for block, found in blocks(ours, claim, shown).items():
+    for block, found in blocks(ours, claim, shown):
         try:
             estimate = claim.test(Case(found, claim.over, samples))
         except (ArithmeticError, LookupError, ValueError) as error:  # rows of others may lack a setting
@@ -114,12 +119,9 @@ def _tested(
             yield Finding(claim, block, estimate, claim.test(Case(published, claim.over, {})))
 
 
-def _samples(entries: Sequence[Entry]) -> Samples:
-    """Read how many samples each evaluation measured on; those that took fewer queries say so."""
-    counts: dict[tuple[str, str, str], int] = {}
-    for metric in ("samples", "queries"):
-        for entry in entries:
-            if entry.row.metric == metric and entry.row.value >= 1:
-                place = entry.row.dataset, entry.row.split, entry.row.evaluation
-                counts[place] = min(int(entry.row.value), counts.get(place, int(entry.row.value)))
-    return counts
+def _samples(frame: pd.DataFrame) -> Samples:
+    """Return how many samples each evaluation measured on; those that took fewer queries say so."""
+    counts = frame[frame.metric.isin(["samples", "queries"]) & (frame.value >= 1)]
+    return {
+        place: int(n) for place, n in counts.groupby(["dataset", "split", "evaluation"]).value.min().items()
+    }

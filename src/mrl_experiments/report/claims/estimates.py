@@ -13,11 +13,12 @@ TAIL = (1 + CONFIDENCE) / 2
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval. over: what it is taken over, such as "3 seeds"."""
+    """A 95 % interval. over: what it is taken over, such as "3 seeds". seeds: how many of them."""
 
     low: float
     high: float
     over: str
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def over_seeds(values: Sequence[float]) -> Interval | None:
     if len(values) < 2:
         return None
     half = float(t.ppf(TAIL, len(values) - 1)) * stdev(values) / sqrt(len(values))
-    return Interval(fmean(values) - half, fmean(values) + half, f"{len(values)} seeds")
+    return Interval(fmean(values) - half, fmean(values) + half, f"{len(values)} seeds", len(values))
 
 
 def over_samples(parts: Sequence[tuple[float, float, int]]) -> Interval:

@@ -1,20 +1,19 @@
 """Findings as Markdown, CSV and LaTeX, and as what the page shows."""
 
-import csv
-import io
 from collections.abc import Sequence
 
-from mrl_experiments.report.claims.claim import HELD, NOT_HELD, UNTESTABLE, Claim, Finding
+from mrl_experiments.report.claims.claim import HELD, NOT_HELD, UNDECIDED, UNTESTABLE, Claim, Finding
 from mrl_experiments.report.claims.estimates import Estimate
-from mrl_experiments.report.formats import escaped, escaped_csv, markdown_rows
+from mrl_experiments.report.formats import csv_text, escaped, markdown_rows
 from mrl_experiments.report.metrics import MISSING
 
 HEADINGS = ("Claim of the paper", "Verdict", "Ours", "95 % interval", "Paper", "Test", "On", "Source")
 WIDTHS = (4.2, 2, 2.4, 2.4, 2.4, 3.6, 2.4, 2.2)  # in LaTeX, cm
 NOTE = (
-    "Verdicts go by the figure. The interval is that of the size found, over seeds (Student's t), or for one"
-    " seed over samples (binomial) or random splits; – where neither is known. Paper: the same test of its"
-    " printed values."
+    "Held and not held go by the interval over at least three seeds (Student's t) at the dim found; with"
+    " fewer seeds, or where the interval holds the bound, a claim is not decided. The interval of one seed is"
+    " over samples (binomial) or random splits; – where neither is known. Paper: the same test of its printed"
+    " values."
 )
 UNITS = {"points": "points", "x": "times"}
 
@@ -34,7 +33,7 @@ def record(finding: Finding) -> tuple[str, ...]:
             test(claim),
             finding.block.title,
         ]
-    return (claim.title, verdict(finding), *parts, claim.source)
+    return (claim.title, finding.verdict, *parts, claim.source)
 
 
 def test(claim: Claim) -> str:
@@ -55,16 +54,10 @@ def interval(claim: Claim, found: Estimate) -> str:
     return f"{low} to {high} ({found.interval.over})"
 
 
-def verdict(finding: Finding) -> str:
-    """Write the verdict, and whether the interval leaves it open."""
-    doubt = ", though the interval includes the bound" if finding.clear is False else ""
-    return finding.verdict + doubt
-
-
 def counted(findings: Sequence[Finding]) -> str:
     """Count the verdicts in a sentence."""
     verdicts = [finding.verdict for finding in findings]
-    return ", ".join(f"{verdicts.count(name)} {name}" for name in (HELD, NOT_HELD, UNTESTABLE))
+    return ", ".join(f"{verdicts.count(name)} {name}" for name in (HELD, NOT_HELD, UNDECIDED, UNTESTABLE))
 
 
 def markdown(findings: Sequence[Finding]) -> str:
@@ -75,24 +68,22 @@ def markdown(findings: Sequence[Finding]) -> str:
 
 def comma_separated(findings: Sequence[Finding]) -> str:
     """Return the findings as CSV: numbers in the claim's unit, nothing where missing."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
+    records = [
         ["name", "claim", "source", "test", "unit", "bound", "dataset", "split", "model", "setting", "ours",
-         "where", "low", "high", "over", "paper", "verdict", "clear", "reason"]
-    )  # fmt: skip
+         "where", "low", "high", "over", "seeds", "paper", "verdict", "reason"]
+    ]  # fmt: skip
     for finding in findings:
         claim, block, ours = finding.claim, finding.block, finding.ours
         place = [block.dataset, block.split, block.model, block.setting] if block else [""] * 4
         found = [_exact(claim, ours.value), ours.where] if ours else [""] * 2
         ends = ours.interval if ours else None
-        bounds = [_exact(claim, ends.low), _exact(claim, ends.high), ends.over] if ends else [""] * 3
+        bounds = [""] * 4
+        if ends:
+            bounds = [_exact(claim, ends.low), _exact(claim, ends.high), ends.over, str(ends.seeds)]
         paper = _exact(claim, finding.paper.value) if finding.paper else ""
-        clear = "" if finding.clear is None else str(finding.clear).lower()
         described = [claim.name, claim.title, claim.source, claim.figure, claim.unit, f"{claim.bound:g}"]
-        record = [*described, *place, *found, *bounds, paper, finding.verdict, clear, finding.reason]
-        writer.writerow(map(escaped_csv, record))
-    return text.getvalue()
+        records.append([*described, *place, *found, *bounds, paper, finding.verdict, finding.reason])
+    return csv_text(records)
 
 
 def latex(findings: Sequence[Finding]) -> str:

@@ -1,12 +1,14 @@
-"""Tests that compare accuracies: the difference of two lines, at the size where it is least or most."""
+"""Tests that compare accuracies: the difference of two lines, at the dim where it is least or most."""
 
 from collections.abc import Callable, Sequence
 from math import log2
 from statistics import fmean
+from typing import Any
+
+import pandas as pd
 
 from mrl_experiments.report.claims.case import Case, Values
 from mrl_experiments.report.claims.estimates import Estimate, least, most
-from mrl_experiments.report.entries import Value
 
 Test = Callable[[Case], Estimate | None]
 Sizes = Callable[[int, int], bool]  # whether a size counts, given the largest
@@ -40,7 +42,8 @@ def best(ours: str, theirs: Sequence[str], metric: str = "top1", sizes: Sizes = 
 def smooth(case: Case) -> Estimate | None:
     """Test each untrained size against the line between its trained neighbours over log size."""
     values = case.by_dim("mrl", "top1")
-    between = {entry.row.dim for entry in case.select("mrl", "top1") if entry.interpolated}
+    found = case.select("mrl", "top1")
+    between = {*found.dim[found.interpolated].tolist()}
     trained = [dim for dim in values if dim not in between]
     gaps = []
     for dim in between:
@@ -59,10 +62,9 @@ def smooth(case: Case) -> Estimate | None:
 
 def funnel(case: Case) -> Estimate | None:
     """Test funnels against one re-rank at full width from the same size, where they cost less."""
-    staged: dict[str, Value] = {"index": "flat", "shortlist": 200, "evaluation": "funnel"}
-    single: dict[str, Value] = {**staged, "evaluation": "adaptive_retrieval"}
-    reranks = [int(entry.settings["rerank"]) for entry in case.select("mrl", "mAP@10", **single)]
-    single["rerank"] = max(reranks, default=0)
+    staged: dict[str, Any] = {"index": "flat", "shortlist": 200, "evaluation": "funnel"}
+    single: dict[str, Any] = {**staged, "evaluation": "adaptive_retrieval"}
+    single["rerank"] = case.select("mrl", "mAP@10", **single).get("@rerank", pd.Series(dtype=int)).max()
     ours, theirs = (case.by_dim("mrl", "mAP@10", **of) for of in (staged, single))
     our_cost, their_cost = (case.by_dim("mrl", "MFLOPs", **of) for of in (staged, single))
     cheaper = [

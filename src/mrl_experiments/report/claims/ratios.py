@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
-from mrl_experiments.report.cells import DEVIATION
+import pandas as pd
+
 from mrl_experiments.report.claims.case import Case, Values
 from mrl_experiments.report.claims.estimates import Estimate, most, over_seeds, over_splits
-from mrl_experiments.report.entries import Entry, Value
+from mrl_experiments.report.metrics import DEVIATION
+from mrl_experiments.report.prepare import values
 
 SAME = 0.001  # what counts as the same accuracy or mAP: at most 0.1 points less
 NONE = Estimate(0.0, None, "never as accurate")
@@ -16,20 +19,20 @@ def smaller(case: Case) -> Estimate | None:
     """Test cascades: the size of the largest FF model that is no more accurate, to MRL's expected size."""
     cascades = case.select("mrl", "top1", evaluation="adaptive_classification", policy="paper")
     ff = case.by_dim("ff", "top1", evaluation="linear")
-    if not cascades or not ff:
+    if cascades.empty or not ff:
         return None
-    views = {str(entry.get("tta")) for entry in cascades}
+    views = {*values(cascades, "tta").astype(str)}
     tta = "none" if "none" in views else min(views)
     found = [NONE]
-    for dim, values in case.by_dim("mrl", "top1", policy="paper", tta=tta).items():
-        matched = [size for size, theirs in ff.items() if _mean(values) >= _mean(theirs) - SAME]
+    for dim, found_values in case.by_dim("mrl", "top1", policy="paper", tta=tta).items():
+        matched = [size for size, theirs in ff.items() if _mean(found_values) >= _mean(theirs) - SAME]
         if matched:
             found.append(_size_ratio(case, max(matched), dim, tta))
     return most(found)
 
 
 def _size_ratio(case: Case, size: int, cap: int, tta: str) -> Estimate:
-    wanted: dict[str, Value] = {"policy": "paper", "tta": tta, "dim": cap}
+    wanted: dict[str, Any] = {"policy": "paper", "tta": tta, "dim": cap}
     expected = list(case.values(case.select("mrl", "expected_dim", **wanted)).values())
     spread = list(case.values(case.select("mrl", f"expected_dim{DEVIATION}", **wanted)).values())
     interval = over_seeds([size / dims for dims in expected])
@@ -46,7 +49,7 @@ def cheaper(case: Case) -> Estimate | None:
 
 def faster(case: Case) -> Estimate | None:
     """Test adaptive retrieval: time of a search at full width in the same kind of index to its own."""
-    indexes = {str(entry.get("index")) for entry in case.select("mrl", "latency_ms")}
+    indexes = {*values(case.select("mrl", "latency_ms"), "index").astype(str)}
     return _best_saving(case, sorted(indexes), "latency_ms")
 
 
@@ -59,9 +62,9 @@ def _best_saving(case: Case, indexes: Sequence[str], cost: str) -> Estimate | No
         if plain not in costs or all(dim == rerank for dim, rerank, _ in quality):
             continue
         found.append(NONE)
-        for key, values in quality.items():
+        for key, reached in quality.items():
             dim, rerank, length = key
-            same = _mean(values) >= _mean(quality[plain]) - SAME
+            same = _mean(reached) >= _mean(quality[plain]) - SAME
             if dim < rerank and key in costs and same:
                 how = f"{dim} to {rerank} dims, {length} kept" + f", {index}" * (index != "flat")
                 found.append(_ratio(costs[plain], costs[key], how))
@@ -70,14 +73,14 @@ def _best_saving(case: Case, indexes: Sequence[str], cost: str) -> Estimate | No
 
 def _searches(case: Case, index: str, metric: str) -> Mapping[tuple[int, int, int], Values]:
     """Return the values of each search by its size, that of its re-rank, and the length of its shortlist."""
-    groups: dict[tuple[int, int, int], list[Entry]] = {}
-    for entry in case.select("mrl", metric):
-        if entry.row.evaluation == "adaptive_retrieval" and entry.get("index") == index:
-            rerank, length = (int(entry.settings[name]) for name in ("rerank", "shortlist"))
-            groups.setdefault((entry.row.dim, rerank, length), []).append(entry)
-        elif entry.row.evaluation == "retrieval" and index == "flat" and not entry.interpolated:
-            groups.setdefault((entry.row.dim, entry.row.dim, 0), []).append(entry)
-    return {key: case.values(group) for key, group in sorted(groups.items())}
+    found = case.select("mrl", metric)
+    staged = found[(found.evaluation == "adaptive_retrieval") & (values(found, "index") == index)]
+    plain = found[(found.evaluation == "retrieval") & ~found.interpolated & (index == "flat")]
+    plain = plain.assign(**{"@rerank": plain.dim, "@shortlist": 0})
+    both = pd.concat([staged, plain])
+    keys = zip(*(values(both, name) for name in ("dim", "rerank", "shortlist")), strict=True)
+    keyed = both.assign(key=[tuple(map(int, key)) for key in keys])
+    return {key: case.values(group) for key, group in keyed.groupby("key")}
 
 
 def _ratio(theirs: Values, ours: Values, where: str) -> Estimate:

@@ -1,1 +1,1 @@
-"""How the thresholds of a cascade are chosen, one policy a file."""
+"""Policies that choose the thresholds of a cascade, one per file."""

@@ -15,9 +15,13 @@ from mrl_experiments.results import Setting
 class Paper:
     """For each pair (m_i, m_{i+1}) alone, the smallest threshold with the best accuracy of the pair.
 
-    cap: the dim at which the cascade ends, the largest by default (the rows of Table 3).
-    lowest, highest, points: the grid of thresholds. The official code begins at 0.1; the text says [0, 1].
     Source: Appendix D.1 of the paper and its published notebook on model cascades.
+
+    Attributes:
+        cap: The dim at which the cascade ends, the largest by default (the rows of Table 3).
+        lowest: The smallest threshold of the grid. The official code begins at 0.1; the text says [0, 1].
+        highest: The largest one.
+        points: How many there are.
     """
 
     cap: int | None = None
@@ -41,7 +45,7 @@ class Paper:
         """Return the cascade up to `cap`.
 
         Raises:
-            UserError: when the cap is none of the dims.
+            UserError: If the cap is none of the dims.
         """
         grid = np.linspace(self.lowest, self.highest, self.points)
         correct = exits.correct(labels)

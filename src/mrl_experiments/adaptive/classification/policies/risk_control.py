@@ -97,13 +97,18 @@ def _last_shown(
 def p_value(losses: NDArray[np.float64], drop: float, delta: float) -> float:
     """Return a p-value, valid for any number of samples, of "the expected loss is at least `drop`".
 
-    losses: (N,) in [-1, 1], independent: 1 where only the full dim is right, -1 where only the cascade is.
     No sample gives 1. A bettor stakes a share of the wealth on each loss falling below `drop`. Under the
     hypothesis the wealth is a non-negative supermartingale from 1, so by Ville's inequality its peak exceeds
     1 / delta with probability at most delta, and 1 / peak is a p-value. Each stake depends on earlier samples
     only; its size follows their variance, aimed at level `delta`, and so the test gains from few
     disagreements, which Hoeffding's bound cannot (Waudby-Smith and Ramdas, "Estimating means of bounded
     random variables by betting", 2024).
+
+    Args:
+        losses: (N,) in [-1, 1], independent: 1 where only the full dim is right, -1 where only the cascade
+            is.
+        drop: The loss that the hypothesis claims.
+        delta: The level that stakes are chosen for.
     """
     if not len(losses):
         return 1.0

@@ -26,7 +26,7 @@ class Uniform:
         """Return the cascade over `dims`.
 
         Raises:
-            UserError: for a threshold that is not within [0, 1].
+            UserError: For a threshold that is not within [0, 1].
         """
         return Cascade(tuple(dims), (self.threshold,) * (len(dims) - 1))
 

@@ -1,0 +1,173 @@
+"""Result rows as one tidy data frame: each value with its line, and a column for each setting."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mrl_experiments.errors import UserError
+from mrl_experiments.nesting import default_dims
+from mrl_experiments.report.metrics import DEVIATION, fault
+from mrl_experiments.report.styles import key_of, labelled
+from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting, read_rows
+
+IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs", "head_macs": "head_MFLOPs"}
+OF_OWN_CLASSIFIER = [  # evaluations
+    "linear", "language", "superclass", "trends", "adaptive_classification", "adaptive_decoding",
+]  # fmt: skip
+ROLES = {
+    "val": "main", "test": "main", "pairs": "main", "query": "unseen", "unseen": "unseen", "stream": "stream",
+}  # fmt: skip
+PUBLISHED = ("table", "source", "anomaly")  # columns that the paper's rows have besides
+PLACE = ["model", "dataset", "label"]
+
+
+def find_rows(patterns: str | Sequence[str]) -> tuple[list[ResultRow], list[str]]:
+    """Read the rows of all CSV files that match the patterns.
+
+    Args:
+        patterns: one or several paths or globs; `**` matches any number of folders.
+
+    Returns:
+        The rows, and what to say of patterns without files and of files that were left out.
+
+    Raises:
+        UserError: when there are no rows at all.
+    """
+    several = isinstance(patterns, Sequence) and not isinstance(patterns, str)
+    patterns = [str(pattern) for pattern in (patterns if several else [patterns])]
+    rows: list[ResultRow] = []
+    notes: list[str] = []
+    files: set[str] = set()
+    for pattern in map(os.path.expanduser, patterns):
+        found = [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
+        files.update(map(os.path.normpath, found))
+        if not found:
+            notes.append(f"no file matches {printable(pattern)}")
+    for path in sorted(files):
+        try:
+            rows += read_rows(Path(path))
+        except UserError as error:
+            notes.append(f"left out: {printable(error.problem)}")
+    if not rows:
+        raise UserError(
+            "; ".join([f"no result rows in {printable(', '.join(patterns)) or 'nothing'}", *notes]),
+            expected="files that evaluate.py wrote",
+            remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
+        )
+    return rows, notes
+
+
+def printable(text: str) -> str:
+    """Return text with what a terminal or page could not show, or would obey, as its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def faulty(frame: pd.DataFrame) -> list[str]:
+    """Name the runs with values that no metric can have: no mean, figure or claim counts them."""
+    bad = frame[frame.fault != ""].drop_duplicates("number")
+    counts = bad.groupby(["run", "evaluation", "metric", "fault"], sort=True).size()
+    return [
+        f"{count} row{'s' if count > 1 else ''} of {printable(run)} {'are' if count > 1 else 'is'} {reason}"
+        f" ({printable(f'{metric} of {evaluation}')}): their cells say so, figures and claims leave them out"
+        for (run, evaluation, metric, reason), count in counts.items()
+    ]
+
+
+def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return the rows as a frame; a row of an FF run may belong to two lines or to none.
+
+    An FF run counts for the line "ff" only at the dim it was trained at: a model for each dim. Its other
+    prefixes and its reductions are lines of their own, for the widest FF run alone (Table 2).
+
+    Args:
+        rows: ours or the paper's. Single random draws are left out: another row holds their mean.
+        homes: by data set, the one to show it with, such as imagenet for imagenet_r.
+
+    Returns:
+        The columns of a result row, with costs in MFLOPs and `setting` as text, and: number (the row's place
+        among `rows`), line, home, role, interpolated (whether its dim lies between the trained ones), fault
+        (why its value can be none), stated (the deviation the run gives itself), settings (as texts by name),
+        `@<name>` for each setting ("" where a row has none), and the paper's table, source and anomaly.
+    """
+    records = [{**vars(row), "number": number} for number, row in enumerate(rows) if DRAW not in row.setting]
+    frame = pd.DataFrame(records, columns=[*COLUMNS, *PUBLISHED, "number"]).fillna(
+        dict.fromkeys(PUBLISHED, "")
+    )
+    frame["settings"] = pd.Series([_texts(setting) for setting in frame.setting], dtype=object)
+    frame["setting"] = [
+        " ".join(f"{name}={text}" for name, text in texts.items()) for texts in frame.settings
+    ]
+    typed = [{f"@{name}": _typed(text) for name, text in texts.items()} for texts in frame.settings]
+    spread = pd.DataFrame(typed, index=frame.index, dtype=object)
+    frame = pd.concat([frame, spread.where(spread.notna(), "")], axis=1)
+    frame["value"] = frame.value.astype(float) / np.where(frame.metric.isin(IN_MFLOPS), 1e6, 1.0)
+    frame["metric"] = frame.metric.replace(IN_MFLOPS)
+    frame["fault"] = [fault(*pair) for pair in zip(frame.metric, frame.value, strict=True)]
+    frame["role"] = frame.split.map(ROLES).fillna("shift")
+    frame["home"] = frame.dataset.replace(dict(homes or {}))
+    frame["seed"] = frame.seed.fillna(-1).astype(int)
+    return _with_stated(_with_lines(frame))
+
+
+@cache
+def _texts(setting: Setting) -> Mapping[str, str]:
+    """Return the values of a setting as they are shown; a funnel's stages also tell its first shortlist."""
+    match setting.get("stages"):
+        case ((_, shortlist), *_):
+            return Setting(setting, shortlist=shortlist).texts()
+    return setting.texts()
+
+
+def _typed(text: str) -> str | int:
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else text
+
+
+def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
+    sizes = {}
+    for key, group in frame.groupby(PLACE, sort=False):
+        trained = {*group.dim[group.trained]}
+        sizes[key] = trained | {*default_dims(int(max(trained, default=group.dim.max())))}
+    where = zip(*(frame[name] for name in PLACE), strict=True)
+    between = [dim not in sizes[key] for key, dim in zip(where, frame.dim, strict=True)]
+    frame["interpolated"] = np.array(between, dtype=bool)
+    ff, prefix = frame.method == "ff", frame.reduction == "prefix"
+    at = frame.dim.where(ff & prefix & frame.trained)  # the dim that an FF run was trained at
+    own = at.groupby(frame.run).transform("max")
+    widest = own == at.groupby([frame[name] for name in PLACE]).transform("max")
+    keys = [key_of(*row) for row in zip(frame.method, frame.reduction, frame.evaluation, strict=True)]
+    frame["line"] = list(map(labelled, keys, frame.label))
+    firsts = ["ff_prefix" + line[2:] for line in frame.line]
+    first = frame.assign(line=firsts)[ff & prefix & widest & ~frame.evaluation.isin(OF_OWN_CLASSIFIER)]
+    return pd.concat([frame[~ff | (frame.dim == own).where(prefix, widest)], first], ignore_index=True)
+
+
+def _with_stated(frame: pd.DataFrame) -> pd.DataFrame:
+    place = [
+        "run",
+        "line",
+        "dataset",
+        "split",
+        "evaluation",
+        "reduction",
+        "dim",
+        "setting",
+        "table",
+        "metric",
+    ]
+    stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
+    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(place)
+    return frame.merge(stated[[*place, "value"]].rename(columns={"value": "stated"}), how="left", on=place)
+
+
+def values(frame: pd.DataFrame, name: str) -> "pd.Series[Any]":
+    """Return a column by the name that a description calls it: of the row, or a setting ("" without it)."""
+    name = "home" if name == "dataset" else name
+    if name in (*COLUMNS, "line", "home", "copy"):
+        return frame[name]
+    return frame[f"@{name}"] if f"@{name}" in frame else pd.Series("", index=frame.index, dtype=object)

@@ -1,0 +1,55 @@
+"""What loggers are told once of a run: its options, and what its model costs at each dim."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from mrl_experiments.cost import head_macs, network_macs
+from mrl_experiments.losses.method import Inputs, Method
+
+
+class Description(pl.Callback):
+    """Send hyper-parameters, parameters and multiply-adds per dim to all loggers, with the first batch."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        options: Any = OmegaConf.to_container(cfg, resolve=True)
+        self._facts: dict[str, Any] | None = options
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Describe the run, once a process."""
+        if self._facts is None or not trainer.is_global_zero:
+            return
+        cost = model_cost(pl_module.method, batch[0], pl_module.inputs.get("num_classes", 0))
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**self._facts, "cost": cost})
+        self._facts = None
+
+
+def model_cost(method: Method, x: Inputs, classes: int) -> dict[str, int]:
+    """Return {parameters, macs@<dim>, ...} of a method: multiply-adds of one sample, with a classifier's.
+
+    x: a batch (B, ...), of which one sample is embedded. classes: 0 where there are no classifiers.
+    """
+    macs = forward_macs(method, x)
+    parameters = sum(parameter.numel() for parameter in method.parameters())
+    return {"parameters": parameters} | {
+        f"macs@{dim}": macs + head_macs(dim, classes) for dim in method.spec.dims
+    }
+
+
+def forward_macs(method: Method, x: Inputs) -> int:
+    """Return the multiply-adds of embedding one sample of a batch x (B, ...); the method is left as it is.
+
+    Where x is a pair of batches, one sample of each is embedded.
+    """
+    modes = {module: module.training for module in method.modules()}
+    sides = [x] if isinstance(x, Tensor) else x
+    try:
+        with torch.no_grad():
+            return network_macs(lambda: [method.eval().embed(side[:1]) for side in sides])
+    finally:
+        for module, training in modes.items():
+            module.training = training
