@@ -505,7 +505,7 @@ def test_values_that_nothing_can_be_built_from_are_one_error(folder):
             load_method(changed(folder, **parts))
         assert len(str(refused.value).splitlines()) <= 3
     run = changed(folder, data__augment={"unknown": 3})
-    with pytest.raises(UserError, match="cannot be built"), stored_data(run, trusted_config(run)):
+    with pytest.raises(UserError, match="unexpected keyword"), stored_data(run, trusted_config(run)):
         pass
 
 

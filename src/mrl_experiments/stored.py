@@ -96,7 +96,8 @@ def read_config(path: Path) -> DictConfig:
         for old, new in RENAMED.items():
             group, _, key = old.rpartition(".")
             if key in (options := OmegaConf.select(config, group) or {}):
-                OmegaConf.update(config, new, options.pop(key))
+                value = options.pop(key)
+                OmegaConf.update(config, new, options.get(new.rpartition(".")[2], value))
         assert isinstance(config, DictConfig)
         _check_names(config, path)
     except yaml.MarkedYAMLError as error:

@@ -53,7 +53,7 @@ def test_it_draws_a_row_for_each_image_and_a_column_for_each_size(root, gradcam)
     ("arguments", "problem"),
     [
         (["other"], "matches no run"),
-        (["mrl_tiny_digits_s0", "--dims", "12,13"], "has no size 13"),
+        (["mrl_tiny_digits_s0", "--dims", "12,13"], "has no dim 13"),
         (["mrl_tiny_digits_s0", "--split", "test"], "--split test"),
     ],
 )
