@@ -44,7 +44,7 @@ test: setup ## fast tests
 	$(PYTEST)
 
 test-slow: setup ## processes that are killed, DDP ranks, whole pipelines
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -n $$(( $$(nproc) * 3 / 2 ))  # they wait for processes as long as they compute
 
 test-all: setup ## all tests
 	$(PYTEST) -m 'slow or not slow'

@@ -31,7 +31,7 @@ def test_each_choice_of_layers_is_a_line(tmp_path):
         evaluate(compose("evaluate", [root, "run=*_unfrozen-*"]), "linear", "prefix")
     rows = [row for path in sorted(tmp_path.glob("runs/*/results/*.csv")) for row in read_rows(path)]
     (view,) = (table for table in TABLES if table.name == "table26")
-    (grid,) = grids(view, aggregate(tidy(rows)), [], {})
+    (grid,) = grids(view, aggregate(tidy(rows)), aggregate(tidy([])), {})
     assert [dim for (dim,) in grid.index] == [8, 16, 32]
     found = {
         choice: [grid.cell(key, Column((f"mrl:unfrozen/{choice}",), "top1")).mean for key in grid.index]

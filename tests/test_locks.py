@@ -1,5 +1,7 @@
+import multiprocessing
 import subprocess
 import sys
+import time
 
 import pytest
 from composing import composed
@@ -10,6 +12,7 @@ from mrl_experiments.runs import run_lock, run_of
 
 HOLDER = """
 import sys
+import time
 from pathlib import Path
 from mrl_experiments.locks import exclusive
 with exclusive(Path(sys.argv[1]), "writes kanji1k"):
@@ -57,3 +60,15 @@ def test_a_run_is_locked_until_the_end_of_the_block_only(tmp_path):
         pass
     with run_lock(config):
         assert run_of(config).config_path.exists()
+
+
+def test_a_forked_process_that_lives_on_keeps_no_lock(tmp_path):
+    lock = tmp_path / ".lock"
+    with acquire(lock, "reads"):
+        reader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+        reader.start()
+    try:
+        acquire(lock, "reads", wait=False).close()
+    finally:
+        reader.kill()
+        reader.join()

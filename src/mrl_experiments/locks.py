@@ -13,6 +13,29 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 
 
+class Lock:
+    """A lock that is held until it is closed, or until the block of a `with` ends.
+
+    Processes that were forked meanwhile, such as those that read data, have the same file: while one of them
+    lives, closing it alone would not release the lock.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock."""
+        if not self._file.closed:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._file.close()
+
+
 @contextmanager
 def exclusive(lock: Path, purpose: str) -> Iterator[None]:
     """Hold a lock during the block; the system releases the lock of a process that dies.
@@ -24,13 +47,12 @@ def exclusive(lock: Path, purpose: str) -> Iterator[None]:
     Raises:
         UserError: If the lock's folder cannot be written to.
     """
-    file = acquire(lock, purpose)
-    with file:
+    with acquire(lock, purpose):
         yield
 
 
-def acquire(lock: Path, purpose: str, *, wait: bool = True) -> IO[str]:
-    """Return a lock, held until the file is closed.
+def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
+    """Return a lock, held until it is closed.
 
     Args:
         lock: As for `exclusive`.
@@ -61,7 +83,7 @@ def acquire(lock: Path, purpose: str, *, wait: bool = True) -> IO[str]:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}, which {purpose}")
     file.flush()
-    return file
+    return Lock(file)
 
 
 def _open(lock: Path) -> IO[str]:

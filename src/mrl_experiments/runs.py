@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object, remove_leftovers
-from mrl_experiments.locks import acquire
+from mrl_experiments.locks import Lock, acquire
 from mrl_experiments.names import check_name, is_name
 from mrl_experiments.stored import read_config, write_config
 
@@ -279,7 +279,7 @@ def run_lock(cfg: DictConfig) -> Iterator[None]:
         yield
 
 
-def _locked(run: Run) -> AbstractContextManager[IO[str] | None]:
+def _locked(run: Run) -> AbstractContextManager[Lock | None]:
     try:
         return acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
     except BlockingIOError as error:

@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mrl_experiments.locks import acquire
+from mrl_experiments.locks import Lock, acquire
 
 JOBS, VALUE = "MRL_SWEEP_JOBS", "MRL_JOB_VALUE"  # environment: the files that jobs and their values go to
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -147,7 +147,7 @@ def _gpu(cfg: DictConfig) -> Iterator[dict[str, str]]:
         yield environment
         return
     number = HydraConfig.get().job.num
-    held: IO[str] | None = None
+    held: Lock | None = None
     for gpu in [*gpus[number % len(gpus) :], *gpus[: number % len(gpus)]]:
         with suppress(BlockingIOError):
             lock = Path(cfg.root) / "sweeps" / f".gpu-{gpu}.lock"

@@ -40,8 +40,8 @@ def test_two_files_are_an_evaluation_with_a_table(tmp_path, monkeypatch):
     succeed("report.py", f"root={tmp_path}")
     table = tmp_path / "report" / "tables" / "evaluation-mean_norm-digits-test-queries.csv"
     header, *rows = [line.split(",") for line in table.read_text().splitlines()]
-    assert header[:2] == ["Dims", "power"] and [row[:2] for row in rows] == [
-        ["16", "1"], ["16", "2"], ["64", "1"], ["64", "2"],
-    ]  # fmt: skip
-    assert float(rows[2][2]) == pytest.approx(np.linalg.norm(features, axis=1).mean())
+    assert header[:2] == ["Dims", "power"]
+    assert [row[:2] for row in rows if row[0] != "40"] == [["16", "1"], ["16", "2"], ["64", "1"], ["64", "2"]]
+    (full,) = (float(row[2]) for row in rows if row[:2] == ["64", "1"])
+    assert full == pytest.approx(np.linalg.norm(features, axis=1).mean())
     assert "Mean norm" in (tmp_path / "report" / "index.html").read_text()

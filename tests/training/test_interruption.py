@@ -59,8 +59,10 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path, uninte
     assert not list((tmp_path / RUN).rglob("*.part"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("send", [os.kill, os.killpg])  # schedulers and terminals signal the workers, too
+@pytest.mark.parametrize(  # schedulers and terminals signal the workers, too
+    ("number", "send"),
+    [(signal.SIGTERM, os.kill), (signal.SIGTERM, os.killpg), (signal.SIGINT, os.killpg)],
+)
 def test_a_run_asked_to_stop_saves_and_resumes(tmp_path, uninterrupted, number, send):
     command = [*SMALL, f"root={tmp_path}", "trainer.checkpoint_minutes=60"]
     process = start("train.py", *command, own_group=True)
