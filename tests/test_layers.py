@@ -40,6 +40,8 @@ PROGRAM = {
     "generate",
     "evaluate",
     "evaluation_jobs",
+    "evaluation_tables",
+    "next_commands",
     "export",
     "external",
     "reproduce",

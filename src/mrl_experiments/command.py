@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import completed, quoted, renamed, replacement
+from mrl_experiments.options.several import told_apart
+from mrl_experiments.options.typed import completed, composition_error, quoted, renamed
 from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
@@ -34,7 +35,6 @@ RAISED = re.compile(
 LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
-HELP = "--help shows all options with their values, and the groups they come from"
 
 Main = Callable[
     [DictConfig], float | None
@@ -82,7 +82,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
-    sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
+    sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
@@ -95,12 +95,8 @@ def launch(main: Callable[[], None]) -> None:
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
-        if isinstance(error, UserError | OSError):  # such as of a sweep's folder
-            error = as_user_error(error)
-        else:
-            text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-            error = UserError(text, remedy=replacement(text) or HELP)
-        show_error(error)
+        ours = isinstance(error, UserError | OSError)  # such as of a sweep's folder
+        show_error(as_user_error(error) if ours else composition_error(error))
         status = USER_ERROR
     try:
         sys.stdout.flush()
