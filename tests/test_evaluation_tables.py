@@ -46,8 +46,8 @@ def test_of_bits_less_is_better_and_costs_stand_beside_them():
         rows({8: 0.5, 16: 0.6}), rows({8: 2.0, 16: 1.99}, "bits_per_byte"), rows({8: 8e3, 16: 16e3}, "macs"),
         rows({8: 1.0, 16: 1.0}, "network_macs"),
     )  # fmt: skip
-    assert "bits per byte" in heading and heading.endswith("MFLOPs")
-    assert body[0].split() == ["8", "32", "2.000", "0.008", "<-", "enough"]
+    assert "bits per byte" in heading and heading.endswith("multiply-adds")
+    assert body[0].split() == ["8", "32", "2.000", "8,000", "<-", "enough"]
     assert said.startswith("8 of 16 dims")
 
 
@@ -73,9 +73,9 @@ def test_choices_are_lines_with_the_cheapest_that_is_near_the_best():
         choice("oracle", 16, 0.99, 5),
     )  # fmt: skip
     assert [line.split() for line in table[2:-1]] == [
-        ["8", "50.00", "8", "policy=single"],
-        ["16", "80.00", "16", "policy=single"],
-        ["16", "79.90", "9", "policy=joint", "<-", "enough"],
+        ["8", "50.00", "8.0", "policy=single"],
+        ["16", "80.00", "16.0", "policy=single"],
+        ["16", "79.90", "9.0", "policy=joint", "<-", "enough"],
     ]
     assert table[-1].startswith("the cheapest within 1 % of the best: 16 dims, policy=joint: 79.90 and 80.00")
 
@@ -85,6 +85,7 @@ def test_of_many_choices_the_best_of_each_dim_are_shown():
         rows({8: 0.1 + shortlist / 1000, 16: 0.5}, "mAP@10", {"index": "flat", "shortlist": shortlist})
         for shortlist in range(40)
     ]
+    assert lines(*many[:1])[-1].endswith("index=flat shortlist=0")  # one choice alone is not compared
     table = lines(*many)
     assert len(table) == 2 + 2 + 2 and "shortlist=39" in table[2]
     assert table[-2] == "the best of each dim; all 80 choices are in the file"

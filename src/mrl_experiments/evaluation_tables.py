@@ -11,12 +11,12 @@ from mrl_experiments.results import DRAW, SPREAD, ResultRow, Setting
 
 # What a table shows: the first of these that was measured, else what the evaluation gives first.
 MAIN = ("mAP@10", "mAP@*", "recall@1", "recall@*", "bits_per_byte", "mean_per_class", "top1", "class_gap")
-COSTS = {  # heading and factor of what a table says beside it
-    "expected_dim": ("dims used", 1.0),
-    "macs": ("MFLOPs", 1e-6),
-    "head_macs": ("MFLOPs of the head", 1e-6),
-    "latency_ms": ("ms/query", 1.0),
-    "tokens_per_s": ("tokens/s", 1.0),
+COSTS = {  # heading and format of what a table says beside it
+    "expected_dim": ("dims used", ",.1f"),
+    "latency_ms": ("ms/query", ",.4f"),
+    "macs": ("multiply-adds", ",.0f"),
+    "head_macs": ("multiply-adds", ",.0f"),
+    "tokens_per_s": ("tokens/s", ",.0f"),
 }
 CHOICES = {
     "index",
@@ -24,6 +24,7 @@ CHOICES = {
 }  # settings among which a user chooses; others ask something else of the same dims
 TOO_GOOD = "oracle"  # a policy that knows the labels
 NEAR = 0.01  # what counts as full quality: at most this share less
+ROUNDING = 1e-9
 PERCENT = f"{NEAR * 100:.0f} %"
 MOST_COLUMNS, MOST_LINES = 6, 30
 ENOUGH = "<- enough"
@@ -80,8 +81,8 @@ class _Found:
 
     def is_near(self, place: Place, best: Place) -> bool:
         """Return whether a value is within NEAR of another one."""
-        value, full = self.values[place], self.values[best]
-        return value <= full * (1 + NEAR) if self.main in LESS else value >= full * (1 - NEAR)
+        worse = self.values[best] - self.values[place]
+        return (-worse if self.main in LESS else worse) <= NEAR * abs(self.values[best]) + ROUNDING
 
     def best(self, places: Sequence[Place]) -> Place:
         """Return the place of the best value, the cheapest of equal ones."""
@@ -101,8 +102,7 @@ class _Found:
     def cost_texts(self, place: Place) -> list[str]:
         """Return the cells of the columns of costs."""
         return [
-            f"{part[place] * COSTS[name][1]:,.4g}" if place in part else ""
-            for name, part in self.costs.items()
+            f"{part[place]:{COSTS[name][1]}}" if place in part else "" for name, part in self.costs.items()
         ]
 
 
@@ -149,22 +149,29 @@ def _choices(found: _Found) -> Iterator[str]:
     if len(places) > MOST_LINES:
         dims = groupby(places, key=lambda place: place[0])
         places = sorted({*(found.best(list(group)) for _, group in dims), cheapest}, key=lambda p: p[0])
+    several = len(found.values) > 1
+    common = set.intersection(*(set(setting.items()) for _, setting in found.values)) if several else set()
+
+    def named(place: Place) -> str:
+        return str(Setting(item for item in place[1].items() if item not in common))
+
     yield from aligned(
         [
             ["dims", metric(found.main).title, *(COSTS[name][0] for name in found.costs), " setting"],
             *(
                 [str(place[0]), found.text(place), *found.cost_texts(place),
-                 f" {place[1]} {ENOUGH if place == cheapest else ''}".rstrip()]
+                 f" {named(place)} {ENOUGH if several and place == cheapest else ''}".rstrip()]
                 for place in places
             ),
         ]
     )  # fmt: skip
     if len(found.values) > len(places):
         yield f"the best of each dim; all {len(found.values)} choices are in the file"
-    yield (
-        f"the cheapest within {PERCENT} of the best: {cheapest[0]} dims, {cheapest[1]}:"
-        f" {found.text(cheapest)} and {found.text(best)} ({metric(found.main).title})"
-    )
+    if several:
+        yield (
+            f"the cheapest within {PERCENT} of the best: {cheapest[0]} dims, {named(cheapest)}:"
+            f" {found.text(cheapest)} and {found.text(best)} ({metric(found.main).title})"
+        )
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
