@@ -168,9 +168,10 @@ def _choices(found: _Found) -> Iterator[str]:
     if len(found.values) > len(places):
         yield f"the best of each dim; all {len(found.values)} choices are in the file"
     if several:
+        which = ", ".join(filter(None, (f"{cheapest[0]} dims", named(cheapest))))
         yield (
-            f"the cheapest within {PERCENT} of the best: {cheapest[0]} dims, {named(cheapest)}:"
-            f" {found.text(cheapest)} and {found.text(best)} ({metric(found.main).title})"
+            f"the cheapest within {PERCENT} of the best: {which}: {found.text(cheapest)} and"
+            f" {found.text(best)} ({metric(found.main).title})"
         )
 
 
