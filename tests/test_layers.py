@@ -21,6 +21,7 @@ GROUND = {
     "notices",
     "progress",
     "trained_heads",
+    "deferred",
 }
 LIBRARY = {"models", "losses", "reductions", "metrics", "adaptive", "search", "evaluations"}
 USED = {"search": {"adaptive", "metrics"}, "evaluations": {"adaptive", "metrics", "search"}}
@@ -36,6 +37,7 @@ PROGRAM = {
     "checkpoint",
     "command",
     "sweeps",
+    "first_line",
     "embed",
     "generate",
     "evaluate",
