@@ -19,8 +19,10 @@ GROUND = {
     "names",
     "directions",
     "notices",
+    "loops",
     "progress",
     "trained_heads",
+    "deferred",
 }
 LIBRARY = {"models", "losses", "reductions", "metrics", "adaptive", "search", "evaluations"}
 USED = {"search": {"adaptive", "metrics"}, "evaluations": {"adaptive", "metrics", "search"}}
@@ -36,6 +38,7 @@ PROGRAM = {
     "checkpoint",
     "command",
     "sweeps",
+    "first_line",
     "embed",
     "generate",
     "evaluate",

@@ -20,11 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mrl_experiments.deferred import defer_metrics
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
 from mrl_experiments.options.several import told_apart
-from mrl_experiments.options.typed import completed, composition_error, quoted, renamed
+from mrl_experiments.options.typed import completed, quoted, renamed, replacement
 from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
@@ -35,10 +36,11 @@ RAISED = re.compile(
 LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
+HELP = "--help shows all options with their values, and the groups they come from"
 
 Main = Callable[
     [DictConfig], float | None
-]  # a script's main function, which may return what a sweep optimises
+]  # a script's main function, which may return what a sweep optimizes
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -82,6 +84,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
+    defer_metrics()
     sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
@@ -95,8 +98,13 @@ def launch(main: Callable[[], None]) -> None:
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
-        ours = isinstance(error, UserError | OSError)  # such as of a sweep's folder
-        show_error(as_user_error(error) if ours else composition_error(error))
+        # Such as of a sweep's folder; Hydra's error for a file of conf/ that is not there has no number.
+        if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
+            error = as_user_error(error)
+        else:
+            text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+            error = UserError(text, remedy=replacement(text) or HELP)
+        show_error(error)
         status = USER_ERROR
     try:
         sys.stdout.flush()

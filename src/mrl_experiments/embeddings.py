@@ -24,8 +24,8 @@ from mrl_experiments.files import (
 )
 from mrl_experiments.heads import Heads
 from mrl_experiments.locks import exclusive
+from mrl_experiments.loops import tracked
 from mrl_experiments.nesting import prefix
-from mrl_experiments.progress import tracked
 
 FEATURES, LABELS, HEADS, META = "features.npy", "labels.npy", "heads.safetensors", "meta.json"
 CLASSES = "classes.json"

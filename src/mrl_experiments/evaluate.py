@@ -19,10 +19,10 @@ from mrl_experiments.evaluation_tables import tables
 from mrl_experiments.evaluations import Evaluation
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
+from mrl_experiments.loops import loops_shown
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.notices import print_once
-from mrl_experiments.progress import loops_shown
 from mrl_experiments.results import (
     DRAW,
     Measurement,

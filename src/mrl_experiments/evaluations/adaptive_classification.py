@@ -18,8 +18,8 @@ from mrl_experiments.adaptive.classification.outcome import (
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.loops import tracked
 from mrl_experiments.notices import print_once
-from mrl_experiments.progress import tracked
 from mrl_experiments.results import Measurement, Setting, mean_and_deviation
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 

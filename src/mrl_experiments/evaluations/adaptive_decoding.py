@@ -16,8 +16,8 @@ from mrl_experiments.adaptive.classification.outcome import Sweep, all_cascades,
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text
-from mrl_experiments.progress import tracked
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 

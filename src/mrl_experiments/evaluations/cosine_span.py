@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
-from mrl_experiments.progress import tracked
+from mrl_experiments.loops import tracked
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.class_means import class_sums
 from mrl_experiments.search.database import labelled

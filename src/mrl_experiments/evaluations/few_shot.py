@@ -12,7 +12,7 @@ from scipy.stats import t
 from mrl_experiments.directions import dtype_for
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
-from mrl_experiments.progress import tracked
+from mrl_experiments.loops import tracked
 from mrl_experiments.results import Measurement, mean_and_deviation
 from mrl_experiments.search.class_means import nearest_means
 from mrl_experiments.search.database import check_counts, labelled

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.votes import class_rank
-from mrl_experiments.progress import tracked
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.database import check_counts, labelled, neighbours
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text, head_scores
-from mrl_experiments.progress import tracked
 from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import candidates, head_costs, trained_heads
 

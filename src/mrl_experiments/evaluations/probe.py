@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import scores
-from mrl_experiments.progress import tracked
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.same_rows import refuse_same_rows, told_same_rows
 

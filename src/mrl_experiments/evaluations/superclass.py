@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import check_logits
 from mrl_experiments.nested_accuracy import SAME_SCORE, label_rank
-from mrl_experiments.progress import tracked
 from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import candidates, trained_heads
 

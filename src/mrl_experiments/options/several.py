@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from mrl_experiments.errors import UserError
 from mrl_experiments.options.check import check
-from mrl_experiments.options.typed import composition_error
 
 USUAL = {
     "evaluation": ["trained_head"],
@@ -68,7 +68,8 @@ def each(cfg: DictConfig, command: str) -> Iterator[tuple[DictConfig, Mapping[st
         try:
             one = compose(hydra.job.config_name, _overrides(hydra.overrides.task, choice))
         except HydraException as error:
-            raise composition_error(error) from error
+            text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+            raise UserError(text, remedy="--help shows the options") from error
         check(one, command)
         yield one, choice
 

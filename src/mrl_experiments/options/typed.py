@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from mrl_experiments.errors import UserError
-
 # A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
 KNOWN = re.compile(
     r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""", re.ASCII
 )  # signs for which Hydra's own messages are clear
 
-HELP = "--help shows all options with their values, and the groups they come from"
 PAGE = "docs/paper_tables.md"
 GONE = {  # recipes that were others with a page of their own: what replaces each
     "paper/table02": f"experiment=paper/table01, see {PAGE}",
@@ -42,12 +39,6 @@ def replacement(message: str) -> str | None:
     """Return what replaces the recipe that Hydra's message says is missing, where it is one that has gone."""
     missing = re.search(r"Could not (?:find|load) 'experiment/([\w/]+)'", message)
     return GONE.get(missing[1]) if missing else None
-
-
-def composition_error(error: Exception) -> UserError:
-    """Return what is wrong with a command line of which Hydra makes no configuration."""
-    text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-    return UserError(text, remedy=replacement(text) or HELP)
 
 
 def completed(arguments: Sequence[str]) -> list[str]:

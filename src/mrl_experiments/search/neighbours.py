@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mrl_experiments.directions import dtype_for, inverse_norms, unit_prefixes
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import prefix
-from mrl_experiments.progress import tracked
 
 # A block of scores, twice, stays in a core's second-level cache.
 QUERY_BLOCK, DATABASE_BLOCK = 256, 512

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.directions import dtype_for
+from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import sole_highest
-from mrl_experiments.progress import tracked
 
 Array = NDArray[Any]  # float32, or float64 where float32 does not hold the squares
 Labels = NDArray[np.int64]

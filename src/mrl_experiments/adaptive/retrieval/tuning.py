@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.errors import UserError
-from mrl_experiments.progress import tracked
+from mrl_experiments.loops import tracked
 
 Quality = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 """Maps neighbours (Q, k), as positions, and the rows (Q,) of their queries to fractions (Q,)."""

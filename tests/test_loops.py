@@ -2,8 +2,8 @@
 
 import pytest
 
-from mrl_experiments import progress as module
-from mrl_experiments.progress import loops_shown, tracked
+from mrl_experiments import loops, progress
+from mrl_experiments.loops import loops_shown, tracked
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def started(monkeypatch):
             titles[-1][2] += count
 
     clock = iter(range(10_000))
-    monkeypatch.setattr(module, "progress", Shown)
-    monkeypatch.setattr(module, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "progress", Shown)
+    monkeypatch.setattr(loops, "monotonic", lambda: next(clock))
     return titles
 
 
