@@ -12,7 +12,8 @@ from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
-from mrl_experiments.runs import Run, identity
+from mrl_experiments.identity import identity
+from mrl_experiments.runs import Run
 from mrl_experiments.stored import RENAMED
 
 ROOTS = (
@@ -55,11 +56,14 @@ def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -
             given[key] = own[key]
 
 
+def typed_overrides() -> list[str]:
+    """Return what the command line overrides, as it was typed."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
 def typed_keys() -> set[str]:
     """Return the keys that the command line names."""
-    if not HydraConfig.initialized():
-        return set()
-    return {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+    return {override.partition("=")[0].lstrip("+~") for override in typed_overrides()}
 
 
 def refuse_other_data(
