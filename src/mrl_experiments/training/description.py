@@ -36,7 +36,8 @@ def _summary(trainer: Any, module: Any, cost: Mapping[str, int]) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     many = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
     macs = cost[f"macs@{module.method.spec.dims[-1]}"]
-    epochs = f" in {length.epochs:,} epochs" if length.epochs > 0 else ""
+    seen = length.steps_per_epoch * length.images_per_step
+    epochs = f", {length.epochs:,} epochs of {seen:,}" if length.epochs > 0 else ""
     begun = f", resumed at step {trainer.global_step:,}" if trainer.global_step else ""
     return (
         f"{_short(cost['parameters'])} parameters, {_short(macs)} multiply-adds a sample, "
