@@ -153,7 +153,7 @@ def _choices(found: _Found) -> Iterator[str]:
     common = set.intersection(*(set(setting.items()) for _, setting in found.values)) if several else set()
 
     def named(place: Place) -> str:
-        return str(Setting(item for item in place[1].items() if item not in common))
+        return str(Setting(dict(item for item in place[1].items() if item not in common)))
 
     yield from aligned(
         [
