@@ -143,6 +143,8 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
     refuse_other_data(task.run, task.config, task.data, task.options, cfg.accept_changes)
     meta = {**_meta(cfg, task), **_weights(fabric, task.run, cfg)}
     refuse_mixed_splits(task.run, task.data, splits, meta)
+    shown = f"{task.data.name} {', '.join(splits)} on {fabric.device} with {_precision(cfg.trainer)}"
+    fabric.print(f"{task.run.name}: {shown}", flush=True)
     networks = [*method.subnetworks().items()][::-1]  # the run itself last: if it is complete, all are
     for split, (name, network) in itertools.product(splits, networks):
         experiment_label = " ".join(

@@ -17,7 +17,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
 from mrl_experiments.next_commands import next_command
-from mrl_experiments.runs import Run, refuse_other_config, run_lock, run_of
+from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
 from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.description import Description
 from mrl_experiments.training.finetuning import freeze, take_backbone
@@ -41,10 +41,10 @@ def train(cfg: DictConfig) -> float | None:
     """
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     settle(cfg)
-    run = run_of(cfg)
-    if run.config_path.exists():
-        refuse_other_config(run, cfg)
-    if summary := run.summary():
+    run, trial = run_of(cfg), is_trial(cfg)
+    known = run.begun and run.config_path.exists() and not trial
+    longer = known and refuse_other_config(run, cfg)
+    if not (trial or longer) and (summary := run.summary()):
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"], cfg.root)
@@ -67,7 +67,8 @@ def train(cfg: DictConfig) -> float | None:
         if trainer.is_global_zero:
             weights = "averaged" if _averaging(trainer) else "current"  # which were validated
             summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
-            write_json(run.finished, summary)
+            if not trial:
+                write_json(run.finished, summary)
             _report(run, module.validation, cfg.root)
     return _optimized(cfg, module.validation)
 
