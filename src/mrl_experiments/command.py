@@ -1,4 +1,4 @@
-"""What the root scripts share: errors as one message without traceback, sweeps that outlive a failed run."""
+"""What the commands share: errors as one message without traceback, sweeps that outlive a failed run."""
 
 import functools
 import io
@@ -82,6 +82,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
+    sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
     sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
@@ -145,7 +146,7 @@ def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
         UserError: If it failed and a sweeper other than Hydra's own waits for a value.
     """
     overrides = list(HydraConfig.get().overrides.task)
-    status, value = run_alone(main, cfg) if isolate else _run(main, cfg)
+    status, value = run_alone(cfg) if isolate else _run(main, cfg)
     note(Job(overrides, status, value))
     if status and HydraConfig.get().sweeper._target_ != BASIC_SWEEPER:
         raise UserError(f"the job failed with status {status}: {' '.join(overrides)}")
