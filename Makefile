@@ -34,8 +34,8 @@ $(VENV)/.python: pyproject.toml $(addprefix requirements/,build.txt dev.txt ffcv
 	  || echo "FFCV could not be built (see $(VENV)/ffcv.log): loaders fall back to torch, all else works"
 	@touch $@
 
-train: setup ## the default job: MRL on kanji1k; options through ARGS="model=resnet50 loss=mrl_e"
-	$(BIN)/python train.py $(ARGS)
+train: setup ## the default job, MRL on kanji1k, up to its report; options through ARGS="model=resnet50 loss=mrl_e"
+	$(BIN)/python scripts/first_run.py $(ARGS)
 
 reproduce: setup ## the paper's core on Kanji; PROFILE=quick: in 20 minutes; ARGS=--plan: the plan only
 	$(BIN)/python scripts/reproduce.py $(PROFILE) $(ARGS)

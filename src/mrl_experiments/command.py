@@ -90,6 +90,8 @@ def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
     defer_metrics()
+    # Threads that wait for each other sleep: where they spin, two of them beside other work do a tenth of it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
     sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
     offer_models(sys.argv[1:], CONF)
