@@ -32,7 +32,7 @@ EXAMPLES = {
     ),
     "evaluate": (
         f"run={RUN} evaluation=knn",
-        "-m run='*_digits_*' evaluation=knn,retrieval",
+        "run='*' 'evaluation=[knn,retrieval]' evaluation.knn.k=[1]",
         "run='ff_*' evaluation=knn reduction=svd",
         f"run={RUN} evaluation=retrieval dims=[8]",
         "embeddings=queries.npy database=base.parquet",
@@ -61,7 +61,9 @@ KEYS = {
         *("run", "splits", "checkpoint", "weights", "tta", "overwrite", "trainer.precision"),
         *("trainer.devices", "cache", "root"),
     ),
-    "evaluate": ("run", "embeddings", "queries", "database", "dims", "variant", "reduction.draws", "root"),
+    "evaluate": (
+        *("run", "embeddings", "queries", "database", "dims", "quiet", "variant", "reduction.draws", "root"),
+    ),
     "generate": ("run", "prompt", "dim", "adaptive", "tokens", "temperature", "seed", "root"),
     "report": ("rows", "out", "open", "root"),
 }  # fmt: skip

@@ -108,7 +108,7 @@ COMMANDS: dict[str, Options] = {
         "names.dims": List("the dims that were trained", DIMS, null=True, example=[8, 16, 32]),
         "variant": Name("which embeddings of a run", empty=True, example="flip"),
         "dims": List("the dims to evaluate", DIMS, null=True, example=[8, 16, 32]),
-        "quiet": Flag("one line for each file of rows, no tables and no progress"),
+        "quiet": Flag("a line for each file of rows alone"),
         "root": ROOT,
         "debug": DEBUG,
     },
