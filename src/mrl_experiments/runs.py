@@ -17,6 +17,7 @@ from mrl_experiments.files import read_object, remove_leftovers
 from mrl_experiments.identity import differences, fixed_length
 from mrl_experiments.locks import Lock, acquire
 from mrl_experiments.names import check_name, is_name
+from mrl_experiments.next_commands import next_command
 from mrl_experiments.stored import read_config, write_config
 
 Content = TypeVar("Content")
@@ -178,7 +179,7 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
         raise UserError(
             f"run={pattern} matches no run under {runs}",
             expected=f"a name or a glob; there are\n            {listed}",
-            remedy="train one first: python train.py",
+            remedy=f"train one first: {next_command('train.py', root)}",
         )
     return matching
 
