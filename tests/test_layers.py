@@ -21,6 +21,7 @@ GROUND = {
     "notices",
     "progress",
     "trained_heads",
+    "deferred",
 }
 LIBRARY = {"models", "losses", "reductions", "metrics", "adaptive", "search", "evaluations"}
 USED = {"search": {"adaptive", "metrics"}, "evaluations": {"adaptive", "metrics", "search"}}
@@ -38,6 +39,7 @@ PROGRAM = {
     "command",
     "sweeps",
     "temporary",
+    "first_line",
     "embed",
     "generate",
     "evaluate",

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
-from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
-from mrl_experiments.identity import identity
+from mrl_experiments.identity import identity, without_new_keys
+from mrl_experiments.options.typed import typed_keys
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import RENAMED
 
@@ -39,14 +38,6 @@ def as_trained(given: DictConfig, config: DictConfig) -> DictConfig:
     return given
 
 
-def without_new_keys(given: DictConfig, own: DictConfig) -> None:
-    """Leave out keys of a source that a run's own data of the same name do not have."""
-    if given.name == own.name and "source" in given and "source" in own:
-        with open_dict(given):
-            for key in set(given.source) - set(own.source):
-                del given.source[key]
-
-
 def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -> None:
     typed = typed_keys()
     for key in ("mean", "std", *(("center",) if with_center else ())):
@@ -54,16 +45,6 @@ def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -
         if given[key] != own[key] and same_channels and f"data.augment.{key}" not in typed:
             print(f"data.augment.{key}={own[key]}, as the run was trained with, not {given[key]}", flush=True)
             given[key] = own[key]
-
-
-def typed_overrides() -> list[str]:
-    """Return what the command line overrides, as it was typed."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def typed_keys() -> set[str]:
-    """Return the keys that the command line names."""
-    return {override.partition("=")[0].lstrip("+~") for override in typed_overrides()}
 
 
 def refuse_other_data(
@@ -168,6 +149,8 @@ def _newest(data: Any) -> int | None:
 
 def _name_classes(run: Run, config: DictConfig, data: Any) -> None:
     """Label data as a run that did not note its classes, by what it has embedded of its own data."""
+    from mrl_experiments.data.images.image_data import ImageData  # which loads torch
+
     if not isinstance(data, ImageData) or data.classes_known:
         return
     for path in sorted(run.embeddings(str(config.data.name), "*").parent.glob(f"*/{CLASSES}")):

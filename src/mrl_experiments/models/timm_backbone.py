@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.blurpool import blur_strided_convolutions
+from mrl_experiments.models.image_features import measure_width
 from mrl_experiments.models.pretrained import (
     checked_loading,
     choose_state,
@@ -19,6 +20,8 @@ from mrl_experiments.models.pretrained import (
     read_weights,
     weights_file,
 )
+
+LARGER = "choose larger images, another architecture, or +model.options.patch_size=4 for a ViT"
 
 
 class TimmBackbone(nn.Module):
@@ -63,7 +66,7 @@ class TimmBackbone(nn.Module):
         self.net = _create(arch, pretrained, bool(pretrained_by_order), size, settings)
         if blurpool:
             blur_strided_convolutions(self.net)
-        self.width = _measure_width(self.net, arch, channels, size)
+        self.width = measure_width(self.net, self.shape, f"model.arch={arch}", LARGER)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of images x (B, C, H, W)."""
@@ -153,21 +156,3 @@ def _built(arch: str, settings: dict[str, Any], weights: str = "") -> nn.Module:
             expected="options the architecture takes, and weights that can be loaded",
             remedy="check model.options and model.pretrained (only a local file needs no network)",
         ) from error
-
-
-def _measure_width(net: nn.Module, arch: str, channels: int, size: int) -> int:
-    training = net.training
-    try:
-        with torch.no_grad():
-            features = net.eval()(torch.zeros(1, channels, size, size))
-    except Exception as error:  # each architecture fails in its own way
-        raise UserError(
-            f"model.arch={arch} does not take {channels}x{size}x{size} images: {error}",
-            expected="an input size the architecture can reduce",
-            remedy="choose larger images, another architecture, or +model.options.patch_size=4 for a ViT",
-        ) from error
-    finally:
-        net.train(training)
-    if features.ndim != 2:
-        raise UserError(f"model.arch={arch} gives features of shape {tuple(features.shape)}, not (B, D)")
-    return int(features.shape[1])

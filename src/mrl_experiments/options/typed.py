@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -46,6 +47,16 @@ def replacement(message: str, conf: Path) -> str | None:
     group, name = missing.groups()
     near = near_models(name, conf) if group == "model" else []
     return f"model={', or model='.join(near)}; or any name that timm knows" if near else GONE.get(name)
+
+
+def typed_overrides() -> list[str]:
+    """Return what the command line overrides, as it was typed."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def typed_keys() -> set[str]:
+    """Return the keys that the command line names."""
+    return {override.partition("=")[0].lstrip("+~") for override in typed_overrides()}
 
 
 def completed(arguments: Sequence[str]) -> list[str]:
