@@ -1,6 +1,5 @@
 """Options that follow from others before a run is told apart by them: from its weights, or from its past."""
 
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -103,12 +102,16 @@ def _take_from_weights(cfg: DictConfig, typed: set[str]) -> None:
 def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str, Any] | None:
     """Return mean, std, center and interpolation of timm's weights; None for an architecture timm lacks.
 
+    Weights in a folder may say them in its config.json.
+
     For data of one channel, mean and std are the averages over those of three, as their weights are summed;
     images that are not cropped stay whole.
     """
     import timm  # which takes seconds
 
-    tag = pretrained if isinstance(pretrained, str) and not Path(pretrained).suffix else ""
+    from mrl_experiments.models.pretrained import is_place, preprocessing
+
+    tag = pretrained if isinstance(pretrained, str) and not is_place(pretrained) else ""
     name = f"{arch.split('.', maxsplit=1)[0]}.{tag}" if tag else arch
     try:
         kept = timm.get_pretrained_cfg(name)
@@ -116,10 +119,11 @@ def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str
         return None
     if kept is None:
         return None
+    wanted = {**kept.to_dict(), **preprocessing(pretrained)}
     single = len(augment.mean) == 1
-    mean, std = ([sum(v) / len(v)] if single else list(v) for v in (kept.mean, kept.std))
-    center = augment.center if augment.center == 1 else kept.crop_pct
-    return {"mean": mean, "std": std, "center": center, "interpolation": kept.interpolation}
+    mean, std = ([sum(v) / len(v)] if single else list(v) for v in (wanted["mean"], wanted["std"]))
+    center = augment.center if augment.center == 1 else wanted["crop_pct"]
+    return {"mean": mean, "std": std, "center": center, "interpolation": wanted["interpolation"]}
 
 
 def _tell(line: str) -> None:
