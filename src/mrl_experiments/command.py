@@ -1,7 +1,6 @@
-"""What the root scripts share: errors as one message without traceback, sweeps that outlive a failed run."""
+"""What the commands share: errors as one message without traceback, sweeps that outlive a failed run."""
 
 import functools
-import inspect
 import io
 import logging
 import os
@@ -26,7 +25,9 @@ from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
 from mrl_experiments.options.help import help_page
 from mrl_experiments.options.models import offer_models
+from mrl_experiments.options.several import told_apart
 from mrl_experiments.options.typed import completed, quoted, renamed, replacement
+from mrl_experiments.places import CONF
 from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 from mrl_experiments.temporary import use_own_folder
 
@@ -89,9 +90,9 @@ def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
     defer_metrics()
-    sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
-    conf = Path(inspect.unwrap(main).__code__.co_filename).with_name("conf")
-    offer_models(sys.argv[1:], conf)
+    sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
+    sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
+    offer_models(sys.argv[1:], CONF)
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
@@ -109,7 +110,7 @@ def launch(main: Callable[[], None]) -> None:
             error = as_user_error(error)
         else:
             text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-            error = UserError(text, remedy=replacement(text, conf) or HELP)
+            error = UserError(text, remedy=replacement(text, CONF) or HELP)
         show_error(error)
         status = USER_ERROR
     try:
@@ -148,7 +149,7 @@ def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
         UserError: If it failed and a sweeper other than Hydra's own waits for a value.
     """
     overrides = list(HydraConfig.get().overrides.task)
-    status, value = run_alone(main, cfg) if isolate else _run(main, cfg)
+    status, value = run_alone(cfg) if isolate else _run(main, cfg)
     note(Job(overrides, status, value))
     if status and HydraConfig.get().sweeper._target_ != BASIC_SWEEPER:
         raise UserError(f"the job failed with status {status}: {' '.join(overrides)}")

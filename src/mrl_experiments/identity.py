@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
+from mrl_experiments.options.typed import typed_overrides
 from mrl_experiments.sweeps import visible_gpus
 
 # Keys that may differ between two commands that mean the same run: where it is written, what is shown of it,
@@ -113,6 +114,12 @@ def without_new_keys(given: DictConfig, own: DictConfig) -> None:
         with open_dict(given):
             for key in set(given.source) - set(own.source):
                 del given.source[key]
+
+
+def settle_tag(cfg: DictConfig) -> None:
+    """Turn `auto_tag`, where it is set, into the tag that it means, in place."""
+    if cfg.get("auto_tag"):
+        cfg.tag, cfg.auto_tag = automatic_tag(typed_overrides(), cfg.model) + cfg.tag, False
 
 
 def automatic_tag(typed: list[str], model: Mapping[Any, Any]) -> str:

@@ -39,6 +39,11 @@ class Run:
         return self.folder.name
 
     @property
+    def root(self) -> Path:
+        """The folder whose runs/ it is in: root= of the commands."""
+        return self.folder.parents[1]
+
+    @property
     def config_path(self) -> Path:
         """The resolved configuration: the run's identity."""
         return self.folder / "config.yaml"

@@ -5,8 +5,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.identity import automatic_tag, without_new_keys
-from mrl_experiments.options.typed import typed_keys, typed_overrides
+from mrl_experiments.identity import settle_tag, without_new_keys
+from mrl_experiments.options.typed import typed_keys
 from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_of
 
 FROM_WEIGHTS = ("mean", "std", "center")  # of data.augment
@@ -38,8 +38,7 @@ def settle(cfg: DictConfig) -> None:
 def settle_name(cfg: DictConfig) -> None:
     """Complete what the name of a run follows from, and how long it trains."""
     _settle_epochs(cfg)
-    if cfg.get("auto_tag"):
-        cfg.tag, cfg.auto_tag = automatic_tag(typed_overrides(), cfg.model) + cfg.tag, False
+    settle_tag(cfg)
 
 
 def refuse_early(cfg: DictConfig) -> None:

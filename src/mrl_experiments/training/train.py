@@ -13,9 +13,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, check_owner, checkpoint_owner, construct
 from mrl_experiments.checkpoint import read_checkpoint
-from mrl_experiments.errors import UserError, command_line
+from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
+from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
 from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.description import Description
@@ -46,7 +47,7 @@ def train(cfg: DictConfig) -> float | None:
     if not (trial or longer) and (summary := run.summary()):
         if first:
             print(f"{run.name} is finished already")
-            _report(run, summary["validation"])
+            _report(run, summary["validation"], cfg.root)
         return _optimized(cfg, {int(dim): row for dim, row in summary["validation"].items()})
     trainer, module, data = _build(cfg, run)
     if trainer.fast_dev_run:
@@ -68,7 +69,7 @@ def train(cfg: DictConfig) -> float | None:
             summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
             if not trial:
                 write_json(run.finished, summary)
-            _report(run, module.validation)
+            _report(run, module.validation, cfg.root)
     return _optimized(cfg, module.validation)
 
 
@@ -159,9 +160,9 @@ def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
         yield x.to(device) if isinstance(x, torch.Tensor) else tuple(part.to(device) for part in x)
 
 
-def _report(run: Run, validation: dict[Any, dict[str, float]]) -> None:
+def _report(run: Run, validation: dict[Any, dict[str, float]], root: str) -> None:
     if validation:
         print_table(run.name, validation)
     else:
         print(f"\n{run.name}: trained without validation (trainer.limit_val_batches=0)")
-    print(f"run:  {run.folder}\nnext: {command_line('embed.py', {'run': run.name})}")
+    print(f"run:  {run.folder}\nnext: {next_command('embed.py', root, {'run': run.name})}")
