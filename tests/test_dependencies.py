@@ -59,8 +59,8 @@ def test_every_locked_package_has_hashes_and_no_lock_names_a_place(name):
 
 @pytest.mark.parametrize(
     ("name", "extras"),
-    [("base", []), ("dev", ["dev"]), ("ffcv", ["dev", "ffcv"])],
-    ids=["base", "dev", "ffcv"],
+    [("base", []), ("dev", ["dev"]), ("docs", ["docs"]), ("ffcv", ["dev", "ffcv"])],
+    ids=["base", "dev", "docs", "ffcv"],
 )
 def test_every_direct_dependency_is_locked_within_its_bounds(name, extras):
     lock = locked(name)
@@ -96,7 +96,7 @@ def test_the_makefile_installs_nothing_without_hashes_but_this_package():
         if re.search(r"\$\(INSTALL\)|pip install", line)
     ]
     installing = [line for line in lines if not line.startswith("INSTALL ")]
-    assert len(installing) == 5
+    assert len(installing) == 6
     assert all("--require-hashes -r requirements/" in line or "--no-deps -e ." in line for line in installing)
     assert "--no-build-isolation" in next(line for line in lines if line.startswith("INSTALL "))
 
@@ -105,7 +105,7 @@ def test_the_licence_of_every_direct_dependency_is_listed_with_its_text():
     page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8").partition("Data and fonts")[0]
     rows = dict(re.findall(r"^\| ([\w-]+) \| .+? \| (.+) \|$", page, flags=re.MULTILINE))
     rows.pop("package")
-    assert {*rows} == {one.name for one in listed("dev", "ffcv")} and [*rows] == sorted(rows)
+    assert {*rows} == {one.name for one in listed("dev", "docs", "ffcv")} and [*rows] == sorted(rows)
     for name, text in rows.items():
         try:
             files = importlib.metadata.files(name) or []

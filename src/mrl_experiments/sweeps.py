@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mrl_experiments.locks import Lock, acquire
+from mrl_experiments.temporary import use_own_folder
 
 JOBS, VALUE = "MRL_SWEEP_JOBS", "MRL_JOB_VALUE"  # environment: the files that jobs and their values go to
 PROGRAM = "MRL_SWEEP_PROGRAM"  # environment: how Python started this command, as a list in JSON
@@ -54,6 +55,7 @@ def noted_jobs() -> Iterator[list[Job]]:
     if not any(argument in ("-m", "--multirun") or "hydra.mode" in argument for argument in sys.argv):
         yield jobs
         return
+    use_own_folder()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
         os.environ |= {JOBS: str(path), PROGRAM: json.dumps(_program())}

@@ -27,6 +27,7 @@ LOADING = {
     *("auto_map", "trust_remote_code", "custom_pipelines", "code_revision", "name_or_path", "_name_or_path"),
     *("quantization_config", "kernel_config", "revision", "token"),
 }
+WEIGHTS = ("pretrained", "pretrained_by_order")  # options of a model that its checkpoint stands in for
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 BUILT_IN = ("eager", "sdpa", None)  # other implementations are libraries, or kernels that are downloaded
 ELSEWHERE = ("/", "\\", ":")  # in a value: a path, an address, or the source of a model
@@ -104,7 +105,7 @@ def _kind(place: str) -> str:
 
 
 def _check_option(place: str, key: str, value: Any, path: Path) -> None:
-    if place == "model" and key in ("name", "pretrained"):  # a label; what load_method does without
+    if place == "model" and key in ("name", *WEIGHTS):  # a label; what load_method does without
         return
     loads = (key in LOADING or "pretrained" in key) and value not in (None, False)
     foreign = any(name in key for name in IMPLEMENTATIONS) and value not in BUILT_IN

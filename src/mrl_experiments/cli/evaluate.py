@@ -1,7 +1,6 @@
 """Evaluate stored embeddings: mrl-evaluate run=mrl_resnet50_imagenet1k_s0 evaluation=knn"""
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mrl_experiments.command import command, launch
@@ -12,10 +11,10 @@ from mrl_experiments.places import CONF
 @command(isolate=False)
 def run(cfg: DictConfig) -> None:
     """Compose the configuration, write result rows."""
-    from mrl_experiments.evaluate import evaluate
+    from mrl_experiments.evaluate import Chosen, evaluate_all
+    from mrl_experiments.options.several import each
 
-    chosen = HydraConfig.get().runtime.choices
-    evaluate(cfg, evaluation=chosen["evaluation"], reduction=chosen["reduction"])
+    evaluate_all([Chosen(one, **choice) for one, choice in each(cfg, "evaluate")])
 
 
 def main() -> None:

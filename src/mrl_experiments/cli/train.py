@@ -11,7 +11,11 @@ from mrl_experiments.places import CONF
 @command(isolate=True)
 def run(cfg: DictConfig) -> float | None:
     """Compose the configuration, train or resume its run."""
-    from mrl_experiments.training.train import train
+    from mrl_experiments.first_line import print_first_line
+
+    print_first_line(cfg)
+
+    from mrl_experiments.training.train import train  # which loads torch, Lightning and timm
 
     return train(cfg)
 
