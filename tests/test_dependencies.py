@@ -36,13 +36,14 @@ def locked(name: str) -> dict[str, tuple[Version, list[str]]]:
     """Return version and hashes of each package of a lock."""
     text = LOCKS[name].read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    found = {}
+    found, seen = {}, set()
     for line in lines:
         requirement, *hashes = re.split(r"\s+--hash=", line.strip())
         package = Requirement(requirement)
         (pin,) = package.specifier
         assert pin.operator == "==", line
-        assert canonicalize_name(package.name) not in found, line
+        assert (one := (canonicalize_name(package.name), str(package.marker))) not in seen, line
+        seen.add(one)
         found[canonicalize_name(package.name)] = (Version(pin.version), hashes)
     return found
 

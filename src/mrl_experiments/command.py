@@ -90,9 +90,9 @@ def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
     defer_metrics()
+    sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
     sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
     offer_models(sys.argv[1:], CONF)
-    sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
