@@ -42,7 +42,8 @@ def locked(name: str) -> dict[str, tuple[Version, list[str]]]:
         package = Requirement(requirement)
         (pin,) = package.specifier
         assert pin.operator == "==", line
-        assert (one := (canonicalize_name(package.name), str(package.marker))) not in seen, line
+        one = canonicalize_name(package.name), str(package.marker)  # Pythons may need different versions
+        assert one not in seen, line
         seen.add(one)
         found[canonicalize_name(package.name)] = (Version(pin.version), hashes)
     return found
