@@ -16,7 +16,7 @@ LOCK    := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 
   --no-emit-index-url --custom-compile-command "make lock" -o
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train reproduce test test-slow test-all lint format lock clean
+.PHONY: help setup train reproduce test test-slow test-all lint format docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -73,6 +73,11 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup ## the documentation as a site, in outputs/docs
+	$(INSTALL) --require-hashes -r requirements/docs.txt
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -j auto -c docs . outputs/docs
+	@echo "site: outputs/docs/index.html"
+
 # What is locked stays as it is; UPGRADE=--upgrade takes the newest versions, UPGRADE="--upgrade-package timm" one.
 lock: ## write requirements/*.txt anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lock
@@ -80,6 +85,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml
 	$(LOCK) requirements/ffcv.txt pyproject.toml --extra dev --extra ffcv $(UPGRADE)
 	$(LOCK) requirements/dev.txt pyproject.toml --extra dev -c requirements/ffcv.txt
 	$(LOCK) requirements/base.txt pyproject.toml -c requirements/ffcv.txt
+	$(LOCK) requirements/docs.txt pyproject.toml --extra docs -c requirements/ffcv.txt $(UPGRADE)
 	$(LOCK) requirements/build.txt requirements/build.in -c requirements/ffcv.txt $(UPGRADE)
 	$(LOCK) requirements/lock.txt requirements/lock.in $(UPGRADE)
 
