@@ -245,7 +245,7 @@ def _trained(
 
 def _checkpoint(run: Run, path: Path | None = None) -> dict[str, Any]:
     path = path or run.checkpoint
-    if not path.exists():
+    if path == run.checkpoint and not run.has_checkpoint:
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +33,24 @@ RAISED = re.compile(
     r'(?s)Original Traceback.*\n  File "[^\n]*\n(?: {4}[^\n]*\n)*'
     r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
 )
+# How libraries, which have no types for it, say that the machine has too little of something.
+LIMITS = {
+    re.compile(r"DataLoader worker \(pid"): (
+        "a process that reads data ended",
+        "memory, and shared memory (/dev/shm), for data.workers processes",
+        "use fewer of them, data.workers=<number>, or give the machine more",
+    ),
+    re.compile(r"MemoryError|(?i:allocate memory|out of memory|cannot allocate)"): (
+        "there is not enough memory",
+        "memory for the model, its batches, and what is compared at once",
+        "use smaller batches (data.batch_size), end other programs, or raise a limit (ulimit -v)",
+    ),
+    re.compile("Too many open files"): (
+        "this process may not have more files open",
+        "a higher limit, such as 1024",
+        "raise it (ulimit -n 1024), or use fewer data.workers",
+    ),
+}
 LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
@@ -101,8 +120,7 @@ def launch(main: Callable[[], None]) -> None:
         if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
             error = as_user_error(error)
         else:
-            text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-            error = UserError(text, remedy=replacement(text) or HELP)
+            error = _not_composed(error)
         show_error(error)
         status = USER_ERROR
     try:
@@ -113,6 +131,11 @@ def launch(main: Callable[[], None]) -> None:
             show_error(as_user_error(error))
             status = USER_ERROR
     sys.exit(status)
+
+
+def _not_composed(error: Exception) -> UserError:
+    text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+    return UserError(text, remedy=replacement(text) or HELP)
 
 
 def show_error(error: Exception) -> None:
@@ -176,6 +199,8 @@ def as_user_error(error: Exception) -> UserError:
     """Return what any error means to a user, in one message."""
     if cause := RAISED.search(str(error)):
         error = UserError(cause[1].strip())
+    elif isinstance(error, HydraException) and not isinstance(error, InstantiationException):
+        error = _not_composed(error)
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -183,12 +208,10 @@ def as_user_error(error: Exception) -> UserError:
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error)
     text = str(error).strip().splitlines()
-    if "DataLoader worker (pid" in str(error):
-        return UserError(
-            f"a process that reads data ended: {text[0]}",
-            expected="memory, and shared memory (/dev/shm), for data.workers processes",
-            remedy="use fewer of them, data.workers=<number>, or give the machine more",
-        )
+    for limit, (problem, expected, remedy) in LIMITS.items():
+        if limit.search(f"{type(error).__name__}: {error}"):
+            shown = text[0][:200] if text else type(error).__name__
+            return UserError(f"{problem}: {shown}", expected=expected, remedy=remedy)
     if _of_lightning(error):
         return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(

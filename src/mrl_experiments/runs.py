@@ -77,6 +77,11 @@ class Run:
         """The newest checkpoint."""
         return self.folder / "checkpoints" / "last.ckpt"
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether it has one, be it a link to what is not there now: no reason to begin anew."""
+        return os.path.lexists(self.checkpoint)
+
     def checkpoint_at(self, name: str) -> Path:
         """Return the checkpoint `last`, `best`, another of this run's folder by its name, or a path to one.
 
@@ -266,7 +271,7 @@ def run_lock(cfg: DictConfig) -> Iterator[None]:
                 remove_leftovers(folder)
         if run.config_path.exists():
             refuse_other_config(run, cfg)
-        elif run.checkpoint.exists():
+        elif run.has_checkpoint:
             raise UserError(
                 f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
                 expected="a run's folder with both",

@@ -78,7 +78,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
-    if cfg.init_from and not run.checkpoint.exists():
+    if cfg.init_from and not run.has_checkpoint:
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
@@ -126,7 +126,7 @@ def _optimized(cfg: DictConfig, validation: Mapping[int, Mapping[str, float]]) -
 
 
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: DictConfig) -> None:
-    resume = str(run.checkpoint) if run.checkpoint.exists() else None
+    resume = str(run.checkpoint) if run.has_checkpoint else None
     kept = read_checkpoint(run.checkpoint) if resume else {"global_step": -1}
     check_owner(run, kept, cfg)
     for logger in trainer.loggers:
