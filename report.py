@@ -1,28 +1,6 @@
 """Tables, figures and a page from result rows: python report.py"""
 
-import hydra
-from omegaconf import DictConfig
-
-from mrl_experiments.command import command, launch
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="report")
-@command(isolate=False)
-def main(cfg: DictConfig) -> None:
-    """Read the rows, write the report, say where it is."""
-    import sys
-    import webbrowser
-    from pathlib import Path
-
-    from mrl_experiments.report.write import write_report
-
-    for warning in write_report(cfg.rows, Path(cfg.out), Path(cfg.root) / "runs", cfg.counterparts):
-        print(f"note: {warning}", file=sys.stderr)
-    page = Path(cfg.out) / "index.html"
-    print(f"report: {page}")
-    if cfg.open and not webbrowser.open(page.absolute().as_uri()):
-        print("note: no browser was found; open the page yourself", file=sys.stderr)
-
+from mrl_experiments.cli.report import main
 
 if __name__ == "__main__":
-    launch(main)
+    main()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import groupby
 from os.path import exists, relpath
@@ -13,8 +14,9 @@ import vl_convert
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from mrl_experiments.errors import command_line
+from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path
+from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.report.aggregate import Block, Grid
 from mrl_experiments.report.claims.claim import Finding
 from mrl_experiments.report.claims.formats import HEADINGS, NOTE, counted, record
@@ -31,6 +33,7 @@ from mrl_experiments.report.formats import (
 from mrl_experiments.report.metrics import written
 from mrl_experiments.report.opening import Story
 from mrl_experiments.results import ResultRow
+from mrl_experiments.runs import Run
 
 # No text can open or close an element, or end a line of a script: as JSON escapes it means the same.
 INSIDE_HTML = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
@@ -52,23 +55,35 @@ class Sources:
         self.rows, self.runs, self.page = rows, runs, page
         self.places: dict[tuple[str, str], int] = {}
         self.listed: list[tuple[str, str, str]] = []
+        self.homes: dict[str, str | None] = {}
 
     def of(self, number: int, metric: str) -> list[Any]:
         """Return the place of a row's run and command in the list, and the value as written."""
         row = self.rows[number]
         options = {
             "run": row.run,
-            "data": row.dataset,
+            **data_options(row.dataset, self._home(row.run)),
             "evaluation": row.evaluation,
             "reduction": row.reduction,
         }
-        flipped = {"variant": "flip"} if row.setting.get("tta") == "flip" else {}
-        key = (row.run, command_line("evaluate.py", options | flipped))
+        variant = row.split.partition("@")[2]  # other views or weights
+        command = next_command(
+            "evaluate.py", self.runs.parent, options | ({"variant": variant} if variant else {})
+        )
+        key = (row.run, command)
         if key not in self.places:
             self.places[key] = len(self.listed)
             self.listed.append((*key, self._link(row.run)))
         scale = 1e-6 if metric.endswith("MFLOPs") else 1.0
         return [self.places[key], written(metric, row.value * scale)]
+
+    def _home(self, run: str) -> str | None:
+        """Return the data set that a run was trained on, None where the run is not here."""
+        if run not in self.homes:
+            self.homes[run] = None
+            with suppress(UserError):
+                self.homes[run] = str(Run(self.runs / run).config.data.name) if self._link(run) else None
+        return self.homes[run]
 
     def _link(self, run: str) -> str:
         config = self.runs / run / "config.yaml"
