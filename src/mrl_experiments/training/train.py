@@ -45,6 +45,7 @@ def train(cfg: DictConfig) -> float | None:
     known = run.begun and run.config_path.exists() and not trial
     longer = known and refuse_other_config(run, cfg)
     if not (trial or longer) and (summary := run.summary()):
+        check_owner(run, summary, cfg, run.finished)
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"], cfg.root)
@@ -66,7 +67,8 @@ def train(cfg: DictConfig) -> float | None:
                 trainer.validate(module, datamodule=data, verbose=False)
         if trainer.is_global_zero:
             weights = "averaged" if _averaging(trainer) else "current"  # which were validated
-            summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
+            owner = {"run": checkpoint_owner(cfg)}  # by which a file of another run is noticed
+            summary = {**owner, "epochs": cfg.epochs, "weights": weights, "validation": module.validation}
             if not trial:
                 write_json(run.finished, summary)
             _report(run, module.validation, cfg.root)
