@@ -108,6 +108,16 @@ def test_a_checkpoint_that_is_a_link_to_nothing_is_named_and_no_reason_to_begin_
         pass
 
 
+def test_no_module_of_the_folder_where_one_stands_is_run_unless_a_class_is_named(tmp_path):
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "theirs.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')")
+    for options, runs in (["trust=false"], False), (["+callbacks.mine._target_=mine.Callback"], True):
+        command = [sys.executable, str(ROOT / "train.py"), "--cfg", "job", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "touched").exists() == runs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("place", ["data", "model"])

@@ -56,6 +56,9 @@ LIMITS = {
     ),
 }
 LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
+# What names classes of the user's own. Without it nothing is imported from where one stands, which may be
+# someone else's folder: libraries try many modules that are not installed, and Hydra runs all its plugins.
+OWN = re.compile(r"_target_|^\+*trust=(?!(?:false|null)?$)|^(?:--config-(?:dir|path)|-c[dp])", re.IGNORECASE)
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
@@ -109,7 +112,8 @@ def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
     defer_metrics()
-    sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
+    if any(OWN.search(argument) for argument in sys.argv[1:]):
+        sys.path.append("")  # the folder where the user's own modules are; last, so that none hides another
     sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
     offer_models(sys.argv[1:], CONF)
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
