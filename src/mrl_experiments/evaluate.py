@@ -15,6 +15,7 @@ from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, Part, find_jobs
 from mrl_experiments.evaluations import Evaluation
+from mrl_experiments.examples import Examples, Sheet, read_sheets, write_sheets
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
 from mrl_experiments.nesting import default_dims, interpolated_dims
@@ -22,6 +23,7 @@ from mrl_experiments.notices import print_once
 from mrl_experiments.results import DRAW, Measurement, ResultRow, mean_and_deviation, read_rows, write_rows
 from mrl_experiments.runs import check_none_left_out
 
+Found = tuple[str, Embeddings, Embeddings | None, Examples]  # of a split, its queries and their database
 FILED_AS = {"trained_head": "linear"}  # its former name, so that old rows and new ones stand in one table
 
 
@@ -68,15 +70,20 @@ def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
         require_writable(path.parent)
         _rows_of_other_splits(path, [])  # a damaged file ends the command before there is work to lose
     for job, path in zip(jobs, files, strict=True):
-        rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction))
+        found: list[Found] = []
+        rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction, found))
         of_subnetworks = [
             row
             for subnetwork in job.subnetworks
             for row in _rows(subnetwork, measure, reduce, cfg.dims, evaluation, reduction)
         ]
         rows += _with_full_network(of_subnetworks, rows)
+        sheets = _sheets(found, job, cfg, reduction)
         with exclusive(job.run.folder / ".results.lock", f"writes {path}"):
             write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
+            if sheets:
+                replaced = {sheet.split for sheet in sheets}
+                write_sheets(path, [*(s for s in read_sheets(path) if s.split not in replaced), *sheets])
         print(f"{path}: {len(rows)} rows", flush=True)
     check_none_left_out(left_out)
 
@@ -112,7 +119,9 @@ def _rows(
     dims: Sequence[int] | None,
     evaluation: str,
     reduction: str,
+    found: list[Found] | None = None,
 ) -> Iterator[ResultRow]:
+    """Yield the rows of a job; `found` receives the examples, of the first draw."""
     folders = {folder for part in job.parts for folder in (part.queries, part.database)}
     loaded = {folder: load(folder) for folder in {*folders, job.train} if folder}
     train = loaded[job.train] if job.train else None
@@ -128,12 +137,35 @@ def _rows(
         for part in parts:
             queries, database = loaded[part.queries], databases[part.database] if part.database else None
             for measurement in _finite(measure(fitted.apply(queries), database, dims_of[part]), part.split):
+                if measurement.examples and found is not None and not draw:
+                    found.append((part.split, queries, database, measurement.examples))
                 row = _row(queries, part.split, measurement, evaluation, reduction)
                 drawn[part].append(row if reduce.draws == 1 else _of_draw(row, draw))
                 yield drawn[part][-1]
     if reduce.draws > 1:
         for rows in drawn.values():
             yield from _summaries(rows)
+
+
+def _sheets(found: Sequence[Found], job: Job, cfg: DictConfig, reduction: str) -> list[Sheet]:
+    """Return examples as they are stored, with pictures and texts of their samples where these are there."""
+    if not found:
+        return []
+    from mrl_experiments.looks import Origin, with_looks
+
+    files = {cfg.names.split: Path(cfg.embeddings), "database": Path(cfg.database)} if cfg.embeddings else {}
+    origin = Origin(job.run, cfg.get("data"), files)
+    return [
+        Sheet(
+            **{name: str(queries.meta[name]) for name in ("run", "method", "model", "dataset")},
+            split=split,
+            reduction=reduction,
+            label=queries.meta.get("label") or "",
+            seed=queries.meta["seed"],
+            examples=with_looks(examples, origin, queries, database),
+        )
+        for split, queries, database, examples in found
+    ]
 
 
 def _databases(job: Job) -> set[Path]:

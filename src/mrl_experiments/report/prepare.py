@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.examples import Sheet, read_sheets
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.report.metrics import DEVIATION, fault
 from mrl_experiments.report.styles import key_of, labelled
@@ -24,14 +25,17 @@ ROLES = {
     "val": "main", "test": "main", "pairs": "main", "query": "unseen", "unseen": "unseen", "stream": "stream",
 }  # fmt: skip
 PUBLISHED = ("table", "source", "anomaly")  # columns that the paper's rows have besides
-PLACE = ["model", "dataset", "label"]
+PLACE = ["model", "dataset", "label", "table"]
 
 
-def find_rows(patterns: str | Sequence[str]) -> tuple[list[ResultRow], list[str]]:
+def find_rows(
+    patterns: str | Sequence[str], sheets: list[Sheet] | None = None
+) -> tuple[list[ResultRow], list[str]]:
     """Read the rows of all CSV files that match the patterns.
 
     Args:
         patterns: one or several paths or globs; `**` matches any number of folders.
+        sheets: receives the examples that lie beside these files.
 
     Returns:
         The rows, and what to say of patterns without files and of files that were left out.
@@ -52,6 +56,8 @@ def find_rows(patterns: str | Sequence[str]) -> tuple[list[ResultRow], list[str]
     for path in sorted(files):
         try:
             rows += read_rows(Path(path))
+            if sheets is not None:
+                sheets += read_sheets(Path(path))
         except UserError as error:
             notes.append(f"left out: {printable(error.problem)}")
     if not rows:
@@ -77,6 +83,16 @@ def faulty(frame: pd.DataFrame) -> list[str]:
         f" ({printable(f'{metric} of {evaluation}')}): their cells say so, figures and claims leave them out"
         for (run, evaluation, metric, reason), count in counts.items()
     ]
+
+
+def repeated_seeds(cells: pd.DataFrame) -> list[str]:
+    """Name the runs that claim one seed: they differ in something that rows don't say, and stand apart."""
+    apart = cells[cells["copy"] != ""].groupby(["home", "model", "line", "evaluation"])
+    return [
+        printable(f"{' and '.join(sorted({*group['copy']}))} have the same seed and differ ({evaluation} of"
+                  f" {line}, {home}): they stand apart; name the files to keep with rows=[...]")
+        for (home, _, line, evaluation), group in apart
+    ]  # fmt: skip
 
 
 def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -138,7 +154,7 @@ def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
     frame["interpolated"] = np.array(between, dtype=bool)
     ff, prefix = frame.method == "ff", frame.reduction == "prefix"
     at = frame.dim.where(ff & prefix & frame.trained)  # the dim that an FF run was trained at
-    own = at.groupby(frame.run).transform("max")
+    own = at.groupby([frame.run, frame.table]).transform("max")
     widest = own == at.groupby([frame[name] for name in PLACE]).transform("max")
     keys = [key_of(*row) for row in zip(frame.method, frame.reduction, frame.evaluation, strict=True)]
     frame["line"] = list(map(labelled, keys, frame.label))
