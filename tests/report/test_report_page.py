@@ -198,7 +198,9 @@ def test_claims_are_for_the_papers_kind_of_runs_alone(rows, tmp_path):
         dataclasses.replace(row, dataset="mine") for row in rows if row.evaluation == "knn" and row.seed == 0
     ]
     write_rows(tmp_path / "rows.csv", own)
-    write_report(f"{tmp_path}/rows.csv", tmp_path / "out", tmp_path, {"kanji1k": {"dataset": "imagenet1k"}})
+    write_report(
+        f"{tmp_path}/rows.csv", tmp_path / "out", tmp_path, {"kanji1k": {"dataset": "imagenet1k"}}, []
+    )
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert 'id="stories"' in page and 'id="claims"' not in page
     assert not list((tmp_path / "out" / "tables").glob("claims.*"))

@@ -43,7 +43,7 @@ def sound(*evaluations: str) -> list[ResultRow]:
 
 def report_of(rows: list[ResultRow], folder: Path) -> tuple[Path, list[str]]:
     write_rows(folder / "rows.csv", rows)
-    notes = write_report(str(folder / "rows.csv"), folder / "out", folder / "runs", {})
+    notes = write_report(str(folder / "rows.csv"), folder / "out", folder / "runs", {}, ["svg"])
     return folder / "out", notes
 
 
@@ -146,7 +146,7 @@ def test_links_lead_to_runs_of_this_folder_alone(tmp_path):
     (tmp_path / "config.yaml").touch()
     names = ("a#b ?%c", "javascript:alert(1)", "..", str(tmp_path), "x" * 5000)
     write_rows(tmp_path / "rows.csv", [replace(rows[0], run=name, method=name[:9]) for name in names])
-    write_report(str(tmp_path / "rows.csv"), tmp_path / "runs", tmp_path / "runs", {})
+    write_report(str(tmp_path / "rows.csv"), tmp_path / "runs", tmp_path / "runs", {}, [])
     assert data_of(tmp_path / "runs/index.html")["runs"] == {
         names[0]: "a%23b%20%3F%25c/config.yaml", names[1]: "javascript%3Aalert%281%29/config.yaml",
         names[2]: "", names[3]: "", names[4]: "",
@@ -173,8 +173,8 @@ def test_file_names_stay_inside_the_folder_and_apart(odd):
     names = [path.name for path in (odd / "figures").iterdir()]
     assert all(len(name.encode()) < 255 and re.fullmatch(r"[\w.-]+", name) for name in names)
     charts = [*data_of(odd / "index.html")["charts"]]
-    assert len(charts) == len({*charts}) == len(names) // 2
-    assert all((odd / "figures" / f"{chart}.png").is_file() for chart in charts)
+    assert len(charts) == len({*charts}) == len(names)
+    assert all((odd / "figures" / f"{chart}.svg").is_file() for chart in charts)
 
 
 @browser
@@ -222,7 +222,8 @@ def test_bad_files_among_good_ones_are_named_and_the_others_used(tmp_path):
     (tmp_path / "cut.csv").write_text((tmp_path / "good.csv").read_text()[:-9])
     (tmp_path / "bin\nary.csv").write_bytes(b"\x89PNG\0\xff")
     (tmp_path / "folder.csv").mkdir()
-    notes = write_report([f"{tmp_path}/*.csv", f"{tmp_path}/none/*.csv"], tmp_path / "out", tmp_path, {})
+    patterns = [f"{tmp_path}/*.csv", f"{tmp_path}/none/*.csv"]
+    notes = write_report(patterns, tmp_path / "out", tmp_path, {}, [])
     assert len(notes) == 4
     for name in ("cut.csv", "bin\\nary.csv", "folder.csv", "no file matches"):
         assert [note for note in notes if name in note], name
@@ -260,7 +261,7 @@ def test_a_folder_that_cannot_be_written_is_named(out, tmp_path):
     (tmp_path / "file").touch()
     out = Path(out.format(folder=tmp_path))
     with pytest.raises(UserError, match=str(tmp_path / "file") if "file" in out.parts else str(out)):
-        write_report(str(tmp_path / "rows.csv"), out, tmp_path, {})
+        write_report(str(tmp_path / "rows.csv"), out, tmp_path, {}, [])
 
 
 @pytest.mark.slow

@@ -81,6 +81,10 @@ def _points(figure: Figure, cells: pd.DataFrame) -> pd.DataFrame:
     linked = [not {*part}.isdisjoint(figure.joined) for part in series]
     notes = [" ".join(note(part) for part in kind[1:] if part not in UNSAID) for kind in kinds]
     points = points.assign(first=first, series=series, linked=linked, note=notes)
+    if figure.best:
+        points = points.sort_values("x", kind="stable")
+        highest = points.groupby(["series", "paper"])["mean"].cummax()
+        points = points[~points.assign(highest=highest).duplicated(["series", "paper", "highest"])]
     size = points.groupby(["series", "paper"]).x.transform("size")
     # Two points make no line, and a lone one of the paper's no point.
     return points[~points.paper | (size > 1)].assign(joined=points.linked & (size > 2))
@@ -177,8 +181,12 @@ def _layers(points: pd.DataFrame, common: dict[str, Any], marks: dict[str, Any])
     ]
     if "mark" in points:
         layers.append(layer({"type": "point", "size": 230, "strokeWidth": 2}, "datum.mark", {}))
-        text = {"type": "text", "dy": -15, "fontWeight": "bold"}
-        layers.append(layer(text, "datum.mark", {"text": {"field": "mark"}}))
+        middle = (points.x.min() * points.x.max()) ** 0.5
+        for align, dx, half in (("left", 9, f"datum.x < {middle}"), ("right", -9, f"datum.x >= {middle}")):
+            for dy, share in ((-15, "1 %"), (20, "5 %")):  # one above, one below
+                text = {"type": "text", "align": align, "dx": dx, "dy": dy, "fontWeight": "bold"}
+                keep = f"indexof(datum.mark, '{share}') == 0 && {half}"
+                layers.append(layer(text, keep, {"text": {"field": "mark"}}))
     return layers
 
 

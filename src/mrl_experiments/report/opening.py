@@ -90,11 +90,11 @@ def _timed(cells: pd.DataFrame, role: str) -> Iterator[Chart]:
     figure = Figure(
         name="", title="How little time? The best searches", paper=(), evaluations=TIMED, x="latency_ms",
         y="mAP@10", role=role, series=("line", "evaluation", "index"), joined=(),
-        ignore=("rerank", "shortlist", "stages"), interpolated="with",
+        ignore=("rerank", "shortlist", "stages"), interpolated="with", best=True,
     )  # fmt: skip
     for chart in charts(figure, cells, cells[:0], {}):
         points = chart.points[chart.points.line == min(chart.points.line, key=order)].sort_values("x")
-        best = points[points["mean"] > points["mean"].cummax().shift(fill_value=-1.0)]
+        best = points[~points["mean"].cummax().duplicated()]
         fastest = _cheapest(best, "x", NEAR[0], "mAP@10")
         marks = [f"1 %: {fastest.x:.3g} ms" if place == fastest.name else "" for place in best.index]
         yield Chart(figure, chart.block, best.assign(mark=marks))
