@@ -27,7 +27,7 @@ WIDTH, LAYERS = 256, 4
 
 
 class Model:
-    """A causal language model, its optimiser and one batch of random tokens."""
+    """A causal language model, its optimizer and one batch of random tokens."""
 
     def __init__(self, vocabulary: int, nested: bool) -> None:
         torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """What a step of a slimmable network costs against a plain one: python scripts/bench_slim.py [--rounds 9]
 
-resnet18 on 256 images of 32 px with 1,000 classes, forward, backward and optimiser, in the precision that
+resnet18 on 256 images of 32 px with 1,000 classes, forward, backward and optimizer, in the precision that
 training would choose. Contenders take turns within a round; a figure is the median over rounds of the ratio
 within a round. Prints a table and, as its last line, a JSON object.
 """

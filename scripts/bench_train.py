@@ -112,7 +112,7 @@ def loader_ratio(rounds: int, make: Callable[[str], ImageData]) -> tuple[float, 
 
 
 class Trainee:
-    """A method with its optimiser, ready to take steps."""
+    """A method with its optimizer, ready to take steps."""
 
     def __init__(self, method: Callable[..., Method]) -> None:
         torch.manual_seed(0)

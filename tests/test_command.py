@@ -81,6 +81,14 @@ def test_what_lightning_refuses_ends_with_the_status_of_an_error_of_the_user(tmp
     assert "options of trainer" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_an_option_of_a_group_that_there_is_not_lists_those_there_are():
+    done = run("train.py", "logger=nothing")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: In 'train': Could not find 'logger/nothing'"
+    )
+    assert "tensorboard" in done.stderr and "fault" not in done.stderr
+
+
 def test_a_configuration_is_printed_with_nothing_else(tmp_path):
     assert "sweep" not in succeed("train.py", "--cfg", "job")
 

@@ -63,7 +63,7 @@ def test_losses_and_that_they_share_their_keys(option):
 
 
 @pytest.mark.parametrize("option", options("optim"))
-def test_optimisers(option):
+def test_optimizers(option):
     cfg = composed("data=digits", f"optim={option}")
     optimizer, _ = construct(cfg.optim)(method_of(cfg), Length(10, 2, 64))
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0, cfg.optim.weight_decay}

@@ -22,6 +22,7 @@ GROUND = {
     "notices",
     "progress",
     "trained_heads",
+    "deferred",
 }
 LIBRARY = {"models", "losses", "reductions", "metrics", "adaptive", "search", "evaluations"}
 USED = {"search": {"adaptive", "metrics"}, "evaluations": {"adaptive", "metrics", "search"}}
@@ -37,6 +38,7 @@ PROGRAM = {
     "checkpoint",
     "command",
     "sweeps",
+    "first_line",
     "embed",
     "generate",
     "evaluate",

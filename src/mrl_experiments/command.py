@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mrl_experiments.deferred import defer_metrics
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
@@ -38,7 +39,7 @@ HELP = "--help shows all options with their values, and the groups they come fro
 
 Main = Callable[
     [DictConfig], float | None
-]  # a script's main function, which may return what a sweep optimises
+]  # a script's main function, which may return what a sweep optimizes
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -82,6 +83,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
+    defer_metrics()
     sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
@@ -95,7 +97,8 @@ def launch(main: Callable[[], None]) -> None:
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
-        if isinstance(error, UserError | OSError):  # such as of a sweep's folder
+        # Such as of a sweep's folder; Hydra's error for a file of conf/ that is not there has no number.
+        if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
             error = as_user_error(error)
         else:
             text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)

@@ -49,7 +49,7 @@ def test_value_and_gradients_are_those_of_the_plain_sum(net, x):
 
 
 def test_it_is_a_loss_like_any_other(net, x):
-    """It may be scaled, be one term of several, and come again before the optimiser steps."""
+    """It may be scaled, be one term of several, and come again before the optimizer steps."""
     plain = 3 * sum(net.losses(x)) + net.rare.sum() + sum(net.losses(2 * x))
     expected = gradients(net, plain)
     net.zero_grad()

@@ -309,7 +309,7 @@ def test_keys_and_classes_of_the_users_own_pass(tmp_path: Path):
     checked("train", "+trainer.any_other=0", "+mine=-1", "+data.more=[1]")
     cfg = composed("train")
     with open_dict(cfg):
-        cfg.optim = {"_target_": "mine.optimiser", "lr": "by hand", "name": "x/y"}
+        cfg.optim = {"_target_": "mine.optimizer", "lr": "by hand", "name": "x/y"}
         cfg.loss.dims = {"_target_": "mrl_experiments.nesting.dims_from", "_partial_": True, "first": 4}
     check(cfg, "train")
 

@@ -186,3 +186,13 @@ def test_several_loggers_at_once_and_one_that_lacks_its_package(tmp_path):
     assert (run_of(cfg).folder / "lightning_logs/version_0/metrics.csv").exists()
     with pytest.raises(UserError, match=r"logger.*no_such"):
         build_loggers(configured(tmp_path, "+logger.x._target_=no_such.Logger"), run_of(cfg))
+
+
+def test_a_plateau_of_validation_lowers_the_rate_and_its_state_is_kept(tmp_path):
+    plateau = ["optim=timm", "optim.schedule=plateau", "+optim.schedule_options={patience:1,threshold:10}"]
+    cfg = configured(tmp_path, *plateau, "epochs=4", "trainer.limit_train_batches=1")
+    train(cfg)
+    state = torch.load(run_of(cfg).checkpoint, weights_only=True)["lr_schedulers"][0]
+    rates = of(run_of(cfg), "lr")
+    assert rates == pytest.approx([rates[0]] * 3 + [rates[0] / 10])
+    assert state["last_epoch"] == 3 and state["num_bad_epochs"] == 0

@@ -3,22 +3,22 @@ import timm
 import torch
 from torch import nn
 
-from mrl_experiments.training.optim import Length, adamw_cosine, parameter_groups, sgd_cyclic
+from mrl_experiments.training.optim import TrainingLength, adamw_cosine, parameter_groups, sgd_cyclic
 
 PAPER = {"lr": 0.425, "lr_images": 1024, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
 
 
-def rates(optimiser, schedule, steps):
+def rates(optimizer, schedule, steps):
     for _ in range(steps):
-        yield optimiser.param_groups[0]["lr"]
-        optimiser.step()
+        yield optimizer.param_groups[0]["lr"]
+        optimizer.step()
         schedule.step()
 
 
 def test_sgd_follows_the_papers_triangle():
-    length = Length(steps_per_epoch=10, epochs=40, images_per_step=512)
-    optimiser, schedule = sgd_cyclic(nn.Linear(2, 2), length, name="sgd", warmup_epochs=2, **PAPER)
-    seen = list(rates(optimiser, schedule, 401))
+    length = TrainingLength(steps_per_epoch=10, epochs=40, images_per_step=512)
+    optimizer, schedule = sgd_cyclic(nn.Linear(2, 2), length, name="sgd", warmup_epochs=2, **PAPER)
+    seen = list(rates(optimizer, schedule, 401))
     peak = 0.425 / 2  # half the images a step, half the rate
     assert seen[0] == pytest.approx(1e-4 * peak)
     assert seen[20] == max(seen) == pytest.approx(peak)
@@ -27,18 +27,18 @@ def test_sgd_follows_the_papers_triangle():
 
 
 def test_adamw_follows_half_a_cosine():
-    length = Length(steps_per_epoch=10, epochs=12, images_per_step=1024)
-    optimiser, schedule = adamw_cosine(nn.Linear(2, 2), length, name="adamw", warmup_epochs=2, **PAPER)
-    seen = list(rates(optimiser, schedule, 121))
+    length = TrainingLength(steps_per_epoch=10, epochs=12, images_per_step=1024)
+    optimizer, schedule = adamw_cosine(nn.Linear(2, 2), length, name="adamw", warmup_epochs=2, **PAPER)
+    seen = list(rates(optimizer, schedule, 121))
     assert seen[20] == max(seen) == pytest.approx(0.425)
     assert seen[70] == pytest.approx(0.425 / 2)
     assert seen[120] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_training_shorter_than_its_warm_up_still_reaches_the_peak_and_falls():
-    length = Length(steps_per_epoch=4, epochs=1, images_per_step=1024)
-    optimiser, schedule = sgd_cyclic(nn.Linear(2, 2), length, name="sgd", warmup_epochs=5, **PAPER)
-    seen = list(rates(optimiser, schedule, 4))
+    length = TrainingLength(steps_per_epoch=4, epochs=1, images_per_step=1024)
+    optimizer, schedule = sgd_cyclic(nn.Linear(2, 2), length, name="sgd", warmup_epochs=5, **PAPER)
+    seen = list(rates(optimizer, schedule, 4))
     assert max(seen) == seen[2] == pytest.approx(0.425)
     assert seen[3] < seen[2]
 

@@ -1,4 +1,4 @@
-"""timm's optimisers and schedules, with its groups of parameters."""
+"""timm's optimizers and schedules, with its groups of parameters."""
 
 import itertools
 
@@ -10,9 +10,9 @@ from torch import nn
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.models.timm_backbone import TimmBackbone
-from mrl_experiments.training.optim import Length, timm_optim
+from mrl_experiments.training.optim import TrainingLength, timm_optim
 
-LENGTH = Length(steps_per_epoch=10, epochs=4, images_per_step=128)
+LENGTH = TrainingLength(steps_per_epoch=10, epochs=4, images_per_step=128)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def group_of(optimizer, parameter):
 
 
 @pytest.mark.parametrize("opt", ["adamw", "sgd", "lamb", "lion", "muon", "lookahead_radam"])
-def test_optimisers_take_a_step(opt, method):
+def test_optimizers_take_a_step(opt, method):
     optimizer, scheduler = timm_optim(method, LENGTH, opt=opt, lr=1e-3, weight_decay=0.1)
     before = [p.detach().clone() for p in method.parameters()]
     method(torch.randn(4, 1, 32, 32), torch.arange(4)).loss.backward()

@@ -111,11 +111,11 @@ def test_a_refused_value_is_one_message_at_once_and_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
 @pytest.mark.parametrize("optim", ["sgd_cyclic", "adamw_cosine"])
-def test_every_method_and_optimiser_learns_a_step(tmp_path, loss, optim):
+def test_every_method_and_optimizer_learns_a_step(tmp_path, loss, optim):
     train(config(tmp_path, f"loss={loss}", f"optim={optim}", "epochs=1", "trainer.limit_train_batches=2"))
 
 
-def test_gradient_accumulation_counts_optimiser_steps(tmp_path):
+def test_gradient_accumulation_counts_optimizer_steps(tmp_path):
     train(config(tmp_path, "trainer.accumulate_grad_batches=4", "data.batch_size=32"))
     rates = [row for row in metrics(tmp_path / "runs/mrl_tiny_digits_s0") if row["metric"] == "lr"]
     assert int(rates[-1]["step"]) == 2 * 11  # 44 batches of 32 an epoch, a step after each fourth

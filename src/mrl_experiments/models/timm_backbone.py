@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.blurpool import blur_strided_convolutions
+from mrl_experiments.models.image_features import measure_width
 
+LARGER = "choose larger images, another architecture, or +model.options.patch_size=4 for a ViT"
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -55,7 +56,7 @@ class TimmBackbone(nn.Module):
         self.net = _create(arch, pretrained, channels, size, dict(options or {}))
         if blurpool:
             blur_strided_convolutions(self.net)
-        self.width = _measure_width(self.net, arch, channels, size)
+        self.width = measure_width(self.net, self.shape, f"model.arch={arch}", LARGER)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of images x (B, C, H, W)."""
@@ -127,21 +128,3 @@ def _create(
             expected="options the architecture takes, and weights that can be loaded",
             remedy="check model.options and model.pretrained (only a local file needs no network)",
         ) from error
-
-
-def _measure_width(net: nn.Module, arch: str, channels: int, size: int) -> int:
-    training = net.training
-    try:
-        with torch.no_grad():
-            features = net.eval()(torch.zeros(1, channels, size, size))
-    except Exception as error:  # each architecture fails in its own way
-        raise UserError(
-            f"model.arch={arch} does not take {channels}x{size}x{size} images: {error}",
-            expected="an input size the architecture can reduce",
-            remedy="choose larger images, another architecture, or +model.options.patch_size=4 for a ViT",
-        ) from error
-    finally:
-        net.train(training)
-    if features.ndim != 2:
-        raise UserError(f"model.arch={arch} gives features of shape {tuple(features.shape)}, not (B, D)")
-    return int(features.shape[1])

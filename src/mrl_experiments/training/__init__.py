@@ -1,1 +1,1 @@
-"""Training: the LightningModule, its optimisers, and what surrounds them."""
+"""Training: the LightningModule, its optimizers, and what surrounds them."""

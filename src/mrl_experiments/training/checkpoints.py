@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Checkpoints(pl.callbacks.Checkpoint):
     """Save `last.ckpt` after each epoch, every `minutes`, and on SIGTERM or Ctrl-C.
 
-    Only after an optimiser step, since gradients that are being accumulated are no part of a checkpoint, and
+    Only after an optimizer step, since gradients that are being accumulated are no part of a checkpoint, and
     after the validation that is due with that step. Nothing is saved once the loss is NaN: the checkpoint on
     disk stays the last good one.
     """

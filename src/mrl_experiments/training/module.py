@@ -1,13 +1,11 @@
-"""The LightningModule: a method, its optimiser, and per-size metrics."""
+"""The LightningModule: a method, its optimizer, and per-size metrics."""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
 import torch
-from timm.scheduler import PlateauLRScheduler
-from timm.scheduler.scheduler import Scheduler as TimmScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,11 +15,16 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Inputs, Method, StepOutput
 from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.metrics import StepSums, TrainMetrics, named
-from mrl_experiments.training.optim import Length
+from mrl_experiments.training.optim import Plateau, TrainingLength
+
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler as TimmScheduler
 
 # Inputs (B, ...), labels (B, ...) and, of this project's loaders, sample index (B,).
 Batch = tuple[Inputs, Tensor, Tensor] | tuple[Inputs, Tensor]
-OptimiserFactory = Callable[[nn.Module, Length], tuple[Optimizer, LRScheduler | TimmScheduler | None]]
+OptimizerFactory = Callable[
+    [nn.Module, TrainingLength], tuple[Optimizer, "LRScheduler | TimmScheduler | Plateau | None"]
+]
 
 
 class NestedModule(pl.LightningModule):
@@ -32,7 +35,7 @@ class NestedModule(pl.LightningModule):
 
     Args:
         method: What is trained.
-        optim: Makes the optimiser and its schedule, which advances every step, from the method and the length
+        optim: Makes the optimizer and its schedule, which advances every step, from the method and the length
             of the training.
         inputs: The arguments besides the configuration that rebuild the method (for images channels, size,
             num_classes); they travel in the checkpoint.
@@ -47,7 +50,7 @@ class NestedModule(pl.LightningModule):
     def __init__(
         self,
         method: Method,
-        optim: OptimiserFactory,
+        optim: OptimizerFactory,
         inputs: Mapping[str, int] | None = None,
         augment: BatchAugment | None = None,
     ) -> None:
@@ -71,24 +74,23 @@ class NestedModule(pl.LightningModule):
         self._restored_states: list[tuple[Tensor, Tensor | None]] = []
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser; its schedule advances every step."""
+        """Build the optimizer; its schedule advances every step."""
         optimizer, scheduler = self.optim(self.method, self._length())
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Advance a schedule by a step; one of timm's that waits for a plateau, after a validation."""
-        if isinstance(scheduler, PlateauLRScheduler):
+        """Advance a schedule; timm's count all steps, one that waits for a plateau the validations."""
+        if isinstance(scheduler, Plateau):
             if self.validation and self.validated_step == self.global_step - 1:
-                largest = self.validation[self.method.spec.dims[-1]]
-                scheduler.step(self.current_epoch, largest["top1"])
-        elif isinstance(scheduler, TimmScheduler):
+                scheduler.step(self.validation[self.method.spec.dims[-1]]["top1"])
+        elif hasattr(scheduler, "step_update"):
             scheduler.step_update(self.global_step)
         else:
             super().lr_scheduler_step(scheduler, metric)
 
-    def _length(self) -> Length:
+    def _length(self) -> TrainingLength:
         """Return how long the training is, without opening the loaders of this project's data.
 
         They are opened once a checkpoint has moved their position.
@@ -105,7 +107,7 @@ class NestedModule(pl.LightningModule):
         else:
             trainer.fit_loop.setup_data()
             batches, size = int(trainer.num_training_batches), _batch_size(trainer.train_dataloader)
-        return Length(
+        return TrainingLength(
             steps_per_epoch=max(1, math.ceil(batches / accumulated)),
             epochs=1000 if trainer.max_epochs is None else trainer.max_epochs,
             images_per_step=size * trainer.world_size * accumulated,

@@ -1,4 +1,4 @@
-"""Optimisers with their schedules: parameter groups, learning rate per step."""
+"""Optimizers with their schedules: parameter groups, learning rate per step."""
 
 import difflib
 import math
@@ -16,7 +16,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mrl_experiments.errors import UserError
 
@@ -24,10 +24,14 @@ START = 1e-4  # the paper's ramp begins at this share of the learning rate
 
 
 @dataclass(frozen=True)
-class Length:
-    """How long a training is: optimiser steps a pass over the data, and passes; images a step.
+class TrainingLength:
+    """How long a training is.
 
-    epochs: -1 where only `max_steps` ends it. max_steps: optimiser steps at most, -1 without a limit.
+    Attributes:
+        steps_per_epoch: Optimizer steps per pass over the data.
+        epochs: Passes over the data, -1 where only `max_steps` ends the training.
+        images_per_step: Images of all processes and accumulated batches.
+        max_steps: Optimizer steps at most, -1 without a limit.
     """
 
     steps_per_epoch: int
@@ -37,13 +41,16 @@ class Length:
 
     @property
     def steps(self) -> int:
-        """All optimiser steps."""
+        """All optimizer steps."""
         limits = [self.max_steps, self.steps_per_epoch * self.epochs]
         return min(limit for limit in limits if limit >= 0)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters: no decay on normalisation and biases (all that is one-dimensional)."""
+    """Split the parameters: no decay on normalisation and biases (all that is one-dimensional).
+
+    Their order is that of the optimizer's state in checkpoints; timm's own is the other way round.
+    """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for parameter in module.parameters():
@@ -54,7 +61,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 def sgd_cyclic(
     module: nn.Module,
-    length: Length,
+    length: TrainingLength,
     *,
     name: str = "sgd_cyclic",
     lr: float,
@@ -66,7 +73,7 @@ def sgd_cyclic(
 ) -> tuple[Optimizer, LambdaLR]:
     """Build SGD whose rate rises linearly to its peak and falls linearly to zero (the paper's recipe).
 
-    `lr` belongs to `lr_images` images a step and is scaled in proportion to what a step really sees.
+    `lr` belongs to `lr_images` images per step and is scaled in proportion to what a step really sees.
     """
     optimizer = SGD(
         parameter_groups(module, weight_decay),
@@ -79,7 +86,7 @@ def sgd_cyclic(
 
 def adamw_cosine(
     module: nn.Module,
-    length: Length,
+    length: TrainingLength,
     *,
     name: str = "adamw_cosine",
     lr: float,
@@ -104,7 +111,7 @@ def adamw_cosine(
 
 def timm_optim(
     module: nn.Module,
-    length: Length,
+    length: TrainingLength,
     *,
     name: str = "timm",
     opt: str = "adamw",
@@ -119,23 +126,24 @@ def timm_optim(
     schedule: str = "cosine",
     min_lr: float = 0.0,
     schedule_options: Mapping[str, Any] | None = None,
-) -> tuple[Optimizer, Scheduler | None]:
-    """Build any optimiser and any schedule of timm.
+) -> tuple[Optimizer, "Scheduler | Plateau | None"]:
+    """Build any optimizer and any schedule of timm.
 
     Args:
         module: A method, whose backbone may be one of timm's.
         length: Of the training.
         name: How the configuration is called.
-        opt: The optimiser, as `timm.optim.create_optimizer_v2` knows it.
-        lr: The peak rate, for `lr_images` images a step; scaled in proportion to what a step really sees.
+        opt: The optimizer, as `timm.optim.create_optimizer_v2` knows it.
+        lr: The peak rate, for `lr_images` images per step; scaled in proportion to what a step really sees.
         lr_images: See `lr`.
         momentum: Of SGD; beta_1 of Adam and its kin.
         nesterov: Of `opt=sgd`.
         weight_decay: Of all but normalisation, biases, and what the network itself says does not decay.
         layer_decay: The rate of each layer, as a share of that of the next one; the heads have the full rate.
-        options: Further arguments of the optimiser.
+        options: Further arguments of the optimizer.
         warmup_epochs: In which the rate rises linearly, at most half of the training.
-        schedule: As `timm.scheduler.create_scheduler_v2` knows it; `plateau` follows the top-1 of validation.
+        schedule: As `timm.scheduler.create_scheduler_v2` knows it; `plateau`, which follows the top-1 of
+            validation, is torch's, without warm-up: timm's loses its state in a checkpoint.
         min_lr: Where the rate ends.
         schedule_options: Further arguments of the schedule.
 
@@ -146,11 +154,13 @@ def timm_optim(
     peak = scaled(lr, lr_images, length)
     epochs = length.steps / length.steps_per_epoch
     lengths: dict[str, Any] = {"num_epochs": epochs, "warmup_epochs": min(warmup_epochs, epochs / 2)}
-    if schedule != "plateau":  # which timm moves by epochs only
-        lengths |= {"step_on_epochs": False, "updates_per_epoch": length.steps_per_epoch}
+    lengths |= {"step_on_epochs": False, "updates_per_epoch": length.steps_per_epoch}
     kind = "momentum" if opt == "sgd" and not nesterov else opt
     try:
         optimizer = create_optimizer_v2(groups, kind, lr=peak, momentum=momentum, **(options or {}))
+        if schedule == "plateau":
+            options = {"mode": "max", "min_lr": min_lr, **(schedule_options or {})}
+            return optimizer, Plateau(optimizer, **options)
         scheduler, _ = create_scheduler_v2(
             optimizer,
             schedule,
@@ -184,19 +194,39 @@ def _timm_groups(module: nn.Module, weight_decay: float, layer_decay: float | No
     return [group for group in [*inside, *rest] if group["params"]]
 
 
-def scaled(lr: float, lr_images: int, length: Length) -> float:
-    """Scale a learning rate given for `lr_images` images a step to the images of this training's step."""
+class Plateau:
+    """torch's ReduceLROnPlateau, whose step by Lightning an epoch's last checkpoint would lack."""
+
+    def __init__(self, optimizer: Optimizer, **options: Any) -> None:
+        self.optimizer = optimizer
+        self._schedule = ReduceLROnPlateau(optimizer, **options)
+
+    def step(self, metric: float) -> None:
+        """Lower the rate if the metric of a validation has not become better for long enough."""
+        self._schedule.step(metric)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how long it has not, and the best."""
+        return self._schedule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._schedule.load_state_dict(state)
+
+
+def scaled(lr: float, lr_images: int, length: TrainingLength) -> float:
+    """Scale a learning rate given for `lr_images` images per step to the images of this training's step."""
     return lr * length.images_per_step / lr_images
 
 
 def _schedule(
-    optimizer: Optimizer, length: Length, warmup_epochs: float, fall: Callable[[float], float]
+    optimizer: Optimizer, length: TrainingLength, warmup_epochs: float, decay: Callable[[float], float]
 ) -> LambdaLR:
     warmup = min(warmup_epochs * length.steps_per_epoch, length.steps / 2)
 
     def factor(step: int) -> float:
         if step < warmup:
             return START + (1 - START) * step / warmup
-        return fall(min(1.0, (step - warmup) / max(1.0, length.steps - warmup)))
+        return decay(min(1.0, (step - warmup) / max(1.0, length.steps - warmup)))
 
     return LambdaLR(optimizer, factor)

@@ -27,7 +27,7 @@ from mrl_experiments.data.loaders.loaders import (
     training_splits,
 )
 from mrl_experiments.data.loaders.order import Batches, balanced
-from mrl_experiments.data.loaders.torch_loader import ArraySamples, TorchLoader
+from mrl_experiments.data.loaders.torch_loader import ArrayLoader, ArraySamples, TorchLoader
 from mrl_experiments.data.source import Source
 from mrl_experiments.errors import UserError
 
@@ -38,7 +38,7 @@ class ImageData(DataModule):
     Args:
         name: How runs and tables call the data set.
         source: Where samples come from, see data/source.py; it may refer to `root`.
-        loader: `ffcv`, `torch`, or `auto` (FFCV where it imports).
+        loader: `ffcv`, `torch`, or `auto`: FFCV where it imports, but for small images on a CPU.
         batch_size: Images per batch of one process.
         workers: That read and prepare; None is the number of threads torch uses, and with 0 this process
             reads (one more prepares).
@@ -80,7 +80,7 @@ class ImageData(DataModule):
         self.workers = torch.get_num_threads() if workers is None else workers
         self.augment = Augment(**augment)
         self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
-        self.loader = _choose(loader)
+        self.loader = _choose(loader, reads_fast=self._whole and not betons and not torch.cuda.is_available())
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(cache_folder(cache), source, kept)
         self._ready: dict[str, tuple[Any, int]] = {}
@@ -111,6 +111,12 @@ class ImageData(DataModule):
             for column, values in facts.items()
         }
         return {**moved, "name": self._classes}
+
+    @property
+    def _whole(self) -> bool:
+        """Whether a model sees images as they are prepared, neither cropped nor resized."""
+        sizes = {self.source.size, self.size, self.resolution.start, self.resolution.end}
+        return len(sizes) == 1 and self.augment.crop is None and self.augment.center == 1
 
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split besides features, labels and classes.
@@ -304,6 +310,8 @@ class ImageData(DataModule):
         return lambda batches, epoch: read(batches, size(epoch), epoch), count
 
     def _batches(self, samples: Any, seed: int | None) -> Callable[[Batches, int, int], Iterator[Batch]]:
+        if self.loader == "torch" and isinstance(samples, ArraySamples) and self._whole:
+            return ArrayLoader(samples, self.channels, self.augment, seed).run
         if self.loader == "torch":
             return TorchLoader(samples, self.channels, self.augment, self.workers, seed).run
         from mrl_experiments.data.loaders.ffcv_loader import FFCVLoader
@@ -323,9 +331,12 @@ def _size(size: int | None, source: Source) -> int:
     return side
 
 
-def _choose(loader: str) -> str:
+def _choose(loader: str, *, reads_fast: bool) -> str:
+    """Return the loader to use: FFCV, whose start takes seconds, where it imports and is not in vain."""
     if loader not in ("auto", "ffcv", "torch"):
         raise UserError(f"data.loader={loader}", expected="auto, ffcv or torch")
+    if loader == "auto" and reads_fast:
+        return "torch"
     problem = None if loader == "torch" else _ffcv_problem()
     if problem and loader == "ffcv":
         raise UserError(

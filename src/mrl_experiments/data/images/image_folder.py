@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from mrl_experiments.data.images.folder_source import FolderSource
 from mrl_experiments.data.images.image_files import Files, class_folders, image_files, plain
@@ -110,6 +109,8 @@ class ImageFolder(FolderSource):
         """Return what `val_share` and the seed make of the images below `home`."""
         if self.by_name:
             return self._by_name(files, home)
+        from sklearn.model_selection import train_test_split  # takes as long as all else that data import
+
         try:
             parts = train_test_split(
                 np.arange(len(files)),

@@ -1,8 +1,9 @@
-"""The same batches as FFCV's through a torch DataLoader, for machines without FFCV."""
+"""The same batches as FFCV's without FFCV: small images a batch at a time, others by a torch DataLoader."""
 
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mrl_experiments.data.images.read_image import read_image
 from mrl_experiments.data.loaders import augment as windows
 from mrl_experiments.data.loaders.augment import Augment, center_window, random_window
-from mrl_experiments.data.loaders.counter_rng import stream, uniforms
+from mrl_experiments.data.loaders.counter_rng import stream, uniform, uniforms
 from mrl_experiments.data.loaders.loaders import Batch
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.source import Image, Sample
@@ -27,14 +28,14 @@ class ArraySamples(Sequence[Sample]):
     """Images of one size in a memory-mapped .npy file."""
 
     def __init__(self, images: Path, labels: Path) -> None:
-        self._images = np.load(images, mmap_mode="r")
+        self.images: NDArray[np.uint8] = np.load(images, mmap_mode="r")
         self.labels: NDArray[np.int64] = np.load(labels)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self._images[index], int(self.labels[index])
+        return self.images[index], int(self.labels[index])
 
 
 class Augmented(Dataset[Item]):
@@ -44,11 +45,7 @@ class Augmented(Dataset[Item]):
         self, samples: Sequence[Sample], channels: int, augment: Augment, size: int, key: np.uint64 | None
     ) -> None:
         self.samples, self.channels, self.augment, self.size, self.key = samples, channels, augment, size, key
-        if {len(augment.mean), len(augment.std)} - {1, channels}:
-            raise UserError(
-                f"data.augment has {len(augment.mean)} values of mean and {len(augment.std)} of std",
-                expected=f"one value, or one for each of {channels} channels",
-            )
+        _check_channels(augment, channels)
         self.mean, self.std = (
             torch.tensor(v, dtype=torch.float32) * 255 for v in (augment.mean, augment.std)
         )
@@ -97,6 +94,58 @@ def _ignore_signals(worker: int) -> None:
     """Ignore signals in a worker; the main process, which gets them too, saves and ends its workers."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+class ArrayLoader:
+    """Batches of images that all have the size a model sees, cut and normalized a batch at a time.
+
+    One process does so faster than others could send it images, unless a GPU waits for them.
+
+    Args:
+        samples: Of one split.
+        channels: C.
+        augment: Without `crop`.
+        seed: Of the variations; None shows images as they are.
+    """
+
+    def __init__(self, samples: ArraySamples, channels: int, augment: Augment, seed: int | None) -> None:
+        _check_channels(augment, channels)
+        self.samples, self.augment, self.seed = samples, augment, seed
+        self._normalized, self._channel = augment.lookup(channels), np.arange(channels)
+
+    def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
+        """Yield images (B, C, size, size), labels (B,) and index (B,) for lists of sample indices."""
+        for index in batches:
+            images = self.samples.images[index]
+            if self.seed is not None:
+                images = self._varied(images, index, stream(self.seed, epoch))
+            normalized = torch.from_numpy(self._normalized[images, self._channel])
+            labels = torch.from_numpy(self.samples.labels[index])
+            yield normalized.permute(0, 3, 1, 2), labels, torch.from_numpy(index)
+
+    def _varied(self, images: NDArray[np.uint8], index: NDArray[np.int64], key: np.uint64) -> Any:
+        """Return images (B, H, W, C) mirrored and shifted, their outermost pixels repeated."""
+        count, height, width = images.shape[:3]
+        shift = self.augment.shift
+        numbers = (windows.FLIP, windows.ROW, windows.COLUMN)
+        with np.errstate(over="ignore"):
+            mirror, top, left = (uniform(key, index.astype(np.uint64), number) for number in numbers)
+        reach = 2 * shift + 1
+        rows = np.arange(height) + (top * reach).astype(np.int64)[:, None] - shift
+        columns = np.arange(width) + (left * reach).astype(np.int64)[:, None] - shift
+        rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+        if self.augment.flip:
+            columns = np.where(mirror[:, None] < 0.5, width - 1 - columns, columns)
+        return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _check_channels(augment: Augment, channels: int) -> None:
+    """Raise UserError where mean and std are not of these channels."""
+    if {len(augment.mean), len(augment.std)} - {1, channels}:
+        raise UserError(
+            f"data.augment has {len(augment.mean)} values of mean and {len(augment.std)} of std",
+            expected=f"one value, or one for each of {channels} channels",
+        )
 
 
 class TorchLoader:
