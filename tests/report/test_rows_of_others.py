@@ -62,7 +62,7 @@ def data_of(page: Path) -> dict:
         "tables": {name: content for name, content in named.items() if "keys" in content},
         "charts": {name: content for name, content in named.items() if "layer" in content},
         "notes": [html.unescape(note) for note in notes],
-        "runs": {run: href for run, _, href in data["sources"]["runs"]},
+        "runs": {run: href for run, _, href in data["sources"]},
     }
 
 
@@ -119,7 +119,8 @@ def test_a_page_of_nothing_but_nan_still_says_so(tmp_path):
     ("metric", "value", "reason"),
     [("top1", 7.3, "out of range"), ("mAP@10", -0.1, "out of range"), ("latency_ms", -1, "out of range"),
      ("top1", float("nan"), "not finite"), ("my_loss", float("inf"), "not finite"), ("class_gap", -0.5, ""),
-     ("cosine", -0.004, ""), ("top1", 1.0000001, ""), ("my_loss", -7.3, ""), ("perplexity", 1e9, "")],
+     ("top1", 76.5, "in percent, it seems"), ("cosine", -0.004, ""), ("top1", 1.0000001, ""),
+     ("my_loss", -7.3, ""), ("perplexity", 1e9, "")],
 )  # fmt: skip
 def test_values_that_a_metric_cannot_have_are_named_by_run(metric, value, reason):
     notes = faulty(tidy([replace(sound("linear")[0], metric=metric, value=value)]))

@@ -100,7 +100,7 @@ function number(data, row, column, text, from) {
   const paper = typeof from === "string";
   const name = [data.header[column], ...data.header.slice(0, data.keys).map((key, i) => `${key} ${row[i]}`)].join(", ");
   return make("button", { type: "button", "aria-haspopup": "dialog", "data-odd": paper && from.includes("; beware: ") && "yes", onclick: () => {
-    const { runs } = JSON.parse(find("#sources").textContent);
+    const runs = JSON.parse(find("#sources").textContent);
     const lines = paper ? [make("p", {}, from)] : from.map(([place, value]) => {
       const [run, command, href] = runs[place];
       return make("li", {}, href ? make("a", { href }, make("bdi", {}, run)) : make("bdi", {}, run), `: ${value}`, make("code", {}, command));

@@ -69,16 +69,15 @@ class Sources:
 
 @dataclass(frozen=True)
 class Item:
-    """What a card of the page shows of one block. block: its name in a list of choices."""
+    """What a card of the page shows of one block. shown: its name in the list of choices."""
 
     kind: str
     card: str
     id: str
     title: str
-    block: str
-    dataset: str
-    model: str
-    data: Markup
+    block: Block
+    shown: str
+    data: Mapping[str, Any]
 
 
 def write_page(
@@ -93,22 +92,25 @@ def write_page(
 ) -> None:
     """Write the page. Findings are shown where there are any; numbers link to runs that are still there."""
     items = [
-        *(_item("stories", "how-few-dims", f"story-{number}", "In three sentences", story.block,
-                {"sentences": story.sentences, "specs": story.specs}, story.measure)
-          for number, story in enumerate(stories)),
+        *(Item("stories", "how-few-dims", f"story-{number}", "In three sentences", story.block,
+               f"{story.block.title} · {story.measure}",
+               {"sentences": story.sentences, "specs": story.specs}) for number, story in enumerate(stories)),
         *_examples(sheets),
-        *(_item("figures", c.view.name, c.name, c.view.title, c.block, c.spec) for c in charts),
-        *(_item("tables", g.view.name, g.name, g.view.title, g.block, _table(g, sources)) for g in grids),
+        *(Item("figures", c.view.name, c.name, c.view.title, c.block, c.block.title, c.spec) for c in charts),
+        *(Item("tables", g.view.name, g.name, g.view.title, g.block, g.block.title, _table(g, sources))
+          for g in grids),
     ]  # fmt: skip
     cards: dict[str, dict[str, list[Item]]] = {}
     for item in items:
         cards.setdefault(item.kind, {}).setdefault(item.card, []).append(item)
     rows, runs = len(sources.rows), len({row.run for row in sources.rows})
-    page = _environment().get_template("page.html").render(
-        style=Markup(_part("page.css")), script=Markup(_part("page.js")), vega=Markup(vega_bundle()),
-        summary=f"{rows:,} measurements of {runs} run{'s' * (runs > 1)}", sections=SECTIONS, cards=cards,
-        items=items, notes=notes, claims=findings, record=record, counted=counted(findings),
-        claims_note=NOTE, headings=HEADINGS, sources=_json({"runs": [*sources.places]}),
+    package = PackageLoader("mrl_experiments.report", ".")
+    environment = Environment(loader=package, autoescape=True, trim_blocks=True)
+    environment.filters["json"] = _json
+    page = environment.get_template("page.html").render(
+        vega=Markup(vega_bundle()), summary=f"{rows:,} measurements of {runs} run{'s' * (runs > 1)}",
+        sections=SECTIONS, cards=cards, items=items, notes=notes, claims=findings, record=record,
+        counted=counted(findings), claims_note=NOTE, headings=HEADINGS, sources=[*sources.places],
     )  # fmt: skip
     with atomic_path(target) as path:
         path.write_text(page, encoding="utf-8")
@@ -120,22 +122,9 @@ def vega_bundle() -> str:
     return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
 
 
-def _environment() -> Environment:
-    return Environment(loader=PackageLoader("mrl_experiments.report", "."), autoescape=True, trim_blocks=True)
-
-
-def _part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
 def _json(value: Any) -> Markup:
     dumped = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(dumped.translate(INSIDE_HTML))
-
-
-def _item(kind: str, card: str, name: str, title: str, block: Block, data: Any, measure: str = "") -> Item:
-    shown = f"{block.title} · {measure}" if measure else block.title
-    return Item(kind, card, name, title, shown, block.dataset, block.model, _json(data))
 
 
 def _examples(sheets: Sequence[Sheet]) -> Iterator[Item]:
@@ -146,8 +135,8 @@ def _examples(sheets: Sequence[Sheet]) -> Iterator[Item]:
         first.setdefault((line(key).label, Block(sheet.dataset, sheet.split, sheet.model, "")), sheet)
     title = "Neighbours, funnels and confusions"
     for number, ((label, block), sheet) in enumerate(first.items()):
-        name, shown = f"examples-{number}", asdict(sheet.examples)
-        yield _item("examples", "neighbours", name, title, block, shown, label)
+        name, shown = f"examples-{number}", f"{block.title} · {label}"
+        yield Item("examples", "neighbours", name, title, block, shown, asdict(sheet.examples))
 
 
 def _table(grid: Grid, sources: Sources) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 from mrl_experiments.errors import UserError
 from mrl_experiments.examples import Sheet, read_sheets
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.report.metrics import DEVIATION, fault
+from mrl_experiments.report.metrics import DEVIATION, fault, in_percent
 from mrl_experiments.report.styles import key_of, labelled
 from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting, read_rows
 
@@ -77,11 +77,11 @@ def printable(text: str) -> str:
 def faulty(frame: pd.DataFrame) -> list[str]:
     """Name the runs with values that no metric can have: no mean, figure or claim counts them."""
     bad = frame[frame.fault != ""].drop_duplicates("number")
-    counts = bad.groupby(["run", "evaluation", "metric", "fault"], sort=True).size()
     return [
-        f"{count} row{'s' if count > 1 else ''} of {printable(run)} {'are' if count > 1 else 'is'} {reason}"
-        f" ({printable(f'{metric} of {evaluation}')}): their cells say so, figures and claims leave them out"
-        for (run, evaluation, metric, reason), count in counts.items()
+        f"{len(group)} row{'s' * (len(group) > 1)} of {printable(run)} {'are' if len(group) > 1 else 'is'}"
+        f" {reason} ({printable(f'{metric} of {evaluation}')}{in_percent(metric, group.value)}):"
+        " their cells say so, figures and claims leave them out"
+        for (run, evaluation, metric, reason), group in bad.groupby(["run", "evaluation", "metric", "fault"])
     ]
 
 
@@ -112,13 +112,10 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
         `@<name>` for each setting ("" where a row has none), and the paper's table, source and anomaly.
     """
     records = [{**vars(row), "number": number} for number, row in enumerate(rows) if DRAW not in row.setting]
-    frame = pd.DataFrame(records, columns=[*COLUMNS, *PUBLISHED, "number"]).fillna(
-        dict.fromkeys(PUBLISHED, "")
-    )
+    frame = pd.DataFrame(records, columns=[*COLUMNS, *PUBLISHED, "number"])
+    frame = frame.fillna(dict.fromkeys(PUBLISHED, ""))
     frame["settings"] = pd.Series([_texts(setting) for setting in frame.setting], dtype=object)
-    frame["setting"] = [
-        " ".join(f"{name}={text}" for name, text in texts.items()) for texts in frame.settings
-    ]
+    frame["setting"] = [" ".join(f"{n}={text}" for n, text in texts.items()) for texts in frame.settings]
     typed = [{f"@{name}": _typed(text) for name, text in texts.items()} for texts in frame.settings]
     spread = pd.DataFrame(typed, index=frame.index, dtype=object)
     frame = pd.concat([frame, spread.where(spread.notna(), "")], axis=1)
@@ -164,21 +161,10 @@ def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_stated(frame: pd.DataFrame) -> pd.DataFrame:
-    place = [
-        "run",
-        "line",
-        "dataset",
-        "split",
-        "evaluation",
-        "reduction",
-        "dim",
-        "setting",
-        "table",
-        "metric",
-    ]
+    at = ["run", "line", "dataset", "split", "evaluation", "reduction", "dim", "setting", "table", "metric"]
     stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
-    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(place)
-    return frame.merge(stated[[*place, "value"]].rename(columns={"value": "stated"}), how="left", on=place)
+    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(at)
+    return frame.merge(stated[[*at, "value"]].rename(columns={"value": "stated"}), how="left", on=at)
 
 
 def values(frame: pd.DataFrame, name: str) -> "pd.Series[Any]":
