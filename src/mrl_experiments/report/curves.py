@@ -133,7 +133,10 @@ def _vega(points: pd.DataFrame, figure: Figure, where: str) -> dict[str, Any]:
     axis: dict[str, Any] = {"grid": False, "format": "~g", "labelOverlap": "greedy", "labelSeparation": 5}
     if figure.x == "dim":
         del tips["x"]
-        axis["values"] = sorted({*points.dim[~points.interpolated].tolist()})
+        axis["values"] = []
+        for dim in sorted({*points.dim[~points.interpolated].tolist()}, reverse=True):
+            if not axis["values"] or axis["values"][-1] >= 1.4 * dim:  # else labels hide each other
+                axis["values"].append(dim)
     legend = {"title": None, "labelLimit": 320, "symbolSize": 70}
     of_line = {"field": "name", "type": "nominal", "legend": legend}
     common = {

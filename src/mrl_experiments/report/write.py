@@ -1,12 +1,13 @@
 """From result rows to the report's folder: tables, figures and the page."""
 
+import io
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import vl_convert
+from PIL import Image
 
 from mrl_experiments.examples import Sheet
 from mrl_experiments.files import atomic_path
@@ -82,18 +83,22 @@ def _write_files(
         files |= {out / "tables" / f"{grid.name}{suffix}": form(grid) for suffix, form in WRITERS.items()}
     for suffix, form in CLAIM_WRITERS.items() if findings else ():
         files[out / "tables" / f"claims{suffix}"] = form(findings)
+    makers: dict[str, Any] = {"svg": str, "pdf": vl_convert.svg_to_pdf, "png": _png}
     for chart in figures if forms else ():
         drawn = vl_convert.vegalite_to_svg(chart.spec)
-        makers: dict[str, Any] = {
-            "svg": str,
-            "pdf": vl_convert.svg_to_pdf,
-            "png": partial(vl_convert.svg_to_png, scale=2),
-        }
         files |= {out / "figures" / f"{chart.name}.{form}": makers[form](drawn) for form in forms}
     for path, content in files.items():
         with atomic_path(path) as temporary:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     _keep_only(out, files)
+
+
+def _png(svg: str) -> bytes:
+    """Return a picture of at most 128 colours, which takes a third of the bytes."""
+    picture = Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=2)))
+    file = io.BytesIO()
+    picture.convert("RGB").quantize(128).save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 def _keep_only(out: Path, written: Mapping[Path, object]) -> None:
