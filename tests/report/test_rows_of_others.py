@@ -13,11 +13,12 @@ import pytest
 from commands import start
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from study_rows import study
+from study_rows import sheet, study
 from test_report_page import browser, chromium, opened  # noqa: F401
 from test_write_report import ROOT, report_command
 
 from mrl_experiments.errors import UserError, command_line
+from mrl_experiments.examples import Sheet, write_sheets
 from mrl_experiments.report.formats import escaped, escaped_csv, escaped_markdown
 from mrl_experiments.report.prepare import faulty, find_rows, tidy
 from mrl_experiments.report.write import write_report
@@ -84,7 +85,15 @@ def odd(tmp_path_factory) -> Path:
     rows += [replace(first[0], value=value, dim=512, seed=number) for number, value in enumerate(values)]
     rows += [replace(row, dim=9_999_999_999) for row in first]
     rows += [replace(row, evaluation="language", metric="perplexity", value=1e17) for row in first]
-    return report_of([*sound("linear", "knn"), *rows], tmp_path_factory.mktemp("odd"))[0]
+    folder = tmp_path_factory.mktemp("odd")
+    write_sheets(folder / "rows.csv", [hostile_sheet(name) for name in NAMES if len(name) < 300])
+    return report_of([*sound("linear", "knn"), *rows], folder)[0]
+
+
+def hostile_sheet(name: str) -> Sheet:
+    shown = sheet(name, name, dataset=name, split=name, label=name)
+    samples = [replace(sample, name=name, picture="", text=name) for sample in shown.examples.samples]
+    return replace(shown, model=name, examples=replace(shown.examples, samples=samples))
 
 
 def test_one_row_that_is_not_finite_is_said_and_leaves_the_others_as_they_are(tmp_path):
@@ -189,6 +198,12 @@ def test_the_page_with_hostile_names_draws_itself(odd, chromium):  # noqa: F811
     )
     shown, blocks = page.inner_text("main"), page.locator("#tables select.block option").all_inner_texts()
     assert cards.count() > 5 and "not finite" in shown
+    examples = page.locator("#neighbours select.block option").all_text_contents()
+    assert len(examples) >= len(BLOCKS)
+    page.select_option(
+        "#neighbours select.block", label=next(text for text in examples if "<img src" in text)
+    )
+    page.wait_for_selector("#neighbours figcaption:has-text('<img src=x')")
     assert {"<!--<script>", "שלום"} <= {part for block in blocks for part in block.split(" · ")}
     assert page.evaluate("document.images.length") == 0 and page.errors == []
     page.context.close()
@@ -223,10 +238,17 @@ def test_bad_files_among_good_ones_are_named_and_the_others_used(tmp_path):
     (tmp_path / "cut.csv").write_text((tmp_path / "good.csv").read_text()[:-9])
     (tmp_path / "bin\nary.csv").write_bytes(b"\x89PNG\0\xff")
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "good.json").write_text('{"sheets": [1]}')
     patterns = [f"{tmp_path}/*.csv", f"{tmp_path}/none/*.csv"]
     notes = write_report(patterns, tmp_path / "out", tmp_path, {}, [])
-    assert len(notes) == 4
-    for name in ("cut.csv", "bin\\nary.csv", "folder.csv", "no file matches"):
+    assert len(notes) == 5
+    for name in (
+        "good.json is no file of examples",
+        "cut.csv",
+        "bin\\nary.csv",
+        "folder.csv",
+        "no file matches",
+    ):
         assert [note for note in notes if name in note], name
     assert data_of(tmp_path / "out" / "index.html")["notes"] == notes
 
