@@ -1,21 +1,6 @@
 """Evaluate stored embeddings: python evaluate.py run=mrl_resnet50_imagenet1k_s0 evaluation=knn"""
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from mrl_experiments.command import command, launch
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-@command(isolate=False)
-def main(cfg: DictConfig) -> None:
-    """Compose the configuration, write result rows."""
-    from mrl_experiments.evaluate import evaluate
-
-    chosen = HydraConfig.get().runtime.choices
-    evaluate(cfg, evaluation=chosen["evaluation"], reduction=chosen["reduction"])
-
+from mrl_experiments.cli.evaluate import main
 
 if __name__ == "__main__":
-    launch(main)
+    main()

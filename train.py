@@ -1,23 +1,6 @@
 """Train one nested representation: python train.py model=resnet50 loss=mrl"""
 
-import hydra
-from omegaconf import DictConfig
-
-from mrl_experiments.command import command, launch
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@command(isolate=True)
-def main(cfg: DictConfig) -> float | None:
-    """Compose the configuration, train or resume its run."""
-    from mrl_experiments.first_line import print_first_line
-
-    print_first_line(cfg)
-
-    from mrl_experiments.training.train import train  # which loads torch, Lightning and timm
-
-    return train(cfg)
-
+from mrl_experiments.cli.train import main
 
 if __name__ == "__main__":
-    launch(main)
+    main()

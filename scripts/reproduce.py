@@ -18,11 +18,10 @@ from rich.console import Console
 
 from mrl_experiments.command import USER_ERROR, as_user_error, prepare_streams, show_error
 from mrl_experiments.errors import UserError
+from mrl_experiments.places import CONF
 from mrl_experiments.reproduce.execution import Reproduction
 from mrl_experiments.reproduce.plan import PROFILES, chains
 from mrl_experiments.reproduce.publication import publish
-
-CONF = Path(__file__).parents[1] / "conf"
 
 
 def profile_path(name: str) -> Path:

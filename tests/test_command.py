@@ -155,12 +155,3 @@ def test_closed_streams_are_given_somewhere_to_go(tmp_path):
     script = f"exec {shlex.join(command)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", script], cwd=ROOT, timeout=240, check=False).returncode == 0
     assert (tmp_path / "index.html").exists()
-
-
-@pytest.mark.parametrize("script", ["train.py", "generate.py"])
-def test_help_lists_the_groups_that_can_be_chosen_from(script):
-    listed = {
-        line.partition(": ")[0] for line in succeed(script, "--help").partition("Options")[0].splitlines()
-    }
-    assert {"data", "loss", "experiment/paper"} <= listed
-    assert not {"base", "hydra"} & {name.partition("/")[0] for name in listed}

@@ -15,7 +15,7 @@ from PIL import Image
 from mrl_experiments.build import build_method, construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run, run_name
-from mrl_experiments.training.optim import Length
+from mrl_experiments.training.optim import TrainingLength
 from mrl_experiments.training.trainer import build_loggers
 
 CONF = ROOT / "conf"
@@ -65,7 +65,7 @@ def test_losses_and_that_they_share_their_keys(option):
 @pytest.mark.parametrize("option", options("optim"))
 def test_optimizers(option):
     cfg = composed("data=digits", f"optim={option}")
-    optimizer, _ = construct(cfg.optim)(method_of(cfg), Length(10, 2, 64))
+    optimizer, _ = construct(cfg.optim)(method_of(cfg), TrainingLength(10, 2, 64))
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0, cfg.optim.weight_decay}
     assert set(cfg.optim) >= set(composed("data=digits", "optim=sgd_cyclic").optim)
 
@@ -178,7 +178,7 @@ def test_a_tables_recipe_is_the_papers_training_and_builds(option, photographs):
     data = construct(cfg.data)
     method = build_method(cfg, channels=data.channels, size=data.size, num_classes=data.num_classes)
     assert method.spec.dims == (8, 16, 32, 64, 128, 256, 512)
-    construct(cfg.optim)(method, Length(10, cfg.epochs, 64))
+    construct(cfg.optim)(method, TrainingLength(10, cfg.epochs, 64))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_vision_transformers_sizes_begin_at_12(option, arch, size, dims, lr, p
     assert (cfg.model.arch, cfg.data.size or size, cfg.data.resolution) == (arch, size, None)
     method = method_of(cfg, size)
     assert method.spec.dims == dims
-    optimizer, _ = construct(cfg.optim)(method, Length(10, cfg.epochs, cfg.optim.lr_images))
+    optimizer, _ = construct(cfg.optim)(method, TrainingLength(10, cfg.epochs, cfg.optim.lr_images))
     assert optimizer.defaults["lr"] == lr
 
 

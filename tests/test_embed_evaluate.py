@@ -2,6 +2,8 @@
 
 import base64
 import io
+import itertools
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,10 @@ from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, create, finalize, load, open_arrays
 from mrl_experiments.errors import UserError
-from mrl_experiments.evaluate import evaluate
+from mrl_experiments.evaluate import Chosen, evaluate, evaluate_all
 from mrl_experiments.examples import read_sheets, write_sheets
 from mrl_experiments.files import read_object
+from mrl_experiments.next_commands import next_command
 from mrl_experiments.results import read_rows
 from mrl_experiments.runs import Run
 
@@ -144,7 +147,7 @@ def test_dims_are_trained_and_interpolated_ones(root):
     assert {row.dim for row in rows if row.trained} == {512}
     assert {row.dim for row in rows} >= {8, 12, 16, 24, 256, 384}
     rows = evaluated(root, "ff", "knn", "prefix", "dims=[3,40]")
-    assert {row.dim for row in rows} == {3, 40}
+    assert {row.dim for row in rows} > {3, 40, 512}
 
 
 def test_draws_are_averaged(root):
@@ -193,6 +196,58 @@ def test_rows_of_other_splits_stay(copied):
     assert {row.split for row in both} == {"shift", "val"}
     again = evaluated(copied, "ff", "linear", "prefix", "queries=[val]")
     assert sorted(map(repr, again)) == sorted(map(repr, both))
+
+
+def test_rows_that_are_not_measured_anew_stay(copied):
+    first = evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[1,5]")
+    more = evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[3]")
+    assert {row.setting.get("k") for row in more} == {None, 1, 3, 5}
+    assert {*first} < {*more}
+    again = evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[1]", "dims=[16]")
+    assert {*map(repr, again)} == {*map(repr, more)} | {repr(row) for row in again if row.metric == "samples"}
+    assert len([row for row in again if (row.dim, row.setting.get("k"), row.metric) == (16, 1, "top1")]) == 1
+
+
+def test_rows_of_replaced_embeddings_are_left_out_with_a_line(copied, capsys):
+    evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[1]")
+    run = Run(copied / "runs" / "mrl")
+    state = torch.load(run.checkpoint, weights_only=True)
+    state["state_dict"]["method.backbone.net.conv1.0.weight"] *= 2
+    torch.save(state, run.checkpoint)  # trained on
+    embed(configured("embed", "run=mrl", f"root={copied}"))
+    capsys.readouterr()
+    rows = evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[3]")
+    assert {row.setting.get("k") for row in rows} == {None, 3}
+    assert re.search(r"\d rows of before are left out", capsys.readouterr().out)
+    evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[3]")
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_the_result_is_printed_with_the_next_command_unless_quiet(copied, capsys):
+    evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[1]")
+    said = capsys.readouterr().out
+    assert "mrl  digits/val  knn  360 samples" in said and "top-1 [%] k=1" in said
+    assert f"next: {next_command('report.py', copied)}" in said
+    evaluated(copied, "mrl", "knn", "prefix", "evaluation.k=[1]", "quiet=true")
+    path = Run(copied / "runs" / "mrl").results("knn", "digits", "prefix")
+    assert capsys.readouterr().out == f"{path}: {len(read_rows(path))} rows\n"
+
+
+def test_several_evaluations_in_one_command_read_embeddings_once(copied, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("mrl_experiments.evaluate.load", lambda folder: opened.append(folder) or load(folder))
+    options = ["run=mrl", f"root={copied}", "dims=[8,16]"]
+    chosen = []
+    for name, reduction in itertools.product(("knn", "trained_head"), ("prefix", "svd")):
+        cfg = configured("evaluate", *options, f"evaluation={name}", f"reduction={reduction}")
+        chosen.append(Chosen(cfg, name, reduction))
+    evaluate_all(chosen)
+    assert len(opened) == len({*opened})
+    results = Run(copied / "runs" / "mrl").folder / "results"
+    assert {path.name for path in results.iterdir()} == {
+        f"{name}-digits-{reduction}.csv" for name in ("knn", "linear") for reduction in ("prefix", "svd")
+    }
+    assert "knn  svd" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -258,10 +313,11 @@ def test_commands_end_with_one_clear_error_or_a_row_file(copied):
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: run=nothing matches no run") and "Traceback" not in failed.stderr
     assert "Traceback" in run("evaluate.py", f"root={copied}", "run=nothing", "debug=true").stderr
-    swept = run(
-        "evaluate.py", "-m", f"root={copied}", "run=*", "evaluation=knn,retrieval", "reduction=svd,jl"
-    )
+    several = ["evaluation=[knn,retrieval]", "evaluation.retrieval.k=[10]"]
+    swept = run("evaluate.py", "-m", f"root={copied}", "run=*", *several, "reduction=svd,jl")
     assert swept.returncode == 0, swept.stderr
+    rows = read_rows(Run(copied / "runs" / "mrl").results("retrieval", "digits", "svd"))
+    assert "mAP@10" in {row.metric for row in rows} and "mAP@25" not in {row.metric for row in rows}
     for name in ("ff", "mrl"):
         files = {path.name for path in (copied / "runs" / name / "results").iterdir()}
         assert files >= {f"{e}-digits-{r}.csv" for e in ("knn", "retrieval") for r in ("svd", "jl")}

@@ -20,6 +20,7 @@ GROUND = {
     "names",
     "directions",
     "notices",
+    "loops",
     "progress",
     "trained_heads",
     "deferred",
@@ -32,6 +33,7 @@ PROGRAM = {
     "report",
     "paper",
     "runs",
+    "identity",
     "stored",
     "trust",
     "build",
@@ -39,17 +41,22 @@ PROGRAM = {
     "command",
     "sweeps",
     "first_line",
+    "temporary",
     "embed",
     "generate",
     "evaluate",
     "evaluation_jobs",
+    "evaluation_tables",
+    "next_commands",
     "export",
     "external",
     "looks",
     "reproduce",
     "gradcam",
     "options",
+    "places",
 }
+SCRIPTS = {"cli"}  # what is typed; nothing imports it
 
 
 def module_name(path: Path) -> str:
@@ -77,14 +84,14 @@ def test_imports_point_downwards(path):
     elif own in LIBRARY:
         allowed = GROUND | {own} | USED.get(own, set())
     else:
-        assert own in PROGRAM, f"{own} has no layer yet: add it to ARCHITECTURE.md and to this test"
+        assert own in PROGRAM | SCRIPTS, f"{own} has no layer yet: add it to ARCHITECTURE.md and to this test"
         allowed = GROUND | LIBRARY | PROGRAM
     assert imported(path) <= allowed
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_only_the_program_layer_knows_hydra(path):
-    if module_name(path) not in PROGRAM:
+    if module_name(path) not in PROGRAM | SCRIPTS:
         assert not {"hydra", "omegaconf"} & {
             name.split(".")[0]
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))

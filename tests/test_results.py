@@ -1,6 +1,7 @@
 """Files of result rows: what is written comes back, what is no such file is named."""
 
 import os
+import zlib
 from dataclasses import replace
 from math import inf, isnan, nan
 from pathlib import Path
@@ -8,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.results import Measurement, ResultRow, Setting, read_rows, read_setting, write_rows
+from mrl_experiments.results import (
+    Measurement,
+    ResultRow,
+    Setting,
+    read_rows,
+    read_setting,
+    with_new_rows,
+    write_rows,
+)
 
 ROW = ResultRow(
     run="mrl", method="mrl", model="resnet10t", dataset="digits", split="val", evaluation="knn",
@@ -176,3 +185,64 @@ def test_an_unreadable_file_is_named(tmp_path):
     path.chmod(0)
     with pytest.raises(UserError, match="permission denied"):
         read_rows(path)
+
+
+def row(**changed):
+    return replace(ROW, **changed)
+
+
+def test_new_rows_take_the_place_of_those_of_the_same_measurement_alone():
+    there = [
+        row(setting={"k": 1}), row(setting={"k": 5}), row(dim=16), row(metric="top5"), row(split="shift"),
+        row(label="native widths"),
+    ]  # fmt: skip
+    for number, former in enumerate(there):
+        new = replace(former, value=0.75, run="renamed", seed=3, trained=False)
+        assert with_new_rows(there, [new]) == [*there[:number], *there[number + 1 :], new]
+    other = row(setting={"k": 3})
+    assert with_new_rows(there, [other]) == [*there, other]
+
+
+def test_draws_and_deviations_go_with_their_mean():
+    there = [
+        *(row(setting={"k": 1, "draw": draw}) for draw in range(3)), row(setting={"k": 1}),
+        row(setting={"k": 1}, metric="top1_std"), row(setting={"k": 1}, metric="top1_ci95"),
+    ]  # fmt: skip
+    assert with_new_rows(there, [row(value=0.25)]) == [row(value=0.25)]
+
+
+def test_a_choice_of_index_auto_takes_the_place_of_the_last():
+    there = [row(dim=16, setting={"index": "auto", "codes": "IVF8,SQ8"}, metric="mAP@10")]
+    chosen = row(dim=32, setting={"index": "auto", "codes": "HNSW32"}, metric="mAP@10")
+    other = row(dim=16, setting={"index": "flat"}, metric="mAP@10")
+    assert with_new_rows([*there, other], [chosen]) == [other, chosen]
+
+
+def test_rows_of_before_embeddings_were_noted_keep_their_checksums(tmp_path):
+    heading = (
+        "run,method,model,dataset,split,evaluation,reduction,dim,trained,setting,metric,value,seed,label"
+    )
+    cells = [
+        "mrl",
+        "mrl",
+        "resnet10t",
+        "digits",
+        "val",
+        "knn",
+        "prefix",
+        "8",
+        "true",
+        '{"k": 1}',
+        "top1",
+        "0.5",
+    ]
+    checksum = zlib.crc32("\n".join([*cells, "0", ""]).encode())
+    line = ",".join([*('"{""k"": 1}"' if cell.startswith("{") else cell for cell in cells), "0", ""])
+    (tmp_path / "rows.csv").write_text(f"{heading},crc32\n{line},{checksum:08x}\n")
+    assert read_rows(tmp_path / "rows.csv") == [ROW]
+    write_rows(tmp_path / "rows.csv", [ROW, row(embeddings="0123456789abcdef")])
+    text = (tmp_path / "rows.csv").read_text()
+    assert f"{checksum:08x}" in text and read_rows(tmp_path / "rows.csv")[1].embeddings
+    (tmp_path / "rows.csv").write_text(text.replace("0123456789", "9876543210"))
+    with pytest.raises(UserError, match="line 3 has changed"):
+        read_rows(tmp_path / "rows.csv")

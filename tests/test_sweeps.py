@@ -1,11 +1,10 @@
 """Sweeps: what a job is started with, what comes back from it, and which GPU it gets."""
 
 import sys
-from pathlib import Path
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
 
 import pytest
-from commands import ROOT, TINY, run
+from commands import TINY, run
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -15,24 +14,16 @@ from mrl_experiments.sweeps import Job, note, noted_jobs, run_alone, show
 QUICK = [*TINY[:-1], "epochs=1", "data.loader=torch", "data.workers=0", "data.batch_size=256"]
 
 
-def hydra(launcher=sweeps.BASIC_LAUNCHER, number=0, flags=(), script=__file__):
+def hydra(launcher=sweeps.BASIC_LAUNCHER, number=0, flags=()):
     sources = [("hydra", "pkg://hydra.conf"), ("main", "/conf"), ("command-line", "/mine")]
     return OmegaConf.create({
         "runtime": {
-            "cwd": str(ROOT),
             "config_sources": [{"provider": provider, "path": path} for provider, path in sources],
         },
         "job": {"config_name": "train", "num": number},
         "launcher": {"_target_": launcher},
         "overrides": {"task": ["seed=1"], "hydra": list(flags)},
     })  # fmt: skip
-
-
-def main_of(script: Path):
-    def main(cfg):
-        pass
-
-    return SimpleNamespace(__code__=SimpleNamespace(co_filename=str(script)))
 
 
 @pytest.fixture
@@ -49,7 +40,10 @@ def job(monkeypatch, tmp_path):
     def started(**options):
         monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: hydra(**options)))
         cfg = OmegaConf.create({"root": str(tmp_path), "trainer": {"devices": 1}})
-        outcome = run_alone(main_of(script), cfg)
+        monkeypatch.setattr(sys, "argv", [str(script), "-m"])
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # as of a script
+        with noted_jobs():
+            outcome = run_alone(cfg)
         return outcome, OmegaConf.to_container(OmegaConf.create((tmp_path / "seen").read_text()))
 
     return started
@@ -69,6 +63,11 @@ def test_hydras_own_flags_and_folders_reach_a_job_and_its_value_comes_back(job):
         *("--config-name=train", "--config-path=/conf", "--config-dir=/mine"),
         *("hydra.searchpath=[file:///y]", "seed=1"),
     ]
+
+
+def test_a_command_run_as_a_module_starts_its_jobs_as_that(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("mrl_experiments.cli.train", None))
+    assert sweeps._program() == ["-m", "mrl_experiments.cli.train"]
 
 
 def test_jobs_at_once_have_a_gpu_each(job, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.options.check import check_stored
 from mrl_experiments.runs import Run
-from mrl_experiments.trust import Trust, replace_cache, trusted
+from mrl_experiments.trust import WEIGHTS, Trust, replace_cache, trusted
 
 CURRENT = "current_model_state"  # where Lightning keeps the weights that are trained beside averaged ones
 # What Python says of options that a class has not, or lacks.
@@ -55,7 +55,7 @@ def _unknown_option(target: str, error: TypeError) -> UserError:
     return UserError(
         f"{target}: {error}",
         expected="options that it takes, as the files in conf/ have them",
-        remedy="check their names; --help shows them",
+        remedy="check their names; --cfg job shows them",
     )
 
 
@@ -138,8 +138,9 @@ def load_method(
     cfg = trusted_config(run, trust)
     path = run.checkpoint_at(checkpoint)
     inputs, stored = _trained(run, cfg, path, weights)
-    if "pretrained" in cfg.model:
-        cfg.model.pretrained = None  # the checkpoint brings the weights
+    for option in WEIGHTS:
+        if option in cfg.model:
+            cfg.model[option] = None
     with _building(run):
         method = build_method(cfg, **inputs)
     state = {k.removeprefix(PREFIX): v for k, v in stored.items() if k.startswith(PREFIX)}

@@ -1,4 +1,4 @@
-"""What the root scripts share: errors as one message without traceback, sweeps that outlive a failed run."""
+"""What the commands share: errors as one message without traceback, sweeps that outlive a failed run."""
 
 import functools
 import io
@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -24,8 +23,13 @@ from mrl_experiments.deferred import defer_metrics
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
 from mrl_experiments.options.check import check
+from mrl_experiments.options.help import help_page
+from mrl_experiments.options.models import offer_models
+from mrl_experiments.options.several import told_apart
 from mrl_experiments.options.typed import completed, quoted, renamed, replacement
+from mrl_experiments.places import CONF
 from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
+from mrl_experiments.temporary import use_own_folder
 
 # What torch makes of an error in a process that reads data: its traceback as text, the error at the end.
 RAISED = re.compile(
@@ -35,7 +39,7 @@ RAISED = re.compile(
 LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
-HELP = "--help shows all options with their values, and the groups they come from"
+HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
 
 Main = Callable[
     [DictConfig], float | None
@@ -60,12 +64,14 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
     A UserError is printed and ends the process with status 2, what the operating system refuses likewise, any
     other error with status 1; `debug=true` shows their tracebacks. Ctrl-C and SIGTERM are one line, too.
     In a sweep, `isolate` runs each job in a process of its own, so that neither a crash nor the process
-    group of a distributed training reaches the next job.
+    group of a distributed training reaches the next job. Its temporary files go when it ends.
     """
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
         def wrapper(cfg: DictConfig) -> float | None:
+            if isolate:
+                use_own_folder()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _stop)
             sys.unraisablehook = _stop_again
@@ -84,11 +90,13 @@ def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
     defer_metrics()
-    sys.argv[1:] = completed([quoted(renamed(argument)) for argument in sys.argv[1:]])
+    sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
+    sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
+    offer_models(sys.argv[1:], CONF)
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
-        OmegaConf.register_new_resolver("option_groups", _option_groups, replace=True)
+        OmegaConf.register_new_resolver("help_page", help_page, replace=True)
         with noted_jobs() as jobs:
             main()
         status: Any = show(jobs) if jobs else 0
@@ -102,7 +110,7 @@ def launch(main: Callable[[], None]) -> None:
             error = as_user_error(error)
         else:
             text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-            error = UserError(text, remedy=replacement(text) or HELP)
+            error = UserError(text, remedy=replacement(text, CONF) or HELP)
         show_error(error)
         status = USER_ERROR
     try:
@@ -134,13 +142,6 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _option_groups() -> str:
-    """Return the groups that --help lists: all but conf/base, whose files are no options."""
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    return hydra.format_config_groups(lambda group: group.partition("/")[0] not in ("hydra", "base"))
-
-
 def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
     """Run a job of a sweep and note it; return its value.
 
@@ -148,7 +149,7 @@ def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
         UserError: If it failed and a sweeper other than Hydra's own waits for a value.
     """
     overrides = list(HydraConfig.get().overrides.task)
-    status, value = run_alone(main, cfg) if isolate else _run(main, cfg)
+    status, value = run_alone(cfg) if isolate else _run(main, cfg)
     note(Job(overrides, status, value))
     if status and HydraConfig.get().sweeper._target_ != BASIC_SWEEPER:
         raise UserError(f"the job failed with status {status}: {' '.join(overrides)}")

@@ -30,6 +30,8 @@ from mrl_experiments.data.of_run import (
     refuse_other_data,
 )
 from mrl_experiments.embeddings import (
+    DATABASES,
+    TEXT,
     create,
     finalize,
     is_complete,
@@ -42,6 +44,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import select_labelled
 from mrl_experiments.losses.method import Method, width_of
+from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
 from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
@@ -81,6 +84,7 @@ def embed(cfg: DictConfig) -> None:
     runs = find_runs(Path(cfg.root), cfg.run)
     fabric = build_fabric(cfg.trainer)
     left_out: list[str] = []
+    following: dict[str, str] | None = None
 
     def read(run: Run) -> tuple[DictConfig, Method]:
         weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
@@ -93,7 +97,11 @@ def embed(cfg: DictConfig) -> None:
             options = as_trained(cfg.data, config) if cfg.get("data") else None
             opened = stored_data(run, config, cfg.cache) if options is None else _named(options, cfg.cache)
             with opened as data:
-                _embed_run(fabric, cfg, _Task(run, config, data, options), method.to(fabric.device))
+                following = _embed_run(
+                    fabric, cfg, _Task(run, config, data, options), method.to(fabric.device)
+                )
+        if following is not None:
+            fabric.print(f"next: {next_command('evaluate.py', cfg.root, {'run': cfg.run, **following})}")
     check_none_left_out(left_out)
 
 
@@ -127,13 +135,16 @@ def _precision(trainer: DictConfig) -> Any:
     return best_precision(_accelerator(trainer)) if trainer.precision == "auto" else trainer.precision
 
 
-def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> None:
+def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> dict[str, str] | None:
+    """Embed a run, and return the options with which evaluate.py goes on, None if with nothing."""
     splits = _splits(cfg, task.data)
     task.data.accept_changes = cfg.accept_changes
     restore_data(task.run, task.data)
     refuse_other_data(task.run, task.config, task.data, task.options, cfg.accept_changes)
     meta = {**_meta(cfg, task), **_weights(fabric, task.run, cfg)}
     refuse_mixed_splits(task.run, task.data, splits, meta)
+    shown = f"{task.data.name} {', '.join(splits)} on {fabric.device} with {_precision(cfg.trainer)}"
+    fabric.print(f"{task.run.name}: {shown}", flush=True)
     networks = [*method.subnetworks().items()][::-1]  # the run itself last: if it is complete, all are
     for split, (name, network) in itertools.product(splits, networks):
         experiment_label = " ".join(
@@ -148,6 +159,12 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
         suffix = "-".join(filter(None, (name, views, weights_name(meta))))
         folder = task.run.embeddings(task.data.name, split, suffix)
         _embed_folder(fabric, cfg, network, task.data, folder, {**meta, "split": split, **of_network})
+    if {*splits} <= {*DATABASES}:
+        return None
+    with_texts = any(split.endswith(TEXT) for split in splits)
+    evaluation = {} if method.heads() else {"evaluation": "cross_modal" if with_texts else "knn"}
+    variant = {"variant": suffix} if suffix else {}
+    return data_options(task.data.name, task.config.data.name) | evaluation | variant
 
 
 def _splits(cfg: DictConfig, data: Any) -> list[str]:

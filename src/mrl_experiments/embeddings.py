@@ -24,10 +24,12 @@ from mrl_experiments.files import (
 )
 from mrl_experiments.heads import Heads
 from mrl_experiments.locks import exclusive
+from mrl_experiments.loops import tracked
 from mrl_experiments.nesting import prefix
 
 FEATURES, LABELS, HEADS, META = "features.npy", "labels.npy", "heads.safetensors", "meta.json"
 CLASSES = "classes.json"
+DATABASES = ("database", "train")  # splits to search in, the first that is there
 TEXT = "_text"  # ends the name of a split that holds the texts of another's images
 VERSION = 1
 PARTS = (FEATURES, LABELS, HEADS)  # whose checksums the meta file holds
@@ -330,7 +332,8 @@ def check_finite(
     """Raise UserError that counts the samples with NaN or infinite values, or with zeros only."""
     bad: list[int] = []
     zero: list[int] = []
-    for start in range(0, len(features), block):
+    starts = range(0, len(features), block)
+    for start in tracked(starts, f"reading {name}", len(starts)):
         part = features[start : start + block]
         peak = np.abs(part).max(axis=1)
         bad.extend((start + np.flatnonzero(~np.isfinite(peak))).tolist())

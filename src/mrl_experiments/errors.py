@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 
 # Values that neither a shell nor Hydra takes apart, or for a number.
-PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][\w./@+-]*", re.ASCII | re.IGNORECASE)
+PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_/][\w./@+-]*", re.ASCII | re.IGNORECASE)
 
 
 class UserError(Exception):

@@ -1,30 +1,43 @@
 """Evaluate stored embeddings: result rows of runs and of files."""
 
+import functools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
 from mrl_experiments.build import construct
-from mrl_experiments.embeddings import Embeddings, load
+from mrl_experiments.embeddings import FEATURES, Embeddings, load, read_meta
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, Part, find_jobs
+from mrl_experiments.evaluation_tables import tables
 from mrl_experiments.evaluations import Evaluation
 from mrl_experiments.examples import Examples, Sheet, read_sheets, write_sheets
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
+from mrl_experiments.loops import loops_shown
 from mrl_experiments.nesting import default_dims, interpolated_dims
+from mrl_experiments.next_commands import next_command
 from mrl_experiments.notices import print_once
-from mrl_experiments.results import DRAW, Measurement, ResultRow, mean_and_deviation, read_rows, write_rows
+from mrl_experiments.results import (
+    DRAW,
+    Measurement,
+    ResultRow,
+    mean_and_deviation,
+    read_rows,
+    with_new_rows,
+    write_rows,
+)
 from mrl_experiments.runs import check_none_left_out
 
 Found = tuple[str, Embeddings, Embeddings | None, Examples]  # of a split, its queries and their database
 FILED_AS = {"trained_head": "linear"}  # its former name, so that old rows and new ones stand in one table
+DIGEST = 16  # digits of the checksum of embeddings that a row keeps
 
 
 class Fitted(Protocol):
@@ -49,43 +62,101 @@ class Reduction(Protocol):
         """Return the fitted map; `train` is None only where `needs_train` is false."""
 
 
-def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
-    """Evaluate each run that matches, or files, and replace result rows; all folders are looked up first.
+@dataclass(frozen=True)
+class Chosen:
+    """One evaluation of embeddings after one reduction, as a command names them.
 
-    Args:
+    Attributes:
         cfg: conf/evaluate.yaml, composed.
         evaluation: The name under which rows are filed; see FILED_AS.
         reduction: As `evaluation`.
+    """
+
+    cfg: DictConfig
+    evaluation: str
+    reduction: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is measured of one run, and the file of its rows. cfg: of the command."""
+
+    cfg: DictConfig
+    job: Job
+    measure: Evaluation
+    reduce: Reduction
+    dims: Sequence[int] | None
+    evaluation: str
+    reduction: str
+
+    @property
+    def path(self) -> Path:
+        return self.job.run.results(self.evaluation, self.job.dataset, self.reduction)
+
+
+def evaluate(cfg: DictConfig, evaluation: str, reduction: str) -> None:
+    """Evaluate each run that matches, or files, by one evaluation; see `evaluate_all`."""
+    evaluate_all([Chosen(cfg, evaluation, reduction)])
+
+
+def evaluate_all(chosen: Sequence[Chosen]) -> None:
+    """Evaluate each run that matches, or files, and file the rows; all folders are looked up first.
+
+    A row takes the place of the former one of the same measurement, others stay. What was measured is printed
+    as a table by dim, unless `quiet`.
+
+    Args:
+        chosen: One or several evaluations of the same runs.
 
     Raises:
         UserError: If something is missing or damaged; of several runs, the others are evaluated first.
     """
-    evaluation = FILED_AS.get(evaluation, evaluation)
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
     left_out: list[str] = []
-    jobs = list(find_jobs(cfg, reduce.needs_train, left_out))
-    files = [job.run.results(evaluation, job.dataset, reduction) for job in jobs]
-    for path in files:
-        require_writable(path.parent)
-        _rows_of_other_splits(path, [])  # a damaged file ends the command before there is work to lose
-    for job, path in zip(jobs, files, strict=True):
-        found: list[Found] = []
-        rows = list(_rows(job, measure, reduce, cfg.dims, evaluation, reduction, found))
-        of_subnetworks = [
-            row
-            for subnetwork in job.subnetworks
-            for row in _rows(subnetwork, measure, reduce, cfg.dims, evaluation, reduction)
-        ]
-        rows += _with_full_network(of_subnetworks, rows)
-        sheets = _sheets(found, job, cfg, reduction)
-        with exclusive(job.run.folder / ".results.lock", f"writes {path}"):
-            write_rows(path, [*_rows_of_other_splits(path, rows), *rows])
-            if sheets:
-                replaced = {sheet.split for sheet in sheets}
-                write_sheets(path, [*(s for s in read_sheets(path) if s.split not in replaced), *sheets])
-        print(f"{path}: {len(rows)} rows", flush=True)
-    check_none_left_out(left_out)
+    tasks = [task for one in chosen for task in _tasks(one, left_out)]
+    for task in tasks:
+        require_writable(task.path.parent)
+        _rows_there(task.path)  # a damaged file ends the command before there is work to lose
+    quiet, root = bool(chosen[0].cfg.quiet), str(chosen[0].cfg.root)
+    opened = functools.cache(load)
+    with loops_shown(not quiet):
+        for task in tasks:
+            _evaluate(task, opened, quiet)
+    if not quiet:
+        print(f"\nnext: {next_command('report.py', root)}", flush=True)
+    check_none_left_out([*dict.fromkeys(left_out)])
+
+
+def _tasks(chosen: Chosen, left_out: list[str]) -> Iterator[_Task]:
+    cfg, evaluation = chosen.cfg, FILED_AS.get(chosen.evaluation, chosen.evaluation)
+    measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
+    for job in find_jobs(cfg, reduce.needs_train, left_out):
+        yield _Task(cfg, job, measure, reduce, cfg.dims, evaluation, chosen.reduction)
+
+
+def _evaluate(task: _Task, opened: Callable[[Path], Embeddings], quiet: bool) -> None:
+    """Measure, file the rows, and print what was found."""
+    found: list[Found] = []
+    rows = list(_rows(task, task.job, opened, found))
+    of_subnetworks = [row for subnetwork in task.job.subnetworks for row in _rows(task, subnetwork, opened)]
+    rows += _with_full_network(of_subnetworks, rows)
+    current, sheets = _current(task.job), _sheets(task, found)
+    with exclusive(task.job.run.folder / ".results.lock", f"writes {task.path}"):
+        there = with_new_rows(_rows_there(task.path), rows)
+        filed = [row for row in there if row.embeddings in current.get(row.split, {row.embeddings})]
+        write_rows(task.path, filed)
+        if sheets:
+            replaced = {sheet.split for sheet in sheets}
+            write_sheets(
+                task.path, [*(s for s in read_sheets(task.path) if s.split not in replaced), *sheets]
+            )
+    if not quiet:
+        for table in tables(rows):
+            print(table)
+    kept = f", and {len(filed) - len(rows)} of before" if len(filed) > len(rows) else ""
+    print(f"{task.path}: {len(rows)} rows{kept}", flush=True)
+    if stale := len(there) - len(filed):
+        print(f"{stale} rows of before are left out: the embeddings they were measured on are replaced")
 
 
 def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -113,53 +184,50 @@ def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[
 
 
 def _rows(
-    job: Job,
-    measure: Evaluation,
-    reduce: Reduction,
-    dims: Sequence[int] | None,
-    evaluation: str,
-    reduction: str,
-    found: list[Found] | None = None,
+    task: _Task, job: Job, opened: Callable[[Path], Embeddings], found: list[Found] | None = None
 ) -> Iterator[ResultRow]:
     """Yield the rows of a job; `found` receives the examples, of the first draw."""
     folders = {folder for part in job.parts for folder in (part.queries, part.database)}
-    loaded = {folder: load(folder) for folder in {*folders, job.train} if folder}
+    loaded = {folder: opened(folder) for folder in {*folders, job.train} if folder}
     train = loaded[job.train] if job.train else None
-    dims_of = {part: evaluation_dims(loaded[part.queries], dims) for part in job.parts}
+    dims_of = {part: evaluation_dims(loaded[part.queries], task.dims) for part in job.parts}
     parts = [part for part in job.parts if dims_of[part]]
     for part in parts:  # the number of samples, from which intervals of shares follow
         samples = Measurement(dims_of[part][-1], "samples", float(len(loaded[part.queries])))
-        yield _row(loaded[part.queries], part.split, samples, evaluation, reduction)
+        yield _row(task, loaded[part.queries], part.split, samples)
     drawn: dict[Part, list[ResultRow]] = defaultdict(list)
-    for draw in range(reduce.draws):
-        fitted = reduce.fit(train, draw)
+    for draw in range(task.reduce.draws):
+        fitted = task.reduce.fit(train, draw)
         databases = {folder: fitted.apply(loaded[folder]) for folder in _databases(job)}
         for part in parts:
             queries, database = loaded[part.queries], databases[part.database] if part.database else None
-            for measurement in _finite(measure(fitted.apply(queries), database, dims_of[part]), part.split):
+            for measurement in _finite(
+                task.measure(fitted.apply(queries), database, dims_of[part]), part.split
+            ):
                 if measurement.examples and found is not None and not draw:
                     found.append((part.split, queries, database, measurement.examples))
-                row = _row(queries, part.split, measurement, evaluation, reduction)
-                drawn[part].append(row if reduce.draws == 1 else _of_draw(row, draw))
+                row = _row(task, queries, part.split, measurement)
+                drawn[part].append(row if task.reduce.draws == 1 else _of_draw(row, draw))
                 yield drawn[part][-1]
-    if reduce.draws > 1:
+    if task.reduce.draws > 1:
         for rows in drawn.values():
             yield from _summaries(rows)
 
 
-def _sheets(found: Sequence[Found], job: Job, cfg: DictConfig, reduction: str) -> list[Sheet]:
+def _sheets(task: _Task, found: Sequence[Found]) -> list[Sheet]:
     """Return examples as they are stored, with pictures and texts of their samples where these are there."""
     if not found:
         return []
     from mrl_experiments.looks import Origin, with_looks
 
+    cfg = task.cfg
     files = {cfg.names.split: Path(cfg.embeddings), "database": Path(cfg.database)} if cfg.embeddings else {}
-    origin = Origin(job.run, cfg.get("data"), files)
+    origin = Origin(task.job.run, cfg.get("data"), files)
     return [
         Sheet(
             **{name: str(queries.meta[name]) for name in ("run", "method", "model", "dataset")},
             split=split,
-            reduction=reduction,
+            reduction=task.reduction,
             label=queries.meta.get("label") or "",
             seed=queries.meta["seed"],
             examples=with_looks(examples, origin, queries, database),
@@ -182,9 +250,7 @@ def _finite(measurements: Iterable[Measurement], split: str) -> Iterator[Measure
             print_once(f"{where}: {measurement.metric} is {measurement.value} and gets no row")
 
 
-def _row(
-    queries: Embeddings, split: str, measurement: Measurement, evaluation: str, reduction: str
-) -> ResultRow:
+def _row(task: _Task, queries: Embeddings, split: str, measurement: Measurement) -> ResultRow:
     meta = queries.meta
     return ResultRow(
         run=meta["run"],
@@ -192,16 +258,29 @@ def _row(
         model=meta["model"],
         dataset=meta["dataset"],
         split=split,
-        evaluation=evaluation,
-        reduction=reduction,
+        evaluation=task.evaluation,
+        reduction=task.reduction,
         dim=measurement.dim,
-        trained=reduction == "prefix" and measurement.dim in queries.trained_dims,
+        trained=task.reduction == "prefix" and measurement.dim in queries.trained_dims,
         setting=measurement.setting,
         metric=measurement.metric,
         value=measurement.value,
         seed=meta["seed"],
         label=meta.get("label") or "",
+        embeddings=_digest(meta),
     )
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    return str(meta.get("checksum", {}).get(FEATURES, ""))[:DIGEST]
+
+
+def _current(job: Job) -> dict[str, set[str]]:
+    """Return, by split, what `embeddings` of a row may be: of the run, of its subnetworks, or not known."""
+    digests: dict[str, set[str]] = {}
+    for part in (part for one in (job, *job.subnetworks) for part in one.parts):
+        digests.setdefault(part.split, {""}).add(_digest(read_meta(part.queries)))
+    return digests
 
 
 def _with_full_network(of_subnetworks: Sequence[ResultRow], rows: Sequence[ResultRow]) -> list[ResultRow]:
@@ -225,8 +304,5 @@ def _summaries(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:
             yield replace(row, metric=metric, value=value)
 
 
-def _rows_of_other_splits(path: Path, new: Sequence[ResultRow]) -> list[ResultRow]:
-    if not path.exists():
-        return []
-    replaced = {row.split for row in new}
-    return [row for row in read_rows(path) if row.split not in replaced]
+def _rows_there(path: Path) -> list[ResultRow]:
+    return read_rows(path) if path.exists() else []

@@ -1,5 +1,6 @@
 """The folders of embeddings that an evaluation reads: queries, databases, training features."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mrl_experiments.embeddings import META, TEXT, read_meta, weights_name
-from mrl_experiments.errors import UserError, command_line
+from mrl_experiments.embeddings import DATABASES, META, TEXT, read_meta, weights_name
+from mrl_experiments.errors import UserError
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.files import sha256
+from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.runs import Run, find_runs, readable
 
-DATABASES = ("database", "train")  # splits to search in, the first that is there
 IDENTITY = ("run", "method", "model", "dataset", "seed")  # what rows repeat of their embeddings
 EACH = "*"  # in the name of a database: the queries' split
 
@@ -92,7 +93,7 @@ def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
         raise UserError(
             f"run {run.name} has no embeddings of {dataset} besides {splits}",
             expected="a split of queries",
-            remedy=f"{_embed(run, dataset)}, or queries=[{splits[0]}]",
+            remedy=f"{_embed(run, dataset)}; or 'queries=[{splits[0]}]'",
         )
     other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
 
@@ -152,7 +153,7 @@ def _splits(run: Run, dataset: str, suffix: str) -> list[str]:
 
 def _folder(run: Run, dataset: str, split: str, suffix: str) -> Path:
     folder = run.embeddings(dataset, split, suffix)
-    remedy = f"{_embed(run, dataset)} splits=[{split}]"
+    remedy = f"{_embed(run, dataset)} {shlex.quote(f'splits=[{split}]')}"
     if not (folder / META).exists():
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}/{folder.name}",
@@ -164,7 +165,9 @@ def _folder(run: Run, dataset: str, split: str, suffix: str) -> Path:
 
 
 def _embed(run: Run, dataset: str) -> str:
-    return command_line("embed.py", {"run": run.name, "data": dataset})
+    options = data_options(dataset, str(run.config.data.name))
+    files = {"data.root": "/path/to/images"} if "data.name" in options else {}
+    return next_command("embed.py", run.root, {"run": run.name, **options, **files})
 
 
 def _check_origin(run: Run, folder: Path, remedy: str) -> None:

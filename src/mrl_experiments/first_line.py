@@ -4,12 +4,14 @@ import os
 
 from omegaconf import DictConfig
 
+from mrl_experiments.identity import settle_tag
 from mrl_experiments.runs import run_name
 from mrl_experiments.sweeps import visible_gpus
 
 
 def print_first_line(cfg: DictConfig) -> None:
     """Print a training's run, method, model, data and device, once however many processes it has."""
+    settle_tag(cfg)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return
     wanted = cfg.trainer.get("accelerator")

@@ -107,6 +107,7 @@ class ResultRow:
     Attributes:
         label: What sets the run apart from others of its method, such as the ablation it belongs to; "" for
             the usual recipe.
+        embeddings: The beginning of the checksum of the queries' features; "" where it is not known.
     """
 
     run: str
@@ -123,6 +124,7 @@ class ResultRow:
     value: float
     seed: int | None
     label: str = ""
+    embeddings: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "setting", Setting(self.setting))
@@ -148,10 +150,11 @@ def mean_and_deviation(metric: str, values: Sequence[float]) -> dict[str, float]
 
 NATIVE = "native widths"  # labels networks inside a run that have a width of their own
 COLUMNS = tuple(field.name for field in fields(ResultRow))
-OPTIONAL = {"label"}  # files written before there was this column are still read
+OPTIONAL = {"label", "embeddings"}  # files written before there were these columns are still read
 CHECKSUM = "crc32"  # the column with a row's checksum; files without it are read as they are
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that no name has
 DIGITS = 10  # of a dim or a seed
+SPREAD = re.compile(r"_(std|ci95)$")  # ends the metric of a mean's deviation or interval
 
 
 def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
@@ -166,6 +169,25 @@ def write_rows(path: Path, rows: Iterable[ResultRow]) -> None:
             record["value"] = f"{row.value:.8g}"
             record["seed"] = "" if row.seed is None else row.seed
             writer.writerow({**record, CHECKSUM: _checksum(record)})
+
+
+def with_new_rows(there: Iterable[ResultRow], new: Sequence[ResultRow]) -> list[ResultRow]:
+    """Return the rows of a file after an evaluation: each new one takes the place of the former.
+
+    Two rows are of one measurement where split, label, dim, setting and metric agree; all rows of a file
+    share run, data set, evaluation and reduction. Draws and deviations go with their mean; what index=auto
+    has chosen, dim and setting, goes with the next choice.
+    """
+    measured = set(map(_measurement, new))
+    return [*(row for row in there if _measurement(row) not in measured), *new]
+
+
+def _measurement(row: ResultRow) -> tuple[Any, ...]:
+    setting = Setting({name: value for name, value in row.setting.items() if name != DRAW})
+    dim, metric = row.dim, SPREAD.sub("", row.metric)
+    if setting.get("index") == "auto":
+        dim, setting = 0, Setting(index="auto")
+    return row.split, row.label, dim, setting, metric
 
 
 def read_rows(path: Path) -> list[ResultRow]:
@@ -232,7 +254,9 @@ def _row(path: Path, line: int, record: dict[str | None, str | None]) -> ResultR
 
 
 def _checksum(cells: Mapping[str, Any]) -> str:
-    text = "\n".join(str(cells.get(name, "")) for name in COLUMNS)
+    # Rows of before there was the last column keep their checksum.
+    names = COLUMNS if cells.get(COLUMNS[-1]) else COLUMNS[:-1]
+    text = "\n".join(str(cells.get(name, "")) for name in names)
     return f"{zlib.crc32(text.encode()):08x}"
 
 

@@ -1,10 +1,10 @@
 """Runs on disk: their names, their folders, and the lock of the process that trains one."""
 
 import hashlib
-import os
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,31 +14,17 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object, remove_leftovers
+from mrl_experiments.identity import differences, fixed_length
 from mrl_experiments.locks import Lock, acquire
 from mrl_experiments.names import check_name, is_name
 from mrl_experiments.stored import read_config, write_config
 
 Content = TypeVar("Content")
 
-# Keys that may differ between two commands that mean the same run: where it is written, what is shown of it.
-NON_IDENTITY_KEYS = {
-    "": ("root", "debug", "logger", "run_name", "trust", "optimized_metric"),
-    "data": ("cache", "workers"),
-    "trainer": (
-        *("progress", "log_every_n_steps", "checkpoint_minutes", "timeout_minutes", "profiler", "barebones"),
-        *("enable_progress_bar", "enable_model_summary", "enable_autolog_hparams", "default_root_dir"),
-        *("detect_anomaly", "num_sanity_val_steps", "use_distributed_sampler", "model_registry"),
-    ),
-}
-NON_IDENTITY_CALLBACKS = {  # callbacks that change nothing of a run
-    *(f"pytorch_lightning.callbacks.{name}" for name in ("ModelCheckpoint", "LearningRateMonitor")),
-    *(f"pytorch_lightning.callbacks.{name}" for name in ("DeviceStatsMonitor", "RichProgressBar")),
-    "mrl_experiments.training.throughput.Throughput",
-}
-# Options that were added, with what the runs of before were made with; not needed where that is null.
-ADDED = {"trainer.check_val_every_n_epoch": 1, "compile": False}
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
 DEFAULT_SLIM_MODE = "switchable"  # of a slimmable network
+TRIAL = "debug"  # the run of fast_dev_run and overfit_batches
+NEW_NAME = "name this run differently: tag=_second, or auto_tag=true, a tag of the options that are typed"
 
 
 @dataclass(frozen=True)
@@ -51,6 +37,11 @@ class Run:
     def name(self) -> str:
         """The run's name, which is its folder's."""
         return self.folder.name
+
+    @property
+    def root(self) -> Path:
+        """The folder whose runs/ it is in: root= of the commands."""
+        return self.folder.parents[1]
 
     @property
     def config_path(self) -> Path:
@@ -102,6 +93,12 @@ class Run:
     def finished(self) -> Path:
         """Exists once training has ended; holds the last validation."""
         return self.folder / "finished.json"
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything came of it; what crashed before is no run, and its folder is used again."""
+        kept = any(self.checkpoint.parent.glob("*.ckpt"))
+        return kept or self.finished.exists() or (self.folder / "embeddings").exists()
 
     def summary(self) -> dict[str, Any] | None:
         """Return what is noted of a finished run, with its last `validation`; None for another.
@@ -162,14 +159,22 @@ class Run:
 def find_runs(root: Path, pattern: str) -> list[Run]:
     """Return the runs under `root`/runs whose names match a glob, sorted.
 
+    A glob leaves out, with one line, folders without a checkpoint and trials; a name finds them.
+
     Raises:
         UserError: If none matches, with a list of the runs there are.
     """
     runs = root / "runs"
-    found = sorted(path.parent for path in runs.glob("*/config.yaml"))
-    matching = [Run(folder) for folder in found if folder.match(pattern)]
+    found = [Run(path.parent) for path in sorted(runs.glob("*/config.yaml"))]
+    matching = [run for run in found if run.folder.match(pattern)]
+    if pattern not in {run.name for run in matching}:
+        idle = [run for run in matching if not run.begun or run.name.split("_")[0] == TRIAL]
+        if idle:
+            shown = ", ".join(run.name for run in idle)
+            print(f"left out, as trials or without a checkpoint: {shown}", file=sys.stderr, flush=True)
+        matching = [run for run in matching if run not in idle]
     if not matching:
-        listed = "\n            ".join(folder.name for folder in found) or "none yet"
+        listed = "\n            ".join(run.name for run in found) or "none yet"
         raise UserError(
             f"run={pattern} matches no run under {runs}",
             expected=f"a name or a glob; there are\n            {listed}",
@@ -220,11 +225,14 @@ def method_name(cfg: DictConfig) -> str:
 def run_name(cfg: DictConfig) -> str:
     """Name a run after what makes it: method, model, data, dims and label where given, seed and tag.
 
-    A name longer than file systems take is cut, and a digest of all of it stands in for the rest.
+    A name longer than file systems take is cut, and a digest of all of it stands in for the rest. Trials
+    have one name, whatever they try.
 
     Raises:
         UserError: For a name that no folder of its own can have.
     """
+    if is_trial(cfg):
+        return check_name(f"{TRIAL}{cfg.tag}", "the run's name")
     if cfg.run_name:
         return check_name(cfg.run_name, "run_name")
     listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
@@ -244,6 +252,12 @@ def _of_length(stem: str, end: str) -> str:
     return stem.encode()[: max(0, SHORTENED - len(end.encode()))].decode(errors="ignore") + end
 
 
+def is_trial(cfg: DictConfig) -> bool:
+    """Return whether a training only tries something: a few batches, once or again and again."""
+    trainer = cfg.get("trainer") or {}
+    return bool(trainer.get("fast_dev_run") or trainer.get("overfit_batches"))
+
+
 def run_of(cfg: DictConfig) -> Run:
     """Return the run that a training configuration describes, whether or not it exists."""
     return Run(Path(cfg.root) / "runs" / run_name(cfg))
@@ -253,7 +267,8 @@ def run_of(cfg: DictConfig) -> Run:
 def run_lock(cfg: DictConfig) -> Iterator[None]:
     """Make or reopen the folder of the run that `cfg` describes, and hold it: one process writes into a run.
 
-    A finished run in a place that can only be read needs no lock.
+    What crashed before its first checkpoint is begun anew, and so is every trial. A finished run that may go
+    on is no longer finished. A finished run in a place that can only be read needs no lock.
 
     Raises:
         UserError: If the folder belongs to another configuration or to another process.
@@ -264,19 +279,39 @@ def run_lock(cfg: DictConfig) -> Iterator[None]:
         if lock:
             for folder in (run.folder, run.checkpoint.parent):
                 remove_leftovers(folder)
-        if run.config_path.exists():
-            refuse_other_config(run, cfg)
-        elif run.checkpoint.exists():
+        if is_trial(cfg):
+            _empty(run)
+        if run.begun and not run.config_path.exists():
             raise UserError(
                 f"{run.checkpoint} has no {run.config_path.name} beside it that says how it was trained",
                 expected="a run's folder with both",
                 remedy="restore the file from a copy, or name this run differently: tag=_second",
             )
-        else:
+        if not run.begun or refuse_other_config(run, cfg):
             ours = OmegaConf.to_container(cfg, resolve=True)
             assert isinstance(ours, dict)
+            run.finished.unlink(missing_ok=True)
             write_config(run.config_path, ours)
         yield
+
+
+def _empty(run: Run) -> None:
+    """Remove what a trial has left.
+
+    Raises:
+        UserError: If the folder holds a run that is none.
+    """
+    if run.begun and not is_trial(run.config):
+        raise UserError(
+            f"{run.folder} holds a run that is no trial",
+            expected=f"a folder for trainer.fast_dev_run and overfit_batches, which are called {TRIAL}",
+            remedy="tag=_second names this trial differently",
+        )
+    for folder in (run.checkpoint.parent, run.folder / "embeddings", run.folder / "results"):
+        if folder.exists():
+            shutil.rmtree(folder)
+    for file in (run.metrics, run.finished):
+        file.unlink(missing_ok=True)
 
 
 def _locked(run: Run) -> AbstractContextManager[Lock | None]:
@@ -293,46 +328,31 @@ def _locked(run: Run) -> AbstractContextManager[Lock | None]:
         return nullcontext()
 
 
-def identity(config: Mapping[Any, Any]) -> dict[str, Any]:
-    """Flatten a configuration to {dotted key: value}, without what only concerns watching the run.
+def refuse_other_config(run: Run, cfg: DictConfig) -> bool:
+    """Return whether `cfg` makes a run that exists longer.
 
-    ~ in a path is the home folder, however it was typed.
+    Raises:
+        UserError: If it has another configuration, or one that is longer and cannot go on.
     """
-    ignored = {
-        ".".join(filter(None, (group, key))) for group, keys in NON_IDENTITY_KEYS.items() for key in keys
-    }
-    flat: dict[str, Any] = {}
-
-    def walk(node: Mapping[Any, Any], path: str) -> None:
-        for key, value in node.items():
-            name = f"{path}.{key}" if path else str(key)
-            watches = (
-                path == "callbacks"
-                and isinstance(value, Mapping)
-                and value.get("_target_") in NON_IDENTITY_CALLBACKS
-            )
-            if name in ignored or watches:
-                continue
-            if isinstance(value, Mapping) and value:
-                walk(value, name)
-            else:
-                home = isinstance(value, str) and value.startswith("~")
-                flat[name] = os.path.expanduser(value) if home else value
-
-    walk(config, "")
-    return flat
-
-
-def refuse_other_config(run: Run, cfg: DictConfig) -> None:
-    """Raise UserError where a run that exists has another configuration than `cfg`."""
-    configs = (OmegaConf.to_container(run.config), OmegaConf.to_container(cfg, resolve=True))
-    theirs, ours = (identity(config) for config in configs if isinstance(config, dict))
-    theirs, ours = ADDED | theirs, ADDED | ours
-    differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-    if differing:
-        shown = "\n".join(f"    {key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:8])
+    theirs, ours = OmegaConf.to_container(run.config), OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(theirs, dict) and isinstance(ours, dict)
+    differing = differences(theirs, ours)
+    if not differing:
+        return False
+    longer = [*differing] == ["epochs"] and differing["epochs"][0] < differing["epochs"][1]
+    if longer and not (why := fixed_length(theirs)):
+        return True
+    lines = [f"    {key}: {there} there, {now} now" for key, (there, now) in differing.items()]
+    shown = "\n".join(lines[:8])
+    if longer:
         raise UserError(
-            f"{run.folder} holds a run with another configuration:\n{shown}",
-            expected="the same configuration to resume it",
-            remedy="name this run differently: tag=_second",
+            f"{run.folder} holds a run of fewer epochs, which cannot go on: {why}\n{shown}",
+            expected="as many epochs, or a schedule without an end: optim=timm optim.schedule=constant",
+            remedy=f"to train anew, tag=_{differing['epochs'][1]}epochs; init_from={run.name} starts it "
+            "from this run's backbone",
         )
+    raise UserError(
+        f"{run.folder} holds a run with another configuration:\n{shown}",
+        expected="the same configuration to resume it",
+        remedy=NEW_NAME,
+    )

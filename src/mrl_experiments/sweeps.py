@@ -6,19 +6,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mrl_experiments.locks import Lock, acquire
+from mrl_experiments.temporary import use_own_folder
 
 JOBS, VALUE = "MRL_SWEEP_JOBS", "MRL_JOB_VALUE"  # environment: the files that jobs and their values go to
+PROGRAM = "MRL_SWEEP_PROGRAM"  # environment: how Python started this command, as a list in JSON
 GPUS = "CUDA_VISIBLE_DEVICES"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # one job after another
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # which waits for no values
@@ -54,9 +55,10 @@ def noted_jobs() -> Iterator[list[Job]]:
     if not any(argument in ("-m", "--multirun") or "hydra.mode" in argument for argument in sys.argv):
         yield jobs
         return
+    use_own_folder()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
-        os.environ[JOBS] = str(path)
+        os.environ |= {JOBS: str(path), PROGRAM: json.dumps(_program())}
         try:
             yield jobs
         finally:
@@ -98,7 +100,7 @@ def show(jobs: Sequence[Job]) -> int:
     return 1 if failed else 0
 
 
-def run_alone(main: Callable[..., Any], cfg: DictConfig) -> tuple[int, float | None]:
+def run_alone(cfg: DictConfig) -> tuple[int, float | None]:
     """Run a job in a process of its own; return its exit status and the value it left.
 
     One that is asked to stop may save its work, then the sweep ends. With a launcher that runs several jobs
@@ -107,7 +109,7 @@ def run_alone(main: Callable[..., Any], cfg: DictConfig) -> tuple[int, float | N
     with tempfile.TemporaryDirectory() as folder, _gpu(cfg) as environment:
         path = Path(folder) / "value.json"
         environment[VALUE] = str(path)
-        with subprocess.Popen(_command(main), env=environment) as job:
+        with subprocess.Popen(_command(), env=environment) as job:
             try:
                 status = job.wait()
             except Stopped as stopped:
@@ -120,13 +122,19 @@ def run_alone(main: Callable[..., Any], cfg: DictConfig) -> tuple[int, float | N
     return status, value
 
 
-def _command(main: Callable[..., Any]) -> list[str]:
+def _program() -> list[str]:
+    """Return what Python runs for this process's command: train.py, mrl-train, or -m with a module."""
+    module = sys.modules["__main__"].__spec__
+    return ["-m", module.name] if module else [str(Path(sys.argv[0]).absolute())]
+
+
+def _command() -> list[str]:
     """Return the command of this job, with those of Hydra's own flags that do not concern launching it.
 
-    They are read from Hydra's configuration, since a launcher's processes do not have the command line.
+    They are read from Hydra's configuration and the environment, since a launcher's processes do not have the
+    command line.
     """
     hydra = HydraConfig.get()
-    script = Path(hydra.runtime.cwd) / main.__code__.co_filename
     folders = {source.provider: source.path for source in hydra.runtime.config_sources}
     flags = [f"--config-name={hydra.job.config_name}"]
     if "main" in folders:
@@ -134,7 +142,8 @@ def _command(main: Callable[..., Any]) -> list[str]:
     if "command-line" in folders:
         flags.append(f"--config-dir={folders['command-line']}")
     own = [typed for typed in hydra.overrides.hydra if not typed.lstrip("+~").startswith(LAUNCHING)]
-    return [sys.executable, str(script), *flags, *own, *hydra.overrides.task]
+    program = json.loads(os.environ[PROGRAM]) if PROGRAM in os.environ else _program()
+    return [sys.executable, *program, *flags, *own, *hydra.overrides.task]
 
 
 @contextmanager

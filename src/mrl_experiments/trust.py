@@ -10,9 +10,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.places import CONF
 from mrl_experiments.stored import MOVED, shown
 
-CONF = Path(__file__).parents[2] / "conf"
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for conf/, which is ours
 NAMED = ("callbacks", "logger")  # groups of objects that each have a name of the user's
 BASES, HERE = "base", "_here_"  # what options inherit from, and how their defaults put it at their own place
@@ -27,6 +27,7 @@ LOADING = {
     *("auto_map", "trust_remote_code", "custom_pipelines", "code_revision", "name_or_path", "_name_or_path"),
     *("quantization_config", "kernel_config", "revision", "token"),
 }
+WEIGHTS = ("pretrained", "pretrained_by_order")  # options of a model that its checkpoint stands in for
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 BUILT_IN = ("eager", "sdpa", None)  # other implementations are libraries, or kernels that are downloaded
 ELSEWHERE = ("/", "\\", ":")  # in a value: a path, an address, or the source of a model
@@ -104,7 +105,7 @@ def _kind(place: str) -> str:
 
 
 def _check_option(place: str, key: str, value: Any, path: Path) -> None:
-    if place == "model" and key in ("name", "pretrained"):  # a label; what load_method does without
+    if place == "model" and key in ("name", *WEIGHTS):  # a label; what load_method does without
         return
     loads = (key in LOADING or "pretrained" in key) and value not in (None, False)
     foreign = any(name in key for name in IMPLEMENTATIONS) and value not in BUILT_IN
@@ -148,20 +149,20 @@ def _known() -> dict[tuple[str, Signature], frozenset[str]]:
     """Return what conf/ builds: (place, signature) with the keys there that follow the cache.
 
     Raises:
-        UserError: If this project's conf/ is not beside its source.
+        UserError: If this project's conf/ is neither in the package nor beside its source.
     """
     files = sorted(CONF.rglob("*.yaml"))
     if CONF / "train.yaml" not in files:
         raise UserError(
             f"{CONF} is not there, so nothing says which classes a stored configuration may name",
-            expected="the folder conf/ of this project, as it lies beside src/",
-            remedy="install from the source tree: pip install -e . ; or, for a run of your own, trust=true",
+            expected="the folder conf/ of this project, as a wheel holds it or as it lies beside src/",
+            remedy="install the package anew; or, for a run of your own, trust=true",
         )
     known: dict[tuple[str, Signature], frozenset[str]] = {}
     for file in files:
         if file.parent == CONF / BASES:
             continue  # no place of their own: theirs is that of each file that inherits
-        package, tree = _inherited(file)
+        package, tree = inherited(file)
         for place, node in _nodes(tree, package):
             if own := _signature(node):
                 derived = {key for key, value in node.items() if value == OF_CACHE}
@@ -169,7 +170,7 @@ def _known() -> dict[tuple[str, Signature], frozenset[str]]:
     return known
 
 
-def _inherited(file: Path) -> tuple[str, dict[Any, Any]]:
+def inherited(file: Path) -> tuple[str, dict[Any, Any]]:
     """Return the place of a file of conf/ and what it holds there, with what it inherits as Hydra merges it.
 
     It inherits what its defaults name without a group and put at the same place; what a group's option adds
@@ -183,7 +184,7 @@ def _inherited(file: Path) -> tuple[str, dict[Any, Any]]:
         if isinstance(entry, str) and entry != "_self_":
             name, _, at = entry.partition("@")
             folder = CONF if name.startswith("/") else file.parent
-            place, tree = _inherited(folder / f"{name.removeprefix('/')}.yaml")
+            place, tree = inherited(folder / f"{name.removeprefix('/')}.yaml")
             merged = _merged(merged, tree) if at == HERE or place == package else merged
     return package, _merged(merged, own)
 

@@ -144,3 +144,12 @@ def test_missing_classifiers_and_labels_are_refused():
 def test_impossible_splits_are_refused(options):
     with pytest.raises(UserError, match="fit_share"):
         evaluate(embeddings(), **options)
+
+
+def test_a_promise_that_saves_nothing_is_told_once_with_the_samples_it_takes(capsys):
+    evaluate(embeddings(), policies=[partial(risk_control.sweep, drops=[0.001], delta=0.1)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "nothing is saved" in line]
+    assert line.startswith("policy=risk_control drop=0.001 delta=0.1: every sample is answered at 16 dims")
+    assert f"{risk_control.samples_needed(0.001, 0.1):,} labelled samples and has 80" in line
+    evaluate(embeddings(), policies=[paper.sweep], dims=(8, 16))
+    assert "policy=single" not in capsys.readouterr().out

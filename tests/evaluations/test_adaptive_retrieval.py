@@ -147,3 +147,14 @@ def test_one_size_alone_is_refused():
         list(funnel(QUERIES, DATABASE, [32], indexes=FLAT, cascades=[[20]], **COMMON))
     with pytest.raises(UserError, match="at least three nested dims"):
         list(funnel(QUERIES, DATABASE, [8, 32], indexes=FLAT, cascades=[[20]], **COMMON))
+
+
+def test_few_vectors_a_list_are_one_line_of_ours_and_none_of_faiss(capfd):
+    codes = {"lists": "IVF64,Flat", "products": "IVF64,PQ4x4fsr", "sums": "IVF64,SQ8"}
+    indexes = {name: partial(IndexSpec, codes=code, effort="nprobe=8") for name, code in codes.items()}
+    coarse = {"coarse": partial(IndexSpec, codes="IVF64,Flat", coarse_dim=4)}
+    list(adaptive_retrieval(QUERIES, DATABASE, DIMS, indexes=indexes | coarse, **COMMON, **PAIRS))
+    said = capfd.readouterr()
+    assert said.err == ""
+    for name in indexes | coarse:
+        assert said.out.count(f"index={name}: 64 lists for 600 vectors; FAISS advises 2,496 or more") == 1

@@ -6,6 +6,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
 from mrl_experiments.nested_accuracy import SAME_SCORE
+from mrl_experiments.search import neighbour_cache
 from mrl_experiments.search.neighbour_cache import _name
 from mrl_experiments.search.staged_search import StagedSearch
 
@@ -31,6 +32,12 @@ def pair(tmp_path):
         return stored(folder, centres[labels] + rng.standard_normal((count, 16)) * 1.5, labels)
 
     return draw(60, tmp_path / "queries"), draw(400, tmp_path / "database")
+
+
+@pytest.fixture
+def all_kept(monkeypatch):
+    """Keep also what takes no time to find again."""
+    monkeypatch.setattr(neighbour_cache, "WORTH", 0)
 
 
 def table(measurements):
@@ -78,7 +85,25 @@ def test_retrieval_against_loops(pair):
         assert found[dim, "", "index_bytes"] == 400 * dim * 4
 
 
-def test_kept_neighbours_serve_later_metrics(pair):
+def test_what_takes_no_time_is_not_kept(pair):
+    queries, database = pair
+    table(knn(queries, database, DIMS, k=[3]))
+    assert not (queries.folder / "neighbours").exists()
+
+
+def test_kept_neighbours_stay_within_their_budget(pair, all_kept, monkeypatch):
+    queries, database = pair
+    table(knn(queries, database, DIMS, k=[3]))
+    sizes = [file.stat().st_size for file in (queries.folder / "neighbours").iterdir()]
+    assert max(sizes) < 60 * 4 * (4 + 2) + 1000  # of float32 and uint16, and headers
+    monkeypatch.setattr(neighbour_cache, "LEAST", 2 * max(sizes))
+    monkeypatch.setattr(neighbour_cache, "SHARE", 0)
+    before = table(knn(queries, database, DIMS, k=[5]))
+    assert len([*(queries.folder / "neighbours").iterdir()]) == 1
+    assert table(knn(queries, database, DIMS, k=[5])) == before
+
+
+def test_kept_neighbours_serve_later_metrics(pair, all_kept):
     queries, database = pair
     first = table(knn(queries, database, DIMS, k=[1, 20]))
     files = sorted((queries.folder / "neighbours").iterdir())
@@ -98,7 +123,9 @@ def test_kept_neighbours_serve_later_metrics(pair):
 
 
 @pytest.mark.parametrize("kind", ["exchanged", "flipped", "cut", "empty", "unnamed", "a folder"])
-def test_kept_neighbours_that_are_damaged_or_of_something_else_are_searched_again(pair, kind, capsys):
+def test_kept_neighbours_that_are_damaged_or_of_something_else_are_searched_again(
+    pair, kind, all_kept, capsys
+):
     queries, database = pair
     expected = table(knn(queries, database, DIMS, k=[1, 5]))
     files = {dim: queries.folder / "neighbours" / _name(queries, database, dim) for dim in DIMS}

@@ -52,6 +52,6 @@ def test_a_recipe_that_has_gone_says_what_replaces_it(name):
     for typed in (name, f"[digits,{name}]"):
         with pytest.raises(MissingConfigException) as missing:
             composed("train", f"experiment={typed}")
-        remedy = replacement(str(missing.value))
+        remedy = replacement(str(missing.value), ROOT / "conf")
         assert (ROOT / remedy.rpartition(" ")[2]).is_file()
-    assert replacement("Could not find 'experiment/digit'") is None
+    assert replacement("Could not find 'experiment/digit'", ROOT / "conf") is None

@@ -148,7 +148,7 @@ def test_a_number_leads_to_its_runs_and_commands(page):
     unfold(page, TABLE)
     page.locator(f"{TABLE} td button").first.click()
     said = page.inner_text("#source")
-    assert "python evaluate.py run=mrl_resnet10t_kanji1k_s0 data=kanji1k evaluation=linear" in said
+    assert "run=mrl_resnet10t_kanji1k_s0 data=kanji1k evaluation=linear" in said
     link = page.locator("#source a").first
     assert link.get_attribute("href") == "../runs/mrl_resnet10t_kanji1k_s0/config.yaml"
 

@@ -69,7 +69,7 @@ def test_a_run_asked_to_stop_saves_and_resumes(tmp_path, uninterrupted, number, 
     wait_for(lambda: len(logged_steps(tmp_path)) > 5, process)
     send(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
+    assert process.returncode == 128 + number, err
     assert "the same command resumes" in out and "Traceback" not in err
     if number == signal.SIGINT or send is os.killpg:
         return  # it resumes as after SIGTERM

@@ -68,6 +68,8 @@ def test_a_stored_run_keeps_what_it_was_trained_with(tmp_path):
     path = tmp_path / "runs" / "r" / "config.yaml"
     path.parent.mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(before), path)
+    (path.parent / "checkpoints").mkdir()
+    (path.parent / "checkpoints/last.ckpt").touch()
     cfg = composed(tmp_path, *options)
     settle(cfg)
     assert cfg.data.augment == stored.data.augment and "split" not in cfg.data.source

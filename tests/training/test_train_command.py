@@ -205,6 +205,14 @@ def test_more_gpus_than_there_are_are_refused(accelerator, devices, fits, monkey
             check_devices(accelerator, devices)
 
 
+def test_cpus_are_chosen_by_their_number_where_the_best_device_is_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    check_devices("auto", "auto")
+    for devices in ([0], "0,1", 999):
+        with pytest.raises(UserError, match=r"trainer\.devices="):
+            check_devices("auto", devices)
+
+
 def test_a_runs_name_is_one_folders_name(tmp_path):
     many = list(range(8, 200))
     long, other = (run_name(config(tmp_path, f"loss.dims={dims}", "tag=_b")) for dims in (many, many[1:]))

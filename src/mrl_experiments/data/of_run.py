@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
@@ -12,7 +11,9 @@ from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
-from mrl_experiments.runs import Run, identity
+from mrl_experiments.identity import identity
+from mrl_experiments.options.typed import typed_keys
+from mrl_experiments.runs import Run
 from mrl_experiments.stored import RENAMED
 
 ROOTS = (
@@ -53,13 +54,6 @@ def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -
         if given[key] != own[key] and same_channels and f"data.augment.{key}" not in typed:
             print(f"data.augment.{key}={own[key]}, as the run was trained with, not {given[key]}", flush=True)
             given[key] = own[key]
-
-
-def typed_keys() -> set[str]:
-    """Return the keys that the command line names."""
-    if not HydraConfig.initialized():
-        return set()
-    return {override.partition("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
 
 
 def refuse_other_data(

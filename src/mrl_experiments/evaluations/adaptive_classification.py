@@ -9,14 +9,23 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits, read_exits
 from mrl_experiments.adaptive.classification.oracle import oracle
-from mrl_experiments.adaptive.classification.outcome import Sweep, all_cascades, outcome
+from mrl_experiments.adaptive.classification.outcome import (
+    Sweep,
+    all_cascades,
+    outcome,
+    saves_nothing,
+)
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.loops import tracked
+from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting, mean_and_deviation
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
 Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry per split
+
+SINGLE = Setting(policy="single")
 
 
 def adaptive_classification(
@@ -61,7 +70,11 @@ def adaptive_classification(
     exits = read_exits(queries.features, heads, classifier_dims(queries, heads, dims))
     scores = _scores(exits, labels, heads, policies, splits, fit_share)
     tta = "flip" if queries.meta.get("tta", "none") != "none" else "none"
+    fitted = round(fit_share * len(queries))
     for (setting, dim), repeats in scores.items():
+        always = len(exits.dims) > 1 and all(score["expected_dim"] == exits.dims[-1] for score in repeats)
+        if always and setting != SINGLE:
+            print_once(saves_nothing(setting, exits, labels, fitted))
         yield from _summaries(dim, repeats, Setting(setting, tta=tta))
     yield from _oracle_rows(exits, labels, Setting(policy="oracle", tta=tta))
 
@@ -76,13 +89,12 @@ def _scores(
 ) -> Scores:
     correct = exits.correct(labels)
     scores: Scores = defaultdict(list)
-    single = Setting(policy="single")
-    for seed in range(splits):
+    for seed in tracked(range(splits), "fitting thresholds", splits):
         order = np.random.default_rng(seed).permutation(len(exits))
         fitted, measured = np.split(order, [round(fit_share * len(order))])
         held_out, values = exits.take(measured), {"top1": correct[:, measured]}
         for dim in exits.dims:
-            scores[single, dim].append(outcome(Cascade((dim,), ()), held_out, heads, values))
+            scores[SINGLE, dim].append(outcome(Cascade((dim,), ()), held_out, heads, values))
         if len(exits.dims) > 1:
             for setting, cascade in all_cascades(policies, exits.take(fitted), labels[fitted]):
                 scores[setting, cascade.dims[-1]].append(outcome(cascade, held_out, heads, values))

@@ -16,6 +16,7 @@ from mrl_experiments.adaptive.classification.outcome import Sweep, all_cascades,
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
@@ -81,7 +82,8 @@ def _scores(
     labels = queries.labels
     values = {"top1": exits.correct(labels), "nll": _nll(exits, queries.features, heads, labels)}
     scores: Scores = defaultdict(list)
-    for fitted in np.array_split(np.arange(len(exits)), folds):
+    parts = np.array_split(np.arange(len(exits)), folds)
+    for fitted in tracked(parts, "fitting thresholds", folds):
         measured = np.setdiff1d(np.arange(len(exits)), fitted)
         cascades = {(Setting(policy="single"), dim): Cascade((dim,), ()) for dim in exits.dims}
         if len(exits.dims) > 1:

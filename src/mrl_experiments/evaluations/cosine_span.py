@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.class_means import class_sums
 from mrl_experiments.search.database import labelled
@@ -40,7 +41,7 @@ def cosine_span(
     if len(classes) < 2:
         raise UserError("all images and texts have one label", expected="at least two, to compare them")
     own = np.searchsorted(classes, queries.labels)
-    for dim in dims:
+    for dim in tracked(dims, "comparing pairs", len(dims)):
         image = _Side.of(queries, own, len(classes), dim)
         text = _Side.of(texts, class_index, len(classes), dim)
         means = {

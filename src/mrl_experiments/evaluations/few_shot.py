@@ -12,6 +12,7 @@ from scipy.stats import t
 from mrl_experiments.directions import dtype_for
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 from mrl_experiments.results import Measurement, mean_and_deviation
 from mrl_experiments.search.class_means import nearest_means
 from mrl_experiments.search.database import check_counts, labelled
@@ -52,7 +53,7 @@ def few_shot(
     if draws < 2:
         raise UserError(f"draws={draws}", expected="at least 2: an interval needs more than one draw")
     scores: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for draw in range(draws):
+    for draw in tracked(range(draws), "drawing examples", draws):
         random = np.random.default_rng((seed, draw))
         examples, asked, answers = task.draw(random)
         for count, sums in zip(sorted(shots), _sums(examples, sorted(shots), task.dtype), strict=True):

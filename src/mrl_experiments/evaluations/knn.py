@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.votes import class_rank
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.database import check_counts, labelled, neighbours
@@ -22,7 +23,8 @@ def knn(
     """
     check_counts("evaluation.k", k)
     database = labelled(queries, database)
-    for dim, found in neighbours(queries, database, dims, max(k)).items():
+    near = neighbours(queries, database, dims, max(k))
+    for dim, found in tracked(near.items(), "counting votes", len(near)):
         voters = database.labels[found.positions]
         for count in k:
             rank = class_rank(voters[:, :count], found.similarities[:, :count], queries.labels)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text, head_scores
 from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import candidates, head_costs, trained_heads
@@ -25,7 +26,7 @@ def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[in
     text_bytes = bytes_of_text(queries.meta)
     heads = trained_heads(queries, dims)
     candidates(queries, heads, present_only=False)
-    for dim in filter(heads.serves, dims):
+    for dim in tracked(filter(heads.serves, dims), "classifying", len(dims)):
         values = head_scores(heads, queries.features, queries.labels, dim)
         if text_bytes is not None:
             values["perplexity"] = float(np.exp(values["nll"]))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import scores
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.same_rows import refuse_same_rows, told_same_rows
@@ -45,7 +46,7 @@ def probe(
             expected="queries whose classes are all in the split the probe is fitted on",
         )
     labels = np.searchsorted(classes, queries.labels)
-    for dim in dims:
+    for dim in tracked(dims, "fitting probes", len(dims)):
         torch.manual_seed(seed)
         model = nn.Linear(dim, len(classes))
         nn.init.zeros_(model.weight)

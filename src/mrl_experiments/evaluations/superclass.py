@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import check_logits
 from mrl_experiments.nested_accuracy import SAME_SCORE, label_rank
 from mrl_experiments.results import Measurement
@@ -55,7 +56,7 @@ def superclass(
     groups = _Groups.of(queries, mapping, superclasses)
     shown = groups.indices(within)
     superclass_of = groups.of_class[queries.labels]
-    for dim in filter(heads.serves, dims):
+    for dim in tracked(filter(heads.serves, dims), "classifying", len(dims)):
         found, inside = _hits(queries, dim, groups.of_class)
         yield Measurement(dim, "top1", float(found.mean()), {"superclasses": superclasses})
         yield Measurement(dim, "top1", float(inside[superclass_of != REJECT].mean()), {"within": "all"})

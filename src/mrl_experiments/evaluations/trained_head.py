@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import head_scores
 from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import candidates, head_costs, trained_heads
@@ -30,7 +31,7 @@ def trained_head(
     heads = trained_heads(queries, dims)
     classes = candidates(queries, heads, present_classes_only)
     compared, labels = heads.of_classes(classes), np.searchsorted(classes, queries.labels)
-    for dim in filter(heads.serves, dims):
+    for dim in tracked(filter(heads.serves, dims), "classifying", len(dims)):
         values = head_scores(compared, queries.features, labels, dim) | head_costs(queries, heads, dim)
         for metric, value in values.items():
             yield Measurement(dim, metric, value)

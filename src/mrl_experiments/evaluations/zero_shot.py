@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import label_rank
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.class_means import class_sums
@@ -38,7 +39,7 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
     shared_width([queries, texts])
     classes, class_index = np.unique(texts.labels, return_inverse=True)
     labels = torch.from_numpy(np.searchsorted(classes, queries.labels))
-    for dim in dims:
+    for dim in tracked(dims, "classifying", len(dims)):
         means = _class_means(texts, class_index, len(classes), dim)
         hits = np.zeros(2)
         for start in range(0, len(queries), BLOCK):

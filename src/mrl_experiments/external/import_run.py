@@ -26,6 +26,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
 from mrl_experiments.files import sha256
 from mrl_experiments.names import check_name
+from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import write_config
 
@@ -55,10 +56,11 @@ def import_run(cfg: DictConfig) -> Imported:
     # What an evaluation itself names as its database, such as *_text, is a split of a run and no file.
     files |= {option: Path(cfg[option]) for option in OTHERS if cfg[option] and "*" not in str(cfg[option])}
     if "database" not in files:
+        missing = {"database": "/path/to/database.npz", "evaluation": "knn"}
         raise UserError(
             f"embeddings={cfg.embeddings} needs something to search in, and database= is not given",
             expected="a second file, of vectors of the same width with labels",
-            remedy=f"python evaluate.py embeddings={cfg.embeddings} database=<file> evaluation=knn",
+            remedy=next_command("evaluate.py", cfg.root, {"embeddings": cfg.embeddings, **missing}),
         )
     if cfg.names.split in OTHERS:
         raise UserError(f"names.split={cfg.names.split}", expected="a name for the queries, such as test")

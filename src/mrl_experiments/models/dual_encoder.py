@@ -18,7 +18,7 @@ class DualEncoder(nn.Module):
 
     Args:
         name: How tables call it.
-        arch: Of the image tower, as `pretrained`, `blurpool` and `options`; see `TimmBackbone`.
+        arch: Of the image tower, as `pretrained` and its like, `blurpool` and `options`; see `TimmBackbone`.
         width: D, to which each tower's features are projected linearly.
         text: `type` and `options` of the text tower; see `TextTower`.
     """
@@ -36,6 +36,7 @@ class DualEncoder(nn.Module):
         length: int,
         pad: int,
         pretrained: str | bool | None = None,
+        pretrained_by_order: bool | None = False,
         blurpool: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -45,7 +46,8 @@ class DualEncoder(nn.Module):
         self.name, self.width = name, width
         self.image = TimmBackbone(
             arch=arch, name=name, channels=channels, size=size,
-            pretrained=pretrained, blurpool=blurpool, options=options,
+            pretrained=pretrained, pretrained_by_order=pretrained_by_order,
+            blurpool=blurpool, options=options,
         )  # fmt: skip
         self.text = TextTower(**text, vocabulary=vocabulary, length=length, pad=pad)
         self.project_image = nn.Linear(self.image.width, width, bias=False)

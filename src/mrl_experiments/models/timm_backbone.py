@@ -4,18 +4,24 @@ import difflib
 import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.blurpool import blur_strided_convolutions
 from mrl_experiments.models.image_features import measure_width
+from mrl_experiments.models.pretrained import (
+    checked_loading,
+    choose_state,
+    in_order,
+    read_weights,
+    weights_file,
+)
 
 LARGER = "choose larger images, another architecture, or +model.options.patch_size=4 for a ViT"
-WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 class TimmBackbone(nn.Module):
@@ -26,7 +32,8 @@ class TimmBackbone(nn.Module):
         name: How tables call it.
         channels: C of the data's images (B, C, H, W).
         size: H = W of the data's images, in pixels.
-        pretrained: None, True or a timm tag (weights are downloaded), or a local file of weights.
+        pretrained: None, True or a timm tag (weights are downloaded), or a file of weights or its folder.
+        pretrained_by_order: Take a file's tensors one after the other, whatever they are called.
         blurpool: Low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
         options: Further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
 
@@ -35,7 +42,8 @@ class TimmBackbone(nn.Module):
         width: D, measured, since no attribute of timm gives it for all architectures.
 
     Raises:
-        UserError: For an unknown architecture or tag, weights that cannot be had, or a size it cannot take.
+        UserError: For an unknown architecture or tag, weights that cannot be had or are of another model, or
+            a size it cannot take.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class TimmBackbone(nn.Module):
         channels: int,
         size: int,
         pretrained: str | bool | None = None,
+        pretrained_by_order: bool | None = False,
         blurpool: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -53,7 +62,8 @@ class TimmBackbone(nn.Module):
         arch = current_arch(arch)
         self.name = name
         self.shape = (channels, size, size)
-        self.net = _create(arch, pretrained, channels, size, dict(options or {}))
+        settings = {"num_classes": 0, "in_chans": channels, **(options or {})}
+        self.net = _create(arch, pretrained, bool(pretrained_by_order), size, settings)
         if blurpool:
             blur_strided_convolutions(self.net)
         self.width = measure_width(self.net, self.shape, f"model.arch={arch}", LARGER)
@@ -105,26 +115,44 @@ def _tags(base: str) -> list[str]:
 
 
 def _create(
-    arch: str, pretrained: str | bool | None, channels: int, size: int, options: dict[str, Any]
+    arch: str, pretrained: str | bool | None, by_order: bool, size: int, settings: dict[str, Any]
 ) -> nn.Module:
-    settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels, **options}
-    if isinstance(pretrained, str) and Path(pretrained).is_file():
-        settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
-    elif isinstance(pretrained, str) and ("/" in pretrained or Path(pretrained).suffix in WEIGHT_FILES):
-        raise UserError(f"model.pretrained={pretrained}: no such file")
-    elif isinstance(pretrained, str):
-        arch = _tagged(arch.partition(".")[0], pretrained, f"model.pretrained={pretrained}")
-        settings["pretrained"] = True
-    else:
-        settings["pretrained"] = bool(pretrained)
+    """Return a network of timm with the weights that `pretrained` names."""
+    option = f"model.pretrained={str(pretrained).lower() if isinstance(pretrained, bool) else pretrained}"
+    file = weights_file(pretrained) if isinstance(pretrained, str) else None
+    if isinstance(pretrained, str) and file is None:
+        arch = _tagged(arch.partition(".")[0], pretrained, option)
+    if by_order and file is None:
+        raise UserError("model.pretrained_by_order=true", expected="a file: model.pretrained=<file>")
     config = timm.get_pretrained_cfg(arch)
     if config is not None and config.fixed_input_size:
-        settings["img_size"] = size
+        settings = {**settings, "img_size": size}
+    if not pretrained:
+        return _built(arch, settings)
+    if file is not None:
+        with torch.random.fork_rng(devices=[]):
+            shapes = {name: one.shape for name, one in _built(arch, settings).state_dict().items()}
+        state, where = choose_state(read_weights(file), shapes)
+        if where:
+            print(f"{option}: its tensors are those of {where}", flush=True)
+        chosen = in_order(state, shapes) if by_order else state
+        settings = {**settings, "pretrained_cfg_overlay": {"state_dict": chosen, "custom_load": False}}
+    with checked_loading(option):
+        net = _built(arch, {**settings, "pretrained": True}, option)
+    net.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator, union-attr]
+    return net
+
+
+def _built(arch: str, settings: dict[str, Any], weights: str = "") -> nn.Module:
     try:
         return timm.create_model(arch, **settings)
+    except UserError:
+        raise
     except Exception as error:
+        shown = {key: value for key, value in settings.items() if not key.startswith("pretrained")}
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"timm cannot build model.arch={arch} with {settings}: {error}",
+            f"timm cannot build model.arch={arch} with {shown}{weights and f' and {weights}'}: {lines[0]}",
             expected="options the architecture takes, and weights that can be loaded",
             remedy="check model.options and model.pretrained (only a local file needs no network)",
         ) from error

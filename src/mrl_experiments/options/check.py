@@ -203,13 +203,19 @@ def _database(database: str) -> Iterator[Problem]:
         )
 
 
+def check_cpus(devices: Any) -> None:
+    """Raise UserError unless the CPUs of this machine can be trainer.devices, where no GPU is found."""
+    if problems := list(_devices({"accelerator": "cpu", "devices": devices})):
+        raise _error(problems)
+
+
 def _devices(trainer: Mapping[Any, Any]) -> Iterator[Problem]:
     devices, most = trainer.get("devices"), max(FEW_PROCESSES, 2 * (os.cpu_count() or 1))
     if trainer.get("accelerator") != "cpu" or devices in ("auto", -1, "-1"):
         return
     if not isinstance(devices, int):
         yield Problem(
-            f"trainer.devices={show(devices)} with trainer.accelerator=cpu",
+            f"trainer.devices={show(devices)} on CPUs",
             "a number of processes: only GPUs are chosen by their numbers",
             "trainer.devices=1, or trainer=gpu",
         )

@@ -72,6 +72,7 @@ COMMANDS: dict[str, Options] = {
         "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
         "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
         "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
+        "auto_tag": Flag("a tag of the options that are typed and not in the name"),
         "root": ROOT,
         "run_name": Name("the run's folder", null=True, longest=LONGEST, example="my_run"),
         "debug": DEBUG,
@@ -107,6 +108,7 @@ COMMANDS: dict[str, Options] = {
         "names.dims": List("the dims that were trained", DIMS, null=True, example=[8, 16, 32]),
         "variant": Name("which embeddings of a run", empty=True, example="flip"),
         "dims": List("the dims to evaluate", DIMS, null=True, example=[8, 16, 32]),
+        "quiet": Flag("one line for each file of rows, no tables and no progress"),
         "root": ROOT,
         "debug": DEBUG,
     },
@@ -211,6 +213,7 @@ GROUPS: dict[str, Options] = {
         "source.val_share": Number("of the samples, for validation", above=0, below=1, example=0.1),
         "source.seed": seed(),
         "source.scale": count("enlarges each pixel", high=256),
+        "source.size": count("side of the images", high=16_384, null=True, unit="pixels"),
         "source.classes": Path("a file or folder that names the classes", null=True),
         "source.betons": Map("ready .beton files by split", Path()),
         "source.sequence": Path("the file that names images in their order"),
@@ -231,7 +234,11 @@ GROUPS: dict[str, Options] = {
         "name": Name("how tables call it"),
         "arch": Text("the name that timm (of text: transformers) knows it by", example="resnet18"),
         "module": Map("a module of your own: its _target_ and arguments"),
-        "pretrained": Either("its weights: a timm tag or a file", (Flag(), Path()), null=True, example=True),
+        "pretrained": Either(
+            "its weights: true, a timm tag, a file, or local-dir:<folder>", (Flag(), Path()), null=True,
+            example=True,
+        ),
+        "pretrained_by_order": Flag("a file's tensors one after the other, whatever their names"),
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),
         "width": count("dims of the features", high=1_000_000, unit="dims"),
@@ -308,7 +315,7 @@ GROUPS: dict[str, Options] = {
         "checkpoint_minutes": Number(
             "between two checkpoints inside an epoch", low=0, endless=True, unit="minutes", example=5.0
         ),
-        "progress": Flag("a progress bar"),
+        "progress": Flag("a progress bar, or lines where there is no terminal"),
         "timeout_minutes": Number("how long processes wait for one", above=0, unit="minutes", example=30.0),
         "max_epochs": Either(
             "passes over the data; -1: until max_steps", (Choice("", (-1,)), EPOCHS), null=True, example=5

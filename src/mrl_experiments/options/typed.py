@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+
+from mrl_experiments.options.models import near_models
 
 # A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
@@ -35,10 +39,14 @@ def renamed(argument: str) -> str:
     return argument
 
 
-def replacement(message: str) -> str | None:
-    """Return what replaces the recipe that Hydra's message says is missing, where it is one that has gone."""
-    missing = re.search(r"Could not (?:find|load) 'experiment/([\w/]+)'", message)
-    return GONE.get(missing[1]) if missing else None
+def replacement(message: str, conf: Path) -> str | None:
+    """Return what replaces what Hydra's message says is missing: a recipe that has gone, a model's name."""
+    missing = re.search(r"Could not (?:find|load) '(experiment|model)/([\w/.-]+)'", message)
+    if not missing:
+        return None
+    group, name = missing.groups()
+    near = near_models(name, conf) if group == "model" else []
+    return f"model={', or model='.join(near)}; or any name that timm knows" if near else GONE.get(name)
 
 
 def completed(arguments: Sequence[str]) -> list[str]:
@@ -75,3 +83,13 @@ def _readable(override: str) -> bool:
     except HydraException:
         return False
     return True
+
+
+def typed_overrides() -> list[str]:
+    """Return what the command line overrides, as it was typed."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def typed_keys() -> set[str]:
+    """Return the keys that the command line names."""
+    return {override.partition("=")[0].lstrip("+~") for override in typed_overrides()}

@@ -12,6 +12,7 @@ SHARES = re.compile(
     r"(top\d+|(mAP|P|R|recall)@\d+|mean_per_class|(novel|pretrain)_(head|tail)|always_wrong|first_correct)"
 )
 LARGEST = 1e100  # sums and percentages of larger values may overflow
+LESS = ("bits_per_byte", "perplexity", "nll")  # of which less is better
 SIGNED = {"class_gap", "cosine"}  # within [-1, 1]; other metrics named here are not negative
 
 

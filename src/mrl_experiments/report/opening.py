@@ -8,7 +8,7 @@ import pandas as pd
 
 from mrl_experiments.report.aggregate import Block
 from mrl_experiments.report.curves import Chart, charts
-from mrl_experiments.report.metrics import metric, written
+from mrl_experiments.report.metrics import LESS, metric, written
 from mrl_experiments.report.specs import Figure
 from mrl_experiments.report.styles import line, order
 
@@ -23,7 +23,6 @@ QUALITIES: tuple[tuple[str, str, dict[str, str | int], str], ...] = (
     ("language", "bits_per_byte", {}, "language model"),
     ("language", "top1", {}, "tokens found"),
 )
-LESS = ("bits_per_byte", "perplexity", "nll")  # of which less is better
 TIMED = ("adaptive_retrieval", "funnel", "auto_retrieval")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from os.path import exists, relpath
@@ -13,9 +14,10 @@ import vl_convert
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from mrl_experiments.errors import command_line
+from mrl_experiments.errors import UserError
 from mrl_experiments.examples import Sheet
 from mrl_experiments.files import atomic_path
+from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.report.aggregate import Block, Column, Grid
 from mrl_experiments.report.claims.claim import Finding
 from mrl_experiments.report.claims.formats import HEADINGS, NOTE, counted, record
@@ -25,6 +27,7 @@ from mrl_experiments.report.metrics import written
 from mrl_experiments.report.opening import Story
 from mrl_experiments.report.styles import key_of, labelled, line
 from mrl_experiments.results import ResultRow
+from mrl_experiments.runs import Run
 
 # No text can open or close an element, or end a line of a script: as JSON escapes it means the same.
 INSIDE_HTML = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
@@ -50,16 +53,29 @@ class Sources:
     def __init__(self, rows: Sequence[ResultRow], runs: Path, page: Path) -> None:
         self.rows, self.runs, self.page = rows, runs, page
         self.places: dict[tuple[str, ...], int] = {}
+        self._command_of, self._home_of = cache(self._command), cache(self._home)
 
     def of(self, number: int, metric: str) -> list[Any]:
         """Return the place of a row's run and command in the list, and the value as written."""
         row = self.rows[number]
-        options = {"run": row.run, "data": row.dataset, "evaluation": row.evaluation}
-        more = {"variant": "flip"} if row.setting.get("tta") == "flip" else {}
-        command = command_line("evaluate.py", {**options, "reduction": row.reduction, **more})
-        key = (row.run, command, self._link(row.run))
+        variant = row.split.partition("@")[2]  # other views or weights
+        key = self._command_of(row.run, row.dataset, row.evaluation, row.reduction, variant)
         scale = 1e-6 if metric.endswith("MFLOPs") else 1.0
         return [self.places.setdefault(key, len(self.places)), written(metric, row.value * scale)]
+
+    def _command(
+        self, run: str, dataset: str, evaluation: str, reduction: str, variant: str
+    ) -> tuple[str, ...]:
+        """Return a run, the command that measured it, and where a link to it leads."""
+        options = {"run": run, **data_options(dataset, self._home_of(run)), "evaluation": evaluation}
+        more = {"reduction": reduction, **({"variant": variant} if variant else {})}
+        return run, next_command("evaluate.py", self.runs.parent, options | more), self._link(run)
+
+    def _home(self, run: str) -> str | None:
+        """Return the data set that a run was trained on, None where the run is not here."""
+        with suppress(UserError):
+            return str(Run(self.runs / run).config.data.name) if self._link(run) else None
+        return None
 
     def _link(self, run: str) -> str:
         config = self.runs / run / "config.yaml"

@@ -49,7 +49,7 @@ def nearest_means(queries: Features, sums: NDArray[Any], dims: Sequence[int]) ->
     predicted = {dim: np.empty(len(queries), np.int64) for dim in dims}
     query_norms = prefix_norms(queries, dims)
     for start in range(0, len(queries), QUERY_BLOCK):
-        block = torch.from_numpy(queries[start : start + QUERY_BLOCK].astype(dtype, copy=False))
+        block = torch.from_numpy(np.array(queries[start : start + QUERY_BLOCK], dtype))
         products = means.new_zeros(len(block), len(means))
         scores = torch.empty_like(products)
         for dim, (low, high), part, norms in zip(dims, segments, columns, inverse, strict=True):

@@ -1,6 +1,11 @@
-"""Neighbours stored beside the embeddings of the queries, so that metrics are recomputed in seconds."""
+"""Neighbours stored beside the embeddings of the queries, so that metrics are recomputed in seconds.
+
+Only a search that takes longer is stored, and no more than twice the bytes of the queries' features: what was
+used least recently goes first.
+"""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +14,9 @@ from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, require_regular
 from mrl_experiments.search.neighbours import Neighbours, nearest
+
+WORTH = 10**10  # multiply-adds of a search that is stored; a core does as many in a second
+SHARE, LEAST = 2, 64 << 20  # of the bytes of the features, and bytes: the larger may be stored beside them
 
 
 def neighbours(
@@ -25,8 +33,10 @@ def neighbours(
     kept = {dim: _read(queries, database, dim, k) for dim in dims}
     missing = [dim for dim in dims if kept[dim] is None]
     new = nearest(queries.features, database.features, missing, k) if missing else {}
-    for dim, found in new.items():
-        _write(queries, database, dim, found)
+    if new and len(queries) * len(database) * max(missing) >= WORTH:
+        for dim, found in new.items():
+            _write(queries, database, dim, found)
+        _keep_budget(queries)
     return {dim: found for dim, found in {**kept, **new}.items() if found is not None}
 
 
@@ -58,7 +68,11 @@ def _read(queries: Embeddings, database: Embeddings, dim: int, k: int) -> Neighb
     except Exception as error:  # a damaged archive makes its readers raise nearly anything
         print(f"{path} cannot be used ({error}): neighbours are searched again", flush=True)
         return None
-    return Neighbours(similarities[:, :k], positions[:, :k]) if positions.shape[1] >= k else None
+    if positions.shape[1] < k:
+        return None
+    with suppress(OSError):
+        path.touch()
+    return Neighbours(similarities[:, :k], positions[:, :k].astype(np.int64))
 
 
 def _write(queries: Embeddings, database: Embeddings, dim: int, found: Neighbours) -> None:
@@ -69,6 +83,20 @@ def _write(queries: Embeddings, database: Embeddings, dim: int, found: Neighbour
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             name = np.array(_name(queries, database, dim))
-            np.savez(file, name=name, similarities=found.similarities, positions=found.positions)
+            positions = found.positions.astype(np.min_scalar_type(len(database)))
+            np.savez(file, name=name, similarities=found.similarities, positions=positions)
     except UserError as error:
         print(f"neighbours are not kept: {error.problem}", flush=True)
+
+
+def _keep_budget(queries: Embeddings) -> None:
+    """Remove the neighbours that were used least recently, until the others are within the budget."""
+    if queries.folder is None or (queries.folder / "neighbours").is_symlink():
+        return
+    left = max(LEAST, SHARE * queries.features.nbytes)
+    with suppress(OSError):  # another process removes them, too
+        files = [(file, file.stat()) for file in (queries.folder / "neighbours").glob("*.npz")]
+        for file, status in sorted(files, key=lambda pair: pair[1].st_mtime_ns, reverse=True):
+            left -= status.st_size
+            if left < 0:
+                file.unlink()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mrl_experiments.directions import dtype_for, inverse_norms, unit_prefixes
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import prefix
 
@@ -78,13 +79,15 @@ def nearest(
             expected=f"a k from 1 to {len(database)}",
         )
     if faiss.get_num_gpus() > 0 and labels is None:
-        return {dim: _nearest_on_gpu(queries, database, dim, k) for dim in dims}
+        each = tracked(dims, "searching neighbours", len(dims))
+        return {dim: _nearest_on_gpu(queries, database, dim, k) for dim in each}
     search = _Search(queries, dims, k, dtype_for(dims, queries, database), labels)
     threads = torch.get_num_threads()
     try:
         # Kernels of one thread on many blocks: the blocks are too small to share.
         with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
-            for start in range(0, len(database), DATABASE_CHUNK):
+            starts = range(0, len(database), DATABASE_CHUNK)
+            for start in tracked(starts, "searching neighbours", len(starts)):
                 chunk = torch.from_numpy(np.array(database[start : start + DATABASE_CHUNK], search.dtype))
                 search.add(chunk, start, pool)
     finally:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.directions import dtype_for
+from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import sole_highest
 
 Array = NDArray[Any]  # float32, or float64 where float32 does not hold the squares
@@ -42,7 +43,8 @@ def predict_then_update(
     dims = sorted(dims)
     dtype = dtype_for(dims, samples, sums)
     predicted = {dim: np.empty(len(samples), np.int64) for dim in dims}
-    for start in range(0, len(samples), block):
+    starts = range(0, len(samples), block)
+    for start in tracked(starts, "classifying the stream", len(starts)):
         rows = slice(start, start + block)
         part, labels = np.ascontiguousarray(samples[rows], dtype), classes[rows]
         moved = _Moved(labels, seen)

@@ -11,9 +11,11 @@ from threadpoolctl import threadpool_limits
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.rerank import Candidates
+from mrl_experiments.adaptive.retrieval.shortlist import ADVISED, lists_of
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 from mrl_experiments.metrics import ranking
 from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.nested_accuracy import SAME_SCORE
@@ -96,9 +98,10 @@ class StagedSearch:
         count = 0
         for name, describe in indexes.items():
             refused = {}
-            for dim in nested:
+            for dim in tracked(nested, f"searching with index={name}", len(nested)):
                 try:
                     spec = describe(dims=(dim,), stages=((dim, self.k),))
+                    _say_if_few(name, spec.codes, len(self.database))
                     index, costs = self.build(spec, Setting(index=name))
                 except UserError as error:
                     if not isinstance(error.__cause__, RuntimeError):  # a fault of the data or of the options
@@ -184,6 +187,13 @@ class StagedSearch:
                 times[f"latency_ms{suffix}"] = median(seconds) / len(batch) * 1e3
                 times[f"single_latency_ms{suffix}"] = median(_repeated(index, singles, stages)) * 1e3
         return times
+
+
+def _say_if_few(name: str, codes: str, count: int) -> None:
+    for lists in lists_of(codes):
+        if lists <= count < ADVISED * lists:
+            advised = f"FAISS advises {ADVISED * lists:,} or more"
+            print_once(f"index={name}: {lists} lists for {count:,} vectors; {advised}")
 
 
 def nested_dims(queries: Embeddings, dims: Sequence[int]) -> list[int]:

@@ -21,7 +21,6 @@ from mrl_experiments.runs import Run
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
 
-TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was asked to stop and saved its work
 PATIENCE = 2.0  # seconds; torchrun and terminals may send several signals at once
 
 
@@ -54,6 +53,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.path, self.seconds = run.checkpoint, 60 * minutes
         self._saved_at = time.monotonic()
         self._asked_at: float | None = None  # to stop
+        self._signal = int(signal.SIGTERM)  # that asked
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Take over the signals: Lightning's own handler communicates meanwhile, which can hang DDP."""
@@ -66,7 +66,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self._asked_at is None:
-            self._asked_at = time.monotonic()
+            self._asked_at, self._signal = time.monotonic(), signum
         elif signum == signal.SIGINT and time.monotonic() - self._asked_at > PATIENCE:
             raise Stopped(signum)  # Ctrl-C again, from someone who does not want to wait
 
@@ -89,7 +89,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self._save(trainer, pl_module)
         (asked,) = _any_rank(trainer, self._asked_at is not None)
         if asked:
-            _leave(trainer)
+            _leave(trainer, self._signal)
 
     def _save_where_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save and leave where it is time; all ranks decide together."""
@@ -100,7 +100,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         if asked or due:
             self._save(trainer, pl_module)
         if asked:
-            _leave(trainer)
+            _leave(trainer, self._signal)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -123,9 +123,9 @@ def _last_batch(trainer: pl.Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
-def _leave(trainer: pl.Trainer) -> None:
+def _leave(trainer: pl.Trainer, signum: int) -> None:
     print(f"\nstopped and saved at step {trainer.global_step}; the same command resumes", flush=True)
-    raise SystemExit(TERMINATED)
+    raise SystemExit(128 + signum)
 
 
 def _any_rank(trainer: pl.Trainer, *flags: bool) -> list[bool]:

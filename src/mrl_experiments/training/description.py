@@ -1,5 +1,6 @@
-"""What loggers are told once of a run: its options, and what its model costs at each dim."""
+"""What is said once of a run: its options, what its model costs at each dim, and how long it trains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +13,7 @@ from mrl_experiments.losses.method import Inputs, Method
 
 
 class Description(pl.Callback):
-    """Send hyper-parameters, parameters and multiply-adds per dim to all loggers, with the first batch."""
+    """Say what is trained on what, and tell all loggers the options and costs, with the first batch."""
 
     def __init__(self, cfg: DictConfig) -> None:
         options: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -26,6 +27,36 @@ class Description(pl.Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams({**self._facts, "cost": cost})
         self._facts = None
+        trainer.print(_summary(trainer, pl_module, cost), flush=True)
+
+
+def _summary(trainer: Any, module: Any, cost: Mapping[str, int]) -> str:
+    """Return two lines: the model with its device, and the length of the training."""
+    length, device = module.length(), trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    many = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
+    macs = cost[f"macs@{module.method.spec.dims[-1]}"]
+    seen = length.steps_per_epoch * length.images_per_step
+    epochs = f", {length.epochs:,} epochs of {seen:,}" if length.epochs > 0 else ""
+    begun = f", resumed at step {trainer.global_step:,}" if trainer.global_step else ""
+    return (
+        f"{_short(cost['parameters'])} parameters, {_short(macs)} multiply-adds a sample, "
+        f"on {many}{name} with {trainer.precision}\n"
+        f"{length.steps:,} steps of {length.images_per_step:,} samples{epochs}{begun}"
+    )
+
+
+def _short(count: int) -> str:
+    """Return a number in the unit that leaves it below a thousand.
+
+    Example:
+        >>> _short(4_902_440), _short(512)
+        ('4.9 M', '512')
+    """
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
 
 
 def model_cost(method: Method, x: Inputs, classes: int) -> dict[str, int]:

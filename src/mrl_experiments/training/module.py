@@ -75,7 +75,7 @@ class NestedModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer; its schedule advances every step."""
-        optimizer, scheduler = self.optim(self.method, self._length())
+        optimizer, scheduler = self.optim(self.method, self.length())
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -90,7 +90,7 @@ class NestedModule(pl.LightningModule):
         else:
             super().lr_scheduler_step(scheduler, metric)
 
-    def _length(self) -> TrainingLength:
+    def length(self) -> TrainingLength:
         """Return how long the training is, without opening the loaders of this project's data.
 
         They are opened once a checkpoint has moved their position.

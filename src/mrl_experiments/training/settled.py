@@ -7,9 +7,11 @@ import timm
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mrl_experiments.data.of_run import typed_keys, without_new_keys
+from mrl_experiments.data.of_run import without_new_keys
 from mrl_experiments.errors import UserError
-from mrl_experiments.runs import run_of
+from mrl_experiments.identity import settle_tag
+from mrl_experiments.options.typed import typed_keys
+from mrl_experiments.runs import is_trial, run_of
 
 FROM_WEIGHTS = ("mean", "std", "center")  # of data.augment
 
@@ -17,14 +19,16 @@ FROM_WEIGHTS = ("mean", "std", "center")  # of data.augment
 def settle(cfg: DictConfig) -> None:
     """Complete a training's options in place, so that the run stores what it uses.
 
-    `trainer.max_epochs` and its short form `epochs` become one. A run that exists keeps what it was made
-    with: keys that its source does not know are left out. Where `model.pretrained` is set, images are
-    normalised and cropped as its weights want, unless the command line says otherwise. What differs is
-    printed.
+    `trainer.max_epochs` and its short form `epochs` become one, and `auto_tag` the tag that it means. A run
+    that exists keeps what it was made with: keys that its source does not know are left out. Where
+    `model.pretrained` is set, images are normalised and cropped as its weights want, unless the command line
+    says otherwise. What differs is printed.
     """
     _settle_epochs(cfg)
+    settle_tag(cfg)
     run = run_of(cfg)
-    stored = run.config if run.config_path.exists() else None
+    known = run.begun and run.config_path.exists() and not is_trial(cfg)
+    stored = run.config if known else None
     if stored is not None:
         without_new_keys(cfg.data, stored.data)
     if not cfg.model.get("pretrained") or "augment" not in cfg.data:

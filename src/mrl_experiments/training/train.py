@@ -13,10 +13,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, check_owner, checkpoint_owner, construct
 from mrl_experiments.checkpoint import read_checkpoint
-from mrl_experiments.errors import UserError, command_line
+from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
-from mrl_experiments.runs import Run, refuse_other_config, run_lock, run_of
+from mrl_experiments.next_commands import next_command
+from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
 from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.description import Description
 from mrl_experiments.training.finetuning import freeze, take_backbone
@@ -40,13 +41,13 @@ def train(cfg: DictConfig) -> float | None:
     """
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     settle(cfg)
-    run = run_of(cfg)
-    if run.config_path.exists():
-        refuse_other_config(run, cfg)
-    if summary := run.summary():
+    run, trial = run_of(cfg), is_trial(cfg)
+    known = run.begun and run.config_path.exists() and not trial
+    longer = known and refuse_other_config(run, cfg)
+    if not (trial or longer) and (summary := run.summary()):
         if first:
             print(f"{run.name} is finished already")
-            _report(run, summary["validation"])
+            _report(run, summary["validation"], cfg.root)
         return _optimized(cfg, {int(dim): row for dim, row in summary["validation"].items()})
     trainer, module, data = _build(cfg, run)
     if trainer.fast_dev_run:
@@ -66,8 +67,9 @@ def train(cfg: DictConfig) -> float | None:
         if trainer.is_global_zero:
             weights = "averaged" if _averaging(trainer) else "current"  # which were validated
             summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
-            write_json(run.finished, summary)
-            _report(run, module.validation)
+            if not trial:
+                write_json(run.finished, summary)
+            _report(run, module.validation, cfg.root)
     return _optimized(cfg, module.validation)
 
 
@@ -158,9 +160,9 @@ def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
         yield x.to(device) if isinstance(x, torch.Tensor) else tuple(part.to(device) for part in x)
 
 
-def _report(run: Run, validation: dict[Any, dict[str, float]]) -> None:
+def _report(run: Run, validation: dict[Any, dict[str, float]], root: str) -> None:
     if validation:
         print_table(run.name, validation)
     else:
         print(f"\n{run.name}: trained without validation (trainer.limit_val_batches=0)")
-    print(f"run:  {run.folder}\nnext: {command_line('embed.py', {'run': run.name})}")
+    print(f"run:  {run.folder}\nnext: {next_command('embed.py', root, {'run': run.name})}")

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mrl_experiments.build import construct
 from mrl_experiments.errors import UserError
+from mrl_experiments.options.check import check_cpus
 from mrl_experiments.options.kinds import show
 from mrl_experiments.runs import Run
 from mrl_experiments.training.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -108,13 +109,15 @@ def _plain(value: Any) -> Any:
 
 
 def check_devices(accelerator: str | None, devices: Any) -> None:
-    """Raise UserError where GPUs are asked for and there are none, or not as many.
+    """Raise UserError where GPUs are asked for and there are none, or not as many; or more than CPUs can do.
 
     devices: how many, or the numbers of some, as Lightning takes them.
     """
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if accelerator in ("gpu", "cuda") and not found:
         raise UserError("trainer=gpu, but torch sees no GPU", remedy="use trainer=cpu, or install a driver")
+    if accelerator == "auto" and not found:
+        check_cpus(devices)
     if accelerator == "cpu" or not found or devices in ("auto", -1, "-1"):
         return
     numbers = devices.strip(",").split(",") if isinstance(devices, str) else devices

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: a progress bar, and the table at the end."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,21 +11,31 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mrl_experiments.progress import Pace
 from mrl_experiments.training.module import NestedModule
 
 Validation = Mapping[int, Mapping[str, float]]
 
 
 class ProgressBar(pl.Callback):
-    """One bar over the whole training with the time left; one line an epoch where there is no terminal."""
+    """One bar over the whole training with the time left; lines where there is no terminal.
+
+    Those come with each validation and every 30 seconds, the first as soon as the speed is known.
+    """
 
     def __init__(self) -> None:
         self._console = Console()
         self._bar: Progress | None = None
+        self._pace: Pace | None = None
+        self._samples = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar at the step training starts from."""
-        if not (trainer.is_global_zero and self._console.is_terminal):
+        if not trainer.is_global_zero:
+            return
+        if not self._console.is_terminal:
+            total = _batches(trainer)
+            self._pace = Pace(None if total is None else total - _done(trainer))
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -40,17 +51,35 @@ class ProgressBar(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar."""
+        """Move the bar, or print a line that is due."""
+        if self._pace is not None:
+            self._count(self._pace, trainer, outputs, batch, batch_idx)
         if self._bar is None:
             return
-        done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
+        done = _done(trainer) + batch_idx + 1
         measured = trainer.callback_metrics.get("samples_per_s")
         speed = "" if measured is None else f"{float(measured):,.0f} samples/s"
         epoch = f"epoch {_epoch(trainer)}"
         self._bar.update(self._task, completed=done, description=epoch, speed=speed)
 
+    def _count(self, pace: Pace, trainer: pl.Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
+        pace.done += 1
+        self._samples += len(batch[1]) * trainer.world_size
+        if not pace.due():
+            return
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        speed = self._samples / pace.done * pace.speed
+        shown = f"epoch {_epoch(trainer)}, step {trainer.global_step:,}/{_steps(trainer)}, loss {loss:.4g}"
+        print(", ".join(filter(None, (shown, f"{speed:,.0f} samples/s", pace.left))), flush=True)
+
+    def on_validation_batch_end(self, trainer: Any, *args: Any) -> None:
+        """Print a line that is due."""
+        if self._pace is not None and self._pace.due():
+            done = trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.processed
+            print(f"epoch {_epoch(trainer)}: {done:,} batches of val are done", flush=True)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the accuracy at the smallest and the largest size."""
+        """Print the accuracy at the smallest and the largest dim."""
         assert isinstance(pl_module, NestedModule)
         if trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
@@ -87,7 +116,7 @@ class CompileTime(pl.Callback):
 
 
 def print_table(name: str, validation: Validation) -> None:
-    """Print every metric at every size; those that begin with `top` are fractions."""
+    """Print every metric at every dim; those that begin with `top` are fractions."""
     metrics = sorted(next(iter(validation.values())), key=lambda metric: not metric.startswith("top"))
     table = Table()
     for column in ("dim", *(f"{name} %" if name.startswith("top") else name for name in metrics)):
@@ -110,6 +139,16 @@ def _ends(dims: list[int]) -> list[int]:
 def _epoch(trainer: pl.Trainer) -> str:
     last = trainer.max_epochs
     return f"{trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
+
+
+def _done(trainer: pl.Trainer) -> int:
+    """Return the batches of the epochs before this one."""
+    return trainer.current_epoch * int(trainer.num_training_batches)
+
+
+def _steps(trainer: pl.Trainer) -> str:
+    steps = trainer.estimated_stepping_batches
+    return f"{steps:,}" if math.isfinite(steps) and steps > 0 else "?"
 
 
 def _batches(trainer: pl.Trainer) -> int | None:

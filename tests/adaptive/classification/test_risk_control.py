@@ -1,11 +1,18 @@
+import warnings
 from functools import partial
 
 import numpy as np
 import pytest
 
+from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier
 from mrl_experiments.adaptive.classification.exits import read_exits
 from mrl_experiments.adaptive.classification.policies.joint import Joint
-from mrl_experiments.adaptive.classification.policies.risk_control import RiskControl, p_value, sweep
+from mrl_experiments.adaptive.classification.policies.risk_control import (
+    RiskControl,
+    p_value,
+    samples_needed,
+    sweep,
+)
 from mrl_experiments.errors import UserError
 
 DIMS = (8, 16, 32, 64, 128)
@@ -94,3 +101,20 @@ def test_labels_that_do_not_fit_are_refused(digits, labels, problem):
     for fit in (RiskControl(0.1, 0.1).fit, partial(sweep, drops=[0.1], delta=0.1)):
         with pytest.raises(UserError, match=problem):
             fit(digits.exits, given)
+
+
+@pytest.mark.parametrize("drop", [0.005, 0.02, 0.1])
+def test_a_promise_takes_as_many_samples_as_are_said_to_be_needed(drop):
+    tested = samples_needed(drop, DELTA) // 2
+    assert p_value(np.zeros(tested), drop, DELTA) <= DELTA < p_value(np.zeros(tested - 1), drop, DELTA)
+
+
+def test_a_classifier_that_saves_nothing_warns_and_says_how_many_samples_the_promise_takes(digits):
+    few, heads = np.arange(40), digits.heads
+    with pytest.warns(
+        UserWarning, match=r"nothing is saved; the promise takes at least [\d,]+ .*has 40"
+    ) as said:
+        AdaptiveClassifier(heads).fit(RiskControl(0.005), digits.features[few], digits.labels[few])
+    assert f"{samples_needed(0.005, 0.1):,} labelled samples" in str(said[0].message)
+    with warnings.catch_warnings(action="error"):
+        AdaptiveClassifier(heads).fit(RiskControl(0.5), digits.features, digits.labels)

@@ -45,6 +45,15 @@ def keeps_its_promises(source):
     assert source.identity() == source.identity()
 
 
+def test_digits_have_the_size_that_is_asked_for():
+    for size in (8, 64, 100):
+        keeps_its_promises(Digits(size=size))
+    scaled, sized = Digits(scale=8), Digits(size=64)
+    assert np.array_equal(scaled.open("val")[7][0], sized.open("val")[7][0])
+    assert scaled.identity() != sized.identity() != Digits(size=65).identity()
+    assert Digits().identity().keys() == {"scale", "val_share", "seed", "scikit-learn"}  # of earlier caches
+
+
 def test_digits():
     source = Digits()
     keeps_its_promises(source)

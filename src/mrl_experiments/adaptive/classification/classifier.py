@@ -1,5 +1,6 @@
 """A classifier that uses as few dimensions as each sample needs."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from mrl_experiments.adaptive.classification.exits import (
     sample_count,
     top1,
 )
+from mrl_experiments.adaptive.classification.outcome import saves_nothing
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
     fingerprint,
@@ -122,6 +124,9 @@ class AdaptiveClassifier:
                 them stated).
             split: Names the samples, so that `predict` can refuse them.
 
+        Warns:
+            UserWarning: Where the last dim answers every sample, so that nothing is saved.
+
         Raises:
             UserError: If labels are missing or none of the classes, dims do not nest, or logits are NaN.
         """
@@ -133,6 +138,8 @@ class AdaptiveClassifier:
             if labels.max() >= classes:
                 raise UserError(f"a label {labels.max()}", expected=f"0 to {classes - 1}, the classes")
         self.cascade = policy.fit(exits, labels).pruned()
+        if self.cascade.dims == exits.dims[-1:]:
+            warnings.warn(saves_nothing(policy.setting, exits, labels, len(exits)), stacklevel=2)
         self.policy, self.fitted_on = policy.setting, split
         return self
 

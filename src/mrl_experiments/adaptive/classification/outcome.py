@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits
+from mrl_experiments.adaptive.classification.policies.risk_control import samples_needed
 from mrl_experiments.heads import Heads
 from mrl_experiments.results import Setting
 
@@ -20,6 +21,29 @@ def all_cascades(
     """Yield what all policies choose on some samples, by setting."""
     for sweep in policies:
         yield from sweep(exits, labels).items()
+
+
+def saves_nothing(setting: Setting, exits: Exits, labels: NDArray[np.int64] | None, fitted: int) -> str:
+    """Say of a cascade that always goes on to the last dim what would help.
+
+    Args:
+        setting: The policy and its options.
+        exits: Predictions at each dim.
+        labels: (N,) of the same samples, or None.
+        fitted: How many samples the thresholds were fitted on.
+    """
+    last = exits.dims[-1]
+    said = [f"{setting}: every sample is answered at {last} dims, nothing is saved"]
+    if setting.get("policy") == "risk_control":
+        needed = samples_needed(setting["drop"], setting["delta"])
+        if fitted < needed:
+            said.append(f"the promise takes at least {needed:,} labelled samples and has {fitted:,}")
+    if labels is not None:
+        right = exits.correct(labels).mean(axis=1)
+        smallest = exits.dims[int((right >= right[-1]).argmax())]
+        if smallest < last:
+            said.append(f"of these samples, {smallest} dims alone answer no fewer right")
+    return "; ".join(said)
 
 
 def outcome(

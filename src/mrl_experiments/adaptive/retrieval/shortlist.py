@@ -12,6 +12,7 @@ from mrl_experiments.directions import BLOCK, unit_prefixes
 from mrl_experiments.errors import UserError
 
 LISTS = re.compile(r"IVF(\d+)")  # in codes
+ADVISED = 39  # vectors a list or centroid, below which FAISS warns
 
 
 def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> faiss.Index:
@@ -22,11 +23,12 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
     """
     units = unit_prefixes(vectors, dim)
     try:
-        if any(not 1 <= int(lists) <= len(vectors) for lists in LISTS.findall(spec.codes)):
+        if any(not 1 <= lists <= len(vectors) for lists in lists_of(spec.codes)):
             raise RuntimeError(
                 "no list, or more lists than vectors"
             )  # FAISS would take memory for them first
         index = faiss.index_factory(dim, spec.codes, faiss.METRIC_INNER_PRODUCT)
+        _accept_few_vectors(index)
         if spec.coarse_dim not in (None, dim):
             _cluster_shorter_prefix(index, units, spec.coarse_dim)
         index.train(units)
@@ -39,6 +41,22 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
         ) from error
     set_effort(index, spec.effort)
     return index
+
+
+def lists_of(codes: str) -> list[int]:
+    """Return how many lists codes such as "IVF256,Flat" have, [] where they have none."""
+    return [int(lists) for lists in LISTS.findall(codes)]
+
+
+def _accept_few_vectors(index: Any) -> None:
+    """Keep FAISS from writing to standard error, at each training, that a list could do with more vectors."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        _accept_few_vectors(index.index)
+    parts: list[Any] = [index, getattr(index, "pq", None)]
+    for part in parts:
+        if hasattr(part, "cp"):
+            part.cp.min_points_per_centroid = 1
 
 
 def extend_shortlist(index: faiss.Index, vectors: NDArray[np.float32]) -> None:
@@ -96,7 +114,9 @@ def _cluster_shorter_prefix(index: Any, units: NDArray[np.float32], coarse_dim: 
             expected='codes that start with "IVF"',
             remedy="leave coarse_dim out",
         )
-    clustering: Any = faiss.Kmeans(coarse_dim, index.nlist, niter=index.cp.niter, spherical=True)
+    clustering: Any = faiss.Kmeans(
+        coarse_dim, index.nlist, niter=index.cp.niter, spherical=True, min_points_per_centroid=1
+    )
     clustering.train(unit_prefixes(units, coarse_dim))
     centroids: Any = faiss.IndexFlatIP(coarse_dim)
     centroids.add(clustering.centroids)

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.errors import UserError
+from mrl_experiments.loops import tracked
 
 Quality = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 """Maps neighbours (Q, k), as positions, and the rows (Q,) of their queries to fractions (Q,)."""
@@ -99,14 +100,14 @@ class Tuner:
     budget: Budget
     threads: int | None = None
 
-    def choose(self, database: NDArray[np.float32], families: Iterable[Family]) -> Tuned:
+    def choose(self, database: NDArray[np.float32], families: Sequence[Family]) -> Tuned:
         """Return the fastest index within a loss, or the one that loses least within a latency.
 
         Raises:
             UserError: If none keeps the budget.
         """
         tried: list[tuple[Trial, AdaptiveIndex]] = []
-        for family in families:
+        for family in tracked(families, "trying indexes", len(families)):
             index = AdaptiveIndex.build(database, None, family.spec)
             tried += [(trial, index) for trial in self.explore(index, family, [t for t, _ in tried])]
         trials = tuple(trial for trial, _ in tried)

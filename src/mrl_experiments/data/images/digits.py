@@ -11,16 +11,24 @@ from sklearn.model_selection import train_test_split
 from mrl_experiments.data.source import Sample
 from mrl_experiments.errors import UserError
 
+SIDE = 8  # pixels of a digit
+
 
 class Digits:
-    """A stratified, seeded split; every pixel is repeated `scale` times in both directions."""
+    """A stratified, seeded split; every pixel is repeated `scale` times in both directions.
+
+    With `size`, images have as many pixels a side, each that of the digit at its place.
+    """
 
     name, num_classes, channels = "digits", 10, 1
     splits: tuple[str, ...] = ("train", "val")
 
-    def __init__(self, scale: int = 4, val_share: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self, scale: int = 4, val_share: float = 0.2, seed: int = 0, size: int | None = None
+    ) -> None:
         self.scale, self.val_share, self.seed = scale, val_share, seed
-        self.size: int | None = 8 * scale
+        self.size: int | None = size or SIDE * scale
+        self._resized = {} if size is None else {"size": size}
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the images."""
@@ -29,6 +37,7 @@ class Digits:
             "val_share": self.val_share,
             "seed": self.seed,
             "scikit-learn": sklearn.__version__,
+            **self._resized,
         }
 
     def open(self, split: str) -> Sequence[Sample]:
@@ -49,7 +58,9 @@ class Digits:
             ) from error
         indices = parts[self.splits.index(split)]
         images = np.round(digits.images[indices] * (255 / 16)).astype(np.uint8)
-        large = images.repeat(self.scale, axis=1).repeat(self.scale, axis=2)[..., None]
+        assert self.size is not None
+        pixels = np.arange(self.size) * SIDE // self.size
+        large = images[:, pixels][:, :, pixels][..., None]
         return [(image, int(label)) for image, label in zip(large, digits.target[indices], strict=True)]
 
     def manifest(self, split: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrl_experiments.data.advice import advice
 from mrl_experiments.data.artifact_cache import cache_folder
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.file_table import pack, with_digests
@@ -26,7 +27,7 @@ from mrl_experiments.data.loaders.loaders import (
     train_loader,
     training_splits,
 )
-from mrl_experiments.data.loaders.order import Batches, balanced
+from mrl_experiments.data.loaders.order import Batches, balanced, world
 from mrl_experiments.data.loaders.torch_loader import ArrayLoader, ArraySamples, TorchLoader
 from mrl_experiments.data.source import Source
 from mrl_experiments.errors import UserError
@@ -85,6 +86,7 @@ class ImageData(DataModule):
         self.cache = Cache(cache_folder(cache), source, kept)
         self._ready: dict[str, tuple[Any, int]] = {}
         self._reported: set[str] = set()
+        self._advised = False
         self._state: dict[str, Any] | None = None
         self.classes_known = False  # whether load_state_dict has had them from a run
         self._unseen = False
@@ -276,7 +278,22 @@ class ImageData(DataModule):
         """Return the training loader."""
         run, count = self._reader("train", training=True)
         shares = None if not self.balance else balanced(self._labels("train"), self.balance)
-        return train_loader(self, count, run, shares)
+        loader = train_loader(self, count, run, shares)
+        self._advise()
+        return loader
+
+    def _advise(self) -> None:
+        """Print once, in the first process, what to know of the training set."""
+        rank, processes = world()
+        if rank == 0 and not self._advised:
+            labels = self._labels("train")
+            names = self._names() or [f"class {label}" for label in range(self.num_classes)]
+            said = advice(
+                self.name, labels, names, self.batch_size, processes=processes, balance=self.balance
+            )
+            for line in said:
+                print(line, flush=True)
+        self._advised = True
 
     def _labels(self, split: str) -> NDArray[np.int64]:
         """Return the labels (N,) of a split, as the loader has them."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from mrl_experiments.data.advice import smaller_batch
 from mrl_experiments.errors import UserError
 
 Batches = list[NDArray[np.int64]]
@@ -40,6 +41,7 @@ class TrainingOrder:
             raise UserError(
                 f"data.batch_size={self.batch_size} on {world()[1]} processes exceeds the training set",
                 expected=f"at most {self.count} samples in all processes' batches together",
+                remedy=f"for example data.batch_size={smaller_batch(self.count, world()[1])}",
             )
 
     def __len__(self) -> int:

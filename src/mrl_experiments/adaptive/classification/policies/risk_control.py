@@ -1,5 +1,6 @@
 """Thresholds that keep a promised accuracy on new samples, whatever their distribution."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,6 +93,22 @@ def _last_shown(
             break
         chosen = cascade
     return chosen
+
+
+def samples_needed(drop: float, delta: float) -> int:
+    """Return how many labelled samples a promise takes at least: where no tested answer is lost.
+
+    Example:
+        >>> samples_needed(0.1, 0.1)
+        58
+    """
+    most = 1
+    while p_value(np.zeros(most), drop, delta) > delta:
+        most *= 2
+    tested = bisect_left(
+        range(most + 1), True, key=lambda count: p_value(np.zeros(count), drop, delta) <= delta
+    )
+    return 2 * tested  # the other half learns
 
 
 def p_value(losses: NDArray[np.float64], drop: float, delta: float) -> float:
