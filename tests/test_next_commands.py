@@ -149,3 +149,8 @@ def test_data_of_another_name_need_their_folder_too(tmp_path):
         assert told in missing.value.remedy
         _, script, *options = shlex.split(missing.value.remedy)
         check(composed(Path(script).stem, *options), "embed")
+
+
+def test_an_installed_command_names_the_others_as_they_are_installed(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/mrl-train", "epochs=1"])
+    assert command_line("embed.py", {"run": "mrl_s0"}) == "mrl-embed run=mrl_s0"

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from mrl_experiments.errors import command_line
-from mrl_experiments.trust import CONF
+from mrl_experiments.places import CONF
 
 USUAL_ROOT = "outputs"  # root= in conf/base/command.yaml
 

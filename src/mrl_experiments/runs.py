@@ -1,6 +1,7 @@
 """Runs on disk: their names, their folders, and the lock of the process that trains one."""
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -68,6 +69,11 @@ class Run:
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether it has one, be it a link to what is not there now: no reason to begin anew."""
+        return os.path.lexists(self.checkpoint)
 
     def checkpoint_at(self, name: str) -> Path:
         """Return the checkpoint `last`, `best`, another of this run's folder by its name, or a path to one.
