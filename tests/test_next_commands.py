@@ -72,7 +72,7 @@ def page_commands(root, dataset):
     sources = Sources(rows, root / "runs", root / "report")
     for number in range(len(rows)):
         sources.of(number, "top1")
-    return [command for _, command, _ in sources.listed]
+    return [command for _, command, _ in sources.places]
 
 
 @pytest.mark.parametrize(
