@@ -92,6 +92,14 @@ def test_a_trial_takes_no_folder_of_another_run(tmp_path):
     train(configured(tmp_path, "trainer.overfit_batches=1", "tag=_2"))
 
 
+def test_each_trial_begins_from_the_other_runs_backbone(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("mrl_experiments.training.train.take_backbone", lambda *_: taken.append(None))
+    for _ in range(2):
+        train(configured(tmp_path, "trainer.overfit_batches=1", f"init_from={NAME}"))
+    assert len(taken) == 2
+
+
 def test_more_epochs_continue_a_run_whose_rate_has_no_end(tmp_path):
     train(configured(tmp_path / "a", *CONSTANT))
     longer = configured(tmp_path / "a", *CONSTANT, "epochs=2")

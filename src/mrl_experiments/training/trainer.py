@@ -29,6 +29,7 @@ from mrl_experiments.training.watching import ProgressBar
 WRONG_HERE = {
     r"The number of training batches \(\d+\) is smaller than the logging": "an epoch's end is logged too",
     r"It is recommended to use `self.log\('val/": "validation has summed over the processes already",
+    r"You requested to overfit but enabled train dataloader": "the loaders repeat the batches themselves",
     r"You have overridden `on_after_batch_transfer` in": "our data modules have none",
     r"Checkpoint directory .* exists and is not empty": "a run is resumed",
     r"Grad strides do not match bucket view strides": "1x1 convolutions in channels_last: both fit",
