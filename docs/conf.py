@@ -1,6 +1,6 @@
 """The documentation's site, which `make docs` builds."""
 
-import os
+import logging
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-os.environ.setdefault("WANDB_MODE", "disabled")
+logging.getLogger("faiss").setLevel(logging.WARNING)
 
 from mrl_experiments.options.reference import options_page  # noqa: E402
 
@@ -34,7 +34,7 @@ release = version = version_of("mrl-experiments")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "*.md", "results/**.md"]
-exclude_patterns = ["outputs", ".venv", "docs/licences/**", "results/*/claims.md"]
+exclude_patterns = ["outputs", ".venv", ".*"]
 html_theme = "furo"
 html_title = f"mrl-experiments {release}"
 html_theme_options = {"navigation_with_keys": True}
@@ -42,6 +42,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
 default_role = "code"
+napoleon_use_ivar = True
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True

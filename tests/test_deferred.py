@@ -18,7 +18,10 @@ defer_metrics()
 print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {dear}))
 """
 COMMANDS = {
-    "before anything is known": ("from mrl_experiments.command import launch", set()),
+    "before anything is known": (
+        "from mrl_experiments.cli import embed, evaluate, generate, report, train",
+        set(),
+    ),
     "the first line": ("import mrl_experiments.first_line", set()),
     "evaluate": (
         "import mrl_experiments.evaluate, mrl_experiments.evaluations.knn, mrl_experiments.reductions.prefix",

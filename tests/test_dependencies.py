@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import re
+import shutil
+import subprocess
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -36,13 +38,15 @@ def locked(name: str) -> dict[str, tuple[Version, list[str]]]:
     """Return version and hashes of each package of a lock."""
     text = LOCKS[name].read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    found = {}
+    found, seen = {}, set()
     for line in lines:
         requirement, *hashes = re.split(r"\s+--hash=", line.strip())
         package = Requirement(requirement)
         (pin,) = package.specifier
         assert pin.operator == "==", line
-        assert canonicalize_name(package.name) not in found, line
+        one = canonicalize_name(package.name), str(package.marker)  # Pythons may need different versions
+        assert one not in seen, line
+        seen.add(one)
         found[canonicalize_name(package.name)] = (Version(pin.version), hashes)
     return found
 
@@ -59,8 +63,8 @@ def test_every_locked_package_has_hashes_and_no_lock_names_a_place(name):
 
 @pytest.mark.parametrize(
     ("name", "extras"),
-    [("base", []), ("dev", ["dev"]), ("ffcv", ["dev", "ffcv"])],
-    ids=["base", "dev", "ffcv"],
+    [("base", []), ("dev", ["dev"]), ("docs", ["docs"]), ("ffcv", ["dev", "ffcv"])],
+    ids=["base", "dev", "docs", "ffcv"],
 )
 def test_every_direct_dependency_is_locked_within_its_bounds(name, extras):
     lock = locked(name)
@@ -96,7 +100,7 @@ def test_the_makefile_installs_nothing_without_hashes_but_this_package():
         if re.search(r"\$\(INSTALL\)|pip install", line)
     ]
     installing = [line for line in lines if not line.startswith("INSTALL ")]
-    assert len(installing) == 5
+    assert len(installing) == 6
     assert all("--require-hashes -r requirements/" in line or "--no-deps -e ." in line for line in installing)
     assert "--no-build-isolation" in next(line for line in lines if line.startswith("INSTALL "))
 
@@ -105,7 +109,7 @@ def test_the_licence_of_every_direct_dependency_is_listed_with_its_text():
     page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8").partition("Data and fonts")[0]
     rows = dict(re.findall(r"^\| ([\w-]+) \| .+? \| (.+) \|$", page, flags=re.MULTILINE))
     rows.pop("package")
-    assert {*rows} == {one.name for one in listed("dev", "ffcv")} and [*rows] == sorted(rows)
+    assert {*rows} == {one.name for one in listed("dev", "docs", "ffcv")} and [*rows] == sorted(rows)
     for name, text in rows.items():
         try:
             files = importlib.metadata.files(name) or []
@@ -117,3 +121,19 @@ def test_the_licence_of_every_direct_dependency_is_listed_with_its_text():
         assert ("none in the package" in text) == (
             not any("LICENSE" in path or "COPYING" in path for path in inside)
         )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_without_cuda_all_else_is_installed_as_it_is_locked(tmp_path):
+    make = ["make", "-s", "-C", str(ROOT), f"VENV={tmp_path}"]
+    subprocess.run([*make, f"{tmp_path}/cpu/dev.txt"], check=True)
+    before, after = (path.read_text().split("\n") for path in (LOCKS["dev"], tmp_path / "cpu/dev.txt"))
+    assert [line for line in before if line in after] == after  # nothing is changed
+    names = {re.split("[= ]", line)[0] for line in before} - {re.split("[= ]", line)[0] for line in after}
+    names.discard("")
+    assert {"torch", "torchvision", "triton"} < names
+    assert all(name.startswith(("torch", "triton", "nvidia-", "cuda-")) for name in names)
+    plan = subprocess.run(
+        [*make, "-n", "setup", "TORCH=cpu"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"-r {tmp_path}/cpu/dev.txt" in plan and "+cpu" in plan

@@ -233,6 +233,19 @@ def test_the_result_is_printed_with_the_next_command_unless_quiet(copied, capsys
     assert capsys.readouterr().out == f"{path}: {len(read_rows(path))} rows\n"
 
 
+def test_an_evaluation_that_fails_does_not_take_the_others_along(copied, capsys):
+    options = ["run=*", f"root={copied}", "dims=[8,16]"]
+    names = ("trends", "knn")  # of two dims, no trend can be told
+    chosen = [Chosen(configured("evaluate", *options, f"evaluation={n}"), n, "prefix") for n in names]
+    with pytest.raises(UserError, match="2 of 4 evaluations failed: trends of ff, trends of mrl"):
+        evaluate_all(chosen)
+    said = capsys.readouterr()
+    assert said.err.count("error: ") == 2 and "next: " in said.out
+    assert all(
+        Run(copied / "runs" / name).results("knn", "digits", "prefix").exists() for name in ("ff", "mrl")
+    )
+
+
 def test_several_evaluations_in_one_command_read_embeddings_once(copied, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("mrl_experiments.evaluate.load", lambda folder: opened.append(folder) or load(folder))

@@ -1,11 +1,14 @@
 """UserError, which the commands print as one message, and the commands that its remedies name."""
 
+import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 
 # Values that neither a shell nor Hydra takes apart, or for a number.
 PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_/][\w./@+-]*", re.ASCII | re.IGNORECASE)
+SPECIAL = re.compile(r'["$`\\!]')  # what a shell reads inside double quotes
 
 
 class UserError(Exception):
@@ -33,8 +36,21 @@ def _rebuild(problem: str, expected: str, remedy: str) -> UserError:
 
 
 def command_line(script: str, options: Mapping[str, str]) -> str:
-    """Return a command to be copied into a shell: what has a meaning to the shell or to Hydra is quoted."""
-    return shlex.join(["python", script, *(f"{key}={_quoted(value)}" for key, value in options.items())])
+    """Return a command to be copied into a shell: what has a meaning to the shell or to Hydra is quoted.
+
+    An installed command, such as mrl-train, names the others as they are installed.
+    """
+    installed = os.path.basename(sys.argv[0]).startswith("mrl-")
+    program = [f"mrl-{script.removesuffix('.py')}"] if installed else ["python", script]
+    return " ".join(
+        map(_for_shell, [*program, *(f"{key}={_quoted(value)}" for key, value in options.items())])
+    )
+
+
+def _for_shell(word: str) -> str:
+    """Return a word as a shell reads it: "run='mrl_*'" in place of 'run='"'"'mrl_*'"'"''."""
+    quoted = shlex.quote(word)
+    return quoted if quoted == word or SPECIAL.search(word) else f'"{word}"'
 
 
 def _quoted(value: str) -> str:

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -109,7 +110,7 @@ def evaluate_all(chosen: Sequence[Chosen]) -> None:
         chosen: One or several evaluations of the same runs.
 
     Raises:
-        UserError: If something is missing or damaged; of several runs, the others are evaluated first.
+        UserError: If something is missing or damaged; of several runs or evaluations, the others come first.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     left_out: list[str] = []
@@ -118,13 +119,24 @@ def evaluate_all(chosen: Sequence[Chosen]) -> None:
         require_writable(task.path.parent)
         _rows_there(task.path)  # a damaged file ends the command before there is work to lose
     quiet, root = bool(chosen[0].cfg.quiet), str(chosen[0].cfg.root)
-    opened = functools.cache(load)
+    opened, failed = functools.cache(load), []
     with loops_shown(not quiet):
         for task in tasks:
-            _evaluate(task, opened, quiet)
-    if not quiet:
+            try:
+                _evaluate(task, opened, quiet)
+            except UserError as error:
+                if len(tasks) == 1:
+                    raise
+                print(f"error: {task.job.run.name} {task.evaluation}: {error}", file=sys.stderr, flush=True)
+                failed.append(f"{task.evaluation} of {task.job.run.name}")
+    if not quiet and len(failed) < len(tasks):
         print(f"\nnext: {next_command('report.py', root)}", flush=True)
     check_none_left_out([*dict.fromkeys(left_out)])
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(tasks)} evaluations failed: {', '.join(failed)}",
+            expected="see above for each; the others are done",
+        )
 
 
 def _tasks(chosen: Chosen, left_out: list[str]) -> Iterator[_Task]:

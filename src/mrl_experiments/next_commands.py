@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from mrl_experiments.errors import command_line
-from mrl_experiments.trust import CONF
+from mrl_experiments.places import CONF
 
 USUAL_ROOT = "outputs"  # root= in conf/base/command.yaml
 
@@ -15,10 +15,10 @@ def next_command(script: str, root: Path | str, options: Mapping[str, str] | Non
 
     Example:
         >>> next_command("embed.py", "here/out", {"run": "mrl_s0"})
-        'python embed.py root=here/out run=mrl_s0'
+        'python embed.py run=mrl_s0 root=here/out'
     """
     place = {} if str(root) == USUAL_ROOT else {"root": str(root)}
-    return command_line(script, {**place, **(options or {})})
+    return command_line(script, {**(options or {}), **place})
 
 
 def data_options(dataset: str, home: str | None) -> dict[str, str]:

@@ -42,7 +42,6 @@ class Source(Protocol):
 
         Returns:
             Among them, `classes`: their names, by label; `facts`: columns of what else evaluations may read
-            of each
-            class: superclass (a name without spaces), frequency (a rank, 1 is the commonest, None is
-                unknown).
+            of each class: superclass (a name without spaces), frequency (a rank, 1 is the commonest, None
+            is unknown).
         """

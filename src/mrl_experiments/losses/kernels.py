@@ -13,8 +13,8 @@ def softmax_grad_(
 ) -> tuple[Tensor, Tensor]:
     """Turn logits into the gradients of the cross-entropy by them, in place.
 
-    With p the softmax, t the target and |t| its sum: loss = |t| logsumexp(logits) - t . logits, and the
-    gradients are scale (|t| p - t).
+    With p the softmax, t the target and s its sum: loss = s logsumexp(logits) - t . logits, and the
+    gradients are scale (s p - t).
 
     Args:
         logits: (L, n, C).

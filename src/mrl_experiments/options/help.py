@@ -1,7 +1,9 @@
 """The page that --help shows of a command: examples, groups with their options, what is changed most."""
 
+import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -69,13 +71,14 @@ KEYS = {
 
 def help_page(*, _root_: DictConfig) -> str:
     """Return the page of the command that Hydra has composed `_root_` for."""
-    command = HydraConfig.get().job.name
-    lines = [f"python {command}.py [group=option] [option=value] ...", "", "Examples"]
-    lines += [f"  python {command}.py {typed}".rstrip() for typed in EXAMPLES[command]]
+    command, typed_as = str(HydraConfig.get().job.config_name), Path(sys.argv[0]).name
+    shown = typed_as if typed_as.startswith("mrl-") else f"python {command}.py"
+    lines = [f"{shown} [group=option] [option=value] ...", "", "Examples"]
+    lines += [f"  {shown} {typed}".rstrip() for typed in EXAMPLES[command]]
     if groups := list(_groups()):
         lines += ["", "Groups: choose one option of each", *groups]
     lines += ["", "Options", *_options(_root_, command), ""]
-    lines += [f"All options with their values: python {command}.py --cfg job", "More: docs/commands.md"]
+    lines += [f"All options with their values: {shown} --cfg job", "More: docs/commands.md"]
     return "\n".join(lines).replace("$", "$$")  # Hydra fills in what is written with one
 
 

@@ -1,0 +1,118 @@
+"""The documentation: code and commands of its pages run, links lead somewhere, and no option is missing."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from commands import ROOT
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mrl_experiments.options.reference import options_page
+from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS
+
+DOCS = ROOT / "docs"
+PAGES = [path for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("results/**/*.md")]]
+CODE = [page for page in sorted(DOCS.glob("*.md")) if "```python\n" in page.read_text(encoding="utf-8")]
+# Whose commands run in one folder, one after the other, since later ones use the run of the first.
+RUN = ["start", "adaptive_retrieval", "adaptive_classification", "choose_dims", "your_embeddings"]
+RUN += ["your_images", "finetune", "extend"]
+
+
+def blocks(page, language):
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page.stem for page in CODE])
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    if page == "library":
+        pytest.skip("test_library.py runs it")
+    exec(compile("\n".join(blocks(page, "python")), f"{page}.md", "exec"), {"__name__": page})
+    shown = re.sub(r"\d", "0", (DOCS / f"{page}.md").read_text(encoding="utf-8"))
+    for line in capsys.readouterr().out.splitlines():
+        if re.search(r"[a-z]{3,} .*\d|\d.* [a-z]{3,}", line):  # a sentence with a figure
+            assert re.sub(r"\d", "0", line.strip()) in shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        if ":" in link:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_in_the_table_of_contents():
+    listed = (DOCS / "index.md").read_text(encoding="utf-8").split()
+    assert {page.stem for page in DOCS.glob("*.md")} - {*listed} == {"index"}
+
+
+def test_the_page_of_options_has_each_with_its_default():
+    page = options_page()
+    for group, options in [("", one) for one in COMMANDS.values()] + [*GROUPS.items()]:
+        for key in options:
+            if not key.endswith("."):
+                assert f"| `{f'{group}.{key}'.removeprefix('.')}` |" in page
+    assert all(f"`evaluation.{key}`" in page for options in EVALUATIONS.values() for key in options)
+    assert "| `epochs` | `5` | a whole number of epochs from 1 to 1,000,000 |" in page
+    assert "| `loss.label_smoothing` | `0.1`; `0` (infonce, infonce_ff) |" in page
+    assert "| `data.size` | `null`; " in page
+    assert "| `evaluation.indexes.*.codes` |" in page
+
+
+def typed(page):
+    """Return the commands of a page after a $, with the lines that a backslash continues."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.findall(r"^    \$ (.*)$", text, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    digits = load_digits()
+    for number, (image, label) in enumerate(zip(digits.images[:600], digits.target, strict=False)):
+        path = folder / "photos" / f"class_{label}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15.9).astype("uint8")).resize((48, 48)).convert("RGB").save(path)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN)
+def test_the_commands_of_a_page_run(page, folder, tmp_path_factory):
+    for block in [*blocks(page, "python"), *blocks(page, "yaml")]:
+        name = block.partition("\n")[0].removeprefix("# ")
+        if name.endswith((".py", ".yaml")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(block)
+        elif page == "your_embeddings":
+            subprocess.run([sys.executable, "-c", block], cwd=folder, check=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    environment["MRL_DATA"] = str(tmp_path_factory.getbasetemp() / "prepared")
+    for command in typed(page):
+        line = re.sub(r"^python (\w+\.py)", rf'"{sys.executable}" "{ROOT}/\1"', command)
+        options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run(line, shell=True, timeout=900, check=False, **options)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx", reason="the extra docs is not installed")
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "-c", "docs", ".", str(tmp_path)]
+    command = [sys.executable, "-m", "sphinx", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "docs/index.html" in (tmp_path / "index.html").read_text()
+    assert "AdaptiveIndex" in (tmp_path / "docs" / "generated" / "api_adaptive.html").read_text()
