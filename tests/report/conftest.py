@@ -32,5 +32,5 @@ def report(rows, tmp_path_factory) -> Path:
         write_sheets(
             runs / run / "results" / "all.csv", [sheet(run, seed=seed), sheet(run, "mrl_e", seed=seed)]
         )
-    assert write_report([f"{runs}/*/results/*.csv"], folder / "report", runs, COUNTERPARTS) == []
+    assert write_report([f"{runs}/*/results/*.csv"], folder / "report", runs, COUNTERPARTS, []) == []
     return folder / "report"
