@@ -4,9 +4,13 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 ARGS    ?=
 PROFILE ?= full
+# TORCH=cpu: builds of torch without CUDA, which saves 4 GB, where the index offers them; TORCH_INDEX names another one.
+TORCH   ?= cuda
+LOCKS   := $(if $(filter cpu,$(TORCH)),$(VENV)/cpu,requirements)
 # One worker a core, of one thread each; the tests of a file share what is dear to make.
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation
+HASHED  := $(INSTALL) --require-hashes $(if $(filter cpu,$(TORCH)),--no-deps)
 # For every platform and Python; of the index, only the hashes remain.
 LOCK    := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --custom-compile-command "make lock" -o
@@ -17,25 +21,36 @@ LOCK    := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-setup: $(VENV)/.system $(VENV)/.python ## system packages, .venv with exact versions, this package
+setup: $(VENV)/.system $(VENV)/.python ## system packages, .venv with exact versions, this package; TORCH=cpu: no CUDA
 
 # Without the rights to install, the script prints the command and the rest goes on; it is asked again next time.
 $(VENV)/.system: scripts/system/*.txt scripts/install_system.sh
 	@mkdir -p $(VENV)
 	@PYTHON=$(PYTHON) scripts/install_system.sh && touch $@ || true
 
-# Only files whose hashes are locked are installed. Source packages (FFCV among them) are built with the locked tools.
-$(VENV)/.python: pyproject.toml $(addprefix requirements/,build.txt dev.txt ffcv.txt) | $(VENV)/.system
+# What is locked, without torch and the packages of CUDA.
+$(VENV)/cpu/%.txt: requirements/%.txt
+	@mkdir -p $(@D)
+	awk '/^[^ ]/ { cuda = /^(torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==/ } !cuda' $< > $@
+
+# Only files whose hashes are locked are installed, but for torch's builds without CUDA, which have no hash here. Source
+# packages (FFCV among them) are built with the locked tools.
+$(VENV)/.python: pyproject.toml requirements/build.txt $(LOCKS)/dev.txt $(LOCKS)/ffcv.txt | $(VENV)/.system
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --require-hashes -r requirements/build.txt
-	$(INSTALL) --require-hashes -r requirements/dev.txt
+	$(HASHED) -r requirements/build.txt
+ifeq ($(TORCH),cpu)
+	$(INSTALL) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
+	  $$(sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+cpu/p' requirements/dev.txt) \
+	  || { echo "the index offers no such build: name one that does, TORCH_INDEX=<address>"; exit 1; }
+endif
+	$(HASHED) -r $(LOCKS)/dev.txt
 	$(INSTALL) --no-deps -e .
-	@$(INSTALL) --require-hashes -r requirements/ffcv.txt 2>$(VENV)/ffcv.log \
+	@$(HASHED) -r $(LOCKS)/ffcv.txt 2>$(VENV)/ffcv.log \
 	  || echo "FFCV could not be built (see $(VENV)/ffcv.log): loaders fall back to torch, all else works"
 	@touch $@
 
-train: setup ## the default job: MRL on kanji1k; options through ARGS="model=resnet50 loss=mrl_e"
-	$(BIN)/python train.py $(ARGS)
+train: setup ## the default job, MRL on kanji1k, up to its report; options through ARGS="model=resnet50 loss=mrl_e"
+	$(BIN)/python scripts/first_run.py $(ARGS)
 
 reproduce: setup ## the paper's core on Kanji; PROFILE=quick: in 20 minutes; ARGS=--plan: the plan only
 	$(BIN)/python scripts/reproduce.py $(PROFILE) $(ARGS)

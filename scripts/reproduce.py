@@ -13,14 +13,13 @@ from pathlib import Path
 
 import torch
 from hydra import initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from mrl_experiments.command import USER_ERROR, as_user_error, prepare_streams, show_error
 from mrl_experiments.errors import UserError
 from mrl_experiments.places import CONF
 from mrl_experiments.reproduce.execution import Reproduction
-from mrl_experiments.reproduce.plan import PROFILES, chains
+from mrl_experiments.reproduce.plan import PROFILES, chains, read_profile
 from mrl_experiments.reproduce.publication import publish
 
 
@@ -36,8 +35,7 @@ def profile_path(name: str) -> Path:
 def reproduce(arguments: argparse.Namespace) -> int:
     """Carry out a profile; return the exit status."""
     path = profile_path(arguments.profile)
-    profile, root = OmegaConf.load(path), arguments.root
-    assert isinstance(profile, DictConfig)
+    profile, root = read_profile(path), arguments.root
     on_gpu = torch.cuda.is_available()
     plan = chains(profile, root, trainer="gpu" if on_gpu else "cpu")
     jobs = arguments.jobs or (1 if on_gpu else os.cpu_count() or 1)

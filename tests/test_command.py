@@ -5,8 +5,10 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 from commands import ROOT, TINY, run, succeed
 from lightning_fabric import Fabric
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -54,6 +56,24 @@ def test_what_lightning_refuses_is_an_option_and_no_fault(refused):
         refused()
     assert "options of trainer" in as_user_error(caught.value).expected
     assert "no error of this kind" in as_user_error(ValueError("of our own")).expected
+
+
+def too_many_files():
+    raise RuntimeError("Too many open files. Communication with the workers is no longer possible.")
+
+
+@pytest.mark.parametrize(
+    "exhaust, remedy",
+    [
+        (lambda: torch.empty(1 << 60), "smaller batches"),
+        (lambda: np.empty(1 << 50), "smaller batches"),
+        (too_many_files, "ulimit -n 1024"),
+    ],
+)
+def test_what_the_machine_has_too_little_of_is_no_fault(exhaust, remedy):
+    with pytest.raises(Exception) as caught:
+        exhaust()
+    assert remedy in as_user_error(caught.value).remedy
 
 
 def test_a_signal_that_python_would_ignore_ends_the_process():

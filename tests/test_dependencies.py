@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import re
+import shutil
+import subprocess
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -119,3 +121,19 @@ def test_the_licence_of_every_direct_dependency_is_listed_with_its_text():
         assert ("none in the package" in text) == (
             not any("LICENSE" in path or "COPYING" in path for path in inside)
         )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_without_cuda_all_else_is_installed_as_it_is_locked(tmp_path):
+    make = ["make", "-s", "-C", str(ROOT), f"VENV={tmp_path}"]
+    subprocess.run([*make, f"{tmp_path}/cpu/dev.txt"], check=True)
+    before, after = (path.read_text().split("\n") for path in (LOCKS["dev"], tmp_path / "cpu/dev.txt"))
+    assert [line for line in before if line in after] == after  # nothing is changed
+    names = {re.split("[= ]", line)[0] for line in before} - {re.split("[= ]", line)[0] for line in after}
+    names.discard("")
+    assert {"torch", "torchvision", "triton"} < names
+    assert all(name.startswith(("torch", "triton", "nvidia-", "cuda-")) for name in names)
+    plan = subprocess.run(
+        [*make, "-n", "setup", "TORCH=cpu"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"-r {tmp_path}/cpu/dev.txt" in plan and "+cpu" in plan

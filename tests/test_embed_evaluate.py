@@ -1,8 +1,11 @@
 """From a checkpoint to result rows, on digits, inside one process except where ranks or exit codes matter."""
 
+import base64
+import io
 import itertools
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from commands import run
 from hydra import compose, initialize_config_dir
 from methods import as_if_trained
 from omegaconf import OmegaConf
+from PIL import Image
 
 from mrl_experiments.build import build_method, load_method
 from mrl_experiments.data.images.digits import Digits
@@ -19,6 +23,7 @@ from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, create, finalize, load, open_arrays
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import Chosen, evaluate, evaluate_all
+from mrl_experiments.examples import read_sheets, write_sheets
 from mrl_experiments.files import read_object
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.results import read_rows
@@ -228,6 +233,19 @@ def test_the_result_is_printed_with_the_next_command_unless_quiet(copied, capsys
     assert capsys.readouterr().out == f"{path}: {len(read_rows(path))} rows\n"
 
 
+def test_an_evaluation_that_fails_does_not_take_the_others_along(copied, capsys):
+    options = ["run=*", f"root={copied}", "dims=[8,16]"]
+    names = ("trends", "knn")  # of two dims, no trend can be told
+    chosen = [Chosen(configured("evaluate", *options, f"evaluation={n}"), n, "prefix") for n in names]
+    with pytest.raises(UserError, match="2 of 4 evaluations failed: trends of ff, trends of mrl"):
+        evaluate_all(chosen)
+    said = capsys.readouterr()
+    assert said.err.count("error: ") == 2 and "next: " in said.out
+    assert all(
+        Run(copied / "runs" / name).results("knn", "digits", "prefix").exists() for name in ("ff", "mrl")
+    )
+
+
 def test_several_evaluations_in_one_command_read_embeddings_once(copied, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("mrl_experiments.evaluate.load", lambda folder: opened.append(folder) or load(folder))
@@ -330,3 +348,33 @@ def test_a_runs_label_is_in_its_rows_and_an_older_run_has_none(copied):
     before = (run.embeddings("digits", "val") / META).stat().st_mtime_ns
     embed(configured("embed", "run=mrl", f"root={copied}", "splits=[val]"))
     assert (run.embeddings("digits", "val") / META).stat().st_mtime_ns == before
+
+
+def test_examples_show_small_pictures_of_the_embedded_samples(root):
+    evaluated(root, "mrl", "examples")
+    (sheet,) = read_sheets(Run(root / "runs" / "mrl").results("examples", "digits", "prefix"))
+    assert (sheet.run, sheet.dataset, sheet.split) == ("mrl", "digits", "val")
+    assert sheet.examples.dims[0] == 8 and sheet.examples.dims[-1] == 512
+    for sample in sheet.examples.samples:
+        image, label = Digits().open("val" if sample.of_queries else "train")[sample.row]
+        picture = Image.open(io.BytesIO(base64.b64decode(sample.picture.partition(",")[2])))
+        assert (
+            sample.name == str(label) and np.abs(np.asarray(picture) - image[..., 0].astype(int)).max() < 40
+        )
+    other = replace(sheet, split="other")
+    path = Run(root / "runs" / "mrl").results("examples", "digits", "prefix")
+    write_sheets(path, [sheet, other])
+    evaluated(root, "mrl", "examples", "prefix", "dims=[8,16]")
+    kept = read_sheets(path)
+    assert kept[0] == other and (kept[1].split, kept[1].examples.dims) == ("val", [8, 16])
+
+
+def test_examples_of_data_that_are_gone_or_others_have_no_pictures_and_say_why(copied, capsys):
+    run = Run(copied / "runs" / "mrl")
+    config = OmegaConf.load(run.config_path)
+    config.data.source.seed = 1  # another split of the same digits
+    OmegaConf.save(config, run.config_path)
+    evaluated(copied, "mrl", "examples")
+    (sheet,) = read_sheets(run.results("examples", "digits", "prefix"))
+    assert not any(sample.picture or sample.text for sample in sheet.examples.samples)
+    assert "examples have neither pictures nor texts" in capsys.readouterr().out

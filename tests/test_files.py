@@ -55,6 +55,12 @@ def test_what_the_system_refuses_is_one_message_with_the_path(tmp_path, make, sa
         write_json(target, {})
 
 
+def test_a_link_to_nothing_is_named_with_what_it_leads_to(tmp_path):
+    (tmp_path / "weights").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UserError, match=r"weights is a link to .*unmounted, which is not there"):
+        sha256(tmp_path / "weights")
+
+
 @pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_files_have_the_rights_that_the_umask_gives(tmp_path, mask, mode):
     before = os.umask(mask)

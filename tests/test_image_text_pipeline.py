@@ -118,7 +118,7 @@ def test_other_evaluations_search_images_unless_told_otherwise(root):
     (recall,) = [
         row.value
         for row in both_ways
-        if (row.split, row.metric, str(row.setting)) == ("val", "recall@1", "direction=image_to_text")
+        if (row.dim, row.metric, str(row.setting)) == (16, "recall@1", "direction=image_to_text")
     ]
     top1 = [row.value for row in rows if (row.split, row.metric) == ("val", "top1")]
     assert top1 == [pytest.approx(recall)]

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from composing import composed
+from disks import tiny_disk
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.locks import acquire, exclusive
@@ -72,3 +73,12 @@ def test_a_forked_process_that_lives_on_keeps_no_lock(tmp_path):
     finally:
         reader.kill()
         reader.join()
+
+
+def test_on_a_full_disk_the_lock_is_named(tmp_path):
+    with tiny_disk(tmp_path / "disk", 1) as disk:
+        with pytest.raises(OSError), (disk / "rest").open("wb", buffering=0) as rest:
+            while True:
+                rest.write(bytes(4096))
+        with pytest.raises(UserError, match=r"no space left on the disk while writing \S+\.lock"):
+            acquire(disk / ".lock", "reads")

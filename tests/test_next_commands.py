@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from composing import composed
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from mrl_experiments.embed import embed
@@ -70,7 +72,26 @@ def page_commands(root, dataset):
     sources = Sources(rows, root / "runs", root / "report")
     for number in range(len(rows)):
         sources.of(number, "top1")
-    return [command for _, command, _ in sources.listed]
+    return [command for _, command, _ in sources.places]
+
+
+@pytest.mark.parametrize(
+    "value", ["mrl_*", "/my out", "it's $HOME", 'a"b', "a\\b", "a`b", "x;y", "[x]", "走", ""]
+)
+def test_a_shell_and_hydra_read_any_value_as_it_is(value):
+    _, script, *words = shlex.split(command := command_line("embed.py", {"run": value}))
+    shown = subprocess.run(
+        ["sh", "-c", f"printf %s {command.partition(script)[2]}"], check=True, capture_output=True, text=True
+    )
+    assert [shown.stdout] == words
+    assert OverridesParser.create().parse_override(words[0]).value() == value
+
+
+def test_what_needs_no_other_quotes_has_double_ones():
+    assert (
+        command_line("embed.py", {"run": "mrl_*", "root": "/out"})
+        == """python embed.py "run='mrl_*'" root=/out"""
+    )
 
 
 def test_from_training_to_the_page_on_data_of_ones_own(tmp_path, capsys):

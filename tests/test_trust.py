@@ -13,7 +13,8 @@ import pytest
 import timm
 import torch
 import yaml
-from commands import ROOT, run
+from commands import ROOT, TINY, run
+from composing import composed
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -92,6 +93,29 @@ def test_a_checkpoint_that_is_no_file_is_one_error_with_a_remedy(make, folder):
     with pytest.raises(UserError, match=r"last\.ckpt is a ") as refused:
         load_method(folder)
     assert refused.value.remedy
+
+
+@pytest.mark.parametrize("target", ["gone/last.ckpt", "last.ckpt"])
+def test_a_checkpoint_that_is_a_link_to_nothing_is_named_and_no_reason_to_begin_anew(target, folder):
+    run = Run(folder)
+    run.checkpoint.unlink()
+    run.checkpoint.symlink_to(target)
+    with pytest.raises(UserError, match=r"last\.ckpt(: links that lead in a circle| is a link to gone/last)"):
+        load_method(run)
+    run.config_path.unlink()
+    lock = run_lock(composed("train", *TINY, f"root={folder.parents[1]}"))
+    with pytest.raises(UserError, match=r"has no config\.yaml beside it"), lock:
+        pass
+
+
+def test_no_module_of_the_folder_where_one_stands_is_run_unless_a_class_is_named(tmp_path):
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "theirs.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')")
+    for options, runs in (["trust=false"], False), (["+callbacks.mine._target_=mine.Callback"], True):
+        command = [sys.executable, str(ROOT / "train.py"), "--cfg", "job", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "touched").exists() == runs
 
 
 @pytest.mark.slow

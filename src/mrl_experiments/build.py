@@ -203,13 +203,13 @@ def checkpoint_owner(cfg: DictConfig) -> dict[str, Any]:
     return {"loss": cfg.loss.name, "model": cfg.model.name, "data": cfg.data.name, "seed": cfg.seed}
 
 
-def check_owner(run: Run, checkpoint: Mapping[str, Any], cfg: DictConfig, path: Path | None = None) -> None:
-    """Raise UserError when a checkpoint says that it is of another run; older ones do not say."""
+def check_owner(run: Run, kept: Mapping[str, Any], cfg: DictConfig, path: Path | None = None) -> None:
+    """Raise UserError when a checkpoint, or `path`, says that it is of another run; older ones do not say."""
     ours = checkpoint_owner(cfg)
-    if (owner := checkpoint.get("run", ours)) != ours:
+    if (owner := kept.get("run", ours)) != ours:
         raise UserError(
             f"{path or run.checkpoint} is of another run: {owner}",
-            expected=f"the checkpoint of {ours}, as {run.config_path.name} has it",
+            expected=f"that of {ours}, as {run.config_path.name} has it",
             remedy=REMEDY,
         )
 
@@ -246,7 +246,7 @@ def _trained(
 
 def _checkpoint(run: Run, path: Path | None = None) -> dict[str, Any]:
     path = path or run.checkpoint
-    if not path.exists():
+    if path == run.checkpoint and not run.has_checkpoint:
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )

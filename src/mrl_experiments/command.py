@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -36,7 +37,28 @@ RAISED = re.compile(
     r'(?s)Original Traceback.*\n  File "[^\n]*\n(?: {4}[^\n]*\n)*'
     r"(?:mrl_experiments\.errors\.UserError: )?(.+)"
 )
+# How libraries, which have no types for it, say that the machine has too little of something.
+LIMITS = {
+    re.compile(r"DataLoader worker \(pid"): (
+        "a process that reads data ended",
+        "memory, and shared memory (/dev/shm), for data.workers processes",
+        "use fewer of them, data.workers=<number>, or give the machine more",
+    ),
+    re.compile(r"MemoryError|(?i:allocate memory|out of memory|cannot allocate)"): (
+        "there is not enough memory",
+        "memory for the model, its batches, and what is compared at once",
+        "use smaller batches (data.batch_size), end other programs, or raise a limit (ulimit -v)",
+    ),
+    re.compile("Too many open files"): (
+        "this process may not have more files open",
+        "a higher limit, such as 1024",
+        "raise it (ulimit -n 1024), or use fewer data.workers",
+    ),
+}
 LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
+# What names classes of the user's own. Without it nothing is imported from where one stands, which may be
+# someone else's folder: libraries try many modules that are not installed, and Hydra runs all its plugins.
+OWN = re.compile(r"_target_|^\+*trust=(?!(?:false|null)?$)|^(?:--config-(?:dir|path)|-c[dp])", re.IGNORECASE)
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
@@ -90,7 +112,10 @@ def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
     defer_metrics()
-    sys.path.append("")  # for modules of the user's own, where one stands; last, so that none hides another
+    # Threads that wait for each other sleep: where they spin, two of them beside other work do a tenth of it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if any(OWN.search(argument) for argument in sys.argv[1:]):
+        sys.path.append("")  # the folder where the user's own modules are; last, so that none hides another
     sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
     offer_models(sys.argv[1:], CONF)
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
@@ -109,8 +134,7 @@ def launch(main: Callable[[], None]) -> None:
         if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
             error = as_user_error(error)
         else:
-            text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-            error = UserError(text, remedy=replacement(text, CONF) or HELP)
+            error = _not_composed(error)
         show_error(error)
         status = USER_ERROR
     try:
@@ -121,6 +145,11 @@ def launch(main: Callable[[], None]) -> None:
             show_error(as_user_error(error))
             status = USER_ERROR
     sys.exit(status)
+
+
+def _not_composed(error: Exception) -> UserError:
+    text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
+    return UserError(text, remedy=replacement(text, CONF) or HELP)
 
 
 def show_error(error: Exception) -> None:
@@ -177,6 +206,8 @@ def as_user_error(error: Exception) -> UserError:
     """Return what any error means to a user, in one message."""
     if cause := RAISED.search(str(error)):
         error = UserError(cause[1].strip())
+    elif isinstance(error, HydraException) and not isinstance(error, InstantiationException):
+        error = _not_composed(error)
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -184,12 +215,10 @@ def as_user_error(error: Exception) -> UserError:
     if isinstance(error, OSError) and error.errno is not None:
         return os_error(error)
     text = str(error).strip().splitlines()
-    if "DataLoader worker (pid" in str(error):
-        return UserError(
-            f"a process that reads data ended: {text[0]}",
-            expected="memory, and shared memory (/dev/shm), for data.workers processes",
-            remedy="use fewer of them, data.workers=<number>, or give the machine more",
-        )
+    for limit, (problem, expected, remedy) in LIMITS.items():
+        if limit.search(f"{type(error).__name__}: {error}"):
+            shown = text[0][:200] if text else type(error).__name__
+            return UserError(f"{problem}: {shown}", expected=expected, remedy=remedy)
     if _of_lightning(error):
         return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(

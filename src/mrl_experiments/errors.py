@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 # Values that neither a shell nor Hydra takes apart, or for a number.
 PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_/][\w./@+-]*", re.ASCII | re.IGNORECASE)
+SPECIAL = re.compile(r'["$`\\!]')  # what a shell reads inside double quotes
 
 
 class UserError(Exception):
@@ -41,7 +42,15 @@ def command_line(script: str, options: Mapping[str, str]) -> str:
     """
     installed = os.path.basename(sys.argv[0]).startswith("mrl-")
     program = [f"mrl-{script.removesuffix('.py')}"] if installed else ["python", script]
-    return shlex.join([*program, *(f"{key}={_quoted(value)}" for key, value in options.items())])
+    return " ".join(
+        map(_for_shell, [*program, *(f"{key}={_quoted(value)}" for key, value in options.items())])
+    )
+
+
+def _for_shell(word: str) -> str:
+    """Return a word as a shell reads it: "run='mrl_*'" in place of 'run='"'"'mrl_*'"'"''."""
+    quoted = shlex.quote(word)
+    return quoted if quoted == word or SPECIAL.search(word) else f'"{word}"'
 
 
 def _quoted(value: str) -> str:

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, Part, find_jobs
 from mrl_experiments.evaluation_tables import tables
 from mrl_experiments.evaluations import Evaluation
+from mrl_experiments.examples import Examples, Sheet, read_sheets, write_sheets
 from mrl_experiments.files import require_writable
 from mrl_experiments.locks import exclusive
 from mrl_experiments.loops import loops_shown
@@ -34,6 +36,7 @@ from mrl_experiments.results import (
 )
 from mrl_experiments.runs import check_none_left_out
 
+Found = tuple[str, Embeddings, Embeddings | None, Examples]  # of a split, its queries and their database
 FILED_AS = {"trained_head": "linear"}  # its former name, so that old rows and new ones stand in one table
 DIGEST = 16  # digits of the checksum of embeddings that a row keeps
 
@@ -77,8 +80,9 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is measured of one run, and the file of its rows."""
+    """What is measured of one run, and the file of its rows. cfg: of the command."""
 
+    cfg: DictConfig
     job: Job
     measure: Evaluation
     reduce: Reduction
@@ -106,7 +110,7 @@ def evaluate_all(chosen: Sequence[Chosen]) -> None:
         chosen: One or several evaluations of the same runs.
 
     Raises:
-        UserError: If something is missing or damaged; of several runs, the others are evaluated first.
+        UserError: If something is missing or damaged; of several runs or evaluations, the others come first.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     left_out: list[str] = []
@@ -115,32 +119,49 @@ def evaluate_all(chosen: Sequence[Chosen]) -> None:
         require_writable(task.path.parent)
         _rows_there(task.path)  # a damaged file ends the command before there is work to lose
     quiet, root = bool(chosen[0].cfg.quiet), str(chosen[0].cfg.root)
-    opened = functools.cache(load)
+    opened, failed = functools.cache(load), []
     with loops_shown(not quiet):
         for task in tasks:
-            _evaluate(task, opened, quiet)
-    if not quiet:
+            try:
+                _evaluate(task, opened, quiet)
+            except UserError as error:
+                if len(tasks) == 1:
+                    raise
+                print(f"error: {task.job.run.name} {task.evaluation}: {error}", file=sys.stderr, flush=True)
+                failed.append(f"{task.evaluation} of {task.job.run.name}")
+    if not quiet and len(failed) < len(tasks):
         print(f"\nnext: {next_command('report.py', root)}", flush=True)
     check_none_left_out([*dict.fromkeys(left_out)])
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(tasks)} evaluations failed: {', '.join(failed)}",
+            expected="see above for each; the others are done",
+        )
 
 
 def _tasks(chosen: Chosen, left_out: list[str]) -> Iterator[_Task]:
     cfg, evaluation = chosen.cfg, FILED_AS.get(chosen.evaluation, chosen.evaluation)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
     for job in find_jobs(cfg, reduce.needs_train, left_out):
-        yield _Task(job, measure, reduce, cfg.dims, evaluation, chosen.reduction)
+        yield _Task(cfg, job, measure, reduce, cfg.dims, evaluation, chosen.reduction)
 
 
 def _evaluate(task: _Task, opened: Callable[[Path], Embeddings], quiet: bool) -> None:
     """Measure, file the rows, and print what was found."""
-    rows = list(_rows(task, task.job, opened))
+    found: list[Found] = []
+    rows = list(_rows(task, task.job, opened, found))
     of_subnetworks = [row for subnetwork in task.job.subnetworks for row in _rows(task, subnetwork, opened)]
     rows += _with_full_network(of_subnetworks, rows)
-    current = _current(task.job)
+    current, sheets = _current(task.job), _sheets(task, found)
     with exclusive(task.job.run.folder / ".results.lock", f"writes {task.path}"):
         there = with_new_rows(_rows_there(task.path), rows)
         filed = [row for row in there if row.embeddings in current.get(row.split, {row.embeddings})]
         write_rows(task.path, filed)
+        if sheets:
+            replaced = {sheet.split for sheet in sheets}
+            write_sheets(
+                task.path, [*(s for s in read_sheets(task.path) if s.split not in replaced), *sheets]
+            )
     if not quiet:
         for table in tables(rows):
             print(table)
@@ -174,7 +195,10 @@ def evaluation_dims(queries: Embeddings, wanted: Sequence[int] | None) -> tuple[
     return tuple(sorted({*nested, *interpolated_dims(nested)}))
 
 
-def _rows(task: _Task, job: Job, opened: Callable[[Path], Embeddings]) -> Iterator[ResultRow]:
+def _rows(
+    task: _Task, job: Job, opened: Callable[[Path], Embeddings], found: list[Found] | None = None
+) -> Iterator[ResultRow]:
+    """Yield the rows of a job; `found` receives the examples, of the first draw."""
     folders = {folder for part in job.parts for folder in (part.queries, part.database)}
     loaded = {folder: opened(folder) for folder in {*folders, job.train} if folder}
     train = loaded[job.train] if job.train else None
@@ -192,12 +216,36 @@ def _rows(task: _Task, job: Job, opened: Callable[[Path], Embeddings]) -> Iterat
             for measurement in _finite(
                 task.measure(fitted.apply(queries), database, dims_of[part]), part.split
             ):
+                if measurement.examples and found is not None and not draw:
+                    found.append((part.split, queries, database, measurement.examples))
                 row = _row(task, queries, part.split, measurement)
                 drawn[part].append(row if task.reduce.draws == 1 else _of_draw(row, draw))
                 yield drawn[part][-1]
     if task.reduce.draws > 1:
         for rows in drawn.values():
             yield from _summaries(rows)
+
+
+def _sheets(task: _Task, found: Sequence[Found]) -> list[Sheet]:
+    """Return examples as they are stored, with pictures and texts of their samples where these are there."""
+    if not found:
+        return []
+    from mrl_experiments.looks import Origin, with_looks
+
+    cfg = task.cfg
+    files = {cfg.names.split: Path(cfg.embeddings), "database": Path(cfg.database)} if cfg.embeddings else {}
+    origin = Origin(task.job.run, cfg.get("data"), files)
+    return [
+        Sheet(
+            **{name: str(queries.meta[name]) for name in ("run", "method", "model", "dataset")},
+            split=split,
+            reduction=task.reduction,
+            label=queries.meta.get("label") or "",
+            seed=queries.meta["seed"],
+            examples=with_looks(examples, origin, queries, database),
+        )
+        for split, queries, database, examples in found
+    ]
 
 
 def _databases(job: Job) -> set[Path]:

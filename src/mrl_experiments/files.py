@@ -59,6 +59,11 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
         "one that reads all of it, or a file",
         "repeat the command with > <file>, or without the pipe",
     ),
+    errno.EMFILE: (
+        "{path} cannot be opened: this process may not have more files open",
+        "a higher limit, such as 1024",
+        "raise it (ulimit -n 1024) and repeat the command",
+    ),
     errno.EIO: (
         "{path} cannot be read or written: the disk reports an error",
         "a sound disk",
@@ -72,7 +77,13 @@ _MEANINGS[errno.EEXIST] = _MEANINGS[errno.ENOTDIR]
 
 def os_error(error: OSError, path: Path | str | None = None) -> UserError:
     """Return what an error of the operating system means, as one message that names the path."""
-    where = path or error.filename or "a file"
+    where = str(path or error.filename or "a file")
+    if error.errno == errno.ENOENT and os.path.islink(where):
+        return UserError(
+            f"{where} is a link to {os.readlink(where)}, which is not there",
+            expected="a link to what is there, such as on a disk that is mounted",
+            remedy="bring back what it leads to, or remove the link",
+        )
     problem, expected, remedy = _MEANINGS.get(
         error.errno or 0,
         (f"{{path}}: {error.strerror or error}", "", "check the path and repeat the command"),

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from mrl_experiments.options.typed import typed_overrides
 from mrl_experiments.sweeps import visible_gpus
@@ -100,12 +100,20 @@ def fixed_length(config: Mapping[Any, Any]) -> str | None:
     schedule, epochs = optim.get("schedule"), config.get("epochs") or 0
     if schedule not in ENDLESS:
         shown = f"optim.schedule={schedule}" if schedule else f"optim={optim.get('name')}"
-        return f"the learning rate of {shown} follows from the number of epochs, at whose end it is the least"
+        return f"the learning rate of {shown} has come to its end: it follows from the number of epochs"
     if (optim.get("warmup_epochs") or 0) > epochs / 2:
         return f"its warm-up was cut to half of {epochs} epochs"
     if loss.get("mode") == "universal":
         return "a universal slimmable network has measured its statistics at the end"
     return None
+
+
+def without_new_keys(given: DictConfig, own: DictConfig) -> None:
+    """Leave out keys of a source that a run's own data of the same name do not have."""
+    if given.name == own.name and "source" in given and "source" in own:
+        with open_dict(given):
+            for key in set(given.source) - set(own.source):
+                del given.source[key]
 
 
 def settle_tag(cfg: DictConfig) -> None:

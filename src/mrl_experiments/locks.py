@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -80,9 +80,14 @@ def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
             expected="a file system with locks",
             remedy="choose a folder on another disk",
         ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}, which {purpose}")
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, which {purpose}")
+        file.flush()
+    except OSError as error:  # such as on a full disk
+        with suppress(OSError):
+            file.close()
+        raise os_error(error, lock) from error
     return Lock(file)
 
 

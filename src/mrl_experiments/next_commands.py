@@ -15,10 +15,10 @@ def next_command(script: str, root: Path | str, options: Mapping[str, str] | Non
 
     Example:
         >>> next_command("embed.py", "here/out", {"run": "mrl_s0"})
-        'python embed.py root=here/out run=mrl_s0'
+        'python embed.py run=mrl_s0 root=here/out'
     """
     place = {} if str(root) == USUAL_ROOT else {"root": str(root)}
-    return command_line(script, {**place, **(options or {})})
+    return command_line(script, {**(options or {}), **place})
 
 
 def data_options(dataset: str, home: str | None) -> dict[str, str]:

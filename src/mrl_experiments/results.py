@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.examples import Examples
 from mrl_experiments.files import atomic_path, os_error
 
 DRAW = "draw"  # names one random draw; the row without it is the mean over draws
@@ -86,12 +87,14 @@ class Measurement:
 
     Fractions lie in [0, 1]; times are in milliseconds, sizes in bytes, costs in MACs, as the metric's name
     says. `setting` tells apart measurements of one evaluation at one dim: {"k": 10}, {"shortlist": 200}.
+    `examples` are stored beside the rows.
     """
 
     dim: int
     metric: str
     value: float
     setting: Mapping[str, Any] = field(default_factory=Setting)
+    examples: Examples | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "setting", Setting(self.setting))

@@ -1,6 +1,7 @@
 """Runs on disk: their names, their folders, and the lock of the process that trains one."""
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ from mrl_experiments.files import read_object, remove_leftovers
 from mrl_experiments.identity import differences, fixed_length
 from mrl_experiments.locks import Lock, acquire
 from mrl_experiments.names import check_name, is_name
+from mrl_experiments.next_commands import next_command
 from mrl_experiments.stored import read_config, write_config
 
 Content = TypeVar("Content")
@@ -67,6 +69,11 @@ class Run:
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether it has one, be it a link to what is not there now: no reason to begin anew."""
+        return os.path.lexists(self.checkpoint)
 
     def checkpoint_at(self, name: str) -> Path:
         """Return the checkpoint `last`, `best`, another of this run's folder by its name, or a path to one.
@@ -178,7 +185,7 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
         raise UserError(
             f"run={pattern} matches no run under {runs}",
             expected=f"a name or a glob; there are\n            {listed}",
-            remedy="train one first: python train.py",
+            remedy=f"train one first: {next_command('train.py', root)}",
         )
     return matching
 

@@ -31,6 +31,13 @@ def shots_of(queries, database, **options):
     return table(few_shot(queries, database, DIMS, **options))
 
 
+@pytest.mark.filterwarnings("error")
+def test_stored_features_which_are_read_only_bring_no_warning():
+    queries = samples(0)
+    queries.features.setflags(write=False)
+    assert shots_of(queries, samples(1))
+
+
 def test_class_sums_add_up_each_class():
     random = np.random.default_rng(0)
     features, classes = random.normal(size=(500, 7)).astype(np.float32), random.integers(0, 9, 500)

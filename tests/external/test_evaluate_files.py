@@ -13,7 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import _finite, evaluate
-from mrl_experiments.external.vector_file import read_vectors
+from mrl_experiments.examples import read_sheets
+from mrl_experiments.external.vector_file import labels_beside, read_vectors
 from mrl_experiments.notices import print_once
 from mrl_experiments.report.aggregate import aggregate, grids
 from mrl_experiments.report.all_tables import TABLES
@@ -293,3 +294,25 @@ def test_a_value_that_does_not_exist_gets_no_row(capsys):
     values = [Measurement(8, "top1", 0.5, {"k": 1}), Measurement(8, "nll", float("nan"), {"k": 1})]
     assert list(_finite(values, "val")) == values[:1]
     assert "val 8 dims k=1: nll is nan and gets no row" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet", "npy"])
+def test_examples_show_the_texts_and_the_names_of_classes_that_files_have(tmp_path, digits, suffix):
+    pixels, labels = load_digits(return_X_y=True)
+    names, texts = (np.array([f"{word} {label}" for label in labels[:99]]) for word in ("digit", "a drawn"))
+    file = tmp_path / f"queries.{suffix}"
+    if suffix == "npz":
+        np.savez(file, embeddings=pixels[:99], labels=names, texts=texts)
+    elif suffix == "npy":
+        np.save(file, pixels[:99])
+        np.save(labels_beside(file), names)
+    else:
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        columns = {"embedding": pixels[:99].tolist(), "label": names.tolist(), "text": texts.tolist()}
+        parquet.write_table(pyarrow.table(columns), file)
+    evaluated(tmp_path, f"embeddings={file}", f"database={file}", evaluation="examples")
+    (rows,) = tmp_path.glob("runs/*/results/examples-*-prefix.csv")
+    (sheet,) = read_sheets(rows)
+    assert {sample.name for sample in sheet.examples.samples} <= {*names.tolist()}
+    for sample in sheet.examples.samples:
+        assert sample.text == ("" if suffix == "npy" else texts[sample.row]) and not sample.picture

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from mrl_experiments.options.check import tree_of
 from mrl_experiments.options.help import EXAMPLES, KEYS, WIDTH
 from mrl_experiments.options.models import offer_models
+from mrl_experiments.options.several import told_apart
 from mrl_experiments.options.typed import quoted
 
 COMMANDS = ("train", "embed", "evaluate", "generate", "report")
@@ -21,7 +22,8 @@ def test_examples_can_be_typed_and_options_are_known(command):
     assert len(EXAMPLES[command]) == 5 and len(KEYS[command]) <= 10
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for example in EXAMPLES[command]:
-            typed = [quoted(word) for word in shlex.split(example, comments=True) if word != "-m"]
+            words = [word for word in shlex.split(example, comments=True) if word != "-m"]
+            typed = told_apart([quoted(word) for word in words])
             offer_models(typed, ROOT / "conf")
             first = [word if word.startswith("'") or "[" in word else word.split(",")[0] for word in typed]
             tree = tree_of(compose(command, first), command)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from mrl_experiments.examples import Confusion, Examples, Query, Sample, Sheet, Stage
 from mrl_experiments.report.aggregate import aggregate
 from mrl_experiments.report.prepare import tidy
 from mrl_experiments.results import ResultRow
@@ -11,6 +12,10 @@ from mrl_experiments.results import ResultRow
 DIMS = (8, 16, 32, 64, 128, 256, 512)
 BETWEEN = (12, 24, 48, 96, 192, 384)
 SEEDS = (0, 1, 2)
+DOT = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)  # one pixel
 DATABASE = {"kanji1k": 60_000, "kanji4k": 350_000}
 GAIN = {"mrl": 1.0, "mrl_e": 0.96, "ff": 0.985}
 SHIFT = {"val": 0.0, "v2": 0.08, "sketch": 0.31, "display": 0.22, "bitmap": 0.36, "query": 0.27}
@@ -130,3 +135,14 @@ def _staged(row, run: str, dataset: str, split: str, seed: int) -> Iterator[Resu
             yield row(
                 run, "mrl", "funnel", dim, metric, number, dataset=dataset, split=split, setting=setting
             )
+
+
+def sheet(run: str, method: str = "mrl", **more: object) -> Sheet:
+    """Examples of two queries at three dims: of one class the picture is known, of the other a text."""
+    samples = [Sample(True, 0, 0, "sun", picture=DOT), Sample(False, 4, 0, "sun", picture=DOT),
+               Sample(False, 5, 1, "moon", text="a crescent"), Sample(True, 1, 1, "moon")]  # fmt: skip
+    funnel = [Stage(8, 20, 3, [2, 1]), Stage(64, 6, 2, [1, 2]), Stage(512, 2, 1, [1, 2])]
+    queries = [Query(0, [[2, 1], [1, 2], [1, 2]], funnel), Query(3, [[1, 2], [2, 1], [2, 1]], funnel)]
+    shown = Examples([8, 64, 512], [0.25, 0.5, 1.0], queries, [Confusion(0, 2, [7, 1, 0], 9)], samples)
+    place = {"dataset": "kanji1k", "split": "val", "reduction": "prefix", "label": "", "seed": 0}
+    return Sheet(run=run, method=method, model="resnet10t", **(place | more), examples=shown)  # type: ignore[arg-type]

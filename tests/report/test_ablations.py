@@ -35,8 +35,8 @@ def table(name, rows):
     return grids(view, measured(rows), paper, COUNTERPARTS)
 
 
-def shown(view, rows):
-    return [markdown(grid) for grid in grids(view, measured(rows), NONE, {})]
+def shown(view, cells):
+    return [markdown(grid) for grid in grids(view, cells, NONE, {})]
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -65,17 +65,18 @@ def test_a_first_size_that_only_a_variant_has_is_a_row(rows):
 def test_sizes_trained_by_a_variant_stay_interpolated_for_the_usual_recipe(rows):
     uniform = variant(rows, "spacing/uniform", dims=(12, 24, 512), evaluation="knn")
     (view,) = [view for view in TABLES if view.name == "table05"]
-    assert shown(view, rows) == shown(view, rows + uniform) != []
+    assert shown(view, measured(rows)) == shown(view, measured(rows + uniform)) != []
 
 
 def test_all_other_tables_and_figures_are_as_without_ablations(rows):
     labels = ("weights/8boost", "first/4", "unfrozen/head", "temperature/low")
     more = rows + [row for label in labels for row in variant(rows, label)]
+    before, after = measured(rows), measured(more)
     for view in (view for view in TABLES if not view.ablation):
-        assert shown(view, rows) == shown(view, more)
+        assert shown(view, before) == shown(view, after)
     for view in (view for view in FIGURES if not view.ablation):
-        before, after = ([chart.spec for chart in charts(view, measured(r), NONE, {})] for r in (rows, more))
-        assert before == after
+        specs = [[chart.spec for chart in charts(view, cells, NONE, {})] for cells in (before, after)]
+        assert specs[0] == specs[1]
 
 
 def test_an_ablation_without_runs_has_no_table(rows):

@@ -165,7 +165,7 @@ def of_seeds(rows, seeds=3):
 
 
 def found(name, rows, paper=None):
-    (finding,) = judge([BY_NAME[name]], tidy(rows), paper or {}, COUNTERPARTS)
+    (finding,) = judge([BY_NAME[name]], tidy(rows), tidy(paper or []), COUNTERPARTS)
     return finding
 
 
@@ -212,7 +212,7 @@ def test_the_papers_own_values_hold_what_its_tables_say():
         if r.source.startswith("arXiv"):  # some values are printed in several tables, with other digits
             place = (r.method, r.model, r.reduction, r.dataset, r.split, r.evaluation, r.dim, str(r.setting))
             rows.setdefault((*place, r.metric, r.label, r.run[:4] == "FF-2"), r)
-    findings = judge(CLAIMS, tidy([*rows.values()]), {}, {})
+    findings = judge(CLAIMS, tidy([*rows.values()]), tidy([]), {})
     failed = {finding.claim.name for finding in findings if finding.ours and not finding.within}
     held = {finding.claim.name for finding in findings if finding.ours and finding.within}
     assert failed == {"masked-lm", "image-text"}
@@ -222,7 +222,7 @@ def test_the_papers_own_values_hold_what_its_tables_say():
 
 
 def test_the_papers_figure_stands_beside_ours(rows):
-    paper = {name: tidy(published(name)) for name in BY_NAME["efficient"].paper}
+    paper = [row for name in BY_NAME["efficient"].paper for row in published(name)]
     finding = found("efficient", rows, paper)
     assert finding.paper.value == pytest.approx(0.7448 - 0.7503)
     assert finding.paper.where == "32 dims"
@@ -312,7 +312,9 @@ def test_one_seed_alone_has_no_interval_over_seeds():
 
 def test_each_data_set_and_model_has_a_finding_of_its_own():
     rows = list(beside_ff("linear", -0.1)) + list(beside_ff("linear", 0, model="other"))
-    verdicts = {f.block.model: f.verdict for f in judge([BY_NAME["accuracy"]], tidy(of_seeds(rows)), {}, {})}
+    verdicts = {
+        f.block.model: f.verdict for f in judge([BY_NAME["accuracy"]], tidy(of_seeds(rows)), tidy([]), {})
+    }
     assert verdicts == {"net": NOT_HELD, "other": HELD}
 
 
@@ -323,7 +325,7 @@ def test_variants_of_ablations_count_for_no_claim():
 
 
 def test_all_forms_say_the_same(rows):
-    findings = judge(CLAIMS, tidy(rows), {}, COUNTERPARTS)
+    findings = judge(CLAIMS, tidy(rows), tidy([]), COUNTERPARTS)
     lines = markdown(findings).splitlines()
     assert sum(line.startswith("| ") for line in lines) == len(findings) + 2
     assert f"| {' | '.join(HEADINGS)} |" in lines

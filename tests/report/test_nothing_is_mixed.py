@@ -9,8 +9,7 @@ from study_rows import NONE, measured
 from mrl_experiments.report.aggregate import grids
 from mrl_experiments.report.all_tables import TABLES, others
 from mrl_experiments.report.formats import markdown
-from mrl_experiments.report.prepare import ROLES
-from mrl_experiments.report.write import repeated_seeds
+from mrl_experiments.report.prepare import ROLES, repeated_seeds
 from mrl_experiments.results import COLUMNS, ResultRow
 
 SPLITS = {"main": "val", "unseen": "query", "shift": "sketch", "stream": "stream"}

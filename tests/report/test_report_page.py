@@ -120,6 +120,30 @@ def test_a_figure_shows_values_hides_lines_and_the_papers_and_downloads(page, tm
 
 
 @browser
+def test_examples_show_the_same_queries_at_each_dim_and_through_a_funnel(page):
+    card = page.locator("#neighbours")
+    assert card.locator("select.block option").all_inner_texts() == [
+        f"kanji1k val · resnet10t · {name}" for name in ("MRL", "MRL-E")
+    ]
+    near = card.locator("table.examples").first
+    assert near.locator("thead th").nth(2).inner_text().startswith("64 dims: 50.0 % of all queries")
+    first = near.locator("tbody tr").first
+    assert first.locator("th img").evaluate("image => image.naturalWidth") == 1
+    assert first.locator("td").nth(0).locator("figcaption").all_inner_texts() == ["moon ✗", "sun ✓"]
+    assert first.locator("td q").first.inner_text() == "a crescent"
+    card.locator("details summary", has_text="funnel").click()
+    assert "3 of these 20 are of its class" in card.locator("td small:visible").first.inner_text()
+    card.locator("details summary", has_text="taken for which").click()
+    confused = " ".join(card.locator("table.examples:visible").last.inner_text().split())
+    assert (
+        confused
+        == "Class taken for at 8 dims at 64 dims at 512 dims sun a crescent moon ✗ 7 of 9 1 of 9 0 of 9"
+    )
+    page.select_option("[name=dataset]", "kanji4k")
+    assert not card.is_visible()
+
+
+@browser
 def test_a_number_leads_to_its_runs_and_commands(page):
     unfold(page, TABLE)
     page.locator(f"{TABLE} td button").first.click()
@@ -150,6 +174,7 @@ def test_nothing_is_cut_off_and_axe_finds_no_fault(chromium, report, width, sche
     page = opened(chromium, report / "index.html", width, scheme)
     for card in (FIGURE, TABLE, "#table08"):
         unfold(page, card)
+    page.locator("#neighbours summary").evaluate_all("all => all.forEach((s) => (s.parentNode.open = true))")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     if width == 1400:
         wide = "[...document.querySelectorAll('.scroll')].map((s) => s.scrollWidth - s.clientWidth)"
@@ -173,7 +198,9 @@ def test_claims_are_for_the_papers_kind_of_runs_alone(rows, tmp_path):
         dataclasses.replace(row, dataset="mine") for row in rows if row.evaluation == "knn" and row.seed == 0
     ]
     write_rows(tmp_path / "rows.csv", own)
-    write_report(f"{tmp_path}/rows.csv", tmp_path / "out", tmp_path, {"kanji1k": {"dataset": "imagenet1k"}})
+    write_report(
+        f"{tmp_path}/rows.csv", tmp_path / "out", tmp_path, {"kanji1k": {"dataset": "imagenet1k"}}, []
+    )
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert 'id="stories"' in page and 'id="claims"' not in page
     assert not list((tmp_path / "out" / "tables").glob("claims.*"))

@@ -13,11 +13,12 @@ import pytest
 from commands import start
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from study_rows import study
+from study_rows import sheet, study
 from test_report_page import browser, chromium, opened  # noqa: F401
 from test_write_report import ROOT, report_command
 
 from mrl_experiments.errors import UserError, command_line
+from mrl_experiments.examples import Sheet, write_sheets
 from mrl_experiments.report.formats import escaped, escaped_csv, escaped_markdown
 from mrl_experiments.report.prepare import faulty, find_rows, tidy
 from mrl_experiments.report.write import write_report
@@ -43,7 +44,7 @@ def sound(*evaluations: str) -> list[ResultRow]:
 
 def report_of(rows: list[ResultRow], folder: Path) -> tuple[Path, list[str]]:
     write_rows(folder / "rows.csv", rows)
-    notes = write_report(str(folder / "rows.csv"), folder / "out", folder / "runs", {})
+    notes = write_report(str(folder / "rows.csv"), folder / "out", folder / "runs", {}, ["svg"])
     return folder / "out", notes
 
 
@@ -62,7 +63,7 @@ def data_of(page: Path) -> dict:
         "tables": {name: content for name, content in named.items() if "keys" in content},
         "charts": {name: content for name, content in named.items() if "layer" in content},
         "notes": [html.unescape(note) for note in notes],
-        "runs": {run: href for run, _, href in data["sources"]["runs"]},
+        "runs": {run: href for run, _, href in data["sources"]},
     }
 
 
@@ -84,7 +85,15 @@ def odd(tmp_path_factory) -> Path:
     rows += [replace(first[0], value=value, dim=512, seed=number) for number, value in enumerate(values)]
     rows += [replace(row, dim=9_999_999_999) for row in first]
     rows += [replace(row, evaluation="language", metric="perplexity", value=1e17) for row in first]
-    return report_of([*sound("linear", "knn"), *rows], tmp_path_factory.mktemp("odd"))[0]
+    folder = tmp_path_factory.mktemp("odd")
+    write_sheets(folder / "rows.csv", [hostile_sheet(name) for name in NAMES if len(name) < 300])
+    return report_of([*sound("linear", "knn"), *rows], folder)[0]
+
+
+def hostile_sheet(name: str) -> Sheet:
+    shown = sheet(name, name, dataset=name, split=name, label=name)
+    samples = [replace(sample, name=name, picture="", text=name) for sample in shown.examples.samples]
+    return replace(shown, model=name, examples=replace(shown.examples, samples=samples))
 
 
 def test_one_row_that_is_not_finite_is_said_and_leaves_the_others_as_they_are(tmp_path):
@@ -119,7 +128,8 @@ def test_a_page_of_nothing_but_nan_still_says_so(tmp_path):
     ("metric", "value", "reason"),
     [("top1", 7.3, "out of range"), ("mAP@10", -0.1, "out of range"), ("latency_ms", -1, "out of range"),
      ("top1", float("nan"), "not finite"), ("my_loss", float("inf"), "not finite"), ("class_gap", -0.5, ""),
-     ("cosine", -0.004, ""), ("top1", 1.0000001, ""), ("my_loss", -7.3, ""), ("perplexity", 1e9, "")],
+     ("top1", 76.5, "in percent, it seems"), ("cosine", -0.004, ""), ("top1", 1.0000001, ""),
+     ("my_loss", -7.3, ""), ("perplexity", 1e9, "")],
 )  # fmt: skip
 def test_values_that_a_metric_cannot_have_are_named_by_run(metric, value, reason):
     notes = faulty(tidy([replace(sound("linear")[0], metric=metric, value=value)]))
@@ -146,7 +156,7 @@ def test_links_lead_to_runs_of_this_folder_alone(tmp_path):
     (tmp_path / "config.yaml").touch()
     names = ("a#b ?%c", "javascript:alert(1)", "..", str(tmp_path), "x" * 5000)
     write_rows(tmp_path / "rows.csv", [replace(rows[0], run=name, method=name[:9]) for name in names])
-    write_report(str(tmp_path / "rows.csv"), tmp_path / "runs", tmp_path / "runs", {})
+    write_report(str(tmp_path / "rows.csv"), tmp_path / "runs", tmp_path / "runs", {}, [])
     assert data_of(tmp_path / "runs/index.html")["runs"] == {
         names[0]: "a%23b%20%3F%25c/config.yaml", names[1]: "javascript%3Aalert%281%29/config.yaml",
         names[2]: "", names[3]: "", names[4]: "",
@@ -173,8 +183,8 @@ def test_file_names_stay_inside_the_folder_and_apart(odd):
     names = [path.name for path in (odd / "figures").iterdir()]
     assert all(len(name.encode()) < 255 and re.fullmatch(r"[\w.-]+", name) for name in names)
     charts = [*data_of(odd / "index.html")["charts"]]
-    assert len(charts) == len({*charts}) == len(names) // 2
-    assert all((odd / "figures" / f"{chart}.png").is_file() for chart in charts)
+    assert len(charts) == len({*charts}) == len(names)
+    assert all((odd / "figures" / f"{chart}.svg").is_file() for chart in charts)
 
 
 @browser
@@ -188,6 +198,12 @@ def test_the_page_with_hostile_names_draws_itself(odd, chromium):  # noqa: F811
     )
     shown, blocks = page.inner_text("main"), page.locator("#tables select.block option").all_inner_texts()
     assert cards.count() > 5 and "not finite" in shown
+    examples = page.locator("#neighbours select.block option").all_text_contents()
+    assert len(examples) >= len(BLOCKS)
+    page.select_option(
+        "#neighbours select.block", label=next(text for text in examples if "<img src" in text)
+    )
+    page.wait_for_selector("#neighbours figcaption:has-text('<img src=x')")
     assert {"<!--<script>", "שלום"} <= {part for block in blocks for part in block.split(" · ")}
     assert page.evaluate("document.images.length") == 0 and page.errors == []
     page.context.close()
@@ -222,9 +238,17 @@ def test_bad_files_among_good_ones_are_named_and_the_others_used(tmp_path):
     (tmp_path / "cut.csv").write_text((tmp_path / "good.csv").read_text()[:-9])
     (tmp_path / "bin\nary.csv").write_bytes(b"\x89PNG\0\xff")
     (tmp_path / "folder.csv").mkdir()
-    notes = write_report([f"{tmp_path}/*.csv", f"{tmp_path}/none/*.csv"], tmp_path / "out", tmp_path, {})
-    assert len(notes) == 4
-    for name in ("cut.csv", "bin\\nary.csv", "folder.csv", "no file matches"):
+    (tmp_path / "good.json").write_text('{"sheets": [1]}')
+    patterns = [f"{tmp_path}/*.csv", f"{tmp_path}/none/*.csv"]
+    notes = write_report(patterns, tmp_path / "out", tmp_path, {}, [])
+    assert len(notes) == 5
+    for name in (
+        "good.json is no file of examples",
+        "cut.csv",
+        "bin\\nary.csv",
+        "folder.csv",
+        "no file matches",
+    ):
         assert [note for note in notes if name in note], name
     assert data_of(tmp_path / "out" / "index.html")["notes"] == notes
 
@@ -260,7 +284,7 @@ def test_a_folder_that_cannot_be_written_is_named(out, tmp_path):
     (tmp_path / "file").touch()
     out = Path(out.format(folder=tmp_path))
     with pytest.raises(UserError, match=str(tmp_path / "file") if "file" in out.parts else str(out)):
-        write_report(str(tmp_path / "rows.csv"), out, tmp_path, {})
+        write_report(str(tmp_path / "rows.csv"), out, tmp_path, {}, [])
 
 
 @pytest.mark.slow

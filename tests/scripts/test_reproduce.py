@@ -1,10 +1,13 @@
 """The plan, the order and the resumption of scripts/reproduce.py, on digits."""
 
+import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from commands import ROOT
@@ -61,6 +64,45 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
     )
     assert done.returncode == 2
     assert "captions, full, language, medium, quick" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (Path.mkdir, "tiny.yaml is a folder"),
+        (os.mkfifo, "tiny.yaml is a pipe"),
+        ("groups: [", "tiny.yaml is no profile: while parsing"),
+        (b"\xff\xfe\x80", "tiny.yaml is not UTF-16 text"),
+        ("- a", "tiny.yaml is no profile: it is no mapping"),
+        ("", "tiny.yaml is no profile: its seeds are no list"),
+        ({**PROFILE, "groups": [{"runs": []}]}, "a group lacks runs or evaluate"),
+        ({**PROFILE, "train": ["data=nonsense"]}, "Could not find 'data/nonsense'"),
+    ],
+)
+def test_a_profile_that_cannot_be_read_is_one_error(content, problem, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "tiny.yaml"
+    if callable(content):
+        content(path)
+    else:
+        text = OmegaConf.to_yaml(OmegaConf.create(content)) if isinstance(content, dict) else content
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", str(tmp_path / "tiny.yaml"), "--plan"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "scripts" / "reproduce.py"), run_name="__main__")
+    assert left.value.code == 2
+    shown = capsys.readouterr().err
+    assert problem in shown.splitlines()[0] and "fault of this program" not in shown
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    OmegaConf.save(OmegaConf.create(PROFILE), tmp_path / "tiny.yaml")
+    options = ["--collect", "--root", str(tmp_path), "--out", str(tmp_path / "file")]
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", str(tmp_path / "tiny.yaml"), *options])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "scripts" / "reproduce.py"), run_name="__main__")
+    assert left.value.code == 2
+    assert f"{tmp_path / 'file'}/rows: a file stands where a folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow

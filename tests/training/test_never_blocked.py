@@ -1,12 +1,15 @@
 """Runs that crashed, trials, and runs that go on: none stands in the way of the next command."""
 
 import csv
+import subprocess
+import sys
 
 import pytest
 import torch
 from commands import ROOT, TINY
 from hydra import compose, initialize_config_dir
 
+from mrl_experiments import identity
 from mrl_experiments.errors import UserError
 from mrl_experiments.options.check import check
 from mrl_experiments.runs import find_runs, run_of
@@ -89,6 +92,14 @@ def test_a_trial_takes_no_folder_of_another_run(tmp_path):
     train(configured(tmp_path, "trainer.overfit_batches=1", "tag=_2"))
 
 
+def test_each_trial_begins_from_the_other_runs_backbone(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("mrl_experiments.training.train.take_backbone", lambda *_: taken.append(None))
+    for _ in range(2):
+        train(configured(tmp_path, "trainer.overfit_batches=1", f"init_from={NAME}"))
+    assert len(taken) == 2
+
+
 def test_more_epochs_continue_a_run_whose_rate_has_no_end(tmp_path):
     train(configured(tmp_path / "a", *CONSTANT))
     longer = configured(tmp_path / "a", *CONSTANT, "epochs=2")
@@ -112,8 +123,23 @@ def test_more_epochs_of_a_rate_that_ends_are_refused_with_what_to_type(tmp_path)
 
 def test_a_changed_option_names_its_run_itself(tmp_path, monkeypatch):
     typed = [*QUICK, "optim.lr=0.1", "auto_tag=true", "seed=1"]
-    monkeypatch.setattr(settled, "typed_overrides", lambda: [*typed, f"root={tmp_path}"])
+    monkeypatch.setattr(identity, "typed_overrides", lambda: [*typed, f"root={tmp_path}"])
     cfg = configured(tmp_path, "optim.lr=0.1", "auto_tag=true", "tag=_x", "seed=1")
     settled.settle(cfg)
     assert run_of(cfg).name.startswith("mrl_tiny_digits_s1_batch_size256_")
     assert run_of(cfg).name.endswith("_lr0.1_x") and not cfg.auto_tag
+
+
+def test_a_refusal_waits_for_no_library(tmp_path):
+    train(configured(tmp_path))
+    program = (
+        "import sys; from mrl_experiments.cli.train import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'timm', 'PIL', 'scipy', 'pandas'} & {*sys.modules}"
+    )
+    typed = [*TINY, *QUICK, f"root={tmp_path}", "optim.lr=0.1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *typed], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "optim.lr: 0.4 there, 0.1 now" in done.stderr, done.stderr
+    assert "auto_tag=true" in done.stderr and "Traceback" not in done.stderr

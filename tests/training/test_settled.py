@@ -33,6 +33,15 @@ def test_weights_bring_their_own_preprocessing(pretrained, tmp_path, capsys):
     assert "bicubic" in told
 
 
+def test_a_folder_of_weights_says_what_they_want(tmp_path):
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.7}}')
+    arch = "model.arch=vit_base_patch16_224"
+    cfg = composed(tmp_path, "data=image_folder", arch, f"model.pretrained=local-dir:{tmp_path}")
+    settle(cfg)
+    assert cfg.data.augment.mean == [0.1, 0.2, 0.3] and cfg.data.augment.center == 0.7
+    assert cfg.data.augment.std == [0.5] * 3  # as the architecture has it
+
+
 def test_what_is_typed_stays_and_is_told(tmp_path, typed, capsys):
     typed("data.augment.mean")
     cfg = composed(

@@ -12,9 +12,10 @@ import torch
 from commands import ROOT, TINY, run
 from hydra import compose, initialize_config_dir
 
-from mrl_experiments.build import construct
+from mrl_experiments.build import checkpoint_owner, construct
 from mrl_experiments.errors import UserError
-from mrl_experiments.runs import run_name, run_of
+from mrl_experiments.files import write_json
+from mrl_experiments.runs import run_lock, run_name, run_of
 from mrl_experiments.training.train import _fit, train
 from mrl_experiments.training.trainer import check_devices
 
@@ -52,6 +53,15 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
     train(config(tmp_path, "epochs=1", "trainer.log_every_n_steps=1"))
     assert "is finished already" in capsys.readouterr().out
     assert (tmp_path / "runs/mrl_tiny_digits_s0/metrics.csv").read_bytes() == before
+
+
+def test_a_note_of_another_run_does_not_finish_this_one(tmp_path):
+    cfg = config(tmp_path, "epochs=1")
+    with run_lock(cfg):
+        owner = {**checkpoint_owner(cfg), "seed": 7}
+        write_json(run_of(cfg).finished, {"run": owner, "validation": {"8": {"top1": 0.99}}})
+    with pytest.raises(UserError, match=r"finished\.json is of another run: .*'seed': 7"):
+        train(cfg)
 
 
 def test_another_configuration_of_the_same_name_is_refused(tmp_path):

@@ -153,3 +153,11 @@ def test_auto_precision_asks_the_gpu_by_either_of_its_names(accelerator, monkeyp
     assert best_precision(accelerator) == "16-mixed"
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     assert best_precision(accelerator) == "bf16-mixed"
+
+
+@pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16"])
+def test_auto_precision_of_a_cpu_is_bfloat16_only_where_it_computes_in_it(feature, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_vnni": True, feature: False})
+    assert best_precision("cpu") == "32-true"
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"cpu_name": "bf16", feature: True})
+    assert best_precision("cpu") == "bf16-mixed"

@@ -117,3 +117,24 @@ def test_a_server_that_is_not_there_makes_it_offline(run, monkeypatch, capsys, m
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 and lines[0].endswith("; logging offline")
     assert tested.INIT_SECONDS < 10
+
+
+def test_a_report_is_sent_as_one_artifact(run, monkeypatch, capsys):
+    for name in ("index.html", "tables.md", "tables/table01.csv", "figures/figure02.png", ".lock", "wandb/x"):
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).write_text(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    sent = []
+
+    def start(of):
+        logger = started(of)
+        monkeypatch.setattr(logger.experiment, "log_artifact", sent.append)
+        return logger
+
+    tested.log_report(start, run.folder)
+    (artifact,) = sent
+    assert sorted(artifact.manifest.entries) == [
+        "figures/figure02.png", "index.html", "tables.md", "tables/table01.csv",
+    ]  # fmt: skip
+    assert "the report is the artifact report" in capsys.readouterr().out
+    tested.log_report(lambda of: None, run.folder)  # disabled: nothing happens

@@ -17,10 +17,16 @@ def run(cfg: DictConfig) -> None:
 
     from mrl_experiments.report.write import write_report
 
-    for warning in write_report(cfg.rows, Path(cfg.out), Path(cfg.root) / "runs", cfg.counterparts):
+    out = Path(cfg.out)
+    for warning in write_report(cfg.rows, out, Path(cfg.root) / "runs", cfg.counterparts, cfg.figures):
         print(f"note: {warning}", file=sys.stderr)
-    page = Path(cfg.out) / "index.html"
+    page = out / "index.html"
     print(f"report: {page}")
+    if "wandb" in (cfg.get("logger") or {}):
+        from mrl_experiments.build import construct
+        from mrl_experiments.training.wandb_logger import log_report
+
+        log_report(construct(cfg.logger.wandb), out)
     if cfg.open and not webbrowser.open(page.absolute().as_uri()):
         print("note: no browser was found; open the page yourself", file=sys.stderr)
 

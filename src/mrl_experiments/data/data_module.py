@@ -48,6 +48,17 @@ class DataModule(pl.LightningDataModule):
         """Return all of a split in order, without augmentation."""
         raise NotImplementedError
 
+    def show(self, split: str, rows: Sequence[int]) -> list[Any]:
+        """Return what people see of the samples whose embeddings are `rows` of a split.
+
+        Returns:
+            For each an image (H, W, C) uint8 or a text.
+
+        Raises:
+            UserError: If they cannot be shown, or are not there any more.
+        """
+        raise UserError(f"samples of {self.name} {split} cannot be shown")
+
     def files(self) -> dict[str, list[Path]] | None:
         """Return the files of each split of the source, or None where it has none of its own."""
         raise NotImplementedError

@@ -7,11 +7,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
-from mrl_experiments.data.images.image_data import ImageData
 from mrl_experiments.embeddings import CLASSES, META
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
-from mrl_experiments.identity import identity
+from mrl_experiments.identity import identity, without_new_keys
 from mrl_experiments.options.typed import typed_keys
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import RENAMED
@@ -37,14 +36,6 @@ def as_trained(given: DictConfig, config: DictConfig) -> DictConfig:
             _normalise_alike(given.augment, own.augment, with_center=bool(config.model.get("pretrained")))
     without_new_keys(given, own)
     return given
-
-
-def without_new_keys(given: DictConfig, own: DictConfig) -> None:
-    """Leave out keys of a source that a run's own data of the same name do not have."""
-    if given.name == own.name and "source" in given and "source" in own:
-        with open_dict(given):
-            for key in set(given.source) - set(own.source):
-                del given.source[key]
 
 
 def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -> None:
@@ -158,6 +149,8 @@ def _newest(data: Any) -> int | None:
 
 def _name_classes(run: Run, config: DictConfig, data: Any) -> None:
     """Label data as a run that did not note its classes, by what it has embedded of its own data."""
+    from mrl_experiments.data.images.image_data import ImageData  # which loads torch
+
     if not isinstance(data, ImageData) or data.classes_known:
         return
     for path in sorted(run.embeddings(str(config.data.name), "*").parent.glob(f"*/{CLASSES}")):

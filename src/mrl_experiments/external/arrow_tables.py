@@ -12,6 +12,7 @@ from mrl_experiments.errors import UserError
 
 EMBEDDINGS = ("embeddings", "embedding", "features", "vectors", "vector")  # arrays or columns, first found
 LABELS = ("labels", "label")
+TEXTS = ("texts", "text", "sentence", "caption")
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather")
 # No embeddings compress so well.
 MOST_BYTES, MOST_RATIO = 1 << 28, 200
@@ -68,8 +69,21 @@ def read_tables(files: Sequence[Path], root: Path) -> Columns:
     return np.concatenate(features), np.concatenate(labels)
 
 
+def read_column(files: Sequence[Path], names: tuple[str, ...]) -> list[Any]:
+    """Return the first column of `names` of all files, one after the other."""
+    values: list[Any] = []
+    for path in files:
+        columns = _columns(path, names)
+        values += columns[named(list(columns), names, path)].to_pylist()
+    return values
+
+
+def _columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
+    return (_parquet_columns if path.suffix in PARQUET else _arrow_columns)(path, wanted)
+
+
 def _read_table(path: Path, root: Path) -> Columns:
-    columns = _parquet_columns(path) if path.suffix in PARQUET else _arrow_columns(path)
+    columns = _columns(path, EMBEDDINGS + LABELS)
     features = _matrix(columns[named(list(columns), EMBEDDINGS, path)], path)
     # A folder label=cat of Spark or Hive gives all rows in it a label.
     folders = path.relative_to(root).parts[:-1]
@@ -80,27 +94,27 @@ def _read_table(path: Path, root: Path) -> Columns:
     return features, _labels(columns[named(list(columns), LABELS, path)], path)
 
 
-def _parquet_columns(path: Path) -> dict[str, Any]:
+def _parquet_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
     """Read a batch of rows at a time: what columns declare of their size is not to be trusted."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         names = file.schema_arrow.names
-        wanted = [name for name in names if name in EMBEDDINGS + LABELS]
+        wanted = tuple(name for name in names if name in wanted)
         batches: list[Any] = []
         total = 0
-        for batch in file.iter_batches(BATCH, columns=wanted):
+        for batch in file.iter_batches(BATCH, columns=[*wanted]):
             batches.append(batch)
             total += batch.nbytes
             check_inflation(total, path.stat().st_size, path)
         schema = (
             batches[0].schema if batches else pyarrow.schema([file.schema_arrow.field(n) for n in wanted])
         )
-        return _checked_columns(pyarrow.Table.from_batches(batches, schema), names)
+        return _checked_columns(pyarrow.Table.from_batches(batches, schema), names, wanted)
 
 
-def _arrow_columns(path: Path) -> dict[str, Any]:
+def _arrow_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
     """Read the file format, which Feather is, or the stream that `datasets` saves."""
     import pyarrow
     from pyarrow import ipc
@@ -109,12 +123,12 @@ def _arrow_columns(path: Path) -> dict[str, Any]:
     is_file = source.read(6) == b"ARROW1"
     source.seek(0)
     table = (ipc.open_file if is_file else ipc.open_stream)(source).read_all()
-    return _checked_columns(table, table.column_names)
+    return _checked_columns(table, table.column_names, wanted)
 
 
-def _checked_columns(table: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Return the columns that are of use by name, and None for the others; damaged ones raise ValueError."""
-    columns = {name: table[name] if name in EMBEDDINGS + LABELS else None for name in names}
+def _checked_columns(table: Any, names: Sequence[str], wanted: tuple[str, ...]) -> dict[str, Any]:
+    """Return the columns that are wanted by name, and None for the others; damaged ones raise ValueError."""
+    columns = {name: table[name] if name in wanted else None for name in names}
     for column in columns.values():
         if column is not None:
             column.validate(full=True)  # an offset beyond the file would end the process

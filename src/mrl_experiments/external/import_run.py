@@ -19,6 +19,7 @@ from mrl_experiments.embeddings import (
     is_complete,
     open_arrays,
     read_meta,
+    write_classes,
     writing,
 )
 from mrl_experiments.errors import UserError
@@ -68,7 +69,7 @@ def import_run(cfg: DictConfig) -> Imported:
     config = _config(cfg.names, Path(cfg.embeddings))
     run = _open_run(Path(cfg.root), config)
     dataset = str(config["data"]["name"])
-    classes, labels = _encoded({split: part.labels for split, part in found.items()})
+    names, labels = _encoded({split: part.labels for split, part in found.items()})
     meta = {
         "run": run.name,
         "method": config["loss"]["name"],
@@ -76,7 +77,7 @@ def import_run(cfg: DictConfig) -> Imported:
         "seed": config["seed"],
         "dims": _trained_dims(cfg.names.dims, width),
         "dataset": dataset,
-        "classes": classes,
+        "classes": hashlib.sha256("\0".join(names).encode()).hexdigest()[:16] if names else None,
     }
     folders = {split: run.embeddings(dataset, split) for split in found}
     sources = {split: _digests(part) for split, part in found.items()}
@@ -84,6 +85,7 @@ def import_run(cfg: DictConfig) -> Imported:
         _check_same(source, folders[split], files[split])
     for split, part in found.items():
         _copy(part, labels[split], folders[split], {**meta, "split": split}, sources[split])
+        write_classes(folders[split], {"name": names} if names else {})
     train = folders.get("train", folders["database"])
     return Imported(run, dataset, folders[cfg.names.split], folders["database"], train)
 
@@ -118,22 +120,21 @@ def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
     return run
 
 
-def _encoded(labels: Mapping[str, NDArray[Any]]) -> tuple[str | None, dict[str, Labels]]:
+def _encoded(labels: Mapping[str, NDArray[Any]]) -> tuple[list[str], dict[str, Labels]]:
     """Return int64 labels: integers as they are, strings by their place among all strings, sorted.
 
-    Also a digest of those strings, since a further string may change what the others become.
+    Also those strings: a further one may change what the others become.
     """
     text = {split: part.dtype.kind == "U" for split, part in labels.items()}
     if not any(text.values()):
-        return None, {split: part.astype(np.int64) for split, part in labels.items()}
+        return [], {split: part.astype(np.int64) for split, part in labels.items()}
     if not all(text.values()):
         kinds = ", ".join(
             f"{split}: {'strings' if of_text else 'integers'}" for split, of_text in text.items()
         )
         raise UserError(f"the labels differ in kind ({kinds})", expected="integers or strings throughout")
     classes = np.unique(np.concatenate(list(labels.values())))
-    digest = hashlib.sha256("\0".join(classes).encode()).hexdigest()[:16]
-    return digest, {split: np.searchsorted(classes, part) for split, part in labels.items()}
+    return classes.tolist(), {split: np.searchsorted(classes, part) for split, part in labels.items()}
 
 
 def _trained_dims(dims: Sequence[int] | None, width: int) -> list[int]:

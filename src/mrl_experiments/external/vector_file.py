@@ -2,7 +2,8 @@
 
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +18,10 @@ from mrl_experiments.external.arrow_tables import (
     EMBEDDINGS,
     LABELS,
     PARQUET,
+    TEXTS,
     check_inflation,
     named,
+    read_column,
     read_tables,
 )
 from mrl_experiments.files import read_object
@@ -61,18 +64,43 @@ def read_vectors(path: Path) -> VectorFile:
         raise UserError(f"{path} does not exist", expected="a file of embeddings")
     if not (path.is_dir() or path.is_file()):
         raise UserError(f"{path} is neither a file nor a folder", expected="a file of embeddings")
-    try:
+    with _reading(path):
         found = _read_folder(path) if path.is_dir() else READERS[path.suffix](path)
+    _check(found, path)
+    return found
+
+
+def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
+    """Return the texts of some rows of a file of embeddings, from the first of TEXTS that it has.
+
+    Raises:
+        UserError: If it has none, or fewer rows.
+    """
+    with _reading(path):
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                there = [name.removesuffix(".npy") for name in archive.namelist()]
+                texts: Any = _member(archive, f"{named(there, TEXTS, path)}.npy", path)
+        elif path.suffix == ".npy":
+            raise UserError(f"{path} has no texts", expected="a table, or a .npz file with texts")
+        else:
+            texts = read_column(_parts(path) if path.is_dir() else [path], TEXTS)
+        return [str(texts[row]) for row in rows]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what readers raise of damaged files, which is nearly anything, into a UserError."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # damaged files make their readers raise nearly anything
+    except Exception as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path} cannot be read: {shown(text)}",
             expected="numbers and, for labels, integers or strings (.astype(str) where they are objects)",
         ) from error
-    _check(found, path)
-    return found
 
 
 def labels_beside(path: Path) -> Path:
@@ -134,7 +162,12 @@ def _check_header(file: IO[bytes], size: int, path: Path) -> None:
 
 
 def _read_folder(folder: Path) -> VectorFile:
-    """Read the parts of a folder as Spark and others write it, or as `datasets` saves it to disk."""
+    files = _parts(folder)
+    return VectorFile(*read_tables(files, folder), tuple(files), folder)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the parts of a folder as Spark and others write it, or as `datasets` saves it to disk."""
     if (folder / "dataset_dict.json").exists():
         splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
         raise UserError(
@@ -155,7 +188,7 @@ def _read_folder(folder: Path) -> VectorFile:
             expected="Parquet or Arrow files of one kind: a folder of Spark, or of datasets' save_to_disk",
         )
     _refuse_splits(files, folder)
-    return VectorFile(*read_tables(files, folder), tuple(files), folder)
+    return files
 
 
 def _refuse_splits(files: Sequence[Path], folder: Path) -> None:

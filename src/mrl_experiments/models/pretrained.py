@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import os_error
+from mrl_experiments.files import os_error, read_object
 
 ENOUGH = 0.95  # the share of a backbone's parameters that weights must bring with their shapes
 FOLDER = "local-dir:"  # as timm calls a folder of weights
@@ -46,9 +46,26 @@ def weights_file(pretrained: str) -> Path | None:
             expected=f"one of {', '.join(USUAL)}, or a single file with {', '.join(SUFFIXES)}",
             remedy="name the file itself",
         )
-    if pretrained.startswith(FOLDER) or "/" in pretrained or path.suffix in SUFFIXES:
+    if is_place(pretrained):
         raise UserError(f"model.pretrained={pretrained}: no such file", expected="a file, or a folder of one")
     return None
+
+
+def is_place(pretrained: str | bool | None) -> bool:
+    """Return whether `model.pretrained` names a file or folder, there or not, and no tag of timm."""
+    text = str(pretrained)
+    return text.startswith(FOLDER) or "/" in text or Path(text).suffix in SUFFIXES or Path(text).is_file()
+
+
+def preprocessing(pretrained: str | bool | None) -> dict[str, Any]:
+    """Return what the folder of weights says of their images, as timm writes it: mean, std, crop_pct, ...
+
+    Raises:
+        UserError: If its config.json is damaged.
+    """
+    path = Path(str(pretrained).removeprefix(FOLDER)).expanduser() / "config.json"
+    config = read_object(path).get("pretrained_cfg") if is_place(pretrained) and path.is_file() else None
+    return config if isinstance(config, dict) else {}
 
 
 def read_weights(path: Path) -> dict[str, Any]:

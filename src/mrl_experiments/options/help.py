@@ -1,7 +1,9 @@
 """The page that --help shows of a command: examples, groups with their options, what is changed most."""
 
+import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -32,7 +34,7 @@ EXAMPLES = {
     ),
     "evaluate": (
         f"run={RUN} evaluation=knn",
-        "-m run='*_digits_*' evaluation=knn,retrieval",
+        "run='*' 'evaluation=[knn,retrieval]' evaluation.knn.k=[1]",
         "run='ff_*' evaluation=knn reduction=svd",
         f"run={RUN} evaluation=retrieval dims=[8]",
         "embeddings=queries.npy database=base.parquet",
@@ -61,7 +63,9 @@ KEYS = {
         *("run", "splits", "checkpoint", "weights", "tta", "overwrite", "trainer.precision"),
         *("trainer.devices", "cache", "root"),
     ),
-    "evaluate": ("run", "embeddings", "queries", "database", "dims", "variant", "reduction.draws", "root"),
+    "evaluate": (
+        *("run", "embeddings", "queries", "database", "dims", "quiet", "variant", "reduction.draws", "root"),
+    ),
     "generate": ("run", "prompt", "dim", "adaptive", "tokens", "temperature", "seed", "root"),
     "report": ("rows", "out", "open", "root"),
 }  # fmt: skip
@@ -69,13 +73,14 @@ KEYS = {
 
 def help_page(*, _root_: DictConfig) -> str:
     """Return the page of the command that Hydra has composed `_root_` for."""
-    command = HydraConfig.get().job.name
-    lines = [f"python {command}.py [group=option] [option=value] ...", "", "Examples"]
-    lines += [f"  python {command}.py {typed}".rstrip() for typed in EXAMPLES[command]]
+    command, typed_as = str(HydraConfig.get().job.config_name), Path(sys.argv[0]).name
+    shown = typed_as if typed_as.startswith("mrl-") else f"python {command}.py"
+    lines = [f"{shown} [group=option] [option=value] ...", "", "Examples"]
+    lines += [f"  {shown} {typed}".rstrip() for typed in EXAMPLES[command]]
     if groups := list(_groups()):
         lines += ["", "Groups: choose one option of each", *groups]
     lines += ["", "Options", *_options(_root_, command), ""]
-    lines += [f"All options with their values: python {command}.py --cfg job", "More: docs/commands.md"]
+    lines += [f"All options with their values: {shown} --cfg job", "More: docs/commands.md"]
     return "\n".join(lines).replace("$", "$$")  # Hydra fills in what is written with one
 
 

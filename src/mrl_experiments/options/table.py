@@ -108,7 +108,7 @@ COMMANDS: dict[str, Options] = {
         "names.dims": List("the dims that were trained", DIMS, null=True, example=[8, 16, 32]),
         "variant": Name("which embeddings of a run", empty=True, example="flip"),
         "dims": List("the dims to evaluate", DIMS, null=True, example=[8, 16, 32]),
-        "quiet": Flag("one line for each file of rows, no tables and no progress"),
+        "quiet": Flag("a line for each file of rows alone"),
         "root": ROOT,
         "debug": DEBUG,
     },
@@ -129,6 +129,7 @@ COMMANDS: dict[str, Options] = {
         "rows": List("glob patterns of result files", Path(), example=["results/**/*.csv"]),
         "root": ROOT,
         "out": Path("the report's folder", example="outputs/report"),
+        "figures": List("forms of their files", Choice("", ("png", "svg", "pdf")), least=0, example=["png"]),
         "open": Flag("the page in a browser, when it is written"),
         "counterparts": Map("which data sets of the paper stand beside ours", Map()),
         "debug": DEBUG,
@@ -441,6 +442,16 @@ EVALUATIONS: dict[str, Options] = {
         "shots": List("examples of each class", Whole(low=1), example=[1, 5]),
         "ways": count("drawn in each repetition", low=2, null=True, unit="classes"),
         "draws": count("with other examples", low=2, high=100_000, unit="repetitions"),
+        "seed": seed(),
+    },
+    "examples": {
+        "columns": count("that stand side by side", high=12, unit="dims"),
+        "shown": count("drawn from all", high=100, unit="queries"),
+        "k": count("of each query", high=20, unit="neighbours"),
+        "shortlists": List(
+            "candidates that a funnel keeps", Whole(low=1), descending=True, least=0, example=[200, 50]
+        ),
+        "confusions": count("the commonest of each dim", low=0, high=100, unit="pairs of classes"),
         "seed": seed(),
     },
     "stream": {

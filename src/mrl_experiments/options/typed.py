@@ -49,6 +49,16 @@ def replacement(message: str, conf: Path) -> str | None:
     return f"model={', or model='.join(near)}; or any name that timm knows" if near else GONE.get(name)
 
 
+def typed_overrides() -> list[str]:
+    """Return what the command line overrides, as it was typed."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def typed_keys() -> set[str]:
+    """Return the keys that the command line names."""
+    return {override.partition("=")[0].lstrip("+~") for override in typed_overrides()}
+
+
 def completed(arguments: Sequence[str]) -> list[str]:
     """Return a command line on which a failed job does not end the others of Optuna either."""
     optuna, rate = "hydra/sweeper=optuna", "hydra.sweeper.max_failure_rate"
@@ -83,13 +93,3 @@ def _readable(override: str) -> bool:
     except HydraException:
         return False
     return True
-
-
-def typed_overrides() -> list[str]:
-    """Return what the command line overrides, as it was typed."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def typed_keys() -> set[str]:
-    """Return the keys that the command line names."""
-    return {override.partition("=")[0].lstrip("+~") for override in typed_overrides()}

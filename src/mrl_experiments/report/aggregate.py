@@ -44,7 +44,10 @@ def aggregate(frame: pd.DataFrame) -> pd.DataFrame:
     cells = distinct.drop_duplicates([*IDENTITY, "copy"]).reset_index(drop=True)
     cells["fault"] = groups.fault.max().to_numpy()
     cells["count"] = groups.size().to_numpy()
-    cells["numbers"] = groups.number.agg(list).to_numpy()
+    numbers: list[list[int]] = [[] for _ in cells.index]
+    for group, number in zip(groups.ngroup(), distinct.number, strict=True):
+        numbers[group].append(number)
+    cells["numbers"] = numbers
     cells["mean"] = np.where(cells.fault == "", groups.sound.mean(), np.nan)
     spread = np.where(cells["count"] > 1, groups.sound.std(), cells.stated)
     cells["deviation"] = np.where(cells.fault == "", spread, np.nan)
@@ -86,7 +89,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of one block: ours, and the paper's cells at the same places."""
+    """A table of one block: ours, and the paper's cells at the same places, rows of an aggregated frame."""
 
     view: Table
     block: Block
@@ -101,7 +104,7 @@ class Grid:
         return f"{self.view.name}-{self.block.slug}"
 
     def cell(self, row: Key, column: Column, *, paper: bool = False) -> Any | None:
-        """Return a cell, a row of an aggregated frame, or None where it is missing."""
+        """Return a cell, or None where it is missing."""
         return (self.paper if paper else self.ours).get((row, column))
 
     def in_paper(self, column: Column) -> bool:
@@ -162,6 +165,7 @@ def beside(
     """Return what of the paper's stands beside a block, under our names of its data set and splits."""
     counterpart = counterparts.get(block.dataset, {})
     datasets = counterpart.get("dataset", block.dataset)  # a name, or several
+    paper = paper[paper.table.isin(view.paper)]
     found = select(paper, view if view.theirs is None else replace(view, settings=view.theirs))
     found = found[found.dataset.isin([datasets] if isinstance(datasets, str) else [*datasets])]
     names = {theirs: ours for ours, theirs in counterpart.get("splits", {}).items()}
@@ -176,13 +180,22 @@ def grids(table: Table, ours: pd.DataFrame, paper: pd.DataFrame, counterparts: C
     shown = tuple(name for name in (*table.index, *table.columns) if name != "metric")
     found = []
     for block, cells in blocks(ours, table, shown):
+        view = _fitting(table, cells, shown)
+        names = tuple(name for name in view.columns if name != "metric")
         theirs = beside(paper, table, block, shown, counterparts)
-        found.append(_grid(_told_apart(table, cells, shown), block, cells, theirs))
+        placed = [_placed(part, view.index, names) for part in (cells, theirs)]
+        places = [*placed[0], *placed[1]]
+        index = sorted({row for row, _ in places}, key=lambda row: _sortable(view.index, row))
+        columns = sorted(
+            {column for _, column in places},
+            key=lambda c: (_sortable(names, c.key), view.metrics.index(c.metric)),
+        )
+        found.append(Grid(view, block, index, columns, *placed))
     return found
 
 
-def _told_apart(table: Table, cells: pd.DataFrame, shown: Sequence[str]) -> Table:
-    """Return the table with all that tells its measurements apart: no two share a cell."""
+def _fitting(table: Table, cells: pd.DataFrame, shown: Sequence[str]) -> Table:
+    """Return the table with all that tells its measurements apart, and lines as rows where it grows wide."""
     keys = [values(cells, name) for name in (*shown, "metric")]
     settings = [name.removeprefix("@") for name in cells.columns if name.startswith("@")]
     crowded = cells.groupby(keys, sort=False).metric.transform("size") > 1
@@ -194,30 +207,11 @@ def _told_apart(table: Table, cells: pd.DataFrame, shown: Sequence[str]) -> Tabl
         and len(some)
         and values(some, name).groupby(keys, sort=False).nunique().max() > 1
     ]
-    return replace(table, index=(*table.index, *more))
-
-
-def _grid(table: Table, block: Block, ours: pd.DataFrame, paper: pd.DataFrame) -> Grid:
-    columns = tuple(name for name in table.columns if name != "metric")
-    if len(columns) > 1 and "line" in columns and len(_keys(ours, (*columns, "metric"))) > WIDEST:
-        table = replace(
-            table, index=("line", *table.index), columns=tuple(c for c in table.columns if c != "line")
-        )
-        return _grid(table, block, ours, paper)
-    placed = [_placed(cells, table.index, columns) for cells in (ours, paper)]
-    index = {row for places in placed for row, _ in places}
-    found = {column for places in placed for _, column in places}
-    return Grid(
-        table,
-        block,
-        sorted(index, key=lambda key: _sortable(table.index, key)),
-        sorted(found, key=lambda c: (_sortable(columns, c.key), table.metrics.index(c.metric))),
-        *placed,
-    )
-
-
-def _keys(cells: pd.DataFrame, names: Sequence[str]) -> dict[Key, None]:
-    return dict.fromkeys(zip(*(values(cells, name).tolist() for name in names), strict=True))
+    index, columns = (*table.index, *more), tuple(name for name in table.columns if name != "metric")
+    width = len({*zip(*(values(cells, name) for name in (*columns, "metric")), strict=True)})
+    if len(columns) > 1 and "line" in columns and width > WIDEST:
+        return replace(table, index=("line", *index), columns=tuple(c for c in table.columns if c != "line"))
+    return replace(table, index=index)
 
 
 def _placed(
@@ -232,11 +226,8 @@ def _placed(
 
 
 def _sortable(names: Sequence[str], key: Key) -> list[tuple[Any, ...]]:
+    """Order lines as styles do, numbers before texts."""
     return [
-        (0, *order(str(value)))
-        if name == "line"
-        else (0, value, "")
-        if isinstance(value, int | float)
-        else (1, 0, str(value))
+        order(value) if name == "line" else (isinstance(value, str), value)
         for name, value in zip(names, key, strict=True)
     ]

@@ -1,14 +1,14 @@
 """From aggregated measurements to figures: the points of one block and their Vega-Lite."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isnan
 from typing import Any
 
 import pandas as pd
 
 from mrl_experiments.report.aggregate import IDENTITY, Block, Counterparts, beside, blocks
-from mrl_experiments.report.metrics import Metric, metric, written
+from mrl_experiments.report.metrics import metric, written
 from mrl_experiments.report.prepare import values
 from mrl_experiments.report.specs import Figure
 from mrl_experiments.report.styles import HEXAGON, STAR, THIN, Line, line, numbered, order
@@ -22,9 +22,9 @@ NOTES = {
     "paper": "greedy thresholds", "joint": "joint thresholds", "uniform": "one threshold",
     "single": "each dim alone",
 }  # fmt: skip
-COSTS = ("MFLOPs", "network_MFLOPs", "head_MFLOPs", "latency_ms")
+PER_DIM = {"dim": 1.0, "bytes": 4.0}  # float32
 LONGEST = 60  # characters of a name in a legend
-SAME = [name for name in IDENTITY if name != "metric"] + ["copy"]
+SAME = [*(name for name in IDENTITY if name != "metric"), "copy", "paper"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ class Chart:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The figure in Vega-Lite, for its files and the page alike."""
-        base = 10 if self.view.x in COSTS else 2
-        return vega(
-            self.points, metric(self.view.x), metric(self.view.y), base, self.view.title, self.block.title
-        )
+        """The figure in Vega-Lite, for its files and the page alike.
+
+        Points with a text in `mark` are ringed and named. Solid lines and filled marks are ours, dashed and
+        hollow ones the paper's; `usermeta.dark` holds the colours for a dark ground.
+        """
+        return _vega(self.points, self.view, self.block.title)
 
 
 def charts(
@@ -55,74 +56,67 @@ def charts(
     """Return the figure of each block in which one of our lines has a point."""
     drawn = []
     for block, cells in blocks(ours, figure, figure.series):
-        points = _points(figure, cells, paper=False)
-        if len(points):
-            theirs = _points(figure, beside(paper, figure, block, figure.series, counterparts), paper=True)
-            both = pd.concat([part for part in (points, theirs) if len(part)], ignore_index=True)
-            drawn.append(Chart(figure, block, _looked(figure, both)))
+        theirs = beside(paper, figure, block, figure.series, counterparts)
+        parts = [cells.assign(paper=False), *[theirs.assign(paper=True)] * bool(len(theirs))]
+        both = pd.concat(parts, ignore_index=True)
+        settings = [name for name in both if str(name).startswith("@")]
+        points = _points(figure, both.fillna(dict.fromkeys(settings, "")))
+        if not points.paper.all():
+            drawn.append(Chart(figure, block, _looked(figure, points)))
     return drawn
 
 
-def _points(figure: Figure, cells: pd.DataFrame, *, paper: bool) -> pd.DataFrame:
+def _points(figure: Figure, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return what is drawn: its place, the line it belongs to, and how that line is called besides."""
     points = cells[(cells.metric == figure.y) & (cells.fault == "")].drop_duplicates(SAME)
-    if figure.x == "dim":
-        points = points.assign(x=points.dim.astype(float))
+    if figure.x in PER_DIM:
+        points = points.assign(x=points.dim * PER_DIM[figure.x])
     else:
         costs = cells[cells.metric == figure.x].rename(columns={"mean": "x"})
         points = points.merge(costs[[*SAME, "x"]], on=SAME)
-    points = points[points.x > 0].assign(paper=paper)  # the axis is logarithmic
-    parts = [values(points, name).astype(str) for name in ("copy", *figure.series[1:])]
-    first = values(points, figure.series[0]).astype(str)
-    kinds = list(zip(points.evaluation, *parts, strict=True))
-    return points.assign(
-        first=first,
-        note=[" ".join(note(part) for part in kind[1:] if part not in UNSAID) for kind in kinds],
-        linked=[
-            not {first_part, *kind}.isdisjoint(figure.joined)
-            for first_part, kind in zip(first, kinds, strict=True)
-        ],
-        series=[(*kind, first_part) for first_part, kind in zip(first, kinds, strict=True)],
-    )
+    points = points[points.x > 0]  # the axis is logarithmic
+    first, *rest = (values(points, name).astype(str) for name in (*figure.series, "copy"))
+    kinds = list(zip(points.evaluation, *rest, strict=True))
+    series = [(*kind, key) for kind, key in zip(kinds, first, strict=True)]
+    linked = [not {*part}.isdisjoint(figure.joined) for part in series]
+    notes = [" ".join(note(part) for part in kind[1:] if part not in UNSAID) for kind in kinds]
+    points = points.assign(first=first, series=series, linked=linked, note=notes)
+    if figure.best:
+        points = points.sort_values("x", kind="stable")
+        highest = points.groupby(["series", "paper"])["mean"].cummax()
+        points = points[~points.assign(highest=highest).duplicated(["series", "paper", "highest"])]
+    size = points.groupby(["series", "paper"]).x.transform("size")
+    # Two points make no line, and a lone one of the paper's no point.
+    return points[~points.paper | (size > 1)].assign(joined=points.linked & (size > 2))
 
 
 def _looked(figure: Figure, points: pd.DataFrame) -> pd.DataFrame:
-    """Name the lines and give each its look. Two points make no line, a lone one of the paper's no point."""
-    size = points.groupby(["series", "paper"]).x.transform("size")
-    points = points[~points.paper | (size > 1)].assign(joined=points.linked & (size > 2))
-    firsts = sorted({*points["first"]}, key=order)
+    """Name the lines, give each its look, and say what a chart shows of each point."""
+    keys = sorted({*points["first"]}, key=order)
     known = figure.series[0] == "line"
-    looks = {key: line(key) if known else numbered(key, number) for number, key in enumerate(firsts)}
-    points["look"] = [
-        replace(looks[first], marker=looks[first].marker if linked else _marker(kind, looks[first].marker))
-        for first, kind, linked in zip(points["first"], points.series, points.linked, strict=True)
-    ]
-    points["name"] = [
-        ", ".join(filter(None, (look.label, said)))[:LONGEST]
-        for look, said in zip(points.look, points.note, strict=True)
-    ]
-    points["place"] = [(paper, not join, order(first)) for paper, join, first in
-                       zip(points.paper, points.linked, points["first"], strict=True)]  # fmt: skip
-    points = points.sort_values(["place", "name", "x"], kind="stable")
-    return described(points, figure.y, [name for name in figure.ignore if name not in figure.series])
+    looks = {key: line(key) if known else numbered(key, number) for number, key in enumerate(keys)}
+    scale = metric(figure.y).scale
 
+    def shown(point: Any) -> dict[str, Any]:
+        look, spread = looks[point.first], 0.0 if isnan(point.deviation) else point.deviation
+        usual = look.marker if point.linked else None
+        marker = usual or next((MARKERS[kind] for kind in MARKERS if kind in point.series), look.marker)
+        untold = [name for name in figure.ignore if name in point.settings and name not in figure.series]
+        beware = f"; beware: {point.anomaly}" if point.anomaly else ""
+        return {
+            "look": replace(look, marker=marker),
+            "name": ", ".join(filter(None, (look.label, point.note)))[:LONGEST],
+            "place": (point.paper, not point.linked, order(point.first)),
+            "y": point.mean * scale,
+            "low": (point.mean - spread) * scale,
+            "high": (point.mean + spread) * scale,
+            "told": " ".join(f"{name}={point.settings[name]}" for name in untold),
+            "source": f"published{beware}" if point.paper else f"{point.count} run{'s' * (point.count > 1)}",
+            "text": written(figure.y, point.mean, spread),
+        }
 
-def _marker(kinds: tuple[str, ...], usual: str) -> str:
-    return next((marker for kind, marker in MARKERS.items() if kind in kinds), usual)
-
-
-def described(points: pd.DataFrame, y: str, settings: Sequence[str] = ()) -> pd.DataFrame:
-    """Add to points with `look`, `name`, `paper`, `joined` and `x` what a chart shows of each."""
-    scale = metric(y).scale
-    spread = points.deviation.fillna(0) * scale
-    told = [" ".join(f"{n}={texts[n]}" for n in settings if n in texts) for texts in points.settings]
-    source = [
-        f"published{f'; beware: {odd}' if odd else ''}" if paper else f"{count} run{'s' * (count > 1)}"
-        for paper, odd, count in zip(points.paper, points.anomaly, points["count"], strict=True)
-    ]
-    text = [written(y, *pair) for pair in zip(points["mean"], points.deviation.fillna(0), strict=True)]
-    y_shown = points["mean"] * scale
-    ends = {"low": y_shown - spread, "high": y_shown + spread}
-    return points.assign(y=y_shown, **ends, told=told, source=source, text=text)
+    derived = pd.DataFrame([shown(p) for p in points.itertuples()], index=points.index)
+    return points.assign(**derived).sort_values(["place", "name", "x"], kind="stable")
 
 
 def note(part: str) -> str:
@@ -130,24 +124,21 @@ def note(part: str) -> str:
     return NOTES.get(part, part.replace("_", " "))
 
 
-def vega(points: pd.DataFrame, x: Metric, y: Metric, base: int, title: str, where: str) -> dict[str, Any]:
-    """Return points as a Vega-Lite chart.
-
-    points: of `described`. Those with a text in `mark` are ringed and named. Solid lines and filled marks are
-    ours, dashed and hollow ones the paper's; `usermeta.dark` holds the colours for a dark ground.
-    """
+def _vega(points: pd.DataFrame, figure: Figure, where: str) -> dict[str, Any]:
+    x, y = metric(figure.x), metric(figure.y)
+    base = 10 if x.unit in ("MFLOPs", "ms") else 2
     looks: dict[str, Line] = dict(zip(points.name, points.look, strict=True))
     tips = {"name": "line", "text": y.title, "dim": "dims", "x": x.title, "told": "setting", "source": "from"}
     shown = [*tips, "y", "low", "high", "paper", "joined", *["mark"] * ("mark" in points)]
     axis: dict[str, Any] = {"grid": False, "format": "~g", "labelOverlap": "greedy", "labelSeparation": 5}
-    if x.label == "dims":
+    if figure.x == "dim":
         del tips["x"]
-        axis["values"] = sorted({*points.dim[~points.interpolated].tolist()})
-    of_line = {
-        "field": "name",
-        "type": "nominal",
-        "legend": {"title": None, "labelLimit": 320, "symbolSize": 70},
-    }
+        axis["values"] = []
+        for dim in sorted({*points.dim[~points.interpolated].tolist()}, reverse=True):
+            if not axis["values"] or axis["values"][-1] >= 1.4 * dim:  # else labels hide each other
+                axis["values"].append(dim)
+    legend = {"title": None, "labelLimit": 320, "symbolSize": 70}
+    of_line = {"field": "name", "type": "nominal", "legend": legend}
     common = {
         "x": {"field": "x", "type": "quantitative", "title": x.title, "axis": axis,
               "scale": {"type": "log", "base": base, "nice": False, "padding": 14}},
@@ -162,8 +153,8 @@ def vega(points: pd.DataFrame, x: Metric, y: Metric, base: int, title: str, wher
            for name, text in tips.items()]  # fmt: skip
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": 440, "height": 280,
-        "title": {"text": title, "subtitle": where[:110], "anchor": "start"},
-        "description": f"{title}: {where}", "data": {"values": points[shown].to_dict("records")},
+        "title": {"text": figure.title, "subtitle": where[:110], "anchor": "start"},
+        "description": f"{figure.title}: {where}", "data": {"values": points[shown].to_dict("records")},
         "params": [{"name": "ownOrPaper", "value": True}],
         "transform": [{"filter": "ownOrPaper || !datum.paper"}],
         "layer": _layers(points, common, {"shape": shape, "tooltip": tip}),
@@ -193,8 +184,12 @@ def _layers(points: pd.DataFrame, common: dict[str, Any], marks: dict[str, Any])
     ]
     if "mark" in points:
         layers.append(layer({"type": "point", "size": 230, "strokeWidth": 2}, "datum.mark", {}))
-        text = {"type": "text", "dy": -15, "fontWeight": "bold"}
-        layers.append(layer(text, "datum.mark", {"text": {"field": "mark"}}))
+        middle = (points.x.min() * points.x.max()) ** 0.5
+        for align, dx, half in (("left", 9, f"datum.x < {middle}"), ("right", -9, f"datum.x >= {middle}")):
+            for dy, share in ((-15, "1 %"), (20, "5 %")):  # one above, one below
+                text = {"type": "text", "align": align, "dx": dx, "dy": dy, "fontWeight": "bold"}
+                keep = f"indexof(datum.mark, '{share}') == 0 && {half}"
+                layers.append(layer(text, keep, {"text": {"field": "mark"}}))
     return layers
 
 

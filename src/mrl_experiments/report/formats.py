@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
 from math import isnan
 from typing import Any
 
@@ -18,15 +18,8 @@ AXES = {
     "copy": "Run",
 }  # fmt: skip
 PAPER_DATA = {"align": "pairs of ALIGN", "wikipedia_books": "Wikipedia and BooksCorpus"}  # others: ImageNet's
-
-
-@dataclass(frozen=True)
-class Flat:
-    """One column of a written table."""
-
-    column: Column
-    label: str
-    paper: bool
+FORMULA = re.compile(r"[=+@\t\r-]")  # begins one
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 
 
 def axis(name: str) -> str:
@@ -48,19 +41,18 @@ def key_texts(grid: Grid, row: Sequence[Any]) -> list[str]:
     return [shown(name, value) for name, value in zip(grid.view.index, row, strict=True)]
 
 
-def heading(grid: Grid, column: Column) -> str:
+def heading(grid: Grid, column: Column, *, paper: bool = False) -> str:
     """Return the name of a column: its keys and, where columns differ in it, its metric with the unit."""
     names = [name for name in grid.view.columns if name != "metric"]
     parts = [shown(name, value) for name, value in zip(names, column.key, strict=True)]
-    return " ".join([*parts, metric(column.metric).title] if "metric" in grid.view.columns else parts)
+    unit = [metric(column.metric).title] if "metric" in grid.view.columns else []
+    return " ".join([*parts, *unit, *["(paper)"] * paper])
 
 
-def columns(grid: Grid) -> list[Flat]:
-    """Return the columns of a written table; the paper's only where it has values."""
+def columns(grid: Grid) -> list[tuple[Column, bool]]:
+    """Return the columns of a written table, ours before the paper's, and whether each is the paper's."""
     return [
-        Flat(column, heading(grid, column) + " (paper)" * paper, paper)
-        for column in grid.columns
-        for paper in (False, True)[: 1 + grid.in_paper(column)]
+        (column, paper) for column in grid.columns for paper in (False, True)[: 1 + grid.in_paper(column)]
     ]
 
 
@@ -75,6 +67,15 @@ def text(cell: Any | None, column: Column) -> str:
     if cell is None:
         return MISSING
     return cell.fault or written(column.metric, cell.mean, None if isnan(cell.deviation) else cell.deviation)
+
+
+def texts(grid: Grid) -> Iterator[list[str]]:
+    """Yield the heading and the rows of a grid as text."""
+    flat = columns(grid)
+    yield [*map(axis, grid.view.index), *(heading(grid, column, paper=paper) for column, paper in flat)]
+    for row in grid.index:
+        cells = (text(grid.cell(row, column, paper=paper), column) for column, paper in flat)
+        yield [*key_texts(grid, row), *cells]
 
 
 def markdown(grid: Grid) -> str:
@@ -104,16 +105,18 @@ def latex(grid: Grid) -> str:
 
 def comma_separated(grid: Grid) -> str:
     """Return a grid as CSV: values as stored, our deviation and number of runs, nothing where missing."""
-    header = [axis(name) for name in grid.view.index]
-    for flat in columns(grid):
-        header += (
-            [flat.label] if flat.paper else [flat.label, f"{flat.label} deviation", f"{flat.label} runs"]
-        )
+    header, flat = [axis(name) for name in grid.view.index], columns(grid)
+    for column, paper in flat:
+        label = heading(grid, column, paper=paper)
+        header += [label] if paper else [label, f"{label} deviation", f"{label} runs"]
     records = [header]
     for row in grid.index:
         record = key_texts(grid, row)
-        for flat in columns(grid):
-            record += _numbers(grid.cell(row, flat.column, paper=flat.paper), flat.paper)
+        for column, paper in flat:
+            cell = grid.cell(row, column, paper=paper)
+            numbers = ("", "", "") if cell is None else (cell.mean, cell.deviation, cell.count)
+            mean, deviation, count = (f"{number:.6g}" if number != "" else "" for number in numbers)
+            record += [mean] if paper else [mean, "" if deviation == "nan" else deviation, count]
         records.append(record)
     return csv_text(records)
 
@@ -125,23 +128,6 @@ def csv_text(records: Sequence[Sequence[str]]) -> str:
         [escaped_csv(cell) for cell in record] for record in records
     )
     return file.getvalue()
-
-
-def _numbers(cell: Any | None, paper: bool) -> list[str]:
-    if cell is None:
-        return [""] if paper else ["", "", ""]
-    deviation = "" if isnan(cell.deviation) else f"{cell.deviation:.6g}"
-    return [f"{cell.mean:.6g}"] if paper else [f"{cell.mean:.6g}", deviation, str(cell.count)]
-
-
-def texts(grid: Grid) -> list[list[str]]:
-    """Return the heading and the rows of a grid as text."""
-    flat = columns(grid)
-    body = [
-        [*key_texts(grid, row), *(text(grid.cell(row, f.column, paper=f.paper), f.column) for f in flat)]
-        for row in grid.index
-    ]
-    return [[*map(axis, grid.view.index), *(f.label for f in flat)], *body]
 
 
 def footnote(grid: Grid) -> str:
@@ -184,12 +170,4 @@ def escaped_markdown(text: str) -> str:
 
 def escaped_csv(text: str) -> str:
     """Return text for a CSV file that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text

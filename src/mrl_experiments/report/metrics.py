@@ -1,6 +1,7 @@
 """How metrics are called and written: shares in percent, others that are not named here as they are."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -80,6 +81,12 @@ def fault(name: str, value: float) -> str:
     high = 1 if share or name in SIGNED else inf
     rounding = 1e-6  # rows hold eight digits
     return "" if low - rounding <= value <= high + rounding else OUT_OF_RANGE
+
+
+def in_percent(name: str, values: Iterable[float]) -> str:
+    """Return what to say of values that are shares in another unit than rows have, or nothing."""
+    percent = SHARES.fullmatch(name) and all(1 < value <= 100 for value in values)
+    return ", in percent, it seems: rows hold shares from 0 to 1" if percent else ""
 
 
 def written(name: str, mean: float, deviation: float | None = None) -> str:

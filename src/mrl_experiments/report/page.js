@@ -15,13 +15,9 @@ function make(name, attributes = {}, ...children) {
   return node;
 }
 
-function save(name, href) {
-  make("a", { href, download: name }).click();
-}
-
-const kept = (id, kind, text) => make("button", { type: "button", "aria-label": `Download ${kind}`, onclick: async () => {
+const download = (id, kind, text) => make("button", { type: "button", "aria-label": `Download ${kind}`, onclick: async () => {
   const href = typeof text === "string" ? URL.createObjectURL(new Blob([text], { type: "text/plain" })) : await text();
-  save(`${id}.${kind.toLowerCase()}`, href);
+  make("a", { href, download: `${id}.${kind.toLowerCase()}` }).click();
 } }, kind);
 
 // A chart's specification, for this page's ground, width and filters.
@@ -45,21 +41,36 @@ function adapted(spec, width) {
 
 async function plot(holder, spec, id) {
   const result = await vegaEmbed(holder, adapted(spec, holder.clientWidth), { actions: false, renderer: "svg" });
-  const picture = (kind) => kept(id, kind, () => result.view.toImageURL(kind.toLowerCase(), 2));
-  return [picture("PNG"), picture("SVG")];
+  return ["PNG", "SVG"].map((kind) => download(id, kind, () => result.view.toImageURL(kind.toLowerCase(), 2)));
 }
 
-async function figure(body, files, spec, id) {
-  const holder = make("div", { class: "plot" });
-  body.replaceChildren(holder);
-  files.replaceChildren(...(await plot(holder, spec, id)));
+// One chart, or sentences above several.
+async function figure(body, files, data, id) {
+  const specs = data.specs ?? [data];
+  const holders = specs.map(() => make("div", { class: "plot" }));
+  const sentences = data.sentences && make("ul", { class: "story" }, ...data.sentences.map((text) => make("li", {}, text)));
+  body.replaceChildren(...[sentences].filter(Boolean), make("div", { class: "plots" }, ...holders));
+  files.replaceChildren(...(await Promise.all(holders.map((holder, i) => plot(holder, specs[i], data.specs ? `${id}-${i}` : id)))).flat());
 }
 
-async function story(body, files, data, id) {
-  const holders = data.specs.map(() => make("div", { class: "plot" }));
-  body.replaceChildren(make("ul", { class: "story" }, ...data.sentences.map((text) => make("li", {}, text))), make("div", { class: "plots" }, ...holders));
-  const buttons = await Promise.all(holders.map((holder, i) => plot(holder, data.specs[i], `${id}-${i}`)));
-  files.replaceChildren(...buttons.flat());
+// Samples side by side, marked where they are of the class of the one that was asked for.
+function examples(body, files, data) {
+  const sample = (place, asked) => {
+    const { name, picture, text, label } = data.samples[place];
+    const kind = asked == null ? "asked" : data.samples[asked].label === label ? "right" : "wrong";
+    return make("figure", { class: kind, title: text }, picture ? make("img", { src: picture, alt: "" }) : text ? make("q", {}, text) : null, make("figcaption", {}, name, { asked: "", right: " ✓", wrong: " ✗" }[kind]));
+  };
+  const row = (first, ...cells) => make("tr", {}, make("th", { class: "key", scope: "row" }, sample(first)), ...cells.map((cell) => make("td", {}, ...[cell].flat())));
+  const part = (title, heads, rows, open) => make("details", { open }, make("summary", {}, title), make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, make("table", { class: "examples" }, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...rows))));
+  const near = ({ sample: asked, near }) => row(asked, ...near.map((places) => places.map((place) => sample(place, asked))));
+  const through = ({ sample: asked, funnel }) => row(asked, ...funnel.map(({ first, right, kept }) => [...first.map((place) => sample(place, asked)), make("small", {}, `${right} of these ${kept} are of its class`)]));
+  const confused = ({ sample: one, other, counts, of }) => row(one, sample(other, one), ...counts.map((count) => `${count} of ${of}`));
+  body.replaceChildren(
+    part("Nearest neighbours of the same queries", ["Query", ...data.dims.map((dim, i) => `${dim} dims: ${(100 * data.top1[i]).toFixed(1)} % of all queries find their class first`)], data.queries.map(near), true),
+    part("The same queries through a funnel", ["Query", ...(data.queries[0]?.funnel ?? []).map(({ dim, kept }) => `${dim} dims keep ${kept}`)], data.queries.map(through)),
+    part("Which classes are taken for which", ["Class", "taken for", ...data.dims.map((dim) => `at ${dim} dims`)], data.confusions.map(confused)),
+  );
+  files.replaceChildren();
 }
 
 function table(body, files, data, id) {
@@ -80,7 +91,7 @@ function table(body, files, data, id) {
     for (const { row, node } of rows) node.hidden = !row.some((cell) => String(cell.t ?? cell).toLowerCase().includes(filter.value.toLowerCase()));
   } });
   body.replaceChildren(filter, make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": data.title }, make("table", {}, make("caption", { class: "count" }, data.note), make("thead", {}, make("tr", {}, ...heads)), lines)));
-  files.replaceChildren(...Object.entries({ CSV: data.csv, MD: data.md, TEX: data.tex }).map(([kind, text]) => kept(id, kind, text)));
+  files.replaceChildren(...Object.entries({ CSV: data.csv, MD: data.md, TEX: data.tex }).map(([kind, text]) => download(id, kind, text)));
 }
 
 // A number, and on a click where it comes from.
@@ -89,7 +100,7 @@ function number(data, row, column, text, from) {
   const paper = typeof from === "string";
   const name = [data.header[column], ...data.header.slice(0, data.keys).map((key, i) => `${key} ${row[i]}`)].join(", ");
   return make("button", { type: "button", "aria-haspopup": "dialog", "data-odd": paper && from.includes("; beware: ") && "yes", onclick: () => {
-    const { runs } = JSON.parse(find("#sources").textContent);
+    const runs = JSON.parse(find("#sources").textContent);
     const lines = paper ? [make("p", {}, from)] : from.map(([place, value]) => {
       const [run, command, href] = runs[place];
       return make("li", {}, href ? make("a", { href }, make("bdi", {}, run)) : make("bdi", {}, run), `: ${value}`, make("code", {}, command));
@@ -99,18 +110,18 @@ function number(data, row, column, text, from) {
   } }, text);
 }
 
-const DRAW = { figures: figure, tables: table, stories: story, looks: typeof looks === "undefined" ? null : looks };
+const DRAW = { figures: figure, tables: table, stories: figure, examples };
 const fits = (node) => ["dataset", "model"].every((key) => !form[key].value || !node.dataset[key] || node.dataset[key] === form[key].value);
 
 // Show the chosen block of a card; what is closed is neither read nor drawn.
 async function show(card) {
   const id = find("select.block", card).value;
   const data = id && find(`#${CSS.escape(id)}`, card);
-  if (data && (card.open ?? true)) await DRAW[card.dataset.kind](find(".body", card), find(".files", card), JSON.parse(data.textContent), id.slice(5));
+  if (data && card.open) await DRAW[card.dataset.kind](find(".body", card), find(".files", card), JSON.parse(data.textContent), id.slice(5));
 }
 
 function remember() {
-  const open = all("details[data-kind][open]").map((card) => card.id);
+  const open = all("details[data-kind][open]:not([data-first])").map((card) => card.id);
   for (const field of ["dataset", "model", "axis"]) form[field].value ? state.set(field, form[field].value) : state.delete(field);
   form.paper && !form.paper.checked ? state.set("paper", "no") : state.delete("paper");
   open.length ? state.set("open", open.join(" ")) : state.delete("open");
@@ -126,7 +137,7 @@ function filter() {
     select.replaceChildren(...blocks.map((block) => make("option", { value: block.id }, block.dataset.title)));
     if (blocks.some((block) => block.id === chosen)) select.value = chosen;
     card.hidden = !blocks.length;
-    if (find(".count", card)) find("summary .count", card).textContent = blocks.length > 1 ? `${blocks.length} blocks` : blocks[0]?.dataset.title ?? "";
+    find("summary .count", card).textContent = blocks.length > 1 ? `${blocks.length} blocks` : blocks[0]?.dataset.title ?? "";
     show(card);
   }
   for (const row of all("#claims tbody tr")) row.hidden = !fits(row);

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.examples import Sheet, read_sheets
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.report.metrics import DEVIATION, fault
+from mrl_experiments.report.metrics import DEVIATION, fault, in_percent
 from mrl_experiments.report.styles import key_of, labelled
 from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting, read_rows
 
@@ -24,14 +25,17 @@ ROLES = {
     "val": "main", "test": "main", "pairs": "main", "query": "unseen", "unseen": "unseen", "stream": "stream",
 }  # fmt: skip
 PUBLISHED = ("table", "source", "anomaly")  # columns that the paper's rows have besides
-PLACE = ["model", "dataset", "label"]
+PLACE = ["model", "dataset", "label", "table"]
 
 
-def find_rows(patterns: str | Sequence[str]) -> tuple[list[ResultRow], list[str]]:
+def find_rows(
+    patterns: str | Sequence[str], sheets: list[Sheet] | None = None
+) -> tuple[list[ResultRow], list[str]]:
     """Read the rows of all CSV files that match the patterns.
 
     Args:
         patterns: one or several paths or globs; `**` matches any number of folders.
+        sheets: receives the examples that lie beside these files.
 
     Returns:
         The rows, and what to say of patterns without files and of files that were left out.
@@ -52,6 +56,8 @@ def find_rows(patterns: str | Sequence[str]) -> tuple[list[ResultRow], list[str]
     for path in sorted(files):
         try:
             rows += read_rows(Path(path))
+            if sheets is not None:
+                sheets += read_sheets(Path(path))
         except UserError as error:
             notes.append(f"left out: {printable(error.problem)}")
     if not rows:
@@ -71,12 +77,22 @@ def printable(text: str) -> str:
 def faulty(frame: pd.DataFrame) -> list[str]:
     """Name the runs with values that no metric can have: no mean, figure or claim counts them."""
     bad = frame[frame.fault != ""].drop_duplicates("number")
-    counts = bad.groupby(["run", "evaluation", "metric", "fault"], sort=True).size()
     return [
-        f"{count} row{'s' if count > 1 else ''} of {printable(run)} {'are' if count > 1 else 'is'} {reason}"
-        f" ({printable(f'{metric} of {evaluation}')}): their cells say so, figures and claims leave them out"
-        for (run, evaluation, metric, reason), count in counts.items()
+        f"{len(group)} row{'s' * (len(group) > 1)} of {printable(run)} {'are' if len(group) > 1 else 'is'}"
+        f" {reason} ({printable(f'{metric} of {evaluation}')}{in_percent(metric, group.value)}):"
+        " their cells say so, figures and claims leave them out"
+        for (run, evaluation, metric, reason), group in bad.groupby(["run", "evaluation", "metric", "fault"])
     ]
+
+
+def repeated_seeds(cells: pd.DataFrame) -> list[str]:
+    """Name the runs that claim one seed: they differ in something that rows don't say, and stand apart."""
+    apart = cells[cells["copy"] != ""].groupby(["home", "model", "line", "evaluation"])
+    return [
+        printable(f"{' and '.join(sorted({*group['copy']}))} have the same seed and differ ({evaluation} of"
+                  f" {line}, {home}): they stand apart; name the files to keep with rows=[...]")
+        for (home, _, line, evaluation), group in apart
+    ]  # fmt: skip
 
 
 def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -96,13 +112,10 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
         `@<name>` for each setting ("" where a row has none), and the paper's table, source and anomaly.
     """
     records = [{**vars(row), "number": number} for number, row in enumerate(rows) if DRAW not in row.setting]
-    frame = pd.DataFrame(records, columns=[*COLUMNS, *PUBLISHED, "number"]).fillna(
-        dict.fromkeys(PUBLISHED, "")
-    )
+    frame = pd.DataFrame(records, columns=[*COLUMNS, *PUBLISHED, "number"])
+    frame = frame.fillna(dict.fromkeys(PUBLISHED, ""))
     frame["settings"] = pd.Series([_texts(setting) for setting in frame.setting], dtype=object)
-    frame["setting"] = [
-        " ".join(f"{name}={text}" for name, text in texts.items()) for texts in frame.settings
-    ]
+    frame["setting"] = [" ".join(f"{n}={text}" for n, text in texts.items()) for texts in frame.settings]
     typed = [{f"@{name}": _typed(text) for name, text in texts.items()} for texts in frame.settings]
     spread = pd.DataFrame(typed, index=frame.index, dtype=object)
     frame = pd.concat([frame, spread.where(spread.notna(), "")], axis=1)
@@ -138,7 +151,7 @@ def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
     frame["interpolated"] = np.array(between, dtype=bool)
     ff, prefix = frame.method == "ff", frame.reduction == "prefix"
     at = frame.dim.where(ff & prefix & frame.trained)  # the dim that an FF run was trained at
-    own = at.groupby(frame.run).transform("max")
+    own = at.groupby([frame.run, frame.table]).transform("max")
     widest = own == at.groupby([frame[name] for name in PLACE]).transform("max")
     keys = [key_of(*row) for row in zip(frame.method, frame.reduction, frame.evaluation, strict=True)]
     frame["line"] = list(map(labelled, keys, frame.label))
@@ -148,21 +161,10 @@ def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_stated(frame: pd.DataFrame) -> pd.DataFrame:
-    place = [
-        "run",
-        "line",
-        "dataset",
-        "split",
-        "evaluation",
-        "reduction",
-        "dim",
-        "setting",
-        "table",
-        "metric",
-    ]
+    at = ["run", "line", "dataset", "split", "evaluation", "reduction", "dim", "setting", "table", "metric"]
     stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
-    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(place)
-    return frame.merge(stated[[*place, "value"]].rename(columns={"value": "stated"}), how="left", on=place)
+    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(at)
+    return frame.merge(stated[[*at, "value"]].rename(columns={"value": "stated"}), how="left", on=at)
 
 
 def values(frame: pd.DataFrame, name: str) -> "pd.Series[Any]":

@@ -48,13 +48,15 @@ class Table(View):
 class Figure(View):
     """A figure of metric y against x, the size or another metric; `series` tells its lines apart.
 
-    joined: the evaluations, or values of `series`, whose points are joined by a line.
+    joined: the evaluations, or values of `series`, whose points are joined by a line. best: only the points
+    of a line that are better than all its points with a smaller x.
     """
 
     y: str
     x: str = "dim"
     series: tuple[str, ...] = ("line",)
     joined: tuple[str, ...]
+    best: bool = False
 
 
 LINEAR = ("linear", "probe", "probe_sgd")  # evaluations that show classifiers beside each other

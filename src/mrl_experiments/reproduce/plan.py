@@ -5,13 +5,22 @@ from functools import cache
 from glob import glob
 from pathlib import Path
 
+import yaml
 from hydra import compose
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrl_experiments.embeddings import META
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import read_text
 from mrl_experiments.runs import Run, run_of
 
 PROFILES = Path(__file__).parent / "profiles"  # full.yaml and others: what each trains and evaluates
+PARTS = {
+    "seeds": ListConfig,
+    "train": ListConfig,
+    "groups": ListConfig,
+    "minutes": DictConfig,
+}  # of a profile
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,31 @@ class Chain:
     data: str
     steps: list[Step]
     source: str = ""
+
+
+def read_profile(path: Path) -> DictConfig:
+    """Read a profile.
+
+    Raises:
+        UserError: If it is no YAML, or lacks a part.
+    """
+    try:
+        profile = OmegaConf.create(read_text(path))
+    except yaml.YAMLError as error:
+        raise _no_profile(path, " ".join(str(error).split())) from error
+    if not isinstance(profile, DictConfig):
+        raise _no_profile(path, "it is no mapping")
+    for key, kind in PARTS.items():
+        if not isinstance(profile.get(key), kind):
+            raise _no_profile(path, f"its {key} are no {'list' if kind is ListConfig else 'mapping'}")
+    for group in profile.groups:
+        if not (isinstance(group, DictConfig) and {"runs", "evaluate"} <= group.keys()):
+            raise _no_profile(path, "a group lacks runs or evaluate")
+    return profile
+
+
+def _no_profile(path: Path, problem: str) -> UserError:
+    return UserError(f"{path} is no profile: {problem}", expected=f"a file like those in {PROFILES}")
 
 
 def chains(profile: DictConfig, root: Path, trainer: str = "cpu") -> list[Chain]:

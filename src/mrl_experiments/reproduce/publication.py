@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hydra import compose
 
+from mrl_experiments.examples import read_sheets, write_sheets
 from mrl_experiments.report.write import write_report
 from mrl_experiments.reproduce.plan import Chain
 from mrl_experiments.results import read_rows, write_rows
@@ -20,7 +21,7 @@ PACKAGES = ("torch", "timm", "pytorch-lightning", "faiss-cpu", "scikit-learn")
 def publish(plan: Sequence[Chain], root: Path, out: Path, command: str) -> list[str]:
     """Write rows/, tables.md, claims.*, figures/*.png and README.md to `out`; return the report's warnings.
 
-    The whole report, with its page, goes to `root`/report.
+    Examples lie beside the rows. The whole report, with its page, goes to `root`/report.
     """
     rows = {  # read before the old ones go: a damaged file ends it here
         chain.run.name: [
@@ -35,6 +36,10 @@ def publish(plan: Sequence[Chain], root: Path, out: Path, command: str) -> list[
         if measured:
             write_rows(out / "rows" / f"{name}.csv", measured)
     counterparts = compose("report").counterparts
+    for chain in plan:
+        paths = sorted(chain.run.folder.glob("results/*.csv"))
+        if sheets := [sheet for path in paths for sheet in read_sheets(path)]:
+            write_sheets(out / "rows" / f"{chain.run.name}.csv", sheets)
     warnings = write_report([f"{out}/rows/*.csv"], root / "report", root / "runs", counterparts)
     for picture in (root / "report" / "figures").glob("*.png"):
         shutil.copy(picture, out / "figures")

@@ -13,7 +13,7 @@ from mrl_experiments.losses.method import Method, StepOutput
 
 
 class StepSums:
-    """Sums of per-size training metrics, kept on the device so that no step waits for the host."""
+    """Sums of training metrics per dim, kept on the device so that no step waits for the host."""
 
     def __init__(self, method: Method) -> None:
         self._dims = method.spec.dims

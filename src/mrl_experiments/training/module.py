@@ -1,4 +1,4 @@
-"""The LightningModule: a method, its optimizer, and per-size metrics."""
+"""The LightningModule: a method, its optimizer, and metrics per dim."""
 
 import math
 from collections.abc import Callable, Mapping

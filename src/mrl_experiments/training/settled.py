@@ -1,17 +1,13 @@
 """Options that follow from others before a run is told apart by them: from its weights, or from its past."""
 
-from pathlib import Path
 from typing import Any
 
-import timm
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mrl_experiments.data.of_run import without_new_keys
 from mrl_experiments.errors import UserError
-from mrl_experiments.identity import settle_tag
+from mrl_experiments.identity import settle_tag, without_new_keys
 from mrl_experiments.options.typed import typed_keys
-from mrl_experiments.runs import is_trial, run_of
+from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_of
 
 FROM_WEIGHTS = ("mean", "std", "center")  # of data.augment
 
@@ -24,11 +20,8 @@ def settle(cfg: DictConfig) -> None:
     `model.pretrained` is set, images are normalised and cropped as its weights want, unless the command line
     says otherwise. What differs is printed.
     """
-    _settle_epochs(cfg)
-    settle_tag(cfg)
-    run = run_of(cfg)
-    known = run.begun and run.config_path.exists() and not is_trial(cfg)
-    stored = run.config if known else None
+    settle_name(cfg)
+    stored = known.config if (known := _known(cfg)) else None
     if stored is not None:
         without_new_keys(cfg.data, stored.data)
     if not cfg.model.get("pretrained") or "augment" not in cfg.data:
@@ -40,6 +33,31 @@ def settle(cfg: DictConfig) -> None:
                 cfg.data.augment[key] = stored.data.augment[key]
     else:
         _take_from_weights(cfg, typed)
+
+
+def settle_name(cfg: DictConfig) -> None:
+    """Complete what the name of a run follows from, and how long it trains."""
+    _settle_epochs(cfg)
+    settle_tag(cfg)
+
+
+def refuse_early(cfg: DictConfig) -> None:
+    """Refuse a configuration that a run of its name contradicts, before libraries are loaded.
+
+    Where pretrained weights have a say in the options, that is left to `settle`.
+
+    Raises:
+        UserError: As `refuse_other_config` does.
+    """
+    if not cfg.model.get("pretrained") and (run := _known(cfg)):
+        without_new_keys(cfg.data, run.config.data)
+        refuse_other_config(run, cfg)
+
+
+def _known(cfg: DictConfig) -> Run | None:
+    """Return the run that a configuration goes on with, if there is one."""
+    run = run_of(cfg)
+    return run if run.begun and run.config_path.exists() and not is_trial(cfg) else None
 
 
 def _settle_epochs(cfg: DictConfig) -> None:
@@ -83,10 +101,16 @@ def _take_from_weights(cfg: DictConfig, typed: set[str]) -> None:
 def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str, Any] | None:
     """Return mean, std, center and interpolation of timm's weights; None for an architecture timm lacks.
 
+    Weights in a folder may say them in its config.json.
+
     For data of one channel, mean and std are the averages over those of three, as their weights are summed;
     images that are not cropped stay whole.
     """
-    tag = pretrained if isinstance(pretrained, str) and not Path(pretrained).suffix else ""
+    import timm  # which takes seconds
+
+    from mrl_experiments.models.pretrained import is_place, preprocessing
+
+    tag = pretrained if isinstance(pretrained, str) and not is_place(pretrained) else ""
     name = f"{arch.split('.', maxsplit=1)[0]}.{tag}" if tag else arch
     try:
         kept = timm.get_pretrained_cfg(name)
@@ -94,12 +118,15 @@ def weights_options(arch: str, pretrained: str | bool, augment: Any) -> dict[str
         return None
     if kept is None:
         return None
+    wanted = {**kept.to_dict(), **preprocessing(pretrained)}
     single = len(augment.mean) == 1
-    mean, std = ([sum(v) / len(v)] if single else list(v) for v in (kept.mean, kept.std))
-    center = augment.center if augment.center == 1 else kept.crop_pct
-    return {"mean": mean, "std": std, "center": center, "interpolation": kept.interpolation}
+    mean, std = ([sum(v) / len(v)] if single else list(v) for v in (wanted["mean"], wanted["std"]))
+    center = augment.center if augment.center == 1 else wanted["crop_pct"]
+    return {"mean": mean, "std": std, "center": center, "interpolation": wanted["interpolation"]}
 
 
-@rank_zero_only
 def _tell(line: str) -> None:
-    print(line, flush=True)
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only  # which takes seconds
+
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print(line, flush=True)

@@ -45,6 +45,7 @@ def train(cfg: DictConfig) -> float | None:
     known = run.begun and run.config_path.exists() and not trial
     longer = known and refuse_other_config(run, cfg)
     if not (trial or longer) and (summary := run.summary()):
+        check_owner(run, summary, cfg, run.finished)
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"], cfg.root)
@@ -66,7 +67,8 @@ def train(cfg: DictConfig) -> float | None:
                 trainer.validate(module, datamodule=data, verbose=False)
         if trainer.is_global_zero:
             weights = "averaged" if _averaging(trainer) else "current"  # which were validated
-            summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
+            owner = {"run": checkpoint_owner(cfg)}  # by which a file of another run is noticed
+            summary = {**owner, "epochs": cfg.epochs, "weights": weights, "validation": module.validation}
             if not trial:
                 write_json(run.finished, summary)
             _report(run, module.validation, cfg.root)
@@ -80,7 +82,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
-    if cfg.init_from and not run.checkpoint.exists():
+    if cfg.init_from and (is_trial(cfg) or not run.has_checkpoint):
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
@@ -128,7 +130,7 @@ def _optimized(cfg: DictConfig, validation: Mapping[int, Mapping[str, float]]) -
 
 
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: DictConfig) -> None:
-    resume = str(run.checkpoint) if run.checkpoint.exists() else None
+    resume = str(run.checkpoint) if run.has_checkpoint else None
     kept = read_checkpoint(run.checkpoint) if resume else {"global_step": -1}
     check_owner(run, kept, cfg)
     for logger in trainer.loggers:

@@ -29,6 +29,7 @@ from mrl_experiments.training.watching import ProgressBar
 WRONG_HERE = {
     r"The number of training batches \(\d+\) is smaller than the logging": "an epoch's end is logged too",
     r"It is recommended to use `self.log\('val/": "validation has summed over the processes already",
+    r"You requested to overfit but enabled train dataloader": "the loaders repeat the batches themselves",
     r"You have overridden `on_after_batch_transfer` in": "our data modules have none",
     r"Checkpoint directory .* exists and is not empty": "a run is resumed",
     r"Grad strides do not match bucket view strides": "1x1 convolutions in channels_last: both fit",
@@ -134,7 +135,10 @@ def best_precision(accelerator: str) -> str:
     """Return bf16-mixed where the hardware computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
     if accelerator in ("gpu", "cuda"):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
+    native = any(known for name, known in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    return (
+        "bf16-mixed" if native else "32-true"
+    )  # torch emulates it elsewhere, which takes half as long again
 
 
 def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:

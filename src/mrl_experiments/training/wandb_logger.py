@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
@@ -71,6 +72,29 @@ def wandb_logger(run: Run, *, project: str | None, entity: str | None, mode: str
             with suppress(Exception):
                 wandb.teardown()  # else it keeps the run's id for itself
     return None
+
+
+def log_report(start: Callable[[Run], WandbLogger | None], folder: Path) -> None:
+    """Send a report's page, tables and figures to W&B as one artifact, `report`; what fails is one line.
+
+    Args:
+        start: `wandb_logger` with its options.
+        folder: The report, whose name the W&B run has.
+    """
+    if (logger := start(Run(folder.absolute()))) is None:
+        return
+    try:
+        import wandb
+
+        artifact = wandb.Artifact("report", type="report")
+        for path in sorted([*folder.glob("*.*"), *folder.glob("tables/*"), *folder.glob("figures/*")]):
+            if path.is_file() and not path.name.startswith("."):
+                artifact.add_file(str(path), name=str(path.relative_to(folder)))
+        logger.experiment.log_artifact(artifact)
+        logger.experiment.finish()
+        print(f"W&B: the report is the artifact {artifact.name} of the run {folder.name}", flush=True)
+    except Exception as error:
+        _say(error, "the report is not sent to it")
 
 
 def _start(wandb: Any, run: Run, mode: str, **account: Any) -> WandbLogger | None:

@@ -146,3 +146,14 @@ def test_accepted_captions_are_read_with_the_runs_tokenizer(table, tmp_path):
     ids = next(iter(other.dataloader("val_text")))[0][1].tolist()
     assert "painting" in data.tokenizer.decode(ids)
     assert other.files_identity() != data.files_identity()
+
+
+def test_images_and_texts_are_shown_as_they_are_embedded(table):
+    data = data_of(table)
+    texts = [
+        data.tokenizer.decode(one) for tokens, *_ in data.dataloader("val_text") for one in tokens.tolist()
+    ]
+    for row, text in zip((0, 2), data.show("val_text", [0, 2]), strict=True):
+        assert texts[row].strip() == text.strip()
+    (image,) = data.show("val", [1])
+    assert image.dtype == np.uint8 and image.shape[2] == 3

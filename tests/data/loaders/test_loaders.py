@@ -1,5 +1,6 @@
 """Both loaders on the same images, against a slow reference."""
 
+import resource
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import torch
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.loaders import augment, order
 from mrl_experiments.data.loaders.counter_rng import stream, uniforms
+from mrl_experiments.errors import UserError
 
 VARIED = {"shift": 3, "flip": True, "mean": (0.2, 0.4, 0.6), "std": (0.3, 0.2, 0.1)}
 
@@ -49,6 +51,22 @@ def test_no_workers_are_none_and_null_is_as_many_as_torch_has_threads(loader, pi
     batches, others = (copied(data.val_dataloader()) for data in (none, some))
     assert all(torch.equal(*pair) for pair in zip(batches[0], others[0], strict=True))
     assert none.workers == 0
+
+
+def test_a_limit_of_open_files_that_would_block_workers_is_raised_or_refused(
+    pictures, image_data, monkeypatch
+):
+    data = image_data(pictures(), "torch", workers=2, augment={"crop": (0.5, 1.0)})
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (24, 24))
+    with pytest.raises(UserError, match=r"24 files open, data\.workers=2 need") as refused:
+        copied(data.val_dataloader())
+    assert "data.workers=0" in refused.value.remedy
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (24, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: raised.append(limits))
+    assert copied(data.val_dataloader())
+    ((soft, hard),) = raised
+    assert 24 < soft <= hard == 4096
 
 
 def test_training_batches_are_the_reference_and_go_on_where_they_stopped(loader, pictures, image_data):

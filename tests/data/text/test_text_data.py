@@ -8,6 +8,7 @@ import pytest
 from mrl_experiments.data.text.text_data import TextData
 from mrl_experiments.data.text.text_folder import TextFolder
 from mrl_experiments.errors import UserError
+from mrl_experiments.losses.method import IGNORED
 
 
 @pytest.fixture
@@ -94,3 +95,17 @@ def test_damaged_tokens_are_written_again(root, capsys):
 def test_text_shorter_than_a_sequence_is_refused(root):
     with pytest.raises(UserError, match=r"val: the text has \d+ tokens, fewer than one sequence of 5000"):
         data_of(root, length=5000).prepare("val")
+
+
+@pytest.mark.parametrize("masked", [None, 0.3])
+def test_a_predicted_token_is_shown_in_its_text(root, masked):
+    data = data_of(root, masked=masked)
+    x, y, _ = next(iter(data.dataloader("val")))
+    rows = [0, 3, 9]
+    places = (y != IGNORED).nonzero()[rows].tolist()
+    for shown, (sequence, place) in zip(data.show("val", rows), places, strict=True):
+        token = data.tokenizer.decode([int(y[sequence, place])])
+        before = x[sequence, : place + (masked is None)].tolist()
+        assert shown.startswith(f"{data.tokenizer.decode(before)}[{token}]")
+        if masked is None:
+            assert shown.endswith("]")

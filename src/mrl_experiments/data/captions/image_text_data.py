@@ -1,7 +1,7 @@
 """The LightningDataModule of images with texts."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,14 @@ class ImageTextData(ImageData):
     def class_facts(self, split: str) -> dict[str, list[Any]]:
         """Return what is known of the classes; of texts, what is known of their images' classes."""
         return super().class_facts(split.removesuffix(TEXT))
+
+    def show(self, split: str, rows: Sequence[int]) -> list[Any]:
+        """Return images, or of a split of texts its texts."""
+        if split in self.images or split not in self.splits:
+            return super().show(split, rows)
+        labels = self.captioned.labels(split.removesuffix(TEXT))
+        texts = [text for label in labels for text in self.captioned.captions[label]]
+        return [texts[row] for row in rows]
 
     def prepare(self, split: str) -> None:
         """Write the images of a split into the cache unless they are there."""

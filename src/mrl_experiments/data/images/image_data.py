@@ -1,7 +1,7 @@
 """The LightningDataModule: a source, its cache, and the loaders that read it."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from mrl_experiments.data.artifact_cache import cache_folder
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.file_table import pack, with_digests
 from mrl_experiments.data.images.image_files import plain
-from mrl_experiments.data.images.read_image import UnreadableImages
+from mrl_experiments.data.images.read_image import UnreadableImages, read_image
 from mrl_experiments.data.images.split_folders import named_like
 from mrl_experiments.data.loaders.augment import Augment, Resolution
 from mrl_experiments.data.loaders.beton import Storage, beton_labels, check_beton
@@ -251,6 +251,13 @@ class ImageData(DataModule):
         self._classes = [*names, *new]
         label_of = {plain(name): label for label, name in enumerate(self._classes)}
         self._label_of = np.array([label_of[plain(name)] for name in ours])
+
+    def show(self, split: str, rows: Sequence[int]) -> list[Any]:
+        """Return images (H, W, C) uint8 as they are stored."""
+        if split in self.betons:
+            return super().show(split, rows)
+        samples = self.source.open(split)
+        return [read_image(samples[row][0], self.channels) for row in rows]
 
     def files(self) -> dict[str, list[Path]] | None:
         """Return the files of each split of the source, or None where it has none of its own."""

@@ -1,5 +1,7 @@
 """The same batches as FFCV's without FFCV: small images a batch at a time, others by a torch DataLoader."""
 
+import os
+import resource
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,6 +98,29 @@ def _ignore_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def require_open_files(workers: int) -> None:
+    """Raise the soft limit of open files where that many workers need it.
+
+    A worker hands over each tensor as an open file. Where the limit is reached, its thread that sends them
+    drops the batch, for which this process would wait without end.
+
+    Raises:
+        UserError: If the hard limit is lower.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Each prepares 2 batches of 3 tensors, open twice until they are received, and has pipes.
+    needed = len(os.listdir("/dev/fd")) + 12 + 12 * workers
+    if not workers or soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"this process may have {hard} files open, data.workers={workers} need {needed}",
+            expected="a higher limit (ulimit -n)",
+            remedy="raise it, or read in this process: data.workers=0",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 class ArrayLoader:
     """Batches of images that all have the size a model sees, cut and normalized a batch at a time.
 
@@ -164,6 +189,7 @@ class TorchLoader:
 
     def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
         """Yield images (B, C, size, size), labels (B,) and index (B,) for lists of sample indices."""
+        require_open_files(self.workers)
         key = None if self.seed is None else stream(self.seed, epoch)
         dataset = Augmented(self.samples, self.channels, self.augment, size, key)
         loader = DataLoader(

@@ -1,6 +1,6 @@
 """The LightningDataModule of text: files, a vocabulary, and the loaders of packed sequences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mrl_experiments.files import read_object
 from mrl_experiments.losses.method import IGNORED
 
 EVALUATION_SEED = 0  # masks the same tokens for every run
+CONTEXT = 24  # tokens that are shown before one
 
 
 class TextData(DataModule):
@@ -176,6 +177,19 @@ class TextData(DataModule):
             return {"masked": self.masked}
         labels = self.sequences(split, EVALUATION_SEED).batch(self._evaluated(split), 0)[1]
         return {"bytes": int(self.tokenizer.bytes_of_tokens()[labels].sum())}
+
+    def show(self, split: str, rows: Sequence[int]) -> list[str]:
+        """Return each token that is predicted, in brackets, with the text around it that the model sees."""
+        x, y = self.sequences(split, EVALUATION_SEED).batch(self._evaluated(split), 0)
+        texts = []
+        for sequence, place in np.argwhere(y != IGNORED)[rows]:
+            behind = place + (self.masked is None)  # the next token, or one in between
+            end = behind if self.masked is None else behind + CONTEXT // 2
+            seen = x[sequence, max(0, behind - CONTEXT) : behind], x[sequence, behind + 1 : end]
+            before, after = (self.tokenizer.decode(tokens.tolist()) for tokens in seen)
+            token = self.tokenizer.decode([int(y[sequence, place])])
+            texts.append(f"{before}[{token}]{after}")
+        return texts
 
     def _evaluated(self, split: str) -> Ids:
         count = len(self.sequences(split, EVALUATION_SEED))

@@ -1,6 +1,6 @@
 """A claim of the paper, the test that decides it, and what came of it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -81,20 +81,16 @@ class Finding:
 
 
 def judge(
-    claims: Sequence[Claim],
-    ours: pd.DataFrame,
-    paper: Mapping[str, pd.DataFrame],
-    counterparts: Counterparts,
+    claims: Sequence[Claim], ours: pd.DataFrame, paper: pd.DataFrame, counterparts: Counterparts
 ) -> list[Finding]:
     """Test each claim on each data set and model with rows for it; one finding says so where there are none.
 
-    ours, paper: tidy frames, the paper's by table.
+    ours, paper: tidy frames.
     """
     samples = _samples(ours)
     findings = []
     for claim in claims:
-        theirs = pd.concat([paper[table] for table in claim.paper if table in paper] or [ours[:0]])
-        findings += list(_tested(claim, ours, theirs, counterparts, samples)) or [Finding(claim)]
+        findings += list(_tested(claim, ours, paper, counterparts, samples)) or [Finding(claim)]
     return findings
 
 
