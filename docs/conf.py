@@ -34,6 +34,7 @@ release = version = version_of("mrl-experiments")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "*.md", "results/**.md"]
+suppress_warnings = ["toc.no_title"]  # pages of results begin with a table; the contents name them
 exclude_patterns = ["outputs", ".venv", ".*"]
 html_theme = "furo"
 html_title = f"mrl-experiments {release}"

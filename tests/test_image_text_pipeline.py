@@ -118,7 +118,8 @@ def test_other_evaluations_search_images_unless_told_otherwise(root):
     (recall,) = [
         row.value
         for row in both_ways
-        if (row.dim, row.metric, str(row.setting)) == (16, "recall@1", "direction=image_to_text")
+        if (row.split, row.dim, row.metric) == ("val", 16, "recall@1")
+        and row.setting == {"direction": "image_to_text"}
     ]
     top1 = [row.value for row in rows if (row.split, row.metric) == ("val", "top1")]
     assert top1 == [pytest.approx(recall)]

@@ -61,7 +61,7 @@ def test_a_module_that_gives_no_features_or_does_not_say_how_many_is_refused():
     assert ModuleBackbone(Net(), channels=1, size=32).width == 24
     with pytest.raises(UserError, match="does not take 3x16x16"):
         ModuleBackbone(Net(), channels=3, size=16)
-    with pytest.raises(UserError, match=r"gives \(2, 1, 32, 32\)"):
+    with pytest.raises(UserError, match=r"gives \(1, 1, 32, 32\)"):
         ModuleBackbone(nn.Identity(), channels=1, size=32)
     with pytest.raises(UserError, match="how many features"):
         NestedClassifier(Net(), 10)

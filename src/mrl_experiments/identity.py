@@ -131,7 +131,7 @@ def automatic_tag(typed: list[str], model: Mapping[Any, Any]) -> str:
 
     Example:
         >>> automatic_tag(["optim.lr=0.1", "loss=mrl", "seed=3", "optim=adamw_cosine"], {})
-        '_optim-adamw_cosine_lr0.1'
+        '_lr0.1_optim-adamw_cosine'
     """
     named = NAMED | ignored() | ({"model.arch"} if model.get("name") == model.get("arch") else set())
     parts = []
