@@ -61,6 +61,8 @@ LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 OWN = re.compile(r"_target_|^\+*trust=(?!(?:false|null)?$)|^(?:--config-(?:dir|path)|-c[dp])", re.IGNORECASE)
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
+UNEXPECTED = "no error of this kind: it is a fault of this program or of a library it uses"
+NO_CALLABLE = ("Expected a callable target", "Error locating target")  # Hydra of a _target_ that is none
 HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
 
 Main = Callable[
@@ -197,9 +199,9 @@ def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
     except Exception as error:
         if cfg.debug is True:
             raise
-        show_error(as_user_error(error))
-        users = isinstance(error, UserError | OSError | OmegaConfBaseException) or _of_lightning(error)
-        return (USER_ERROR if users else FAULT), None
+        shown = as_user_error(error)
+        show_error(shown)
+        return (FAULT if shown.expected == UNEXPECTED else USER_ERROR), None
 
 
 def as_user_error(error: Exception) -> UserError:
@@ -208,6 +210,13 @@ def as_user_error(error: Exception) -> UserError:
         error = UserError(cause[1].strip())
     elif isinstance(error, HydraException) and not isinstance(error, InstantiationException):
         error = _not_composed(error)
+    elif isinstance(error, InstantiationException) and str(error).startswith(NO_CALLABLE):
+        place = str(error).rpartition("full_key: ")[2] if "full_key" in str(error) else "an option"
+        error = UserError(
+            f"{str(error).splitlines()[0].partition(', set env')[0]} (_target_ of {place})",
+            expected="the full name of a class or function, such as those in conf/",
+            remedy="leave _target_ as it is, or check the name",
+        )
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -223,7 +232,7 @@ def as_user_error(error: Exception) -> UserError:
         return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(
         f"{type(error).__name__}{f': {text[0]}' if text else ''}",
-        expected="no error of this kind: it is a fault of this program or of a library it uses",
+        expected=UNEXPECTED,
         remedy="repeat the command with debug=true, which shows where it happened, and report that",
     )
 
@@ -234,4 +243,4 @@ def _of_lightning(error: Exception) -> bool:
         return True
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    return isinstance(error, ValueError | TypeError) and module.startswith(LIGHTNING)
+    return isinstance(error, ValueError | TypeError | RuntimeError) and module.startswith(LIGHTNING)
