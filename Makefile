@@ -73,8 +73,8 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## the documentation as a site, in outputs/docs
-	$(INSTALL) --require-hashes -r requirements/docs.txt
+docs: setup $(LOCKS)/docs.txt ## the documentation as a site, in outputs/docs
+	$(HASHED) -r $(LOCKS)/docs.txt
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -j auto -c docs . outputs/docs
 	@echo "site: outputs/docs/index.html"
 

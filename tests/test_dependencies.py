@@ -97,11 +97,13 @@ def test_the_makefile_installs_nothing_without_hashes_but_this_package():
     lines = [
         line
         for line in (ROOT / "Makefile").read_text().splitlines()
-        if re.search(r"\$\(INSTALL\)|pip install", line)
+        if re.search(r"\$\((INSTALL|HASHED)\)|pip install", line)
     ]
-    installing = [line for line in lines if not line.startswith("INSTALL ")]
-    assert len(installing) == 6
-    assert all("--require-hashes -r requirements/" in line or "--no-deps -e ." in line for line in installing)
+    installing = [line for line in lines if not line.startswith(("INSTALL ", "HASHED "))]
+    assert len(installing) == 7
+    known = ("$(HASHED) -r ", "--require-hashes -r requirements/", "--no-deps -e .", "$(if $(TORCH_INDEX)")
+    assert all(any(part in line for part in known) for line in installing)
+    assert "--require-hashes" in next(line for line in lines if line.startswith("HASHED "))
     assert "--no-build-isolation" in next(line for line in lines if line.startswith("INSTALL "))
 
 

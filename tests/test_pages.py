@@ -91,13 +91,14 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_run(page, folder, tmp_path_factory):
-    for block in [*blocks(page, "python"), *blocks(page, "yaml")]:
+    code = blocks(page, "python")
+    for block in [*code, *blocks(page, "yaml")]:
         name = block.partition("\n")[0].removeprefix("# ")
         if name.endswith((".py", ".yaml")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(block)
-        elif page == "your_embeddings":
-            subprocess.run([sys.executable, "-c", block], cwd=folder, check=True)
+    if page == "your_embeddings":  # whose code writes what its commands read
+        subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=folder, check=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     environment["MRL_DATA"] = str(tmp_path_factory.getbasetemp() / "prepared")
     for command in typed(page):
