@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -117,6 +118,15 @@ time.sleep(30)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, check=False
     )
     assert (done.returncode, done.stderr) == (143, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_there_is_a_configuration_is_one_line(number):
+    launched = f"launch(lambda: os.kill(os.getpid(), {int(number)}))"
+    code = f"import os; from mrl_experiments.command import launch; {launched}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + number
+    assert done.stderr.strip().endswith("ed; what was complete is kept") and "Traceback" not in done.stderr
 
 
 def test_what_lightning_refuses_ends_with_the_status_of_an_error_of_the_user(tmp_path):

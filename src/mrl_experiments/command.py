@@ -82,6 +82,17 @@ def _stop_again(ignored: "sys.UnraisableHookArgs") -> None:
     signal.setitimer(signal.ITIMER_REAL, AGAIN)
 
 
+def _show_stop(stopped: Stopped) -> None:
+    with suppress(OSError):
+        print(f"\n{stopped.reason}; what was complete is kept", file=sys.stderr, flush=True)
+
+
+def _hear_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    sys.unraisablehook = _stop_again
+
+
 def command(*, isolate: bool) -> Callable[[Main], Main]:
     """Wrap a script's main function.
 
@@ -96,9 +107,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
         def wrapper(cfg: DictConfig) -> float | None:
             if isolate:
                 use_own_folder()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _stop)
-            sys.unraisablehook = _stop_again
+            _hear_signals()
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return run_job(main, cfg, isolate=isolate)
             status, value = _run(main, cfg)
@@ -113,6 +122,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
+    _hear_signals()  # while Hydra composes the configuration, too
     defer_metrics()
     # Threads that wait for each other sleep: where they spin, two of them beside other work do a tenth of it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -129,6 +139,8 @@ def launch(main: Callable[[], None]) -> None:
         status: Any = show(jobs) if jobs else 0
     except SystemExit as leaving:
         status = leaving.code
+        if isinstance(leaving, Stopped):
+            _show_stop(leaving)
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
@@ -193,7 +205,7 @@ def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
         check(cfg, Path(main.__code__.co_filename).stem)
         return 0, main(cfg)
     except Stopped as stopped:
-        print(f"\n{stopped.reason}; what was complete is kept", file=sys.stderr, flush=True)
+        _show_stop(stopped)
         sys.stdout.flush()
         os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
     except Exception as error:
