@@ -65,6 +65,8 @@ class Contestant:
 
 def load(arguments: Sequence[str]) -> tuple[Embeddings, Embeddings]:
     """Return the database and the queries that the command line names."""
+    if unknown := [part for part in arguments if part.partition("=")[0] not in ("database", "query")]:
+        raise UserError(unknown[0], expected="database=<folder> and query=<folder>, or nothing")
     named = dict(argument.split("=", 1) for argument in arguments)
     found = sorted(
         Path("outputs/runs").glob("*/embeddings/kanji4k/database"), key=lambda p: p.stat().st_mtime
@@ -181,4 +183,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

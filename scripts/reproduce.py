@@ -34,6 +34,8 @@ def profile_path(name: str) -> Path:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Carry out a profile; return the exit status."""
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UserError(f"--jobs {arguments.jobs}", expected="a whole number from 1", remedy="leave it out")
     path = profile_path(arguments.profile)
     profile, root = read_profile(path), arguments.root
     on_gpu = torch.cuda.is_available()

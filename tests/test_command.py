@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -10,10 +11,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from commands import ROOT, TINY, run, succeed
+from hydra.errors import InstantiationException
 from lightning_fabric import Fabric
+from omegaconf import OmegaConf
+from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._utils import ExceptionWrapper
 
+from mrl_experiments.build import construct
 from mrl_experiments.command import as_user_error
 from mrl_experiments.errors import UserError
 from mrl_experiments.results import ResultRow, write_rows
@@ -58,6 +63,26 @@ def test_what_lightning_refuses_is_an_option_and_no_fault(refused):
     assert "no error of this kind" in as_user_error(ValueError("of our own")).expected
 
 
+@pytest.mark.parametrize("target", ["abc", [1], 3, None, "", "no_such.module"])
+def test_a_target_that_cannot_be_called_is_an_option_and_no_fault(target):
+    with pytest.raises(InstantiationException) as caught:
+        construct(OmegaConf.create({"_target_": target, "x": {"_target_": target}}))
+    shown = as_user_error(caught.value)
+    assert "full name of a class" in shown.expected and "_target_" in shown.problem
+
+
+def test_a_monitor_that_is_not_measured_is_an_option_and_no_fault():
+    stopping = pl.callbacks.EarlyStopping("val/nothing", check_on_train_epoch_end=False)
+    module, loader = BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32))
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, barebones=False, max_epochs=1, callbacks=[stopping],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError) as caught:
+        trainer.fit(module, loader, loader)
+    assert "options of trainer" in as_user_error(caught.value).expected
+
+
 def too_many_files():
     raise RuntimeError("Too many open files. Communication with the workers is no longer possible.")
 
@@ -93,6 +118,15 @@ time.sleep(30)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, check=False
     )
     assert (done.returncode, done.stderr) == (143, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_there_is_a_configuration_is_one_line(number):
+    launched = f"launch(lambda: os.kill(os.getpid(), {int(number)}))"
+    code = f"import os; from mrl_experiments.command import launch; {launched}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + number
+    assert done.stderr.strip().endswith("ed; what was complete is kept") and "Traceback" not in done.stderr
 
 
 def test_what_lightning_refuses_ends_with_the_status_of_an_error_of_the_user(tmp_path):

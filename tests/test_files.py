@@ -157,3 +157,9 @@ def test_what_the_system_refuses_to_write_is_named_with_a_remedy(problem, tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(path) in refused.value.problem and refused.value.expected and refused.value.remedy
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_an_error_without_a_path_is_perhaps_of_what_is_printed():
+    with pytest.raises(OSError) as caught, open("/dev/full", "w", buffering=1) as full:
+        print("x", file=full)
+    assert "standard output" in str(os_error(caught.value))

@@ -29,7 +29,7 @@ from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
 from mrl_experiments.locks import exclusive
 from mrl_experiments.models.timm_backbone import TimmBackbone
-from mrl_experiments.runs import Run, run_lock
+from mrl_experiments.runs import Run, find_runs, run_lock
 from mrl_experiments.search.neighbour_cache import neighbours
 from mrl_experiments.stored import read_config, write_config
 from mrl_experiments.trust import CONF, replace_cache, trusted
@@ -93,6 +93,19 @@ def test_a_checkpoint_that_is_no_file_is_one_error_with_a_remedy(make, folder):
     with pytest.raises(UserError, match=r"last\.ckpt is a ") as refused:
         load_method(folder)
     assert refused.value.remedy
+
+
+@pytest.mark.parametrize("name", ["../x", "", ".", "a/b", "a\0"])
+def test_names_that_are_none_are_refused(name, folder):
+    with pytest.raises(UserError, match=r"checkpoint=.* cannot name a file"):
+        Run(folder).checkpoint_at(name)
+    with pytest.raises(UserError, match="matches no run"):
+        find_runs(folder.parents[1], name)
+
+
+def test_a_number_that_no_float_holds_is_refused(folder):
+    with pytest.raises(UserError, match=r"epochs=1000.* 64 bits"):
+        trusted_config(changed(folder, epochs=10**400))
 
 
 @pytest.mark.parametrize("target", ["gone/last.ckpt", "last.ckpt"])

@@ -61,6 +61,8 @@ LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 OWN = re.compile(r"_target_|^\+*trust=(?!(?:false|null)?$)|^(?:--config-(?:dir|path)|-c[dp])", re.IGNORECASE)
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
+UNEXPECTED = "no error of this kind: it is a fault of this program or of a library it uses"
+NO_CALLABLE = ("Expected a callable target", "Error locating target")  # Hydra of a _target_ that is none
 HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
 
 Main = Callable[
@@ -80,6 +82,17 @@ def _stop_again(ignored: "sys.UnraisableHookArgs") -> None:
     signal.setitimer(signal.ITIMER_REAL, AGAIN)
 
 
+def _show_stop(stopped: Stopped) -> None:
+    with suppress(OSError):
+        print(f"\n{stopped.reason}; what was complete is kept", file=sys.stderr, flush=True)
+
+
+def _hear_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    sys.unraisablehook = _stop_again
+
+
 def command(*, isolate: bool) -> Callable[[Main], Main]:
     """Wrap a script's main function.
 
@@ -94,9 +107,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
         def wrapper(cfg: DictConfig) -> float | None:
             if isolate:
                 use_own_folder()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _stop)
-            sys.unraisablehook = _stop_again
+            _hear_signals()
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return run_job(main, cfg, isolate=isolate)
             status, value = _run(main, cfg)
@@ -111,6 +122,7 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
 def launch(main: Callable[[], None]) -> None:
     """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
     prepare_streams()
+    _hear_signals()  # while Hydra composes the configuration, too
     defer_metrics()
     # Threads that wait for each other sleep: where they spin, two of them beside other work do a tenth of it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -127,6 +139,8 @@ def launch(main: Callable[[], None]) -> None:
         status: Any = show(jobs) if jobs else 0
     except SystemExit as leaving:
         status = leaving.code
+        if isinstance(leaving, Stopped):
+            _show_stop(leaving)
     except Exception as error:  # what was typed makes no configuration
         if "debug=true" in map(str.lower, sys.argv):
             raise
@@ -191,15 +205,15 @@ def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
         check(cfg, Path(main.__code__.co_filename).stem)
         return 0, main(cfg)
     except Stopped as stopped:
-        print(f"\n{stopped.reason}; what was complete is kept", file=sys.stderr, flush=True)
+        _show_stop(stopped)
         sys.stdout.flush()
         os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
     except Exception as error:
         if cfg.debug is True:
             raise
-        show_error(as_user_error(error))
-        users = isinstance(error, UserError | OSError | OmegaConfBaseException) or _of_lightning(error)
-        return (USER_ERROR if users else FAULT), None
+        shown = as_user_error(error)
+        show_error(shown)
+        return (FAULT if shown.expected == UNEXPECTED else USER_ERROR), None
 
 
 def as_user_error(error: Exception) -> UserError:
@@ -208,6 +222,13 @@ def as_user_error(error: Exception) -> UserError:
         error = UserError(cause[1].strip())
     elif isinstance(error, HydraException) and not isinstance(error, InstantiationException):
         error = _not_composed(error)
+    elif isinstance(error, InstantiationException) and str(error).startswith(NO_CALLABLE):
+        place = str(error).rpartition("full_key: ")[2] if "full_key" in str(error) else "an option"
+        error = UserError(
+            f"{str(error).splitlines()[0].partition(', set env')[0]} (_target_ of {place})",
+            expected="the full name of a class or function, such as those in conf/",
+            remedy="leave _target_ as it is, or check the name",
+        )
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
@@ -223,7 +244,7 @@ def as_user_error(error: Exception) -> UserError:
         return UserError(text[0], expected="options of trainer that Lightning takes with this data")
     return UserError(
         f"{type(error).__name__}{f': {text[0]}' if text else ''}",
-        expected="no error of this kind: it is a fault of this program or of a library it uses",
+        expected=UNEXPECTED,
         remedy="repeat the command with debug=true, which shows where it happened, and report that",
     )
 
@@ -234,4 +255,4 @@ def _of_lightning(error: Exception) -> bool:
         return True
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    return isinstance(error, ValueError | TypeError) and module.startswith(LIGHTNING)
+    return isinstance(error, ValueError | TypeError | RuntimeError) and module.startswith(LIGHTNING)

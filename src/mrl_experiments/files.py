@@ -77,7 +77,7 @@ _MEANINGS[errno.EEXIST] = _MEANINGS[errno.ENOTDIR]
 
 def os_error(error: OSError, path: Path | str | None = None) -> UserError:
     """Return what an error of the operating system means, as one message that names the path."""
-    where = str(path or error.filename or "a file")
+    where = str(path or error.filename or "a file, or standard output")
     if error.errno == errno.ENOENT and os.path.islink(where):
         return UserError(
             f"{where} is a link to {os.readlink(where)}, which is not there",

@@ -81,7 +81,8 @@ class Run:
         Raises:
             UserError: If there is none.
         """
-        path = Path(name) if name.endswith(".ckpt") else self.checkpoint.with_name(f"{name}.ckpt")
+        inside = not name.endswith(".ckpt")
+        path = self.checkpoint.parent / f"{check_name(name, 'checkpoint')}.ckpt" if inside else Path(name)
         if name == "last" or path.is_file():
             return path
         kept = sorted(path.stem for path in self.checkpoint.parent.glob("*.ckpt"))
@@ -173,7 +174,7 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
     """
     runs = root / "runs"
     found = [Run(path.parent) for path in sorted(runs.glob("*/config.yaml"))]
-    matching = [run for run in found if run.folder.match(pattern)]
+    matching = [run for run in found if Path(pattern).parts and run.folder.match(pattern)]
     if pattern not in {run.name for run in matching}:
         idle = [run for run in matching if not run.begun or run.name.split("_")[0] == TRIAL]
         if idle:

@@ -117,7 +117,7 @@ def run_alone(cfg: DictConfig) -> tuple[int, float | None]:
                     job.send_signal(signal.SIGTERM)
                 job.wait()
                 print(f"sweep {stopped.reason}; the same command continues it", file=sys.stderr)
-                raise
+                raise SystemExit(stopped.code) from stopped
         value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     return status, value
 

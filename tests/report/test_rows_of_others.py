@@ -318,3 +318,14 @@ def test_two_reports_at_once_wait_for_each_other(tmp_path):
         assert {path.name for path in (tmp_path / "out" / part).iterdir()} == {
             path.name for path in (tmp_path / "alone" / part).iterdir()
         }
+
+
+def test_a_folder_of_results_that_cannot_be_searched_is_named(tmp_path):
+    write_rows(tmp_path / "a" / "results" / "knn.csv", [replace(sound("linear")[0], run="a")])
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "results").symlink_to("results")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "results").touch()
+    rows, notes = find_rows(f"{tmp_path}/*/results/*.csv")
+    assert [row.run for row in rows] == ["a"]
+    assert notes == [f"left out: {tmp_path / x / 'results'} is no folder that can be read" for x in "bc"]

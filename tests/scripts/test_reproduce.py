@@ -94,6 +94,14 @@ def test_a_profile_that_cannot_be_read_is_one_error(content, problem, tmp_path, 
     assert problem in shown.splitlines()[0] and "fault of this program" not in shown
 
 
+def test_jobs_are_at_least_one(tmp_path, monkeypatch, capsys):
+    OmegaConf.save(OmegaConf.create(PROFILE), tmp_path / "tiny.yaml")
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", str(tmp_path / "tiny.yaml"), "--jobs", "-2"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "scripts" / "reproduce.py"), run_name="__main__")
+    assert left.value.code == 2 and "error: --jobs -2" in capsys.readouterr().err
+
+
 def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     OmegaConf.save(OmegaConf.create(PROFILE), tmp_path / "tiny.yaml")

@@ -71,6 +71,8 @@ class Number(Option):
     def _take(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError
+        if isinstance(value, int) and abs(value) > MOST:
+            raise ValueError("it has more than 64 bits")
         if not (math.isfinite(value) or (self.endless and value == math.inf)):
             raise ValueError
         if (

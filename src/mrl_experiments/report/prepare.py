@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ def find_rows(
         files.update(map(os.path.normpath, found))
         if not found:
             notes.append(f"no file matches {printable(pattern)}")
+        notes += [
+            f"left out: {printable(folder)} is no folder that can be read" for folder in _closed(pattern)
+        ]
     for path in sorted(files):
         try:
             rows += read_rows(Path(path))
@@ -67,6 +70,15 @@ def find_rows(
             remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
         )
     return rows, notes
+
+
+def _closed(pattern: str) -> list[str]:
+    """Return what stands where `pattern` has a folder by its name, and glob silently passes over."""
+    parent = os.path.dirname(pattern)
+    if not parent or has_magic(os.path.basename(parent)):
+        return []
+    found = sorted(glob(parent, recursive=True))
+    return [path for path in found if not (os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK))]
 
 
 def printable(text: str) -> str:
