@@ -329,3 +329,13 @@ def test_a_folder_of_results_that_cannot_be_searched_is_named(tmp_path):
     rows, notes = find_rows(f"{tmp_path}/*/results/*.csv")
     assert [row.run for row in rows] == ["a"]
     assert notes == [f"left out: {tmp_path / x / 'results'} is no folder that can be read" for x in "bc"]
+
+
+def test_rows_of_one_run_in_the_folder_of_another_are_named(tmp_path):
+    row = ResultRow("mine", "mrl", "m", "d", "val", "knn", "prefix", 8, True, {"k": 1}, "top1", 0.5, 0)
+    path = tmp_path / "runs" / "theirs" / "results" / "knn-d-prefix.csv"
+    write_rows(path, [row])
+    assert any("holds rows of mine" in note for note in find_rows(str(path))[1])
+    own = tmp_path / "runs" / "mine" / "results" / path.name
+    write_rows(own, [row])
+    assert find_rows(str(own))[1] == []

@@ -131,7 +131,9 @@ COMMANDS: dict[str, Options] = {
         "out": Path("the report's folder", example="outputs/report"),
         "figures": List("forms of their files", Choice("", ("png", "svg", "pdf")), least=0, example=["png"]),
         "open": Flag("the page in a browser, when it is written"),
-        "counterparts": Map("which data sets of the paper stand beside ours", Map()),
+        "counterparts.*.dataset": Either("the paper's data sets beside ours", (Text(), List("", Text()))),
+        "counterparts.*.splits": Map("how the paper calls our splits", Text()),
+        "counterparts.*.part_of": Text("the data set whose part this one is"),
         "debug": DEBUG,
     },
 }  # fmt: skip

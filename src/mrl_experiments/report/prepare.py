@@ -58,7 +58,9 @@ def find_rows(
         ]
     for path in sorted(files):
         try:
-            rows += read_rows(Path(path))
+            read = read_rows(Path(path))
+            rows += read
+            notes += _of_other_runs(Path(path), read)
             if sheets is not None:
                 sheets += read_sheets(Path(path))
         except UserError as error:
@@ -70,6 +72,15 @@ def find_rows(
             remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
         )
     return rows, notes
+
+
+def _of_other_runs(path: Path, rows: Sequence[ResultRow]) -> list[str]:
+    """Say of a file in a run's folder that it holds rows of other runs, as one that was copied there does."""
+    run = path.absolute().parents[1].name
+    others = sorted({row.run for row in rows} - {run})
+    if path.absolute().parent.name != "results" or not others:
+        return []
+    return [f"{printable(str(path))} holds rows of {printable(', '.join(others))}, as whose they count"]
 
 
 def _closed(pattern: str) -> list[str]:
