@@ -58,7 +58,10 @@ LIMITS = {
 LIGHTNING = ("pytorch_lightning.", "lightning_fabric.")
 # What names classes of the user's own. Without it nothing is imported from where one stands, which may be
 # someone else's folder: libraries try many modules that are not installed, and Hydra runs all its plugins.
-OWN = re.compile(r"_target_|^\+*trust=(?!(?:false|null)?$)|^(?:--config-(?:dir|path)|-c[dp])", re.IGNORECASE)
+OWN = re.compile(
+    r"_target_|^\+*trust=(?!(?:false|null)?$)|^(?:--config-(?:dir|path)|-c[dp])|^\+*hydra\.searchpath=",
+    re.IGNORECASE,
+)
 AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 UNEXPECTED = "no error of this kind: it is a fault of this program or of a library it uses"

@@ -154,7 +154,8 @@ def test_it_stops_when_asked_to_and_keeps_what_is_finished(tmp_path):
 @pytest.mark.slow
 def test_a_failing_run_leaves_the_others_alone(tmp_path):
     broken = tmp_path / "outputs" / "runs" / "ff_tiny_digits_s0"
-    broken.mkdir(parents=True)
+    (broken / "checkpoints").mkdir(parents=True)
+    (broken / "checkpoints" / "last.ckpt").touch()
     (broken / "config.yaml").write_text("seed: 7\n")  # another configuration under this name
     done = reproduce(tmp_path)
     assert done.returncode == 1
