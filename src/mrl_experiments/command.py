@@ -127,8 +127,6 @@ def launch(main: Callable[[], None]) -> None:
     prepare_streams()
     _hear_signals()  # while Hydra composes the configuration, too
     defer_metrics()
-    # Threads that wait for each other sleep: where they spin, two of them beside other work do a tenth of it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if any(OWN.search(argument) for argument in sys.argv[1:]):
         sys.path.append("")  # the folder where the user's own modules are; last, so that none hides another
     sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
