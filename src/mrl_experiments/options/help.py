@@ -73,6 +73,8 @@ KEYS = {
 
 def help_page(*, _root_: DictConfig) -> str:
     """Return the page of the command that Hydra has composed `_root_` for."""
+    hydra: Any = GlobalHydra.instance().hydra
+    hydra.format_config_groups = lambda *_, **__: ""  # takes it a second, for templates that name them
     command, typed_as = str(HydraConfig.get().job.config_name), Path(sys.argv[0]).name
     shown = typed_as if typed_as.startswith("mrl-") else f"python {command}.py"
     lines = [f"{shown} [group=option] [option=value] ...", "", "Examples"]
