@@ -24,11 +24,11 @@ from mrl_experiments.runs import Run, run_of
 
 HERE = Path(__file__).parents[1]
 DIGITS = "experiment=digits"
-# How long each part takes on two cores of 2.8 GHz: of Kanji, of the digits.
+# About how long each part takes on two cores of 2.8 GHz: of Kanji (from images/s), of the digits.
 MINUTES = {
-    "train.py": (30.0, 1.5),
-    "embed.py": (0.6, 0.3),
-    "evaluate.py": (0.3, 0.2),
+    "train.py": (20.0, 0.6),
+    "embed.py": (0.6, 0.2),
+    "evaluate.py": (0.3, 0.1),
     "report.py": (0.4, 0.4),
 }
 WIDTH = 50  # characters of the longest bar

@@ -21,7 +21,7 @@ def settle(cfg: DictConfig) -> None:
     says otherwise. What differs is printed.
     """
     settle_name(cfg)
-    stored = known.config if (known := _known(cfg)) else None
+    stored = known.config if (known := known_run(cfg)) else None
     if stored is not None:
         without_new_keys(cfg.data, stored.data)
     if not cfg.model.get("pretrained") or "augment" not in cfg.data:
@@ -49,12 +49,12 @@ def refuse_early(cfg: DictConfig) -> None:
     Raises:
         UserError: As `refuse_other_config` does.
     """
-    if not cfg.model.get("pretrained") and (run := _known(cfg)):
+    if not cfg.model.get("pretrained") and (run := known_run(cfg)):
         without_new_keys(cfg.data, run.config.data)
         refuse_other_config(run, cfg)
 
 
-def _known(cfg: DictConfig) -> Run | None:
+def known_run(cfg: DictConfig) -> Run | None:
     """Return the run that a configuration goes on with, if there is one."""
     run = run_of(cfg)
     return run if run.begun and run.config_path.exists() and not is_trial(cfg) else None

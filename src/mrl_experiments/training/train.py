@@ -25,7 +25,7 @@ from mrl_experiments.training.metrics import named
 from mrl_experiments.training.metrics_file import MetricsFile
 from mrl_experiments.training.module import NestedModule
 from mrl_experiments.training.processes import together
-from mrl_experiments.training.settled import settle
+from mrl_experiments.training.settled import known_run, settle
 from mrl_experiments.training.trainer import build_callbacks, build_loggers, check_devices
 from mrl_experiments.training.watching import CompileTime, print_table
 
@@ -42,8 +42,7 @@ def train(cfg: DictConfig) -> float | None:
     first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     settle(cfg)
     run, trial = run_of(cfg), is_trial(cfg)
-    known = run.begun and run.config_path.exists() and not trial
-    longer = known and refuse_other_config(run, cfg)
+    longer = known_run(cfg) is not None and refuse_other_config(run, cfg)
     if not (trial or longer) and (summary := run.summary()):
         check_owner(run, summary, cfg, run.finished)
         if first:
