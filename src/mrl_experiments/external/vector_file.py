@@ -22,6 +22,7 @@ from mrl_experiments.external.arrow_tables import (
     check_inflation,
     named,
     read_column,
+    read_matrices,
     read_tables,
 )
 from mrl_experiments.files import read_object
@@ -86,6 +87,80 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
         else:
             texts = read_column(_parts(path) if path.is_dir() else [path], TEXTS)
         return [str(texts[row]) for row in rows]
+
+
+def read_matrix(path: Path, names: tuple[str, ...] = EMBEDDINGS) -> NDArray[Any]:
+    """Return vectors (N, D) alone, without labels, of a file or a folder of parts.
+
+    Args:
+        path: Files that `read_vectors` knows, and .safetensors, with bfloat16 too, which becomes float32.
+            What is a memory map stays one: .npy, .safetensors of other types, and Arrow files of one batch.
+        names: Arrays or columns, of which the first that is there is read.
+
+    Raises:
+        UserError: If it cannot be read, or holds no (N, D) real numbers.
+    """
+    if not (path.is_dir() or (path.is_file() and path.suffix in MATRICES)):
+        raise UserError(
+            f"{path} is not a file of vectors",
+            expected=f"a name in {', '.join(MATRICES)}, or a folder of Parquet or Arrow files",
+        )
+    with _reading(path):
+        read = MATRICES[path.suffix] if path.is_file() else _matrix_of_folder
+        found = read(path, names)
+    _check_matrix(found, path)
+    return found
+
+
+def read_labels(path: Path) -> NDArray[Any]:
+    """Return labels (N,), integers or strings, of a .npy file, or of a file of embeddings that has them.
+
+    Raises:
+        UserError: If it has none.
+    """
+    if path.suffix != ".npy":
+        return read_vectors(path).labels
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", expected="a file of labels")
+    with _reading(path):
+        labels = _matrix_of_npy(path, LABELS)
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise UserError(
+            f"{path}: labels of shape {labels.shape} and type {labels.dtype}",
+            expected="(N,) integers or strings",
+        )
+    return np.array(labels)
+
+
+def _matrix_of_npy(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    with path.open("rb") as file:
+        _check_header(file, path.stat().st_size, path)
+    return np.load(path, mmap_mode="r")
+
+
+def _matrix_of_npz(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    with zipfile.ZipFile(path) as archive:
+        there = [name.removesuffix(".npy") for name in archive.namelist()]
+        return _member(archive, f"{named(there, names, path)}.npy", path)
+
+
+def _matrix_of_safetensors(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    import torch  # which takes seconds; numpy has no bfloat16
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        there = [*file.keys()]
+        name = there[0] if len(there) == 1 else named(there, names, path)
+        tensor = file.get_tensor(name)
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+
+def _matrix_of_table(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    return read_matrices([path], path, names)
+
+
+def _matrix_of_folder(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    return read_matrices(_parts(path), path, names)
 
 
 @contextmanager
@@ -218,15 +293,17 @@ READERS: dict[str, Callable[[Path], VectorFile]] = {
     ".npz": _read_npz,
     **dict.fromkeys((*PARQUET, *ARROW), _read_table),
 }
+MATRICES: dict[str, Callable[[Path, tuple[str, ...]], NDArray[Any]]] = {
+    ".npy": _matrix_of_npy,
+    ".npz": _matrix_of_npz,
+    ".safetensors": _matrix_of_safetensors,
+    **dict.fromkeys((*PARQUET, *ARROW), _matrix_of_table),
+}
 
 
 def _check(found: VectorFile, path: Path) -> None:
     features, labels = found.features, found.labels
-    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
-        raise UserError(
-            f"{path}: embeddings of shape {features.shape} and type {features.dtype}",
-            expected="(N, D), a row of real numbers for each sample",
-        )
+    _check_matrix(features, path)
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise UserError(
             f"{path}: labels of shape {labels.shape} and type {labels.dtype}",
@@ -238,3 +315,11 @@ def _check(found: VectorFile, path: Path) -> None:
         )
     if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
         raise UserError(f"{path}: a label {labels.max()}", expected="integers of 64 bits with a sign")
+
+
+def _check_matrix(features: NDArray[Any], path: Path) -> None:
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path}: embeddings of shape {features.shape} and type {features.dtype}",
+            expected="(N, D), a row of real numbers for each sample",
+        )
