@@ -137,7 +137,7 @@ def test_pairs_are_split_by_their_documents_and_no_query_is_on_both_sides(tmp_pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["data.base=none.npy"], "none.npy is not a file of vectors"),
+        (["data.base=none.npy"], "none.npy does not exist"),
         (["data.base={folder}/flat.npy"], r"embeddings of shape \(12,\)"),
         (["data.base={folder}/tiny.npy"], "at least 8 of each"),
         (["data.labels={folder}/short.npy"], "3 labels, .* 400 vectors"),

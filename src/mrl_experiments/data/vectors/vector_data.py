@@ -14,6 +14,7 @@ from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
 from mrl_experiments.data.loaders.order import Batches, TrainingOrder
 from mrl_experiments.data.vectors.rows import Rows, is_held_out, read_rows
+from mrl_experiments.embeddings import UNLABELLED
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.adapted_file import refuse_mixed
 from mrl_experiments.external.vector_file import read_labels, read_matrix
@@ -164,7 +165,7 @@ class VectorData(DataModule):
 
     def facts(self, split: str) -> dict[str, Any]:
         """Return what evaluations need to know of a split: whether it has labels."""
-        return {} if self.labels is not None else {"labelled": False}
+        return {} if self.labels is not None else UNLABELLED
 
     @cached_property
     def _groups(self) -> NDArray[np.int64]:
