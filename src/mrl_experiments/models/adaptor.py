@@ -84,7 +84,7 @@ class Adaptor(nn.Module):
 
     def start_from(self, matrix: Matrix) -> None:
         """Begin at a closed form (D, D): z = x @ matrix."""
-        self.start.copy_(torch.from_numpy(np.asarray(matrix)))
+        self.start.copy_(torch.from_numpy(np.ascontiguousarray(matrix)))
         self.use(matrix)
 
     @torch.no_grad()
