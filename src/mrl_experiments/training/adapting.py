@@ -31,6 +31,7 @@ from mrl_experiments.search.same_rows import without_self
 
 K = 10  # neighbours that are to stay
 QUERIES, DATABASE = 4096, 20_000  # held-out rows at most
+FEWER = 512  # queries by which closed forms are compared
 REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
 LEVEL = 0.05  # of error, over all dims and candidates
 SAME = 1e-6  # by which cosines may differ through rounding
@@ -48,7 +49,7 @@ def start_adaptor(method: Method, data: Any) -> None:
             raise UserError(
                 f"model=adaptor maps vectors, which data={data.name} are not", remedy="data=vectors"
             )
-        rows, dims = HeldOut.from_data(data, "train"), list(method.spec.dims)
+        rows, dims = HeldOut.from_data(data, "train", FEWER), list(method.spec.dims)
 
         def quality(matrix: Matrix) -> float:
             found = rows.quality({"matrix": matrix.astype(np.float32)}, dims)
@@ -162,7 +163,9 @@ class HeldOut:
     of: str
 
     @classmethod
-    def of_rows(cls, rows: Rows, labels: NDArray[np.int64] | None = None) -> "HeldOut":
+    def of_rows(
+        cls, rows: Rows, labels: NDArray[np.int64] | None = None, queries: int = QUERIES
+    ) -> "HeldOut":
         """Return held-out rows, each content once, since copies say nothing new."""
         distinct = rows.distinct()
         kept = distinct.take(_spread(len(distinct), DATABASE))
@@ -170,16 +173,16 @@ class HeldOut:
         kept = kept.take(np.argsort(kept.keys))
         database = kept[:]
         answers = None if labels is None else labels[kept.numbers]
-        return cls(database[:QUERIES], database, answers, "rows" if labels is None else "labels")
+        return cls(database[:queries], database, answers, "rows" if labels is None else "labels")
 
     @classmethod
-    def from_data(cls, data: VectorData, split: str = "val") -> "HeldOut":
+    def from_data(cls, data: VectorData, split: str = "val", queries: int = QUERIES) -> "HeldOut":
         """Return what the data hold out: pairs where there are any, else rows, with the labels they have."""
         if data.pairs is None:
-            return cls.of_rows(data.rows[split], data.labels)
+            return cls.of_rows(data.rows[split], data.labels, queries)
         pairs = data.pairs[split]
         _, first, same = np.unique(pairs.positives.keys, return_index=True, return_inverse=True)
-        asked = _spread(len(same), QUERIES)
+        asked = _spread(len(same), queries)
         return cls(pairs.queries[asked], pairs.positives[first], same[asked].astype(np.int64), "pairs")
 
     @property
