@@ -79,8 +79,6 @@ def embed(cfg: DictConfig) -> None:
         UserError: If a run cannot be embedded; of several, those that cannot be read are named and left out,
             and the error comes at the end.
     """
-    if cfg.tta not in VIEWS:
-        raise UserError(f"tta={cfg.tta}", expected=f"one of {', '.join(VIEWS)}")
     runs = find_runs(Path(cfg.root), cfg.run)
     fabric = build_fabric(cfg.trainer)
     left_out: list[str] = []

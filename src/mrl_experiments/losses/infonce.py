@@ -179,5 +179,3 @@ def _check(label_smoothing: float, temperature: float, cache_chunk: int | None) 
         raise UserError(
             f"loss.temperature={temperature}", expected=f"a number from {COLDEST} to {WARMEST} (CLIP: 0.07)"
         )
-    if cache_chunk is not None and not (isinstance(cache_chunk, int) and cache_chunk >= 1):
-        raise UserError(f"loss.cache_chunk={cache_chunk}", expected="a whole number of samples, or null")

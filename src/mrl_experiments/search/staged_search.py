@@ -62,10 +62,6 @@ class StagedSearch:
                 expected="a database at least as large as k",
                 remedy="embed the database split as well, or ask for fewer neighbours: evaluation.k=...",
             )
-        if not k >= 1 or not max_queries >= 1 or not timed >= 1:
-            raise UserError(
-                f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
-            )
         rows = np.unique(np.linspace(0, len(queries) - 1, min(max_queries, len(queries))).astype(np.int64))
         self_rows = rows if same else None
         return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, self_rows)

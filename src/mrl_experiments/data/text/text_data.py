@@ -207,7 +207,5 @@ def _check(length: int, masked: float | None, eval_tokens: int | None) -> None:
     """Raise UserError for options that no text can satisfy."""
     if length < 2:
         raise UserError(f"data.length={length}", expected="sequences of at least 2 tokens")
-    if masked is not None and not 0 < masked < 1:
-        raise UserError(f"data.masked={masked}", expected="a share between 0 and 1 (BERT: 0.15), or null")
     if eval_tokens is not None and eval_tokens < length:
         raise UserError(f"data.eval_tokens={eval_tokens}", expected=f"at least data.length={length}, or null")
