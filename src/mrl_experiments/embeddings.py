@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
     allocate,
+    explain_os_errors,
     fingerprint,
-    os_error,
     read_object,
     require_space,
     require_unchanged,
     write_json,
 )
 from mrl_experiments.heads import Heads
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.loops import tracked
 from mrl_experiments.nesting import prefix
 
@@ -116,7 +116,7 @@ def writing(folder: Path) -> Iterator[None]:
         UserError: If the place of the folder cannot be written to.
     """
     target, new, old = _paths(folder)
-    with exclusive(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
+    with acquire(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
         if target.exists() and not target.is_dir():
             raise UserError(
                 f"{folder}: a file stands where a folder should be",
@@ -142,10 +142,8 @@ def create(folder: Path, count: int, width: int) -> None:
     """
     _, new, _ = _paths(folder)
     shutil.rmtree(new, ignore_errors=True)
-    try:
+    with explain_os_errors(folder):
         new.mkdir(parents=True)
-    except OSError as error:
-        raise os_error(error, folder) from error
     require_space(new, count * (4 * width + 8))
     allocate(new / FEATURES, (count, width), np.float32)
     allocate(new / LABELS, (count,), np.int64)
@@ -179,12 +177,10 @@ def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None
             "stored": stored,
         },
     )
-    try:
+    with explain_os_errors(folder):
         if target.exists():
             target.rename(old)
         new.rename(target)
-    except OSError as error:
-        raise os_error(error, folder) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -244,11 +240,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     if not (folder / META).exists():
         raise UserError(f"{folder} holds no complete embeddings", remedy=REMEDY)
-    meta = read_object(folder / META, REMEDY)
-    if meta.get("version") != VERSION:
-        raise UserError(
-            f"{folder / META} is of version {meta.get('version')}", expected=str(VERSION), remedy=REMEDY
-        )
+    meta = read_object(folder / META, REMEDY, version=VERSION)
     shape, checksums = meta.get("shape"), meta.get("checksum")
     if not (_are_counts(shape) and len(shape) == 2 and isinstance(checksums, dict)):
         raise UserError(f"{folder / META} lacks the shape or the checksums", remedy=REMEDY)
