@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -158,7 +159,7 @@ def _averaging(trainer: Any) -> list[WeightAveraging]:
 
 def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
     for x, _, _ in data.train_dataloader():
-        yield x.to(device) if isinstance(x, torch.Tensor) else tuple(part.to(device) for part in x)
+        yield move_data_to_device(x, device)
 
 
 def _report(run: Run, validation: dict[Any, dict[str, float]], root: str) -> None:

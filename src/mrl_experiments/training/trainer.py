@@ -136,9 +136,8 @@ def best_precision(accelerator: str) -> str:
     if accelerator in ("gpu", "cuda"):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     native = any(known for name, known in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-    return (
-        "bf16-mixed" if native else "32-true"
-    )  # torch emulates it elsewhere, which takes half as long again
+    # torch emulates it elsewhere, which takes half as long again.
+    return "bf16-mixed" if native else "32-true"
 
 
 def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:

@@ -59,7 +59,7 @@ class TextData(DataModule):
         self.name, self.source, self.splits = name, source, source.splits
         self.length, self.masked, self.batch_size, self.seed = length, masked, batch_size, seed
         self.eval_tokens, self.num_classes, self.cache = eval_tokens, vocabulary, cache_folder(cache)
-        _check(length, masked, eval_tokens)
+        _check(length, eval_tokens)
         self._tokenizer = (
             None if tokenizer is None else Tokenizer.load(Path(tokenizer).expanduser()).of_size(vocabulary)
         )
@@ -203,7 +203,7 @@ def _batches(sequences: Sequences, batches: Batches, epoch: int) -> Iterator[Bat
         yield torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(index)
 
 
-def _check(length: int, masked: float | None, eval_tokens: int | None) -> None:
+def _check(length: int, eval_tokens: int | None) -> None:
     """Raise UserError for options that no text can satisfy."""
     if length < 2:
         raise UserError(f"data.length={length}", expected="sequences of at least 2 tokens")
