@@ -53,6 +53,6 @@ def network_macs(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def index_bytes(count: int, dim: int, bytes_per_value: float = FLOAT32_BYTES) -> float:
-    """Return the bytes of `count` stored vectors of `dim` values (Table 20: an exact index)."""
-    return count * dim * bytes_per_value
+def index_bytes(count: int, dim: int) -> float:
+    """Return the bytes of `count` stored vectors of `dim` float32 values (Table 20: an exact index)."""
+    return float(count * dim * FLOAT32_BYTES)
