@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.embeddings import FEATURES, Embeddings, load, read_meta
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, Part, find_jobs
