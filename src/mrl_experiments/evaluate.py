@@ -213,9 +213,8 @@ def _rows(
         databases = {folder: fitted.apply(loaded[folder]) for folder in _databases(job)}
         for part in parts:
             queries, database = loaded[part.queries], databases[part.database] if part.database else None
-            for measurement in _finite(
-                task.measure(fitted.apply(queries), database, dims_of[part]), part.split
-            ):
+            reduced = databases[part.queries] if part.queries in databases else fitted.apply(queries)
+            for measurement in _finite(task.measure(reduced, database, dims_of[part]), part.split):
                 if measurement.examples and found is not None and not draw:
                     found.append((part.split, queries, database, measurement.examples))
                 row = _row(task, queries, part.split, measurement)
@@ -233,7 +232,8 @@ def _sheets(task: _Task, found: Sequence[Found]) -> list[Sheet]:
     from mrl_experiments.looks import Origin, with_looks
 
     cfg = task.cfg
-    files = {cfg.names.split: Path(cfg.embeddings), "database": Path(cfg.database)} if cfg.embeddings else {}
+    named = {cfg.names.split: cfg.embeddings, "database": cfg.database} if cfg.embeddings else {}
+    files = {split: Path(file) for split, file in named.items() if file}
     origin = Origin(task.job.run, cfg.get("data"), files)
     return [
         Sheet(
