@@ -37,6 +37,7 @@ PROGRAM = {
     "stored",
     "trust",
     "build",
+    "construct",
     "checkpoint",
     "command",
     "sweeps",

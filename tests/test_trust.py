@@ -20,7 +20,8 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
-from mrl_experiments.build import construct, load_method, stored_data, trusted_config
+from mrl_experiments.build import load_method, stored_data, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.data.artifact_cache import read_only_caches, reading_also
 from mrl_experiments.data.images import torchvision_sets
 from mrl_experiments.data.images.digits import Digits

@@ -3,10 +3,6 @@
 import itertools
 from collections.abc import Callable, Sequence
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
 FLOAT32_BYTES = 4
 
 
@@ -39,6 +35,10 @@ def network_macs(run: Callable[[], object]) -> int:
     without compiled code: which fused kernels are counted, and how they pad, differs between devices. That
     takes the memory of all weights (T x T for each head and sample), so `run` should be small.
     """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode  # which loads triton
+
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # torch.nn.MultiheadAttention in one uncounted call
     try:

@@ -13,14 +13,8 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import (
-    construct,
-    is_averaged,
-    load_method,
-    restore_data,
-    stored_data,
-    trusted_config,
-)
+from mrl_experiments.build import is_averaged, load_method, restore_data, stored_data, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.of_run import (
     as_trained,

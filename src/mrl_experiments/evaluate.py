@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.embeddings import FEATURES, Embeddings, load, read_meta
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, Part, find_jobs
@@ -214,9 +214,8 @@ def _rows(
         databases = {folder: fitted.apply(loaded[folder]) for folder in searched}
         for part in parts:
             queries, database = loaded[part.queries], databases[part.database] if part.database else None
-            for measurement in _finite(
-                task.measure(fitted.apply(queries), database, dims_of[part]), part.split
-            ):
+            reduced = databases[part.queries] if part.queries in databases else fitted.apply(queries)
+            for measurement in _finite(task.measure(reduced, database, dims_of[part]), part.split):
                 if measurement.examples and found is not None and not draw:
                     found.append((part.split, queries, database, measurement.examples))
                 row = _row(task, queries, part.split, measurement)
@@ -236,7 +235,8 @@ def _sheets(task: _Task, found: Sequence[Found]) -> list[Sheet]:
     from mrl_experiments.looks import Origin, with_looks
 
     cfg = task.cfg
-    files = {cfg.names.split: Path(cfg.embeddings), "database": Path(cfg.database)} if cfg.embeddings else {}
+    named = {cfg.names.split: cfg.embeddings, "database": cfg.database} if cfg.embeddings else {}
+    files = {split: Path(file) for split, file in named.items() if file}
     origin = Origin(task.job.run, cfg.get("data"), files)
     return [
         Sheet(

@@ -12,7 +12,8 @@ import torch
 from commands import ROOT, TINY, run
 from hydra import compose, initialize_config_dir
 
-from mrl_experiments.build import checkpoint_owner, construct
+from mrl_experiments.build import checkpoint_owner
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.runs import run_lock, run_name, run_of

@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     page = out / "index.html"
     print(f"report: {page}")
     if "wandb" in (cfg.get("logger") or {}):
-        from mrl_experiments.build import construct
+        from mrl_experiments.construct import construct
         from mrl_experiments.training.wandb_logger import log_report
 
         log_report(construct(cfg.logger.wandb), out)

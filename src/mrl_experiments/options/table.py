@@ -101,7 +101,7 @@ COMMANDS: dict[str, Options] = {
         "database": Path("a split to search in, or with embeddings= a file", null=True, example="train"),
         "train": Path("the file that reductions are fitted on", null=True, example="train.npz"),
         "names.method": Label("how rows call the method", example="external"),
-        "names.model": Label("how rows call the model", null=True),
+        "names.model": Label("how rows call the model", null=True, example="MiniLM"),
         "names.dataset": Name("how rows call the data set", null=True),
         "names.split": Name("how rows call the queries", without="@", example="test"),
         "names.seed": seed("that of the model's training", null=True),
@@ -431,6 +431,11 @@ EVALUATIONS: dict[str, Options] = {
     "knn": {"k": FIRST_K},
     "retrieval": {"k": FIRST_K},
     "cross_modal": {"k": FIRST_K},
+    "agreement": {
+        "k": FIRST_K,
+        "ranked": count("nearest by the full vector whose order is compared", low=2, unit="neighbours"),
+        "max_queries": QUERIES,
+    },
     "trained_head": {"present_classes_only": PRESENT},
     "probe": {
         "seed": seed(),

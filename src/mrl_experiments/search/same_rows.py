@@ -64,7 +64,7 @@ def told_same_rows(queries: Embeddings, database: Embeddings) -> bool:
     some = f"of {len(queries):,} queries ({queries.meta.get('split', 'in memory')})"
     if same:
         print_once(f"all {some} are the database itself: none is compared with itself")
-        _, counts = np.unique(queries.labels, return_counts=True)
+        counts = np.unique(queries.labels, return_counts=True)[1] if queries.has_labels else np.empty(0)
         if alone := int((counts == 1).sum()):
             print_once(f"{alone:,} {some} are alone in their class: nothing of it is left to find")
     if copies := count_copies(queries.features, database.features, same):

@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mrl_experiments.build import build_method, check_owner, checkpoint_owner, construct
+from mrl_experiments.build import build_method, check_owner, checkpoint_owner
 from mrl_experiments.checkpoint import read_checkpoint
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.options.check import check_cpus
 from mrl_experiments.options.kinds import show

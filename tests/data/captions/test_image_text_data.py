@@ -9,7 +9,7 @@ from captioned import CLASSES, write_table
 from commands import ROOT
 from hydra import compose, initialize_config_dir
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 
 
