@@ -17,6 +17,7 @@ GROUND = {
     "cost",
     "nested_accuracy",
     "locks",
+    "limits",
     "names",
     "directions",
     "notices",
