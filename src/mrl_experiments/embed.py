@@ -14,14 +14,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from mrl_experiments.adaptor_file import AdaptorFile
-from mrl_experiments.build import (
-    construct,
-    is_averaged,
-    load_method,
-    restore_data,
-    stored_data,
-    trusted_config,
-)
+from mrl_experiments.build import is_averaged, load_method, restore_data, stored_data, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.of_run import (
     as_trained,
@@ -83,8 +77,6 @@ def embed(cfg: DictConfig) -> None:
     """
     if cfg.out:
         return _write_mapped(cfg)
-    if cfg.tta not in VIEWS:
-        raise UserError(f"tta={cfg.tta}", expected=f"one of {', '.join(VIEWS)}")
     runs = find_runs(Path(cfg.root), cfg.run)
     fabric = build_fabric(cfg.trainer)
     left_out: list[str] = []

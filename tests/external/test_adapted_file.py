@@ -6,7 +6,7 @@ from composing import composed
 from safetensors.numpy import load_file, save_file
 
 from mrl_experiments.adaptor_file import AdaptorFile
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.adapted_file import adaptor_of, refuse_mixed, write_adapted

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from composing import loss_options
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.adaptor import Adaptor
 

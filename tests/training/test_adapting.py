@@ -6,7 +6,8 @@ from commands import succeed
 from composing import composed
 
 from mrl_experiments.adaptor_file import AdaptorFile
-from mrl_experiments.build import build_method, construct
+from mrl_experiments.build import build_method
+from mrl_experiments.construct import construct
 from mrl_experiments.data.vectors.rows import read_rows
 from mrl_experiments.files import read_object
 from mrl_experiments.models.adaptor import Adaptor

@@ -12,7 +12,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import check_counts, evenly_spaced
+from mrl_experiments.search.database import evenly_spaced
 from mrl_experiments.search.neighbours import nearest
 from mrl_experiments.search.same_rows import told_same_rows, without_self
 
@@ -42,7 +42,6 @@ def agreement(
     Raises:
         UserError: For more neighbours than there are.
     """
-    check_counts("evaluation.k", k)
     database = queries if database is None else database
     same, most = told_same_rows(queries, database), max(k)
     if most + same > len(database):

@@ -6,7 +6,7 @@ import torch
 from composing import composed
 from safetensors.torch import save_file
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.data.vectors.vector_data import VectorData
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import read_matrix
