@@ -175,7 +175,8 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
     if {*splits} <= {*DATABASES}:
         return None
     with_texts = any(split.endswith(TEXT) for split in splits)
-    evaluation = {} if method.heads() else {"evaluation": "cross_modal" if with_texts else "knn"}
+    kind = "cross_modal" if with_texts else "knn" if task.data.num_classes else "agreement"
+    evaluation = {} if method.heads() else {"evaluation": kind}
     variant = {"variant": suffix} if suffix else {}
     return data_options(task.data.name, task.config.data.name) | evaluation | variant
 

@@ -23,7 +23,6 @@ from mrl_experiments.files import read_object, write_json
 from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.losses.method import Method
 from mrl_experiments.models.adaptor import Adaptor, Matrix
-from mrl_experiments.nesting import interpolated_dims
 from mrl_experiments.reductions.linear_map import BLOCK
 from mrl_experiments.runs import Run
 from mrl_experiments.search.neighbours import nearest
@@ -89,9 +88,9 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     """Turn a trained adaptor into the map that is used, and keep it with its evidence in the run's folder.
 
     Candidates are the trained map, then the closed form it started from, then the identity. One is used only
-    if at every dim, those halfway between the trained ones too, the lower confidence bound of its gain over
-    the plain prefix on held-out rows is at least 0, corrected for all dims and candidates. An orthogonal map
-    changes nothing at full width.
+    if at every trained dim and at full width the lower confidence bound of its gain over the plain prefix on
+    held-out rows is at least 0, corrected for all dims and candidates. An orthogonal map changes nothing at
+    full width.
 
     Args:
         method: Whose backbone may be an adaptor.
@@ -107,7 +106,7 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     start = adaptor.start.double().cpu().numpy()
     closed = {"matrix": start.astype(np.float32)}
     maps = {TRAINED: adaptor.arrays(), CLOSED_FORM: closed}
-    dims = sorted({*method.spec.dims, *interpolated_dims(method.spec.dims), adaptor.width})
+    dims = sorted({*method.spec.dims, adaptor.width})
     linear = {TRAINED: adaptor.keeps_cosines, CLOSED_FORM: True}
     evidence = compare(maps, linear, HeldOut.from_data(data), dims)
     chosen = str(evidence["map"])
@@ -335,7 +334,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         dim = found["dims"][worst]
         yield f"  not {name}: {dim} dims gain {gain:+.2f} points over the plain prefix, at least {bound:+.2f}"
     what = {"rows": "rows like those of the base, as queries too", "pairs": "pairs like those given"}
+    rows = what.get(found["of"], "rows like those with labels")
     yield (
-        f"promised with {found['confidence']:.0%} confidence: no dim is worse than the plain prefix for "
-        f"{what.get(found['of'], 'rows like those with labels')}; nothing of other queries"
+        f"promised with {found['confidence']:.0%} confidence: none of these dims is worse than the plain "
+        f"prefix for {rows}; nothing of other queries"
     )
