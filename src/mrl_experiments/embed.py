@@ -109,9 +109,9 @@ def _write_mapped(cfg: DictConfig) -> None:
             f"out={cfg.out} needs one adaptor, and run={cfg.run} means {', '.join(run.name for run in runs)}",
             expected="the name of one run of model=adaptor, finished",
         )
-    base = (cfg.data or runs[0].config.data).get("base")
-    if base is None:
-        raise UserError(f"data={cfg.data.name} are no vectors", remedy="data=vectors data.base=<file>")
+    data = cfg.get("data") or runs[0].config.data
+    if (base := data.get("base")) is None:
+        raise UserError(f"data={data.name} are no vectors", remedy="data=vectors data.base=<file>")
     adaptor = AdaptorFile.load(runs[0].adaptor)
     source, out = Path(base).expanduser(), Path(cfg.out).expanduser()
     count = write_adapted(adaptor, source, out, cfg.dim)

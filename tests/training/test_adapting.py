@@ -210,7 +210,7 @@ def test_the_command_of_the_page_trains_prints_and_embeds(tmp_path):
     np.save(tmp_path / "base.npy", clusters(3000, 16))
     options = ["data=vectors", f"data.base={tmp_path / 'base.npy'}", "model=adaptor", "logger=csv"]
     said = succeed("train.py", *options, f"root={tmp_path}", "epochs=1")
-    assert "promised with 95% confidence" in said and "adaptor: " in said
+    assert "promised with 95% confidence: none" in said and "adaptor: " in said
     run = Run(tmp_path / "runs" / "similarity_distillation_adaptor_vectors_s0")
     out = tmp_path / "small.npy"
     said = succeed("embed.py", f"run={run.name}", f"root={tmp_path}", f"out={out}", "dim=8")
