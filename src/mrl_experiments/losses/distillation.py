@@ -48,6 +48,8 @@ class SimilarityDistillation(Method):
         pair_share: Of pairs, the weight of the partner in p, from 0 to 1.
     """
 
+    weights: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,

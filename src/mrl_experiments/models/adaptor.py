@@ -94,7 +94,7 @@ class Adaptor(nn.Module):
         """Become the linear map (D, D) alone; an orthogonal one must be given where only that is allowed."""
         self.linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(matrix.T)))
         if self.mlp is not None:
-            nn.init.zeros_(self.mlp[2].weight)
+            nn.init.zeros_(self.mlp.get_parameter("2.weight"))
 
     @torch.no_grad()
     def arrays(self) -> dict[str, NDArray[np.float32]]:
@@ -106,10 +106,9 @@ class Adaptor(nn.Module):
         """
         matrix = self.linear.weight.double().cpu().numpy().T
         arrays = {"matrix": matrix if self.kind == "linear" else nearest_orthogonal(matrix)}
-        if self.mlp is not None and self.mlp[2].weight.any():
-            first, last = self.mlp[0], self.mlp[2]
-            arrays |= {"mlp_in": first.weight.cpu().numpy().T, "mlp_bias": first.bias.cpu().numpy()}
-            arrays["mlp_out"] = last.weight.cpu().numpy().T
+        if self.mlp is not None and self.mlp.get_parameter("2.weight").any():
+            into, bias, out = (parameter.cpu().numpy() for parameter in self.mlp.parameters())
+            arrays |= {"mlp_in": into.T, "mlp_bias": bias, "mlp_out": out.T}
         return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
 
 

@@ -87,7 +87,10 @@ class VectorData(DataModule):
         self._digest = blake2b(rows.keys.tobytes(), digest_size=16).hexdigest()
         self.rows = _split(rows, val, share)
         self.pairs = None if pairs is None else _read_pairs(pairs, rows.shape[1], share)
-        self.labels, self.classes = (None, None) if labels is None else _labels(labels, self.base, rows, val)
+        self.labels: NDArray[np.int64] | None = None
+        self.classes: NDArray[Any] | None = None
+        if labels is not None:
+            self.labels, self.classes = _labels(labels, self.base, rows, val)
         self.num_classes = 0 if self.classes is None else len(self.classes)
         self.batch_size = min(batch_size, len(self._training))
 
@@ -137,7 +140,7 @@ class VectorData(DataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader: rows, or pairs, with the nearest others of each."""
         groups = self._groups
-        repeated = self.trainer is not None and bool(self.trainer.overfit_batches)
+        repeated = self.trainer is not None and bool(getattr(self.trainer, "overfit_batches", 0))
         each = max(1, self.batch_size // groups.shape[1])
         order = TrainingOrder(len(groups), each, self.seed, repeated=repeated)
         return TrainLoader(order, lambda batches, _: self._batches([groups[b].ravel() for b in batches]))
@@ -222,7 +225,7 @@ def _split(rows: Rows, val: str | None, share: float) -> dict[str, Rows]:
             )
         parts = {"train": rows.take(~np.isin(rows.keys, others.keys)), "val": others}
         what = f"data.val={val}"
-    _check_parts(*map(len, parts.values()), what)
+    _check_parts(len(parts["train"]), len(parts["val"]), what)
     return parts
 
 
