@@ -18,6 +18,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._utils import ExceptionWrapper
 
+from mrl_experiments import command
 from mrl_experiments.build import construct
 from mrl_experiments.command import as_user_error
 from mrl_experiments.errors import UserError
@@ -140,7 +141,7 @@ def test_an_option_of_a_group_that_there_is_not_lists_those_there_are():
     assert done.returncode == 2 and done.stderr.startswith(
         "error: In 'train': Could not find 'logger/nothing'"
     )
-    assert "tensorboard" in done.stderr and "fault" not in done.stderr
+    assert "tensorboard" in done.stderr and "fault of" not in done.stderr
 
 
 def test_a_configuration_is_printed_with_nothing_else(tmp_path):
@@ -209,3 +210,15 @@ def test_closed_streams_are_given_somewhere_to_go(tmp_path):
     script = f"exec {shlex.join(command)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", script], cwd=ROOT, timeout=240, check=False).returncode == 0
     assert (tmp_path / "index.html").exists()
+
+
+def test_a_panic_of_a_library_in_rust_is_no_traceback(capsys, monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    def main(cfg):
+        raise PanicException('failed to spawn thread: Os { code: 11, message: "unavailable" }')
+
+    monkeypatch.setattr(command, "check", lambda *_: None)
+    assert command._run(main, OmegaConf.create({"debug": False})) == (command.USER_ERROR, None)
+    assert "ulimit -u" in capsys.readouterr().err

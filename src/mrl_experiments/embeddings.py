@@ -250,8 +250,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder / META} is of version {meta.get('version')}", expected=str(VERSION), remedy=REMEDY
         )
-    shape, checksums = meta.get("shape"), meta.get("checksum")
-    if not (_are_counts(shape) and len(shape) == 2 and isinstance(checksums, dict)):
+    shape, checksums, stored = meta.get("shape"), meta.get("checksum"), meta.get("stored", {})
+    noted = [checksums, stored, *(stored.values() if isinstance(stored, dict) else ())]
+    if not (_are_counts(shape) and len(shape) == 2 and all(isinstance(part, dict) for part in noted)):
         raise UserError(f"{folder / META} lacks the shape or the checksums", remedy=REMEDY)
     dims = meta.get("dims", [shape[1]])
     if not (_are_counts(dims) and dims and max(dims) <= shape[1]):

@@ -98,7 +98,7 @@ def _open(lock: Path) -> IO[str]:
             raise UserError(f"{lock} is no file", expected="a file of this program's own", remedy="remove it")
         return os.fdopen(os.open(lock, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a+")
     except OSError as error:
-        raise os_error(error, lock.parent) from error
+        raise os_error(error, lock if os.path.lexists(lock) else lock.parent) from error
 
 
 def _holder(file: IO[str]) -> str:

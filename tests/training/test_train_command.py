@@ -89,6 +89,12 @@ def test_files_of_a_run_that_differs_in_one_option_are_noticed(tmp_path, capsys)
         train(cfg)
     put("metrics.csv")
     (folder / "finished.json").unlink()
+    path = folder / "checkpoints/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    torch.save({key: value for key, value in content.items() if key != "optimizer_states"}, path)
+    with pytest.raises(UserError, match=r"last\.ckpt has no optimizer_states"):
+        train(cfg)
+    torch.save(content, path)
     train(cfg)
     assert "metrics.csv is not the one that the checkpoint was written with" in capsys.readouterr().out
     assert (folder / "metrics.damaged").read_bytes() == (other / "metrics.csv").read_bytes()

@@ -72,6 +72,8 @@ class MetricsFile(Logger):
         """
         try:
             if not self.path.exists():
+                if size:
+                    print(f"{self.path} is missing: a new one begins", flush=True)
                 return
             require_regular(self.path)
             content = self.path.read_bytes()[:size]
