@@ -10,10 +10,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
@@ -74,9 +74,8 @@ UNEXPECTED = "no error of this kind: it is a fault of this program or of a libra
 NO_CALLABLE = ("Expected a callable target", "Error locating target")  # Hydra of a _target_ that is none
 HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
 
-Main = Callable[
-    [DictConfig], float | None
-]  # a script's main function, which may return what a sweep optimizes
+# A script's main function, which may return what a sweep optimizes.
+Main = Callable[[DictConfig], float | None]
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -102,8 +101,8 @@ def _hear_signals() -> None:
     sys.unraisablehook = _stop_again
 
 
-def command(*, isolate: bool) -> Callable[[Main], Main]:
-    """Wrap a script's main function.
+def command(name: str, *, isolate: bool) -> Callable[[Main], Callable[[], None]]:
+    """Make a command of a function that takes the configuration conf/<name>.yaml, checked.
 
     A UserError is printed and ends the process with status 2, what the operating system refuses likewise, any
     other error with status 1; `debug=true` shows their tracebacks. Ctrl-C and SIGTERM are one line, too.
@@ -111,19 +110,24 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
     group of a distributed training reaches the next job. Its temporary files go when it ends.
     """
 
-    def decorate(main: Main) -> Main:
+    def decorate(main: Main) -> Callable[[], None]:
+        def checked(cfg: DictConfig) -> float | None:
+            check(cfg, name)
+            return main(cfg)
+
+        @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
         @functools.wraps(main)
-        def wrapper(cfg: DictConfig) -> float | None:
+        def run(cfg: DictConfig) -> float | None:
             if isolate:
                 use_own_folder()
             _hear_signals()
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return run_job(main, cfg, isolate=isolate)
-            status, value = _run(main, cfg)
+                return run_job(checked, cfg, isolate=isolate)
+            status, value = _run(checked, cfg)
             note_value(value)
             sys.exit(status)
 
-        return wrapper
+        return functools.partial(launch, run)
 
     return decorate
 
@@ -210,7 +214,6 @@ def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
 def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
     """Return the exit status of a script's main function, and what it returns."""
     try:
-        check(cfg, Path(main.__code__.co_filename).stem)
         return 0, main(cfg)
     except Stopped as stopped:
         _show_stop(stopped)

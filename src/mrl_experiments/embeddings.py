@@ -15,47 +15,75 @@ from numpy.typing import NDArray
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
     allocate,
+    explain_os_errors,
     fingerprint,
-    os_error,
     read_object,
     require_space,
     require_unchanged,
     write_json,
 )
 from mrl_experiments.heads import Heads
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.loops import tracked
 from mrl_experiments.nesting import prefix
 
 FEATURES, LABELS, HEADS, META = "features.npy", "labels.npy", "heads.safetensors", "meta.json"
+IDS = "ids.npy"
 CLASSES = "classes.json"
 DATABASES = ("database", "train")  # splits to search in, the first that is there
 TEXT = "_text"  # ends the name of a split that holds the texts of another's images
 VERSION = 1
-PARTS = (FEATURES, LABELS, HEADS)  # whose checksums the meta file holds
+PARTS = (FEATURES, LABELS, HEADS, IDS)  # whose checksums the meta file holds
+OPTIONAL = (HEADS, IDS)
+UNLABELLED = {"labelled": False}  # what the meta file says where labels.npy holds none
 REMEDY = "repeat the embed.py command, which writes it again"
 
 
-@dataclass(frozen=True)
+class _Labels:
+    """The labels of embeddings: reading those of vectors that have none is refused."""
+
+    def __get__(self, embeddings: "Embeddings | None", owner: type) -> NDArray[np.int64]:
+        if embeddings is None:
+            raise AttributeError("labels have no default")
+        if (labels := vars(embeddings)["labels"]) is None:
+            meta = embeddings.meta
+            raise UserError(
+                f"{meta.get('dataset', 'vectors')}/{meta.get('split', 'in memory')} has no labels, which are "
+                "needed here",
+                expected="labels, an integer or a string for each row: an array or a column of this name, or "
+                "x.labels.npy beside x.npy",
+                remedy="add them, or measure without: evaluation=agreement needs none",
+            )
+        return np.asarray(labels)
+
+    def __set__(self, embeddings: "Embeddings", labels: NDArray[np.int64] | None) -> None:
+        vars(embeddings)["labels"] = labels
+
+
+@dataclass(frozen=True, repr=False)
 class Embeddings:
     """The representation of one data split by one run.
 
     Attributes:
         features: (N, D) float32, often a read-only memory map; never modified.
-        labels: (N,) int64.
+        labels: (N,) int64. Of vectors without labels, given as None, reading them raises UserError.
         heads: The run's classifiers, if it has any.
         meta: Run, method, model, dataset, split, seed, dims (those trained), and what else the writer knew.
         folder: Where they lie on disk, and what is derived from them may be kept; None for those in memory.
         classes: What is known of each class, a column each in the order of labels: name, superclass,
             frequency.
+        ids: (N,) how files of queries, documents and relevance call the rows, where their file says it.
+        source: What a reduction was applied to, None where none was.
     """
 
     features: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    heads: Heads | None
-    meta: Mapping[str, Any]
+    labels: _Labels = _Labels()
+    heads: Heads | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     classes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    ids: NDArray[np.str_] | None = None
+    source: "Embeddings | None" = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -64,6 +92,16 @@ class Embeddings:
     def width(self) -> int:
         """The number of features D."""
         return int(self.features.shape[1])
+
+    @property
+    def has_labels(self) -> bool:
+        """Return whether `labels` can be read."""
+        return vars(self)["labels"] is not None
+
+    @property
+    def unreduced(self) -> "Embeddings":
+        """The same samples before any reduction."""
+        return self.source or self
 
     @property
     def trained_dims(self) -> tuple[int, ...]:
@@ -105,7 +143,9 @@ class Embeddings:
         self, features: NDArray[np.float32], heads: Heads | None, *, reduction: str
     ) -> "Embeddings":
         """Return the same samples under another representation, named by what made it."""
-        return replace(self, features=features, heads=heads, meta={**self.meta, "reduction": reduction})
+        labels, meta = vars(self)["labels"], {**self.meta, "reduction": reduction}
+        source = self.unreduced
+        return replace(self, features=features, labels=labels, heads=heads, meta=meta, source=source)
 
 
 @contextmanager
@@ -116,7 +156,7 @@ def writing(folder: Path) -> Iterator[None]:
         UserError: If the place of the folder cannot be written to.
     """
     target, new, old = _paths(folder)
-    with exclusive(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
+    with acquire(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
         if target.exists() and not target.is_dir():
             raise UserError(
                 f"{folder}: a file stands where a folder should be",
@@ -142,10 +182,8 @@ def create(folder: Path, count: int, width: int) -> None:
     """
     _, new, _ = _paths(folder)
     shutil.rmtree(new, ignore_errors=True)
-    try:
+    with explain_os_errors(folder):
         new.mkdir(parents=True)
-    except OSError as error:
-        raise os_error(error, folder) from error
     require_space(new, count * (4 * width + 8))
     allocate(new / FEATURES, (count, width), np.float32)
     allocate(new / LABELS, (count,), np.int64)
@@ -157,8 +195,10 @@ def open_arrays(folder: Path) -> tuple["np.memmap[Any, Any]", "np.memmap[Any, An
     return np.load(new / FEATURES, mmap_mode="r+"), np.load(new / LABELS, mmap_mode="r+")
 
 
-def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None:
-    """Write the heads, then the meta file with shape and checksums, and put it all in place of `folder`.
+def finalize(
+    folder: Path, heads: Heads | None, meta: Mapping[str, Any], ids: NDArray[np.str_] | None = None
+) -> None:
+    """Write heads and ids, then the meta file with shape and checksums, and put it all in place of `folder`.
 
     Raises:
         UserError: If features are not finite or all zero, as are those of a sample never written.
@@ -168,6 +208,8 @@ def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None
     check_finite(features, str(folder))
     if heads is not None:
         heads.save(new / HEADS)
+    if ids is not None:
+        np.save(new / IDS, ids)
     stored = {name: fingerprint(new / name) for name in PARTS if (new / name).exists()}
     write_json(
         new / META,
@@ -179,12 +221,10 @@ def finalize(folder: Path, heads: Heads | None, meta: Mapping[str, Any]) -> None
             "stored": stored,
         },
     )
-    try:
+    with explain_os_errors(folder):
         if target.exists():
             target.rename(old)
         new.rename(target)
-    except OSError as error:
-        raise os_error(error, folder) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -245,11 +285,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     if not (folder / META).exists():
         raise UserError(f"{folder} holds no complete embeddings", remedy=REMEDY)
-    meta = read_object(folder / META, REMEDY)
-    if meta.get("version") != VERSION:
-        raise UserError(
-            f"{folder / META} is of version {meta.get('version')}", expected=str(VERSION), remedy=REMEDY
-        )
+    meta = read_object(folder / META, REMEDY, version=VERSION)
     shape, checksums, stored = meta.get("shape"), meta.get("checksum"), meta.get("stored", {})
     noted = [checksums, stored, *(stored.values() if isinstance(stored, dict) else ())]
     if not (_are_counts(shape) and len(shape) == 2 and all(isinstance(part, dict) for part in noted)):
@@ -274,7 +310,7 @@ def _check_parts(folder: Path, meta: Mapping[str, Any]) -> None:
         if checksum := meta["checksum"].get(name):
             noted = {**meta.get("stored", {}).get(name, {}), "sha256": checksum}
             require_unchanged(folder / name, noted, REMEDY)
-        elif name != HEADS or ("stored" in meta and (folder / name).exists()):
+        elif name not in OPTIONAL or ("stored" in meta and (folder / name).exists()):
             raise UserError(f"{folder / name} does not belong to its {META}", remedy=REMEDY)
 
 
@@ -289,7 +325,8 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
         _check_parts(folder, meta)
     count, width = meta["shape"]
     features = _open(folder / FEATURES, np.float32, (count, width))
-    labels = np.array(_open(folder / LABELS, np.int64, (count,)))
+    labelled = meta.get("labelled", True)
+    labels = np.array(_open(folder / LABELS, np.int64, (count,))) if labelled else None
     if verify:
         check_finite(features, str(folder))
     heads = Heads.load(folder / HEADS, REMEDY) if (folder / HEADS).exists() else None
@@ -298,7 +335,8 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
             f"{folder / HEADS} classifies {max(heads.dims())} features, stored are {width}", remedy=REMEDY
         )
     classes = read_classes(folder, meta) if (folder / CLASSES).exists() else {}
-    return Embeddings(features, labels, heads, meta, folder, classes)
+    ids = _open(folder / IDS, np.str_, (count,)) if (folder / IDS).exists() else None
+    return Embeddings(features, labels, heads, meta, folder, classes, ids)
 
 
 def _open(path: Path, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -306,7 +344,7 @@ def _open(path: Path, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}", expected="a .npy file", remedy=REMEDY) from error
-    if array.shape != shape or array.dtype != kind:
+    if array.shape != shape or not np.issubdtype(array.dtype, kind):
         raise UserError(
             f"{path} holds {array.dtype} of the shape {array.shape}",
             expected=f"{np.dtype(kind)} of the shape {shape} that its {META} states",
@@ -363,4 +401,10 @@ def shared_width(parts: Sequence[Embeddings]) -> int:
     widths = sorted({part.width for part in parts})
     if len(widths) != 1:
         raise UserError(f"embeddings of different widths {widths}", expected="one width")
+    adaptors = {part.meta.get("adaptor") for part in parts}
+    if len(adaptors) > 1:
+        raise UserError(
+            f"embeddings of different adaptors ({', '.join(map(str, adaptors))}), which are not comparable",
+            expected="all by one adaptor, or all as the frozen model made them",
+        )
     return widths[0]

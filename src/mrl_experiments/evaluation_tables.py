@@ -10,7 +10,18 @@ from mrl_experiments.report.metrics import LESS, SIGNED, metric, written
 from mrl_experiments.results import DRAW, SPREAD, ResultRow, Setting
 
 # What a table shows: the first of these that was measured, else what the evaluation gives first.
-MAIN = ("mAP@10", "mAP@*", "recall@1", "recall@*", "bits_per_byte", "mean_per_class", "top1", "class_gap")
+MAIN = (
+    "mAP@10",
+    "mAP@*",
+    "recall@1",
+    "recall@*",
+    "overlap@10",
+    "overlap@*",
+    "bits_per_byte",
+    "mean_per_class",
+    "top1",
+    "class_gap",
+)
 COSTS = {  # heading and format of what a table says beside it
     "expected_dim": ("dims used", ",.1f"),
     "latency_ms": ("ms/query", ",.4f"),
@@ -18,10 +29,8 @@ COSTS = {  # heading and format of what a table says beside it
     "head_macs": ("multiply-adds", ",.0f"),
     "tokens_per_s": ("tokens/s", ",.0f"),
 }
-CHOICES = {
-    "index",
-    "policy",
-}  # settings among which a user chooses; others ask something else of the same dims
+# Settings among which a user chooses; others ask something else of the same dims.
+CHOICES = {"index", "policy"}
 TOO_GOOD = "oracle"  # a policy that knows the labels
 NEAR = 0.01  # what counts as full quality: at most this share less
 ROUNDING = 1e-9

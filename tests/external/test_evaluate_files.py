@@ -121,7 +121,7 @@ def test_images_and_texts_of_any_model_are_compared(tmp_path):
         hits = np.take_along_axis(own, (image @ text.T).argmax(axis=1)[:, None], axis=1).mean()
         assert cross[dim, "recall@1", "direction=image_to_text"] == pytest.approx(hits)
     assert 0.3 < zero_shot[8, "top1"] < zero_shot[32, "top1"]
-    with pytest.raises(UserError, match="needs something to search in"):
+    with pytest.raises(UserError, match=r"needs something else to search in(.|\n)*evaluation=zero_shot"):
         evaluated(tmp_path / "other", files[0], evaluation="zero_shot")
 
 
@@ -208,7 +208,6 @@ def test_bad_values_are_refused(tmp_path, digits, change, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["database=null"], "needs something to search in"),
         (["run=x"], "both run= and embeddings="),
         (["embeddings=null"], "nothing to evaluate"),
         (["embeddings=null", "run=x", "train=y"], "train=y has no meaning with run="),
@@ -277,6 +276,35 @@ def test_a_file_searched_in_itself_finds_others_than_the_query(tmp_path, digits,
         (top1,) = [row.value for row in rows if row.metric == "top1"]
         assert top1 == pytest.approx(expected) and top1 < 1
         assert "all of 400 queries (test) are the database itself" in capsys.readouterr().out
+
+
+def test_one_file_is_searched_in_itself(tmp_path, digits):
+    """As if it were named twice, and copied once."""
+    file = f"{digits}/pixels.npz"
+    for reduction in ("prefix", "svd"):
+        alone = evaluated(tmp_path / "a", f"embeddings={file}", reduction=reduction)
+        twice = evaluated(tmp_path / "b", f"embeddings={file}", f"database={file}", reduction=reduction)
+        assert values(alone) == values(twice)
+    (folder,) = (tmp_path / "a/runs").glob("*/embeddings/digits/[a-z]*")
+    assert folder.name == "test"
+    evaluated(tmp_path / "a", f"embeddings={file}", evaluation="examples")
+
+
+def test_vectors_without_labels_are_refused_by_what_reads_labels(tmp_path, digits, capsys):
+    """Before any work; labels that are added later are read, and a line says how to call the vectors."""
+    pixels, labels = load_digits(return_X_y=True)
+    np.save(tmp_path / "x.npy", pixels[:300])
+    files = [f"embeddings={tmp_path}/x.npy", f"database={digits}/pixels.npz"]
+    for evaluation in ("knn", "retrieval", "examples", "few_shot", "probe", "stream", "funnel"):
+        with pytest.raises(UserError, match=r"/test has no labels(.|\n)*x\.labels\.npy(.|\n)*=agreement"):
+            evaluated(tmp_path / "out", *files, evaluation=evaluation)
+    assert "rows call the model x, after the file," in capsys.readouterr().out
+    with pytest.raises(UserError, match="digits/database has no labels"):
+        named = ["names.dataset=digits", "names.model=y"]
+        evaluated(tmp_path / "out", f"embeddings={digits}/pixels.npz", f"database={tmp_path}/x.npy", *named)
+    np.save(labels_beside(tmp_path / "x.npy"), labels[:300])
+    assert evaluated(tmp_path / "out", *files)
+    assert "rows call" not in capsys.readouterr().out
 
 
 def test_two_hundred_vectors_are_enough_for_some_indexes(tmp_path, digits, capsys):

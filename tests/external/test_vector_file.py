@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.external import arrow_tables
@@ -66,9 +68,9 @@ def test_parquet_without_a_library_says_what_to_do(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"embeddings": FEATURES}, r"holds embeddings\n(.|\n)*one called labels"),
         ({"labels": LABELS}, "one called embeddings"),
         ({"embeddings": FEATURES, "labels": LABELS[:3]}, "4 embeddings and 3 labels"),
+        ({"embeddings": FEATURES, "ids": LABELS[:3]}, "4 embeddings and 3 ids"),
         ({"embeddings": FEATURES[0], "labels": LABELS}, r"shape \(3,\)"),
         ({"embeddings": FEATURES[:, :0], "labels": LABELS}, r"shape \(4, 0\)"),
         ({"embeddings": FEATURES * 1j, "labels": LABELS}, "complex128"),
@@ -85,12 +87,11 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, message):
 def test_a_file_that_is_not_there_or_of_another_kind_or_broken_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"none\.npz does not exist"):
         read_vectors(tmp_path / "none.npz")
-    with pytest.raises(UserError, match=r"x\.csv is not a file of embeddings(.|\n)*\.npy, \.npz, \.parquet"):
+    with pytest.raises(
+        UserError, match=r"x\.csv is not a file of embeddings(.|\n)*\.npz, \.safetensors, \.parquet"
+    ):
         read_vectors(tmp_path / "x.csv")
     (tmp_path / "x.npy").write_bytes(b"no array")
-    with pytest.raises(UserError, match=r"no labels beside it(.|\n)*x\.labels\.npy"):
-        read_vectors(tmp_path / "x.npy")
-    np.save(tmp_path / "x.labels.npy", LABELS)
     with pytest.raises(UserError, match=r"x\.npy cannot be read"):
         read_vectors(tmp_path / "x.npy")
 
@@ -200,6 +201,48 @@ def save_table(path, columns, stream=False):
             for batch in table.to_batches(max_chunksize=3):
                 writer.write_batch(batch)
     return path
+
+
+@pytest.mark.parametrize("ids", [None, ["a", "b", "c", "d"], [7, 5, 6, 8]])
+def test_labels_and_ids_are_read_where_there_are_any(tmp_path, ids):
+    """In arrays and columns, and beside a file that has room for neither."""
+    named = {} if ids is None else {"ids": np.array(ids)}
+    files = [save_npz(tmp_path, embeddings=FEATURES, **named), tmp_path / "y.npy", tmp_path / "z.npy"]
+    for path in files[1:]:
+        np.save(path, FEATURES)
+    if ids is not None:
+        np.save(tmp_path / "y.ids.npy", ids)
+        (tmp_path / "z.ids.txt").write_text("".join(f"{one}\n" for one in ids))
+    columns = {} if ids is None else {"_id": ids}
+    files += [save_table(tmp_path / "x.parquet", {"vector": FEATURES.tolist(), **columns})]
+    for path in files:
+        found = read_vectors(path)
+        np.testing.assert_array_equal(found.features, FEATURES)
+        assert found.labels is None
+        assert (found.ids is None) if ids is None else found.ids.tolist() == [str(one) for one in ids]
+
+
+@pytest.mark.parametrize("column", [[0.5] * 4, [1, None, 2, 3], [b"a"] * 4])
+def test_a_column_of_another_meaning_that_is_called_id_is_left_alone(tmp_path, column):
+    found = read_vectors(save_table(tmp_path / "x.parquet", TABLE | {"id": column}))
+    assert found.ids is None and found.labels.tolist() == ["x", "y", "y", "z"]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_safetensors_are_read_row_by_row(tmp_path, kind):
+    path = tmp_path / "x.safetensors"
+    save_file({"embeddings": torch.tensor(FEATURES).to(kind), "labels": torch.tensor(LABELS)}, path)
+    found = read_vectors(path)
+    assert found.features.shape == (4, 3) and found.features.ndim == 2 and len(found.features) == 4
+    np.testing.assert_array_equal(found.features[1:3], FEATURES[1:3])
+    np.testing.assert_array_equal(np.asarray(found.features), FEATURES)
+    assert found.labels.tolist() == LABELS.tolist() and found.features[:1].dtype.kind == "f"
+    save_file({"any name": torch.tensor(FEATURES[0])}, path)
+    with pytest.raises(UserError, match=r"shape \(3,\)"):
+        read_vectors(path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match=r"x\.safetensors cannot be read"):
+        read_vectors(path)
 
 
 TABLE = {"id": list("abcd"), "embedding": FEATURES.tolist(), "label": ["x", "y", "y", "z"]}
@@ -333,8 +376,6 @@ def test_a_folder_without_parts_and_a_pipe_are_refused(tmp_path):
 def test_tables_without_the_columns_or_without_rows_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=r"holds id, label\n(.|\n)*one called embeddings"):
         read_vectors(save_table(tmp_path / name, {key: TABLE[key] for key in ("id", "label")}))
-    with pytest.raises(UserError, match=r"holds id, embedding\n(.|\n)*one called labels"):
-        read_vectors(save_table(tmp_path / name, {key: TABLE[key] for key in ("id", "embedding")}))
     empty = pytest.importorskip("pyarrow").table(TABLE).slice(0, 0)
     with pytest.raises(UserError, match=r"shape \(0, 0\)"):
         read_vectors(save_table(tmp_path / name, {key: empty[key] for key in TABLE}))

@@ -15,10 +15,8 @@ from mrl_experiments.options.typed import typed_keys
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import RENAMED
 
-ROOTS = (
-    "data.root",
-    "data.source.root",
-)  # where files lie does not matter where they are known by themselves
+# Where files lie does not matter where they are known by themselves.
+ROOTS = ("data.root", "data.source.root")
 OWN_NAME = "keep them apart by a name of their own: data.name=<name>, here and for evaluate.py"
 
 

@@ -1,6 +1,7 @@
 """Reading columns of vectors and labels from Parquet and Arrow files, row by row where one is at fault."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -12,13 +13,15 @@ from mrl_experiments.errors import UserError
 
 EMBEDDINGS = ("embeddings", "embedding", "features", "vectors", "vector")  # arrays or columns, first found
 LABELS = ("labels", "label")
+IDS = ("ids", "id", "_id")
 TEXTS = ("texts", "text", "sentence", "caption")
 PARQUET, ARROW = (".parquet", ".pq"), (".arrow", ".feather")
 # No embeddings compress so well.
 MOST_BYTES, MOST_RATIO = 1 << 28, 200
 BATCH = 8192  # rows
 
-Columns = tuple[NDArray[Any], NDArray[Any]]  # features (N, D) and labels (N,)
+# Features (N, D), labels (N,) and ids (N,), where there are any.
+Columns = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]
 
 
 def check_inflation(declared: int, stored: int, path: Path) -> None:
@@ -37,36 +40,60 @@ def named(there: Sequence[str], names: tuple[str, ...], path: Path) -> str:
     Raises:
         UserError: If none is.
     """
-    for name in names:
-        if name in there:
-            return name
+    if found := first_of(there, names):
+        return found
     raise UserError(f"{path} holds {', '.join(there) or 'nothing'}", expected=f"one called {names[0]}")
 
 
+def first_of(there: Sequence[str], names: tuple[str, ...]) -> str | None:
+    """Return the first of `names` that is there, None for none."""
+    return next((name for name in names if name in there), None)
+
+
 def read_tables(files: Sequence[Path], root: Path) -> Columns:
-    """Return features and labels of all files, one after the other.
+    """Return features, labels and ids of all files, one after the other.
 
     Raises:
         UserError: Without pyarrow, for parts that do not fit each other, and for rows that are null, short or
             no numbers; other exceptions for damaged files.
     """
+    require_pyarrow(root)
+    parts = [_read_table(path, root) for path in files]
+    parts = [part for part in parts if len(part[0])] or parts[:1]  # Spark writes empty ones too
+    for what, found in (
+        ("width", {features.shape[1] for features, _, _ in parts}),
+        ("the kind of their labels", {None if ls is None else ls.dtype.kind == "U" for _, ls, _ in parts}),
+        ("whether they have ids", {ids is None for _, _, ids in parts}),
+    ):
+        if len(found) > 1:
+            raise UserError(f"{root}: its parts differ in {what}", expected="files of one table")
+    features, *others = zip(*parts, strict=True)
+    labels, ids = (None if column[0] is None else np.concatenate(column) for column in others)
+    return features[0] if len(features) == 1 else np.concatenate(features), labels, ids
+
+
+def read_matrices(files: Sequence[Path], root: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    """Return the first column of `names` of all files as (N, D), one after the other."""
+    require_pyarrow(root)
+    parts = []
+    for path in files:
+        columns = _columns(path, names)
+        parts.append(_matrix(columns[named(list(columns), names, path)], path))
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len({part.shape[1] for part in parts}) > 1:
+        raise UserError(f"{root}: its parts differ in width", expected="files of one table")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def require_pyarrow(root: Path) -> None:
+    """Raise UserError where pyarrow is not installed."""
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"{root}: reading Parquet and Arrow files needs pyarrow, which is not installed",
+            f"{root}: Parquet and Arrow files need pyarrow, which is not installed",
             remedy="pip install pyarrow, or save the arrays with np.savez(..., embeddings=..., labels=...)",
         ) from error
-    parts = [_read_table(path, root) for path in files]
-    parts = [part for part in parts if len(part[1])] or parts[:1]  # Spark writes empty ones too
-    for what, found in (
-        ("width", {features.shape[1] for features, _ in parts}),
-        ("the kind of their labels", {labels.dtype.kind == "U" for _, labels in parts}),
-    ):
-        if len(found) > 1:
-            raise UserError(f"{root}: its parts differ in {what}", expected="files of one table")
-    features, labels = zip(*parts, strict=True)
-    return np.concatenate(features), np.concatenate(labels)
 
 
 def read_column(files: Sequence[Path], names: tuple[str, ...]) -> list[Any]:
@@ -83,15 +110,20 @@ def _columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _read_table(path: Path, root: Path) -> Columns:
-    columns = _columns(path, EMBEDDINGS + LABELS)
+    columns = _columns(path, EMBEDDINGS + LABELS + IDS)
     features = _matrix(columns[named(list(columns), EMBEDDINGS, path)], path)
     # A folder label=cat of Spark or Hive gives all rows in it a label.
     folders = path.relative_to(root).parts[:-1]
     partition = dict(part.split("=", 1) for part in folders if "=" in part)
     value = next((partition[name] for name in LABELS if name in partition and name not in columns), None)
-    if value is not None:
-        return features, np.full(len(features), unquote(value))
-    return features, _labels(columns[named(list(columns), LABELS, path)], path)
+    labels = None if value is None else np.full(len(features), unquote(value))
+    if labels is None and (name := first_of(list(columns), LABELS)):
+        labels = _names(columns[name], path, "label")
+    ids = None
+    if name := first_of(list(columns), IDS):
+        with suppress(UserError):  # most evaluations need none, and a column of this name may be anything
+            ids = _names(columns[name], path, "id").astype(str)
+    return features, labels, ids
 
 
 def _parquet_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
@@ -164,7 +196,8 @@ def _matrix(column: Any, path: Path) -> NDArray[Any]:
             expected="numbers only",
             remedy="leave such rows out, or embed them again",
         )
-    return np.concatenate([part.to_numpy(zero_copy_only=False) for part in values]).reshape(-1, width)
+    arrays = [part.to_numpy(zero_copy_only=False) for part in values]  # of one batch, perhaps a memory map
+    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).reshape(-1, width)
 
 
 def _lengths(chunk: Any) -> NDArray[np.int64]:
@@ -174,7 +207,7 @@ def _lengths(chunk: Any) -> NDArray[np.int64]:
     return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _labels(column: Any, path: Path) -> NDArray[Any]:
+def _names(column: Any, path: Path, what: str) -> NDArray[Any]:
     """Return integers or strings (N,)."""
     from pyarrow import types
 
@@ -183,10 +216,10 @@ def _labels(column: Any, path: Path) -> NDArray[Any]:
     kind = column.type
     strings = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     if not (strings or types.is_integer(kind)):
-        raise UserError(f"{path}: labels of type {kind}", expected="integers or strings")
-    _refuse_nulls(column, path, "label")
-    labels = np.asarray(column.to_numpy(zero_copy_only=False))
-    return labels.astype(str) if strings else labels
+        raise UserError(f"{path}: {what}s of type {kind}", expected="integers or strings")
+    _refuse_nulls(column, path, what)
+    values = np.asarray(column.to_numpy(zero_copy_only=False))
+    return values.astype(str) if strings else values
 
 
 def _refuse_nulls(column: Any, path: Path, what: str) -> None:

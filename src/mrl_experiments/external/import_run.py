@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from mrl_experiments.embeddings import (
+    FEATURES,
     META,
+    UNLABELLED,
     check_finite,
     create,
     finalize,
@@ -23,6 +25,7 @@ from mrl_experiments.embeddings import (
     writing,
 )
 from mrl_experiments.errors import UserError
+from mrl_experiments.external.adapted_file import refuse_mixed
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
 from mrl_experiments.files import sha256
 from mrl_experiments.names import check_name
@@ -49,27 +52,31 @@ class Imported:
 def import_run(cfg: DictConfig) -> Imported:
     """Copy the files that evaluate.py was given into a run of their own; what is there already stays.
 
-    Raises UserError for files that do not fit each other, values that are no embeddings, names in use, or
-    other vectors under the name of an earlier import.
+    Without database=, the vectors are searched in themselves.
+
+    Raises:
+        UserError: For files that do not fit each other, values that are no embeddings, names in use, or other
+            vectors under the name of an earlier import.
     """
     files = {cfg.names.split: Path(cfg.embeddings)}
     # What an evaluation itself names as its database, such as *_text, is a split of a run and no file.
     files |= {option: Path(cfg[option]) for option in OTHERS if cfg[option] and "*" not in str(cfg[option])}
-    if "database" not in files:
-        missing = {"database": "/path/to/database.npz", "evaluation": "knn"}
+    if cfg.database and "database" not in files:
+        missing = {"database": "/path/to/database.npz", "evaluation": cfg.evaluation._target_.split(".")[-1]}
         raise UserError(
-            f"embeddings={cfg.embeddings} needs something to search in, and database= is not given",
+            f"embeddings={cfg.embeddings} needs something else to search in, and database= names no file",
             expected="a second file, of vectors of the same width with labels",
             remedy=next_command("evaluate.py", cfg.root, {"embeddings": cfg.embeddings, **missing}),
         )
     if cfg.names.split in OTHERS:
         raise UserError(f"names.split={cfg.names.split}", expected="a name for the queries, such as test")
+    refuse_mixed([*files.values()])
     found = {split: read_vectors(path) for split, path in files.items()}
     width = _common_width(found, files)
     config = _config(cfg.names, Path(cfg.embeddings))
-    run = _open_run(Path(cfg.root), config)
+    run = _open_run(Path(cfg.root), config, cfg.names)
     dataset = str(config["data"]["name"])
-    names, labels = _encoded({split: part.labels for split, part in found.items()})
+    names, labels = _encoded({split: p.labels for split, p in found.items() if p.labels is not None})
     meta = {
         "run": run.name,
         "method": config["loss"]["name"],
@@ -82,12 +89,15 @@ def import_run(cfg: DictConfig) -> Imported:
     folders = {split: run.embeddings(dataset, split) for split in found}
     sources = {split: _digests(part) for split, part in found.items()}
     for split, source in sources.items():
-        _check_same(source, folders[split], files[split])
+        _check_same(found[split], source, folders[split], files[split])
     for split, part in found.items():
-        _copy(part, labels[split], folders[split], {**meta, "split": split}, sources[split])
+        kept = {**meta, "split": split} | (UNLABELLED if part.labels is None else {})
+        kept |= {"ids": True} if part.ids is not None else {}
+        _copy(part, labels.get(split), folders[split], kept, sources[split])
         write_classes(folders[split], {"name": names} if names else {})
-    train = folders.get("train", folders["database"])
-    return Imported(run, dataset, folders[cfg.names.split], folders["database"], train)
+    queries = folders[cfg.names.split]
+    database = folders.get("database", queries)
+    return Imported(run, dataset, queries, database, folders.get("train", database))
 
 
 def _common_width(found: Mapping[str, VectorFile], files: Mapping[str, Path]) -> int:
@@ -105,8 +115,11 @@ def _config(names: DictConfig, queries: Path) -> dict[str, Any]:
     return {**{key: {"name": str(name)} for key, name in parts.items()}, "seed": names.seed, "external": True}
 
 
-def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
-    """Return the run of this configuration, made where it is missing; another's folder is refused."""
+def _open_run(root: Path, config: Mapping[str, Any], names: DictConfig) -> Run:
+    """Return the run of this configuration, made where it is missing; another's folder is refused.
+
+    Where it is new and called after the files, a line says how to call it otherwise.
+    """
     parts = [config[key]["name"] for key in ("loss", "model", "data")]
     seed = [] if config["seed"] is None else [f"s{config['seed']}"]
     run = Run(root / "runs" / re.sub(r"[^\w.+-]", "-", "_".join([*parts, *seed])))
@@ -117,6 +130,11 @@ def _open_run(root: Path, config: Mapping[str, Any]) -> Run:
             )
     else:
         write_config(run.config_path, config)
+        if not names.model:
+            model, dataset = (config[part]["name"] for part in ("model", "data"))
+            print(
+                f"rows call the model {model}, after the file, of {dataset}: names.model= names it otherwise"
+            )
     return run
 
 
@@ -148,11 +166,14 @@ def _digests(part: VectorFile) -> dict[str, str]:
     return {str(path.relative_to(part.root)): sha256(path) for path in part.files}
 
 
-def _check_same(source: Mapping[str, str], folder: Path, name: Path) -> None:
-    """Raise UserError where other vectors were imported under this name: their rows would be mixed."""
+def _check_same(part: VectorFile, source: Mapping[str, str], folder: Path, name: Path) -> None:
+    """Raise UserError where other vectors were imported under this name: their rows would be mixed.
+
+    The same vectors in another file, such as one with labels, are no others.
+    """
     if (folder / META).exists():
         there = read_meta(folder).get("source", {})
-        if sorted(there.values()) != sorted(source.values()):
+        if sorted(there.values()) != sorted(source.values()) and not _are_stored(part.features, folder):
             raise UserError(
                 f"{name} holds other vectors than {folder}, which were imported under this name",
                 expected="one name for each set of vectors, since rows are kept by name",
@@ -160,8 +181,17 @@ def _check_same(source: Mapping[str, str], folder: Path, name: Path) -> None:
             )
 
 
+def _are_stored(features: NDArray[Any], folder: Path) -> bool:
+    stored = np.load(folder / FEATURES, mmap_mode="r")
+    blocks = (slice(start, start + BLOCK) for start in range(0, len(stored), BLOCK))
+    with np.errstate(over="ignore"):
+        return stored.shape == features.shape and all(
+            np.array_equal(stored[rows], features[rows].astype(np.float32)) for rows in blocks
+        )
+
+
 def _copy(
-    part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any], source: Mapping[str, str]
+    part: VectorFile, labels: Labels | None, folder: Path, meta: Mapping[str, Any], source: Mapping[str, str]
 ) -> None:
     meta = {**meta, "source": source}
     if is_complete(folder, meta):
@@ -171,8 +201,8 @@ def _copy(
             _write(part, labels, folder, meta)
 
 
-def _write(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, Any]) -> None:
-    name, count = str(part.files[0]), len(labels)
+def _write(part: VectorFile, labels: Labels | None, folder: Path, meta: Mapping[str, Any]) -> None:
+    name, count = str(part.files[0]), len(part.features)
     create(folder, count, part.features.shape[1])
     features, stored = open_arrays(folder)
     for start in range(0, count, BLOCK):
@@ -180,8 +210,8 @@ def _write(part: VectorFile, labels: Labels, folder: Path, meta: Mapping[str, An
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused below
             features[rows] = part.features[rows]
     check_finite(features, name, remedy="leave these samples out, or embed them again")
-    stored[:] = labels
+    stored[:] = -1 if labels is None else labels
     features.flush()
     stored.flush()
-    finalize(folder, None, meta)
+    finalize(folder, None, meta, part.ids)
     print(f"{folder}: {count:,} embeddings from {name}", flush=True)

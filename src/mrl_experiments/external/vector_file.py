@@ -1,32 +1,38 @@
-"""Reading vectors with their labels: .npy, .npz, Parquet and Arrow files, and folders of them."""
+"""Reading vectors, with labels and ids where there are any: NumPy, safetensors, Parquet and Arrow files."""
 
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 
 from mrl_experiments.data.splits import split_of
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.external.arrow_tables import (
     ARROW,
     EMBEDDINGS,
+    IDS,
     LABELS,
     PARQUET,
     TEXTS,
     check_inflation,
+    first_of,
     named,
     read_column,
+    read_matrices,
     read_tables,
 )
-from mrl_experiments.files import read_object
+from mrl_experiments.files import read_object, read_text
 from mrl_experiments.stored import shown
 
+SAFETENSORS = ".safetensors"
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -36,23 +42,27 @@ class VectorFile:
 
     Attributes:
         features: (N, D) numbers of any type, perhaps a memory map.
-        labels: (N,) integers or strings.
+        labels: (N,) integers or strings, or None.
         files: Those that were read, all inside `root`.
+        ids: (N,) strings, or None: how the relevance of documents names the rows.
     """
 
     features: NDArray[Any]
-    labels: NDArray[Any]
+    labels: NDArray[Any] | None
     files: tuple[Path, ...]
     root: Path
+    ids: NDArray[np.str_] | None = None
 
 
 def read_vectors(path: Path) -> VectorFile:
-    """Read a file of embeddings, or a folder of Parquet or Arrow parts; labels of x.npy lie in x.labels.npy.
+    """Read a file of embeddings, or a folder of Parquet or Arrow parts.
 
-    Sizes that a file declares are compared with its own before memory is taken; nothing in it is executed.
+    Labels and ids are columns or arrays of the file, or lie beside it: of x.npy in x.labels.npy, and in
+    x.ids.npy or, an id per line, x.ids.txt. Sizes that a file declares are compared with its own before
+    memory is taken; nothing in it is executed.
 
     Raises:
-        UserError: If it is none, is damaged, lacks labels, has null or short rows (with the row), or if
+        UserError: If it is none, is damaged, has null or short rows (with the row), or if
             shapes, lengths or types do not fit.
     """
     if not path.is_dir() and path.suffix not in READERS:
@@ -65,7 +75,7 @@ def read_vectors(path: Path) -> VectorFile:
     if not (path.is_dir() or path.is_file()):
         raise UserError(f"{path} is neither a file nor a folder", expected="a file of embeddings")
     with _reading(path):
-        found = _read_folder(path) if path.is_dir() else READERS[path.suffix](path)
+        found = _read_folder(path) if path.is_dir() else _with_those_beside(READERS[path.suffix](path), path)
     _check(found, path)
     return found
 
@@ -81,11 +91,50 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
             with zipfile.ZipFile(path) as archive:
                 there = [name.removesuffix(".npy") for name in archive.namelist()]
                 texts: Any = _member(archive, f"{named(there, TEXTS, path)}.npy", path)
-        elif path.suffix == ".npy":
+        elif path.suffix in (".npy", SAFETENSORS):
             raise UserError(f"{path} has no texts", expected="a table, or a .npz file with texts")
         else:
             texts = read_column(_parts(path) if path.is_dir() else [path], TEXTS)
         return [str(texts[row]) for row in rows]
+
+
+def read_matrix(path: Path, names: tuple[str, ...] = EMBEDDINGS) -> NDArray[Any]:
+    """Return vectors (N, D) alone, a memory map where the file allows it: .npy, and Arrow files of one batch.
+
+    Args:
+        path: What `read_vectors` reads.
+        names: Other arrays of a .npz file, or columns of a table, of which the first that is there is read.
+
+    Raises:
+        UserError: As `read_vectors`, and if none is there.
+    """
+    if names == EMBEDDINGS:
+        return np.asarray(read_vectors(path).features)
+    with _reading(path):
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                there = [name.removesuffix(".npy") for name in archive.namelist()]
+                found = _member(archive, f"{named(there, names, path)}.npy", path)
+        else:
+            found = read_matrices(_parts(path) if path.is_dir() else [path], path, names)
+    _check_matrix(found, path)
+    return found
+
+
+def read_labels(path: Path) -> NDArray[Any]:
+    """Return labels (N,), integers or strings: a .npy file of them, or those of a file of embeddings.
+
+    Raises:
+        UserError: If it has none.
+    """
+    if path.suffix == ".npy" and path.is_file():
+        with _reading(path):
+            labels: NDArray[Any] | None = _checked_npy(path)
+    else:
+        labels = read_vectors(path).labels
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise UserError(f"{path} holds no labels", expected="(N,) integers or strings")
+    return labels
 
 
 @contextmanager
@@ -103,31 +152,73 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def labels_beside(path: Path) -> Path:
-    """Return where the labels of a .npy file lie."""
-    return path.with_suffix(f".labels{path.suffix}")
+    """Return where the labels of a file without any lie, if it has some."""
+    return path.with_suffix(".labels.npy")
+
+
+def _with_those_beside(found: VectorFile, path: Path) -> VectorFile:
+    """Add labels and ids that lie in files beside the vectors."""
+    labels, ids = labels_beside(path), path.with_suffix(".ids.npy")
+    lines = ids.with_suffix(".txt")
+    if found.labels is None and labels.is_file():
+        found = replace(found, labels=_checked_npy(labels), files=(*found.files, labels))
+    if found.ids is None and ids.is_file():
+        found = replace(found, ids=_checked_npy(ids).astype(str), files=(*found.files, ids))
+    elif found.ids is None and lines.is_file():
+        found = replace(found, ids=np.array(read_text(lines).splitlines()), files=(*found.files, lines))
+    return found
+
+
+def _checked_npy(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
+    with path.open("rb") as file:
+        _check_header(file, path.stat().st_size, path)
+    return np.asanyarray(np.load(path, mmap_mode=mmap_mode))
 
 
 def _read_npy(path: Path) -> VectorFile:
-    beside = labels_beside(path)
-    if not beside.is_file():
-        raise UserError(
-            f"{path} has no labels beside it",
-            expected=f"{beside}, one label for each row",
-            remedy=f"np.save({beside.name!r}, labels), or np.savez(..., embeddings=..., labels=...)",
-        )
-    for part in (path, beside):
-        with part.open("rb") as file:
-            _check_header(file, part.stat().st_size, part)
-    return VectorFile(np.load(path, mmap_mode="r"), np.load(beside), (path, beside), path.parent)
+    return VectorFile(_checked_npy(path, "r"), None, (path,), path.parent)
 
 
 def _read_npz(path: Path) -> VectorFile:
     with zipfile.ZipFile(path) as archive:
         there = [name.removesuffix(".npy") for name in archive.namelist()]
-        features, labels = (
-            _member(archive, f"{named(there, names, path)}.npy", path) for names in (EMBEDDINGS, LABELS)
+        features = _member(archive, f"{named(there, EMBEDDINGS, path)}.npy", path)
+        labels, ids = (
+            _member(archive, f"{name}.npy", path) if (name := first_of(there, names)) else None
+            for names in (LABELS, IDS)
         )
-    return VectorFile(features, labels, (path,), path.parent)
+    return VectorFile(features, labels, (path,), path.parent, None if ids is None else ids.astype(str))
+
+
+class _Tensor:
+    """A matrix in a safetensors file, of which rows are read when they are asked for; bfloat16 as float32."""
+
+    def __init__(self, stored: Any) -> None:
+        self._stored = stored
+        self.shape, self.ndim = tuple(stored.get_shape()), len(stored.get_shape())
+        self.dtype = self[:0].dtype
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        part = self._stored[rows]
+        return np.asarray(part.float() if part.dtype == torch.bfloat16 else part)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+
+def _read_safetensors(path: Path) -> VectorFile:
+    with safe_open(path, "pt") as file:
+        there = list(file.keys())
+        name = first_of(there, EMBEDDINGS) or (
+            there[0] if len(there) == 1 else named(there, EMBEDDINGS, path)
+        )
+        features: Any = _Tensor(file.get_slice(name))
+        label = first_of(there, LABELS)
+        labels = file.get_tensor(label).numpy() if label else None
+        return VectorFile(features, labels, (path,), path.parent)
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
@@ -162,7 +253,7 @@ def _check_header(file: IO[bytes], size: int, path: Path) -> None:
 
 def _read_folder(folder: Path) -> VectorFile:
     files = _parts(folder)
-    return VectorFile(*read_tables(files, folder), tuple(files), folder)
+    return _table(files, folder)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -203,29 +294,37 @@ def _refuse_splits(files: Sequence[Path], folder: Path) -> None:
         )
 
 
+def _table(files: Sequence[Path], root: Path) -> VectorFile:
+    features, labels, ids = read_tables(files, root)
+    return VectorFile(features, labels, tuple(files), root, ids)
+
+
 def _is_part(path: Path) -> bool:
     """Return whether a path inside a folder is that of a part; hidden ones, _SUCCESS and the like are not."""
     return path.suffix in (*PARQUET, *ARROW) and not any(name[0] in "._" for name in path.parts)
 
 
 def _read_table(path: Path) -> VectorFile:
-    return VectorFile(*read_tables([path], path), (path,), path.parent)
+    return replace(_table([path], path), root=path.parent)
 
 
 READERS: dict[str, Callable[[Path], VectorFile]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
+    SAFETENSORS: _read_safetensors,
     **dict.fromkeys((*PARQUET, *ARROW), _read_table),
 }
 
 
 def _check(found: VectorFile, path: Path) -> None:
-    features, labels = found.features, found.labels
-    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+    features, labels, ids = found.features, found.labels, found.ids
+    _check_matrix(features, path)
+    if ids is not None and ids.shape != (len(features),):
         raise UserError(
-            f"{path}: embeddings of shape {features.shape} and type {features.dtype}",
-            expected="(N, D), a row of real numbers for each sample",
+            f"{path}: {len(features)} embeddings and {ids.size} ids", expected="an id for each row"
         )
+    if labels is None:
+        return
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise UserError(
             f"{path}: labels of shape {labels.shape} and type {labels.dtype}",
@@ -237,3 +336,11 @@ def _check(found: VectorFile, path: Path) -> None:
         )
     if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
         raise UserError(f"{path}: a label {labels.max()}", expected="integers of 64 bits with a sign")
+
+
+def _check_matrix(features: NDArray[Any], path: Path) -> None:
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path}: embeddings of shape {features.shape} and type {features.dtype}",
+            expected="(N, D), a row of real numbers for each sample",
+        )

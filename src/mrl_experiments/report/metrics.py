@@ -9,11 +9,15 @@ DEVIATION = "_std"  # ends the name of a metric's deviation
 MISSING = "–"
 NOT_FINITE, OUT_OF_RANGE = "not finite", "out of range"  # what stands in place of such a number
 SHARES = re.compile(
-    r"(top\d+|(mAP|P|R|recall)@\d+|mean_per_class|(novel|pretrain)_(head|tail)|always_wrong|first_correct)"
+    r"(top\d+|(mAP|P|R|recall|overlap)@\d+|mean_per_class|(novel|pretrain)_(head|tail)|always_wrong|first_correct)"
 )
 LARGEST = 1e100  # sums and percentages of larger values may overflow
 LESS = ("bits_per_byte", "perplexity", "nll")  # of which less is better
-SIGNED = {"class_gap", "cosine"}  # within [-1, 1]; other metrics named here are not negative
+SIGNED = {
+    "class_gap",
+    "cosine",
+    "rank_correlation",
+}  # within [-1, 1]; other metrics named here are not negative
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ NAMED = {
     "top5": Metric("top-5", "%", 100),
     "top10": Metric("top-10", "%", 100),
     "cosine": Metric("mean cosine", digits=3),
+    "rank_correlation": Metric("rank correlation", digits=3),
     "perplexity": Metric("perplexity"),
     "bits_per_byte": Metric("bits per byte", "bits/byte", digits=3),
     "nll": Metric("NLL", "nats", digits=3),

@@ -12,7 +12,7 @@ from PIL import Image
 from mrl_experiments.examples import Sheet
 from mrl_experiments.files import atomic_path
 from mrl_experiments.limits import require_address_space
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.paper import published
 from mrl_experiments.report.aggregate import Counterparts, Grid, aggregate, grids
 from mrl_experiments.report.all_figures import FIGURES
@@ -58,7 +58,7 @@ def write_report(
     sheets: list[Sheet] = []
     found, notes = find_rows(rows, sheets)
     plain_strings = pd.option_context("future.infer_string", False)  # Arrow's take a third longer here
-    with exclusive(out / ".lock", f"writes the report {out}"), plain_strings:
+    with acquire(out / ".lock", f"writes the report {out}"), plain_strings:
         frame = tidy(found, {name: of["part_of"] for name, of in counterparts.items() if "part_of" in of})
         cells, paper = aggregate(frame), tidy([row for row in published() if row.source.startswith("arXiv")])
         theirs = aggregate(paper)

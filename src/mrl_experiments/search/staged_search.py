@@ -22,6 +22,7 @@ from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.search.database import evenly_spaced
 from mrl_experiments.search.same_rows import told_same_rows, without_self
 
 REPEATS = 3
@@ -62,11 +63,7 @@ class StagedSearch:
                 expected="a database at least as large as k",
                 remedy="embed the database split as well, or ask for fewer neighbours: evaluation.k=...",
             )
-        if not k >= 1 or not max_queries >= 1 or not timed >= 1:
-            raise UserError(
-                f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
-            )
-        rows = np.unique(np.linspace(0, len(queries) - 1, min(max_queries, len(queries))).astype(np.int64))
+        rows = evenly_spaced(len(queries), max_queries)
         self_rows = rows if same else None
         return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, self_rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from mrl_experiments.files import atomic_path, os_error, require_regular
+from mrl_experiments.files import atomic_path, explain_os_errors, require_regular
 
 COLUMNS = ("step", "epoch", "metric", "dim", "value")
 
@@ -44,16 +44,13 @@ class MetricsFile(Logger):
         values = dict(metrics)
         epoch = int(values.pop("epoch", 0))
         new = not self.path.exists()
-        try:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                if new:
-                    writer.writerow(COLUMNS)
-                for name, value in values.items():
-                    metric, _, dim = name.partition("@")
-                    writer.writerow((step, epoch, metric, dim, f"{value:.6g}"))
-        except OSError as error:
-            raise os_error(error, self.path) from error
+        with explain_os_errors(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(COLUMNS)
+            for name, value in values.items():
+                metric, _, dim = name.partition("@")
+                writer.writerow((step, epoch, metric, dim, f"{value:.6g}"))
 
     @rank_zero_only
     def rewind(self, step: int, size: int | None = None, crc32: int | None = None) -> None:
@@ -70,7 +67,7 @@ class MetricsFile(Logger):
         Raises:
             UserError: If the file cannot be read or written.
         """
-        try:
+        with explain_os_errors(self.path):
             if not self.path.exists():
                 if size:
                     print(f"{self.path} is missing: a new one begins", flush=True)
@@ -85,8 +82,6 @@ class MetricsFile(Logger):
                 print(f"{self.path} {what}: it goes to {aside.name}, a new one begins", flush=True)
                 self.path.replace(aside)
                 return
-        except OSError as error:
-            raise os_error(error, self.path) from error
         lines = lines[:-1]  # what follows the last end of a line was cut short
         steps = [_step(line) for line in lines]
         if damaged := steps.count(None):

@@ -194,11 +194,7 @@ class AdaptiveClassifier:
         path, remedy = folder / CASCADE, "save it again"
         if not path.exists():
             raise UserError(f"{folder} holds no complete adaptive classifier", remedy=remedy)
-        stored = read_object(path, remedy)
-        if stored.get("version") != VERSION:
-            raise UserError(
-                f"{path} is of version {stored.get('version')}", expected=str(VERSION), remedy=remedy
-            )
+        stored = read_object(path, remedy, version=VERSION)
         noted = stored.get("heads")
         if isinstance(noted, dict):  # before there were checksums: whether there are classifiers
             require_unchanged(folder / HEADS, noted, remedy)

@@ -13,8 +13,8 @@ from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import (
     atomic_path,
+    explain_os_errors,
     fingerprint,
-    os_error,
     read_object,
     require_unchanged,
     write_json,
@@ -31,11 +31,9 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
     Raises:
         UserError: For what the operating system refuses, such as a full disk.
     """
-    try:
+    with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SPEC).unlink(missing_ok=True)
-    except OSError as error:
-        raise os_error(error, folder) from error
     for name, array in ((VECTORS, index.vectors), (IDS, index.ids)):
         with atomic_path(folder / name) as path, path.open("wb") as file:
             np.save(file, array)
@@ -57,13 +55,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
     """
     if not (folder / SPEC).exists():
         raise UserError(f"{folder} holds no complete index", remedy=REMEDY)
-    described = read_object(folder / SPEC, REMEDY)
-    if described.get("version") != VERSION:
-        raise UserError(
-            f"{folder} is an index of version {described.get('version')}",
-            expected=f"version {VERSION}",
-            remedy=REMEDY,
-        )
+    described = read_object(folder / SPEC, REMEDY, version=VERSION)
     try:
         spec, noted = IndexSpec(**described["spec"]), _noted(described)
         for name in (VECTORS, IDS, NORMS, *map(_shortlist, spec.dims)):
