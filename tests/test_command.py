@@ -72,6 +72,22 @@ def test_a_target_that_cannot_be_called_is_an_option_and_no_fault(target):
     assert "full name of a class" in shown.expected and "_target_" in shown.problem
 
 
+def test_a_class_that_cannot_be_loaded_for_want_of_memory_is_no_wrong_name(monkeypatch, tmp_path):
+    text = "raise ImportError('libx.so: failed to map segment from shared object', path='x.so')"
+    (tmp_path / "too_large.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError) as caught:
+        construct(OmegaConf.create({"_target_": "too_large.Class"}))
+    assert "not enough memory: libx.so" in as_user_error(caught.value).problem
+
+
+def test_what_the_system_refuses_inside_a_class_is_told_as_such(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError) as caught:
+        construct(OmegaConf.create({"_target_": "os.listdir", "path": str(tmp_path / "loop")}))
+    assert "loop: links that lead in a circle" in as_user_error(caught.value).problem
+
+
 def test_a_monitor_that_is_not_measured_is_an_option_and_no_fault():
     stopping = pl.callbacks.EarlyStopping("val/nothing", check_on_train_epoch_end=False)
     module, loader = BoringModel(), torch.utils.data.DataLoader(torch.ones(2, 32))
