@@ -37,7 +37,7 @@ def build_method(cfg: DictConfig, *, num_classes: int, **inputs: int) -> Method:
         raise UserError(
             f"model={cfg.model.name} does not take what data={cfg.data.name} gives: {error}",
             expected=f"a model whose inputs are described by {', '.join(inputs)}",
-            remedy="choose model= and data= of one kind: images, text, or both",
+            remedy="choose model= and data= of one kind: images, text, both, or vectors (model=adaptor)",
         ) from error
     method = construct(cfg.loss)(backbone=make(**inputs), num_classes=num_classes)
     assert isinstance(method, Method)

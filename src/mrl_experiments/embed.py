@@ -109,9 +109,9 @@ def _write_mapped(cfg: DictConfig) -> None:
             f"out={cfg.out} needs one adaptor, and run={cfg.run} means {', '.join(run.name for run in runs)}",
             expected="the name of one run of model=adaptor, finished",
         )
-    base = (cfg.data or runs[0].config.data).get("base")
-    if base is None:
-        raise UserError(f"data={cfg.data.name} are no vectors", remedy="data=vectors data.base=<file>")
+    data = cfg.get("data") or runs[0].config.data
+    if (base := data.get("base")) is None:
+        raise UserError(f"data={data.name} are no vectors", remedy="data=vectors data.base=<file>")
     adaptor = AdaptorFile.load(runs[0].adaptor)
     source, out = Path(base).expanduser(), Path(cfg.out).expanduser()
     count = write_adapted(adaptor, source, out, cfg.dim)
@@ -175,7 +175,8 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
     if {*splits} <= {*DATABASES}:
         return None
     with_texts = any(split.endswith(TEXT) for split in splits)
-    evaluation = {} if method.heads() else {"evaluation": "cross_modal" if with_texts else "knn"}
+    kind = "cross_modal" if with_texts else "knn" if task.data.num_classes else "agreement"
+    evaluation = {} if method.heads() else {"evaluation": kind}
     variant = {"variant": suffix} if suffix else {}
     return data_options(task.data.name, task.config.data.name) | evaluation | variant
 

@@ -7,11 +7,14 @@ from safetensors.numpy import load_file, save_file
 
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.construct import construct
+from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.adapted_file import adaptor_of, refuse_mixed, write_adapted
 from mrl_experiments.external.import_run import import_run
 from mrl_experiments.external.vector_file import read_matrix
+from mrl_experiments.runs import Run
+from mrl_experiments.stored import write_config
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((30, 8)).astype(np.float32)
@@ -58,6 +61,25 @@ def test_the_form_that_came_in_goes_out_with_the_digest(form, tmp_path):
         assert texts_of(out) == TEXTS.tolist()
     with pytest.raises(UserError, match="mapped already"):
         write_adapted(adaptor(), out, tmp_path / f"again{form}")
+
+
+def test_embed_writes_the_runs_own_vectors_and_others(tmp_path):
+    run = Run(tmp_path / "runs" / "x")
+    run.folder.mkdir(parents=True)
+    names = {group: {"name": group} for group in ("loss", "model", "data")}
+    names["data"]["base"] = str(source(".npy", tmp_path))
+    write_config(run.config_path, {**names, "seed": 0})
+    adaptor().save(run.adaptor)
+    np.save(tmp_path / "new.npy", VECTORS[:3])
+    for count, options in ((30, []), (3, ["data=vectors", f"data.base={tmp_path / 'new.npy'}"])):
+        out = tmp_path / f"{count}.npy"
+        embed(composed("embed", "run=x", f"root={tmp_path}", f"out={out}", "dim=4", *options))
+        np.testing.assert_allclose(np.load(out), adaptor().apply(VECTORS)[:count, :4], atol=1e-6)
+    with pytest.raises(UserError, match="are no vectors"):
+        embed(composed("embed", "run=x", f"root={tmp_path}", "out=y.npy", "data=digits"))
+    run.adaptor.unlink()
+    with pytest.raises(UserError, match="needs one adaptor"):
+        embed(composed("embed", "run=x", f"root={tmp_path}", "out=y.npy"))
 
 
 def test_vectors_of_different_adaptors_are_never_mixed(tmp_path):

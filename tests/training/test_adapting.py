@@ -15,7 +15,7 @@ from mrl_experiments.runs import Run
 from mrl_experiments.training.adapting import (
     HeldOut,
     choose_map,
-    closed_form,
+    closed_forms,
     lower_bound,
     start_adaptor,
 )
@@ -44,12 +44,25 @@ def setting(folder, vectors, *options):
     return method, data
 
 
-def test_the_closed_form_is_the_svd_of_directions(tmp_path):
-    vectors = clusters(300, 8) * np.random.default_rng(0).uniform(0.5, 2, (300, 1))
-    _, data = setting(tmp_path, vectors)
-    train = data.rows["train"][:]
-    _, _, directions = np.linalg.svd(train / np.linalg.norm(train, axis=1, keepdims=True))
-    np.testing.assert_allclose(np.abs(closed_form(data)), np.abs(directions.T), atol=1e-3)
+def test_the_closed_forms_are_the_svd_of_directions_and_of_what_is_around_their_mean(tmp_path):
+    vectors = clusters(300, 8) * np.random.default_rng(0).uniform(0.5, 2, (300, 1)) + 1
+    rows, _ = read_rows(vectors, tmp_path)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for found, centred in zip(closed_forms(rows, rows), (unit, unit - unit.mean(axis=0)), strict=True):
+        _, _, directions = np.linalg.svd(centred)
+        np.testing.assert_allclose(np.abs(found), np.abs(directions.T), atol=1e-3)
+
+
+def test_training_starts_at_the_closed_form_that_serves_better(tmp_path):
+    vectors = clusters(1500, 16, centres=200, noise=0.1) + 20  # whose mean tells most of the cosines
+    method, data = setting(tmp_path, vectors)
+    uncentred, centred = closed_forms(data.rows["train"], data.rows["train"])
+    np.testing.assert_allclose(method.backbone.start, uncentred, atol=1e-5)
+    held_out = HeldOut.from_data(data)
+    kept = [
+        held_out.quality({"matrix": each.astype(np.float32)}, [8])[8].mean() for each in (uncentred, centred)
+    ]
+    assert kept[0] > kept[1]
 
 
 def test_the_closed_form_of_pairs_keeps_what_queries_and_documents_share(tmp_path):
@@ -57,11 +70,9 @@ def test_the_closed_form_of_pairs_keeps_what_queries_and_documents_share(tmp_pat
     shared = rng.standard_normal((400, 2)) @ rng.standard_normal((2, 8))
     loud = 3 * rng.standard_normal((2, 400, 1)) * np.eye(8)[:2][:, None]  # of each side alone
     sides = (shared + loud + 0.1 * rng.standard_normal((2, 400, 8))).astype(np.float32)
-    np.savez(tmp_path / "pairs.npz", queries=sides[0], positives=sides[1])
-    _, data = setting(tmp_path, sides[1], f"data.pairs={tmp_path / 'pairs.npz'}")
-    first = closed_form(data)[:, :2]
     basis = np.linalg.svd(shared, full_matrices=False)[2][:2]
-    assert np.linalg.norm(basis @ first) > 1.3  # of sqrt(2) where both span the same
+    for found in closed_forms(*(read_rows(side, tmp_path)[0] for side in sides)):
+        assert np.linalg.norm(basis @ found[:, :2]) > 1.3  # of sqrt(2) where both span the same
 
 
 def test_a_bound_of_the_gain_is_valid_and_nears_the_mean():
@@ -82,7 +93,7 @@ def test_a_map_that_helps_is_used_and_its_evidence_is_kept(tmp_path):
     assert found.map == evidence["map"] == "trained" and evidence["adaptor"] == found.digest
     chosen = evidence["candidates"]["trained"]
     assert min(chosen["lower"]) >= 0 and chosen["gain"][0] > 0.1
-    assert evidence["dims"] == [8, 12, 16] and chosen["kept"][-1] == evidence["plain"][-1] == 1
+    assert evidence["dims"] == [8, 16] and chosen["kept"][-1] == evidence["plain"][-1] == 1
 
 
 def test_a_map_that_was_ruined_gives_way_to_the_closed_form_and_that_to_identity(tmp_path):
@@ -92,10 +103,23 @@ def test_a_map_that_was_ruined_gives_way_to_the_closed_form_and_that_to_identity
     adaptor.use(adaptor.start.numpy()[:, ::-1])
     assert choose_map(method, data, None)
     np.testing.assert_allclose(adaptor.arrays()["matrix"], adaptor.start, atol=1e-5)
-    nested = clusters(3000, 16) @ closed_form(data)  # whose plain prefixes are the best already
+    nested = clusters(3000, 16) @ adaptor.start.numpy()  # whose plain prefixes are the best already
     method, data = setting(tmp_path, nested.astype(np.float32))
     assert choose_map(method, data, None)
     np.testing.assert_allclose(method.backbone.arrays()["matrix"], np.eye(16), atol=1e-6)
+
+
+def test_classifiers_are_fitted_anew_to_another_map(tmp_path):
+    vectors = clusters(2000, 16, centres=3, noise=0.3)
+    labels = np.argmax(vectors @ np.random.default_rng(3).standard_normal((16, 3)), axis=1)
+    np.save(tmp_path / "labels.npy", labels)
+    options = ["loss=mrl", f"data.labels={tmp_path / 'labels.npy'}", "data.neighbours=0"]
+    method, data = setting(tmp_path, vectors, *options)
+    method.backbone.use(method.backbone.start.numpy()[:, ::-1])
+    assert choose_map(method, data, None)
+    x, y, _ = next(iter(data.val_dataloader()))
+    sums = method.validate(x, y)
+    assert (sums[:, 1] / sums[:, -1]).min() > 0.8
 
 
 def test_a_map_is_not_used_where_one_dim_gets_worse(tmp_path):
@@ -186,7 +210,7 @@ def test_the_command_of_the_page_trains_prints_and_embeds(tmp_path):
     np.save(tmp_path / "base.npy", clusters(3000, 16))
     options = ["data=vectors", f"data.base={tmp_path / 'base.npy'}", "model=adaptor", "logger=csv"]
     said = succeed("train.py", *options, f"root={tmp_path}", "epochs=1")
-    assert "promised with 95% confidence" in said and "adaptor: " in said
+    assert "promised with 95% confidence: none" in said and "adaptor: " in said
     run = Run(tmp_path / "runs" / "similarity_distillation_adaptor_vectors_s0")
     out = tmp_path / "small.npy"
     said = succeed("embed.py", f"run={run.name}", f"root={tmp_path}", f"out={out}", "dim=8")
@@ -194,7 +218,8 @@ def test_the_command_of_the_page_trains_prints_and_embeds(tmp_path):
     assert adaptor.digest in said
     z = adaptor.apply(np.load(tmp_path / "base.npy"))
     np.testing.assert_allclose(np.load(out), z[:, :8], atol=1e-5)
-    succeed("embed.py", f"run={run.name}", f"root={tmp_path}", "splits=[val]")
+    said = succeed("embed.py", f"run={run.name}", f"root={tmp_path}", "splits=[val]")
+    assert "evaluation=agreement" in said
     meta = read_object(run.embeddings("vectors", "val") / "meta.json")
     assert meta["adaptor"] == adaptor.digest and meta["labelled"] is False
     again = succeed("train.py", *options, f"root={tmp_path}", "epochs=1")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mrl_experiments.errors import UserError
 
 KINDS = ("orthogonal", "linear", "mlp")
-RETRACTIONS = 6
+ORTHOGONAL = 1e-6  # how far R'R may be from I
 Matrix = NDArray[np.float64]
 
 
@@ -56,7 +56,7 @@ class Adaptor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return z (B, D) float32, whatever the precision around it: half of it would tie cosines."""
         if self.training:
-            self._retract(1)
+            self._retract()
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             z: Tensor = self.linear(x)
@@ -67,24 +67,26 @@ class Adaptor(nn.Module):
 
     def train(self, mode: bool = True) -> "Adaptor":
         """Switch to training, or to use, for which the matrix becomes orthogonal as far as float32 goes."""
-        if not mode:
-            self._retract(RETRACTIONS)
+        if not mode and self.kind != "linear":
+            weight = self.linear.weight.detach()
+            matrix = weight.cpu().numpy()
+            if np.abs(matrix @ matrix.T - np.eye(self.width, dtype=np.float32)).max() > ORTHOGONAL:
+                weight.copy_(torch.from_numpy(nearest_orthogonal(matrix)))
         return super().train(mode)
 
     @torch.no_grad()
-    def _retract(self, steps: int) -> None:
+    def _retract(self) -> None:
         """Bring the matrix back to the orthogonal ones, which a step of the optimizer leaves by a little.
 
-        By steps of Newton and Schulz towards the polar factor: what is off by e is off by e^2 after each.
+        By a step of Newton and Schulz towards the polar factor: what was off by e is off by e^2 then.
         """
         if self.kind != "linear":
             weight = self.linear.weight
-            for _ in range(steps):
-                weight.copy_(torch.addmm(weight, weight @ weight.T, weight, beta=1.5, alpha=-0.5))
+            weight.copy_(torch.addmm(weight, weight @ weight.T, weight, beta=1.5, alpha=-0.5))
 
     def start_from(self, matrix: Matrix) -> None:
         """Begin at a closed form (D, D): z = x @ matrix."""
-        self.start.copy_(torch.from_numpy(np.asarray(matrix)))
+        self.start.copy_(torch.from_numpy(np.ascontiguousarray(matrix)))
         self.use(matrix)
 
     @torch.no_grad()

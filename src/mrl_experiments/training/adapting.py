@@ -8,28 +8,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from mrl_experiments.adaptive.classification.policies.risk_control import p_value
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.data.vectors.rows import Rows
 from mrl_experiments.data.vectors.vector_data import VectorData
-from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object, write_json
+from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.losses.method import Method
-from mrl_experiments.models.adaptor import Adaptor
-from mrl_experiments.nesting import interpolated_dims
+from mrl_experiments.models.adaptor import Adaptor, Matrix
 from mrl_experiments.reductions.linear_map import BLOCK
-from mrl_experiments.reductions.svd import SVD
 from mrl_experiments.runs import Run
 from mrl_experiments.search.neighbours import nearest
 from mrl_experiments.search.same_rows import without_self
 
 K = 10  # neighbours that are to stay
 QUERIES, DATABASE = 4096, 20_000  # held-out rows at most
+FEWER = 512  # queries by which closed forms are compared
+REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
 LEVEL = 0.05  # of error, over all dims and candidates
 SAME = 1e-6  # by which cosines may differ through rounding
 EVIDENCE = "adaptor.json"
@@ -40,64 +42,55 @@ Quality = dict[int, NDArray[np.float64]]  # by dim, of each query (Q,), from 0 t
 
 
 def start_adaptor(method: Method, data: Any) -> None:
-    """Let an adaptor of vectors begin at the closed form of its training rows."""
+    """Let an adaptor of vectors begin at the closed form that serves its training rows best."""
     if isinstance(adaptor := method.backbone, Adaptor):
         if not isinstance(data, VectorData):
             raise UserError(
                 f"model=adaptor maps vectors, which data={data.name} are not", remedy="data=vectors"
             )
-        adaptor.start_from(closed_form(data))
+        rows, dims = HeldOut.from_data(data, "train", FEWER), list(method.spec.dims)
+
+        def quality(matrix: Matrix) -> float:
+            found = rows.quality({"matrix": matrix.astype(np.float32)}, dims)
+            return float(np.mean([each.mean() for each in found.values()]))
+
+        adaptor.start_from(max(closed_forms(*_sides(data)), key=quality))
 
 
-def closed_form(data: VectorData) -> NDArray[np.float64]:
-    """Return the orthogonal map (D, D) whose first m columns keep most of what is compared, for every m.
+def _sides(data: VectorData) -> tuple[Rows, Rows]:
+    """Return what is compared in training: queries and positives, or rows with themselves."""
+    return (data.rows["train"],) * 2 if data.pairs is None else data.pairs["train"]
 
-    Of rows that is the uncentred SVD of their directions; of pairs, the eigenvectors of the symmetric part of
-    the covariance of queries and positives, since one map serves both.
+
+def closed_forms(queries: Rows, documents: Rows) -> list[Matrix]:
+    """Return orthogonal maps (D, D) whose first m columns keep most of what is compared, for every m.
+
+    They are the eigenvectors of the symmetric part of the covariance of queries and documents, since one map
+    serves both; of rows with themselves, their SVD. Uncentred, the mean has the first dim, which tells no
+    rows apart where it is small; centred, it comes late. Vectors themselves are never moved.
     """
-    if data.pairs is None:
-        rows = data.rows["train"]
-        train = Embeddings(_Directions(rows), np.zeros(len(rows), np.int64), None, {})  # type: ignore[arg-type]
-        return SVD(draws=1).fit(train, 0).matrix.astype(np.float64)
-    queries, positives = data.pairs["train"]
     width = queries.shape[1]
-    covariance = np.zeros((width, width))
+    covariance, sums = np.zeros((width, width)), np.zeros((2, width))
     for start in range(0, len(queries), BLOCK):
-        part = slice(start, start + BLOCK)
-        covariance += _unit(queries[part]).astype(np.float64).T @ _unit(positives[part])
-    _, vectors = np.linalg.eigh(covariance + covariance.T)
-    return np.ascontiguousarray(vectors[:, ::-1])
+        sides = [_unit(rows[start : start + BLOCK]) for rows in (queries, documents)]
+        covariance += sides[0].T @ sides[1]
+        sums += [side.sum(axis=0) for side in sides]
+    centred = covariance - np.outer(*sums) / len(queries)
+    return [np.linalg.eigh(each + each.T)[1][:, ::-1] for each in (covariance, centred)]
 
 
-@dataclass(frozen=True)
-class _Directions:
-    """Rows as unit vectors, a block at a time."""
-
-    rows: Rows
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.rows.shape
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, part: slice) -> Array:
-        return _unit(self.rows[part])
-
-
-def _unit(x: Array) -> Array:
+def _unit(x: Array) -> Matrix:
     wide = x.astype(np.float64)
-    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True))
 
 
 def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     """Turn a trained adaptor into the map that is used, and keep it with its evidence in the run's folder.
 
     Candidates are the trained map, then the closed form it started from, then the identity. One is used only
-    if at every dim, those halfway between the trained ones too, the lower confidence bound of its gain over
-    the plain prefix on held-out rows is at least 0, corrected for all dims and candidates. An orthogonal map
-    changes nothing at full width.
+    if at every trained dim and at full width the lower confidence bound of its gain over the plain prefix on
+    held-out rows is at least 0, corrected for all dims and candidates. An orthogonal map changes nothing at
+    full width.
 
     Args:
         method: Whose backbone may be an adaptor.
@@ -113,12 +106,13 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     start = adaptor.start.double().cpu().numpy()
     closed = {"matrix": start.astype(np.float32)}
     maps = {TRAINED: adaptor.arrays(), CLOSED_FORM: closed}
-    dims = sorted({*method.spec.dims, *interpolated_dims(method.spec.dims), adaptor.width})
+    dims = sorted({*method.spec.dims, adaptor.width})
     linear = {TRAINED: adaptor.keeps_cosines, CLOSED_FORM: True}
     evidence = compare(maps, linear, HeldOut.from_data(data), dims)
     chosen = str(evidence["map"])
     if chosen != TRAINED:
         adaptor.use(start if chosen == CLOSED_FORM else np.eye(adaptor.width))
+        _refit(method, data)
     else:
         adaptor.eval()
     if run is not None:
@@ -126,6 +120,28 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
         found.save(run.adaptor)
         write_json(run.folder / EVIDENCE, {**evidence, "adaptor": found.digest, "data": data.name})
     return chosen != TRAINED
+
+
+def _refit(method: Method, data: VectorData) -> None:
+    """Fit classifiers, where there are any, to another map than the one they were trained with."""
+    if not isinstance(method, NestedClassifier) or data.labels is None:
+        return
+    method.eval()
+    rows = data.rows["train"]
+    rows = rows.take(_spread(len(rows), REFITTED))
+    device = method.weights.device
+    y = torch.from_numpy(data.labels[rows.numbers]).to(device)
+    with torch.no_grad():
+        z = method.embed(torch.from_numpy(rows[:]).to(device))
+    solver = torch.optim.LBFGS(method.head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        total = method.head(z, y, method.weights, method.label_smoothing).total
+        total.backward()
+        return total
+
+    solver.step(loss)
 
 
 @dataclass(frozen=True)
@@ -146,7 +162,9 @@ class HeldOut:
     of: str
 
     @classmethod
-    def of_rows(cls, rows: Rows, labels: NDArray[np.int64] | None = None) -> "HeldOut":
+    def of_rows(
+        cls, rows: Rows, labels: NDArray[np.int64] | None = None, queries: int = QUERIES
+    ) -> "HeldOut":
         """Return held-out rows, each content once, since copies say nothing new."""
         distinct = rows.distinct()
         kept = distinct.take(_spread(len(distinct), DATABASE))
@@ -154,16 +172,16 @@ class HeldOut:
         kept = kept.take(np.argsort(kept.keys))
         database = kept[:]
         answers = None if labels is None else labels[kept.numbers]
-        return cls(database[:QUERIES], database, answers, "rows" if labels is None else "labels")
+        return cls(database[:queries], database, answers, "rows" if labels is None else "labels")
 
     @classmethod
-    def from_data(cls, data: VectorData) -> "HeldOut":
+    def from_data(cls, data: VectorData, split: str = "val", queries: int = QUERIES) -> "HeldOut":
         """Return what the data hold out: pairs where there are any, else rows, with the labels they have."""
         if data.pairs is None:
-            return cls.of_rows(data.rows["val"], data.labels)
-        pairs = data.pairs["val"]
+            return cls.of_rows(data.rows[split], data.labels, queries)
+        pairs = data.pairs[split]
         _, first, same = np.unique(pairs.positives.keys, return_index=True, return_inverse=True)
-        asked = _spread(len(same), QUERIES)
+        asked = _spread(len(same), queries)
         return cls(pairs.queries[asked], pairs.positives[first], same[asked].astype(np.int64), "pairs")
 
     @property
@@ -316,7 +334,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         dim = found["dims"][worst]
         yield f"  not {name}: {dim} dims gain {gain:+.2f} points over the plain prefix, at least {bound:+.2f}"
     what = {"rows": "rows like those of the base, as queries too", "pairs": "pairs like those given"}
+    rows = what.get(found["of"], "rows like those with labels")
     yield (
-        f"promised with {found['confidence']:.0%} confidence: no dim is worse than the plain prefix for "
-        f"{what.get(found['of'], 'rows like those with labels')}; nothing of other queries"
+        f"promised with {found['confidence']:.0%} confidence: none of these dims is worse than the plain "
+        f"prefix for {rows}; nothing of other queries"
     )
