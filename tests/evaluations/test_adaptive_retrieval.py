@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_auto_reports_the_queries_it_was_not_tuned_on():
     assert str(rows[0].setting).startswith("index=auto codes=")
     assert values["mAP@10_lost"] < 0.1
     assert values["latency_ms"] > 0 and values["latency_ratio"] > 0
+
+
+def test_auto_without_labels_keeps_the_neighbours_of_exact_search():
+    queries, database = (replace(part, labels=None) for part in (QUERIES, DATABASE))
+    options = {"k": 10, "max_loss": 0.2, "max_latency": None, "max_queries": 50}
+    for asked in (queries, database):  # the second meets itself
+        values = {row.metric: row.value for row in auto_retrieval(asked, database, DIMS, **options)}
+        assert values["recall@10"] == pytest.approx(1 - values["recall@10_lost"])
+        assert values["recall@10_lost"] < 0.3
+    with pytest.raises(UserError, match="has no labels"):
+        list(funnel(queries, database, DIMS, indexes=FLAT, cascades=[[20]], **COMMON))
+    with pytest.raises(UserError, match="has no labels"):
+        list(funnel(QUERIES, database, DIMS, indexes=FLAT, cascades=[[20]], **COMMON))
 
 
 @pytest.mark.parametrize("database", [None, embeddings(5)])

@@ -436,6 +436,13 @@ EVALUATIONS: dict[str, Options] = {
         "ranked": count("nearest by the full vector whose order is compared", low=2, unit="neighbours"),
         "max_queries": QUERIES,
     },
+    "ir": {
+        "qrels": Path("judgments: query, document, grade in each line", null=True, example="qrels/test.tsv"),
+        "first": count("that nDCG and MRR look at", unit="ranks"),
+        "k": FIRST_K,
+        "resamples": count("of the queries, for intervals", low=2, high=1_000_000, unit="repetitions"),
+        "seed": seed(),
+    },
     "trained_head": {"present_classes_only": PRESENT},
     "probe": {
         "seed": seed(),

@@ -135,6 +135,16 @@ TABLES = (
         columns=("line", "metric"),
     ),
     Table(
+        name="table-ir", title="Retrieval of judged documents", paper=(), evaluations=("ir",),
+        metrics=("nDCG@10", "MRR@10", "recall@10", "recall@100", "nDCG@10_lost"), index=("line", "dim"),
+        columns=("metric",), interpolated="with",
+    ),
+    Table(
+        name="table-agreement", title="Neighbours of the full vectors that are kept", paper=(),
+        evaluations=("agreement",), metrics=("overlap@10", "overlap@100", "rank_correlation"),
+        index=("line", "dim"), columns=("metric",), interpolated="with",
+    ),
+    Table(
         name="table22", title="Share first correct at each size, and right at any", paper=("table22",),
         evaluations=("adaptive_classification",), metrics=("first_correct", "top1", "always_wrong"),
         settings={"policy": "oracle"}, columns=("line", "metric"),
