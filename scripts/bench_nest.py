@@ -19,7 +19,8 @@ width. svd_*: of svd, and with pairs of the best of the three closed forms, by t
 below_identity: how many dims of tasks are below the plain prefix by an adaptor: one-sided paired tests over
 queries, 5 % with Holm's correction over all of them. apply_over_matmul: time of an adaptor over that of a
 bare product of matrices. Encoders that were trained nested are controls: they are shown, and count in no
-mean."""
+mean.
+"""
 
 import argparse
 import json

@@ -18,8 +18,8 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._utils import ExceptionWrapper
 
-from mrl_experiments.build import construct
 from mrl_experiments.command import as_user_error
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.results import ResultRow, write_rows
 

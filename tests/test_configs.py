@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from mrl_experiments.build import build_method, construct
+from mrl_experiments.build import build_method
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run, run_name
 from mrl_experiments.training.optim import TrainingLength

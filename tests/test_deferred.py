@@ -25,7 +25,7 @@ COMMANDS = {
     "the first line": ("import mrl_experiments.first_line", set()),
     "evaluate": (
         "import mrl_experiments.evaluate, mrl_experiments.evaluations.knn, mrl_experiments.reductions.prefix",
-        {"torch", "faiss", "rich"},
+        {"torch", "faiss"},
     ),
     "report": (
         "import mrl_experiments.report.write",

@@ -285,7 +285,6 @@ def test_bad_input_of_evaluate(root, options, message):
     ("options", "message"),
     [
         (["splits=[val,tset]"], r"digits has no tset(.|\n)*train, val"),
-        (["tta=rotate"], "none, flip"),
         (["run=x*"], "matches no run"),
     ],
 )

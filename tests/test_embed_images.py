@@ -12,7 +12,8 @@ from methods import as_if_trained
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from mrl_experiments.build import build_method, construct, trusted_config
+from mrl_experiments.build import build_method, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError

@@ -9,7 +9,7 @@ from mrl_experiments.files import (
     fingerprint,
     is_unchanged,
     os_error,
-    read_json,
+    read_object,
     sha256,
     write_json,
 )
@@ -27,7 +27,7 @@ def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_good_writer_replaces_the_file(tmp_path):
     write_json(tmp_path / "new" / "meta.json", {"läuft": [1, 2.5, None]})
-    assert read_json(tmp_path / "new" / "meta.json") == {"läuft": [1, 2.5, None]}
+    assert read_object(tmp_path / "new" / "meta.json") == {"läuft": [1, 2.5, None]}
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -74,16 +74,16 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path, mask, mode):
 def test_a_changed_json_file_is_noticed_and_an_old_one_is_read(tmp_path):
     path = tmp_path / "meta.json"
     write_json(path, {"seed": 3, "value": 0.1, "none": float("nan"), 7: [1]})
-    assert read_json(path)["seed"] == 3
+    assert read_object(path)["seed"] == 3
     path.write_text(path.read_text().replace('"seed": 3', '"seed": 8'))
     with pytest.raises(UserError, match="has changed since it was written"):
-        read_json(path)
+        read_object(path)
     path.write_text('{"seed": 3}')
-    assert read_json(path) == {"seed": 3}
+    assert read_object(path) == {"seed": 3}
     for damaged in ("", '{"seed": 3', "[" * 100_000, "\x00"):
         path.write_text(damaged)
         with pytest.raises(UserError, match=r"meta\.json is damaged"):
-            read_json(path)
+            read_object(path)
 
 
 def test_a_file_is_known_by_its_fingerprint(tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_checksum_is_sha256(tmp_path):
     assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@pytest.mark.parametrize("read", [read_json, sha256])
+@pytest.mark.parametrize("read", [read_object, sha256])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_what_is_no_file_is_never_read(tmp_path, read, kind):
     path = tmp_path / "meta.json"

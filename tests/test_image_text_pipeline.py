@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from mrl_experiments.build import construct, load_method, trusted_config
+from mrl_experiments.build import load_method, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError

@@ -8,15 +8,15 @@ from composing import composed
 from disks import tiny_disk
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.locks import acquire, exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.runs import run_lock, run_of
 
 HOLDER = """
 import sys
 import time
 from pathlib import Path
-from mrl_experiments.locks import exclusive
-with exclusive(Path(sys.argv[1]), "writes kanji1k"):
+from mrl_experiments.locks import acquire
+with acquire(Path(sys.argv[1]), "writes kanji1k"):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -40,7 +40,7 @@ def test_who_waits_says_for_whom(held, capfd):
         acquire(lock, "reads", wait=False)
     assert f"process {process.pid} on " in caught.value.strerror and "writes kanji1k" in caught.value.strerror
     process.kill()
-    with exclusive(lock, "reads"):  # a lock dies with its holder
+    with acquire(lock, "reads"):  # a lock dies with its holder
         pass
 
 

@@ -20,14 +20,15 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from mrl_experiments import stored, trust
-from mrl_experiments.build import construct, load_method, stored_data, trusted_config
+from mrl_experiments.build import load_method, stored_data, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.data.artifact_cache import read_only_caches, reading_also
 from mrl_experiments.data.images import torchvision_sets
 from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.data.loaders.cache import Cache, default_workers
 from mrl_experiments.embeddings import Embeddings, load
 from mrl_experiments.errors import UserError
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.models.timm_backbone import TimmBackbone
 from mrl_experiments.runs import Run, find_runs, run_lock
 from mrl_experiments.search.neighbour_cache import neighbours
@@ -508,7 +509,7 @@ def test_a_lock_is_no_way_into_another_file(name, folder, tmp_path):
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     for target in (mine, Path("/dev/zero"), tmp_path / "nothing"):
         (folder / name).symlink_to(target)
-        with pytest.raises(UserError, match="is no file"), exclusive(folder / name, "writes"):
+        with pytest.raises(UserError, match="is no file"), acquire(folder / name, "writes"):
             pass
         (folder / name).unlink()
     assert mine.read_text() == "kept" and not (tmp_path / "nothing").exists()

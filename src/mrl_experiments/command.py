@@ -10,10 +10,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.deferred import defer_metrics
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
+from mrl_experiments.limits import watch
 from mrl_experiments.options.check import check
 from mrl_experiments.options.help import help_page
 from mrl_experiments.options.models import offer_models
@@ -44,10 +45,15 @@ LIMITS = {
         "memory, and shared memory (/dev/shm), for data.workers processes",
         "use fewer of them, data.workers=<number>, or give the machine more",
     ),
-    re.compile(r"MemoryError|(?i:allocate memory|out of memory|cannot allocate)"): (
+    re.compile(r"MemoryError|(?i:allocate memory|out of memory|cannot allocate|failed to map)"): (
         "there is not enough memory",
         "memory for the model, its batches, and what is compared at once",
         "use smaller batches (data.batch_size), end other programs, or raise a limit (ulimit -v)",
+    ),
+    re.compile("can't start new thread"): (
+        "no further thread can be started",
+        "a higher limit of processes and threads of this account (ulimit -u)",
+        "raise it, end other programs, or use fewer data.workers",
     ),
     re.compile("Too many open files"): (
         "this process may not have more files open",
@@ -68,9 +74,8 @@ UNEXPECTED = "no error of this kind: it is a fault of this program or of a libra
 NO_CALLABLE = ("Expected a callable target", "Error locating target")  # Hydra of a _target_ that is none
 HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
 
-Main = Callable[
-    [DictConfig], float | None
-]  # a script's main function, which may return what a sweep optimizes
+# A script's main function, which may return what a sweep optimizes.
+Main = Callable[[DictConfig], float | None]
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -96,8 +101,8 @@ def _hear_signals() -> None:
     sys.unraisablehook = _stop_again
 
 
-def command(*, isolate: bool) -> Callable[[Main], Main]:
-    """Wrap a script's main function.
+def command(name: str, *, isolate: bool) -> Callable[[Main], Callable[[], None]]:
+    """Make a command of a function that takes the configuration conf/<name>.yaml, checked.
 
     A UserError is printed and ends the process with status 2, what the operating system refuses likewise, any
     other error with status 1; `debug=true` shows their tracebacks. Ctrl-C and SIGTERM are one line, too.
@@ -105,19 +110,24 @@ def command(*, isolate: bool) -> Callable[[Main], Main]:
     group of a distributed training reaches the next job. Its temporary files go when it ends.
     """
 
-    def decorate(main: Main) -> Main:
+    def decorate(main: Main) -> Callable[[], None]:
+        def checked(cfg: DictConfig) -> float | None:
+            check(cfg, name)
+            return main(cfg)
+
+        @hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
         @functools.wraps(main)
-        def wrapper(cfg: DictConfig) -> float | None:
+        def run(cfg: DictConfig) -> float | None:
             if isolate:
                 use_own_folder()
             _hear_signals()
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return run_job(main, cfg, isolate=isolate)
-            status, value = _run(main, cfg)
+                return run_job(checked, cfg, isolate=isolate)
+            status, value = _run(checked, cfg)
             note_value(value)
             sys.exit(status)
 
-        return wrapper
+        return functools.partial(launch, run)
 
     return decorate
 
@@ -134,6 +144,7 @@ def launch(main: Callable[[], None]) -> None:
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
+        watch()
         OmegaConf.register_new_resolver("help_page", help_page, replace=True)
         with noted_jobs() as jobs:
             main()
@@ -203,7 +214,6 @@ def run_job(main: Main, cfg: DictConfig, *, isolate: bool) -> float | None:
 def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
     """Return the exit status of a script's main function, and what it returns."""
     try:
-        check(cfg, Path(main.__code__.co_filename).stem)
         return 0, main(cfg)
     except Stopped as stopped:
         _show_stop(stopped)

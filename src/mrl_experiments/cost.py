@@ -3,10 +3,6 @@
 import itertools
 from collections.abc import Callable, Sequence
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
 FLOAT32_BYTES = 4
 
 
@@ -39,6 +35,10 @@ def network_macs(run: Callable[[], object]) -> int:
     without compiled code: which fused kernels are counted, and how they pad, differs between devices. That
     takes the memory of all weights (T x T for each head and sample), so `run` should be small.
     """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode  # which loads triton
+
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # torch.nn.MultiheadAttention in one uncounted call
     try:
@@ -53,6 +53,6 @@ def network_macs(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def index_bytes(count: int, dim: int, bytes_per_value: float = FLOAT32_BYTES) -> float:
-    """Return the bytes of `count` stored vectors of `dim` values (Table 20: an exact index)."""
-    return count * dim * bytes_per_value
+def index_bytes(count: int, dim: int) -> float:
+    """Return the bytes of `count` stored vectors of `dim` float32 values (Table 20: an exact index)."""
+    return float(count * dim * FLOAT32_BYTES)

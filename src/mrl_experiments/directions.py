@@ -5,7 +5,7 @@ therefore computed with in float64, which holds the squares and products of all 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,28 +28,10 @@ def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.floating[An
     Returns:
         float32, or float64 where a prefix other than one of zeros has a norm beyond 1e15 or below 1e-15.
     """
-    for vectors in arrays:
-        for start in range(0, len(vectors), BLOCK):
-            if not _serves_float32(vectors[start : start + BLOCK], dims):
-                return np.float64
-    return np.float32
-
-
-def _serves_float32(vectors: NDArray[Any], dims: Sequence[int]) -> bool:
-    squares = np.zeros(len(vectors), vectors.dtype)
-    with np.errstate(over="ignore", under="ignore"):
-        for low, high in itertools.pairwise((0, *dims)):
-            part = vectors[:, low:high]
-            squares += np.einsum("nd,nd->n", part, part)
-            if not _in_range(squares, vectors, high):
-                return False
-    return True
-
-
-def _in_range(squares: NDArray[Any], vectors: NDArray[Any], dim: int) -> bool:
-    """True if squared norms (N,) of prefixes are fit for float32, or are those of zeros."""
-    outside = ~((squares >= LOWEST) & (squares <= HIGHEST))
-    return not outside.any() or not prefix(vectors[outside], dim).any()
+    starts = ((vectors, start) for vectors in arrays for start in range(0, len(vectors), BLOCK))
+    blocks = (vectors[start : start + BLOCK] for vectors, start in starts)
+    serves = all(serves for block in blocks for _, serves in _squares(block, dims))
+    return np.float32 if serves else np.float64
 
 
 def inverse_norms(vectors: NDArray[Any], dims: Sequence[int]) -> dict[int, NDArray[Any]]:
@@ -75,24 +57,31 @@ def prefix_norms(vectors: NDArray[Any], dims: Sequence[int]) -> dict[int, NDArra
         {1: array([3.]), 2: array([5.]), 3: array([13.])}
     """
     starts = range(0, len(vectors), BLOCK)
-    blocks = [_squares(vectors[start : start + BLOCK], dims) for start in starts]
+    blocks = [_norms(vectors[start : start + BLOCK], dims) for start in starts]
     empty = np.empty(0, vectors.dtype)
-    norms = [np.sqrt(np.concatenate([empty, *squares])) for squares in zip(*blocks, strict=True)]
+    norms = [np.concatenate([empty, *parts]) for parts in zip(*blocks, strict=True)]
     return dict(zip(dims, norms or [empty for _ in dims], strict=True))
 
 
-def _squares(vectors: NDArray[Any], dims: Sequence[int]) -> list[NDArray[Any]]:
-    """Return the squared norm of each prefix: that of the shorter one plus that of the features between."""
-    squares, found = np.zeros(len(vectors), vectors.dtype), []
-    with np.errstate(over="ignore", under="ignore"):
-        for low, high in itertools.pairwise((0, *dims)):
-            part = vectors[:, low:high]
+def _norms(vectors: NDArray[Any], dims: Sequence[int]) -> list[NDArray[Any]]:
+    return [
+        np.sqrt(squares) if serves else np.linalg.norm(prefix(vectors, dim).astype(np.float64), axis=1)
+        for dim, (squares, serves) in zip(dims, _squares(vectors, dims), strict=True)
+    ]
+
+
+def _squares(vectors: NDArray[Any], dims: Sequence[int]) -> Iterator[tuple[NDArray[Any], bool]]:
+    """Yield the squared norm of each prefix, and whether float32 serves for all but those of zeros.
+
+    The square of a prefix is that of the shorter one plus that of the features between.
+    """
+    squares = np.zeros(len(vectors), vectors.dtype)
+    for low, high in itertools.pairwise((0, *dims)):
+        part = vectors[:, low:high]
+        with np.errstate(over="ignore", under="ignore"):
             squares = squares + np.einsum("nd,nd->n", part, part)
-            found.append(squares)
-            if not _in_range(squares, vectors, high):
-                wide = prefix(vectors, high).astype(np.float64)
-                found[-1] = np.einsum("nd,nd->n", wide, wide)
-    return found
+        outside = ~((squares >= LOWEST) & (squares <= HIGHEST))
+        yield squares, not outside.any() or not prefix(vectors[outside], high).any()
 
 
 def unit_prefixes(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

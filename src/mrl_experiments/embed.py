@@ -13,14 +13,8 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mrl_experiments.build import (
-    construct,
-    is_averaged,
-    load_method,
-    restore_data,
-    stored_data,
-    trusted_config,
-)
+from mrl_experiments.build import is_averaged, load_method, restore_data, stored_data, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.of_run import (
     as_trained,
@@ -79,8 +73,6 @@ def embed(cfg: DictConfig) -> None:
         UserError: If a run cannot be embedded; of several, those that cannot be read are named and left out,
             and the error comes at the end.
     """
-    if cfg.tta not in VIEWS:
-        raise UserError(f"tta={cfg.tta}", expected=f"one of {', '.join(VIEWS)}")
     runs = find_runs(Path(cfg.root), cfg.run)
     fabric = build_fabric(cfg.trainer)
     left_out: list[str] = []

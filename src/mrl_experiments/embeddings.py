@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
     allocate,
+    explain_os_errors,
     fingerprint,
-    os_error,
     read_object,
     require_space,
     require_unchanged,
     write_json,
 )
 from mrl_experiments.heads import Heads
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.loops import tracked
 from mrl_experiments.nesting import prefix
 
@@ -156,7 +156,7 @@ def writing(folder: Path) -> Iterator[None]:
         UserError: If the place of the folder cannot be written to.
     """
     target, new, old = _paths(folder)
-    with exclusive(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
+    with acquire(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
         if target.exists() and not target.is_dir():
             raise UserError(
                 f"{folder}: a file stands where a folder should be",
@@ -182,10 +182,8 @@ def create(folder: Path, count: int, width: int) -> None:
     """
     _, new, _ = _paths(folder)
     shutil.rmtree(new, ignore_errors=True)
-    try:
+    with explain_os_errors(folder):
         new.mkdir(parents=True)
-    except OSError as error:
-        raise os_error(error, folder) from error
     require_space(new, count * (4 * width + 8))
     allocate(new / FEATURES, (count, width), np.float32)
     allocate(new / LABELS, (count,), np.int64)
@@ -223,12 +221,10 @@ def finalize(
             "stored": stored,
         },
     )
-    try:
+    with explain_os_errors(folder):
         if target.exists():
             target.rename(old)
         new.rename(target)
-    except OSError as error:
-        raise os_error(error, folder) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -243,10 +239,11 @@ def write_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
     """Write what is known of the classes beside complete embeddings, unless it is there and undamaged."""
     if not classes:
         return
+    meta = read_meta(folder)
     try:
-        _read_classes(folder, read_object(folder / META))
+        read_classes(folder, meta)
     except UserError:
-        write_json(folder / CLASSES, {"of": read_object(folder / META).get("dataset"), **classes})
+        write_json(folder / CLASSES, {"of": meta["checksum"].get(FEATURES), **classes})
 
 
 def weights_name(meta: Mapping[str, Any]) -> str:
@@ -288,11 +285,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     if not (folder / META).exists():
         raise UserError(f"{folder} holds no complete embeddings", remedy=REMEDY)
-    meta = read_object(folder / META, REMEDY)
-    if meta.get("version") != VERSION:
-        raise UserError(
-            f"{folder / META} is of version {meta.get('version')}", expected=str(VERSION), remedy=REMEDY
-        )
+    meta = read_object(folder / META, REMEDY, version=VERSION)
     shape, checksums = meta.get("shape"), meta.get("checksum")
     if not (_are_counts(shape) and len(shape) == 2 and isinstance(checksums, dict)):
         raise UserError(f"{folder / META} lacks the shape or the checksums", remedy=REMEDY)
@@ -340,7 +333,7 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
         raise UserError(
             f"{folder / HEADS} classifies {max(heads.dims())} features, stored are {width}", remedy=REMEDY
         )
-    classes = _read_classes(folder, meta) if (folder / CLASSES).exists() else {}
+    classes = read_classes(folder, meta) if (folder / CLASSES).exists() else {}
     ids = _open(folder / IDS, np.str_, (count,)) if (folder / IDS).exists() else None
     return Embeddings(features, labels, heads, meta, folder, classes, ids)
 
@@ -359,11 +352,16 @@ def _open(path: Path, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
-def _read_classes(folder: Path, meta: Mapping[str, Any]) -> dict[str, list[Any]]:
+def read_classes(folder: Path, meta: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return what is known of the classes of embeddings with this meta, a column each.
+
+    Raises:
+        UserError: If the file is missing, damaged, or belongs to other embeddings; old files name a data set.
+    """
     path = folder / CLASSES
     columns = read_object(path, REMEDY)
-    if "of" in columns and (of := columns.pop("of")) != meta.get("dataset"):
-        raise UserError(f"{path} belongs to {of}, not to {meta.get('dataset')}", remedy=REMEDY)
+    if columns.pop("of", None) not in (None, meta.get("dataset"), meta["checksum"].get(FEATURES)):
+        raise UserError(f"{path} belongs to other embeddings", expected="those beside it", remedy=REMEDY)
     if not all(isinstance(column, list) for column in columns.values()):
         raise UserError(f"{path} holds more than lists", remedy=REMEDY)
     return columns

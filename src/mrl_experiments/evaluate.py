@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.embeddings import FEATURES, Embeddings, load, read_meta
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluation_jobs import Job, Part, find_jobs
@@ -20,7 +20,7 @@ from mrl_experiments.evaluation_tables import tables
 from mrl_experiments.evaluations import Evaluation
 from mrl_experiments.examples import Examples, Sheet, read_sheets, write_sheets
 from mrl_experiments.files import require_writable
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.loops import loops_shown
 from mrl_experiments.nesting import default_dims, interpolated_dims
 from mrl_experiments.next_commands import next_command
@@ -153,7 +153,7 @@ def _evaluate(task: _Task, opened: Callable[[Path], Embeddings], quiet: bool) ->
     of_subnetworks = [row for subnetwork in task.job.subnetworks for row in _rows(task, subnetwork, opened)]
     rows += _with_full_network(of_subnetworks, rows)
     current, sheets = _current(task.job), _sheets(task, found)
-    with exclusive(task.job.run.folder / ".results.lock", f"writes {task.path}"):
+    with acquire(task.job.run.folder / ".results.lock", f"writes {task.path}"):
         there = with_new_rows(_rows_there(task.path), rows)
         filed = [row for row in there if row.embeddings in current.get(row.split, {row.embeddings})]
         write_rows(task.path, filed)
@@ -199,8 +199,9 @@ def _rows(
     task: _Task, job: Job, opened: Callable[[Path], Embeddings], found: list[Found] | None = None
 ) -> Iterator[ResultRow]:
     """Yield the rows of a job; `found` receives the examples, of the first draw."""
-    folders = {folder for part in job.parts for folder in (part.queries, part.database)}
-    loaded = {folder: opened(folder) for folder in {*folders, job.train} if folder}
+    searched = {part.database for part in job.parts if part.database}
+    folders = {*searched, *(part.queries for part in job.parts), *([job.train] if job.train else [])}
+    loaded = {folder: opened(folder) for folder in folders}
     train = loaded[job.train] if job.train else None
     dims_of = {part: evaluation_dims(loaded[part.queries], task.dims) for part in job.parts}
     parts = [part for part in job.parts if dims_of[part]]
@@ -210,7 +211,7 @@ def _rows(
     drawn: dict[Part, list[ResultRow]] = defaultdict(list)
     for draw in range(task.reduce.draws):
         fitted = task.reduce.fit(train, draw)
-        databases = {folder: fitted.apply(loaded[folder]) for folder in _databases(job)}
+        databases = {folder: fitted.apply(loaded[folder]) for folder in searched}
         for part in parts:
             queries, database = loaded[part.queries], databases[part.database] if part.database else None
             reduced = databases[part.queries] if part.queries in databases else fitted.apply(queries)
@@ -218,8 +219,10 @@ def _rows(
                 if measurement.examples and found is not None and not draw:
                     found.append((part.split, queries, database, measurement.examples))
                 row = _row(task, queries, part.split, measurement)
-                drawn[part].append(row if task.reduce.draws == 1 else _of_draw(row, draw))
-                yield drawn[part][-1]
+                if task.reduce.draws > 1:
+                    row = replace(row, setting={**row.setting, DRAW: draw})
+                drawn[part].append(row)
+                yield row
     if task.reduce.draws > 1:
         for rows in drawn.values():
             yield from _summaries(rows)
@@ -246,10 +249,6 @@ def _sheets(task: _Task, found: Sequence[Found]) -> list[Sheet]:
         )
         for split, queries, database, examples in found
     ]
-
-
-def _databases(job: Job) -> set[Path]:
-    return {part.database for part in job.parts if part.database}
 
 
 def _finite(measurements: Iterable[Measurement], split: str) -> Iterator[Measurement]:
@@ -299,10 +298,6 @@ def _with_full_network(of_subnetworks: Sequence[ResultRow], rows: Sequence[Resul
     """Add to the rows of subnetworks those of the full network, which is the run itself."""
     labels = {row.label for row in of_subnetworks}
     return [*of_subnetworks, *(replace(row, label=label) for row in rows if row.trained for label in labels)]
-
-
-def _of_draw(row: ResultRow, draw: int) -> ResultRow:
-    return replace(row, setting={**row.setting, DRAW: draw})
 
 
 def _summaries(rows: Sequence[ResultRow]) -> Iterator[ResultRow]:

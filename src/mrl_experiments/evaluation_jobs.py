@@ -153,31 +153,33 @@ def _splits(run: Run, dataset: str, suffix: str) -> list[str]:
 
 def _folder(run: Run, dataset: str, split: str, suffix: str) -> Path:
     folder = run.embeddings(dataset, split, suffix)
-    remedy = f"{_embed(run, dataset)} {shlex.quote(f'splits=[{split}]')}"
     if not (folder / META).exists():
         raise UserError(
             f"run {run.name} has no embeddings of {dataset}/{folder.name}",
             expected=f"one of {_splits(run, dataset, suffix)}",
-            remedy=remedy,
+            remedy=_embed(run, dataset, split),
         )
-    _check_origin(run, folder, remedy)
+    _check_origin(run, folder, dataset, split)
     return folder
 
 
-def _embed(run: Run, dataset: str) -> str:
+def _embed(run: Run, dataset: str, split: str | None = None) -> str:
     options = data_options(dataset, str(run.config.data.name))
     files = {"data.root": "/path/to/images"} if "data.name" in options else {}
-    return next_command("embed.py", run.root, {"run": run.name, **options, **files})
+    command = next_command("embed.py", run.root, {"run": run.name, **options, **files})
+    return command if split is None else f"{command} {shlex.quote(f'splits=[{split}]')}"
 
 
-def _check_origin(run: Run, folder: Path, remedy: str) -> None:
+def _check_origin(run: Run, folder: Path, dataset: str, split: str) -> None:
     """Raise UserError where folders of embeddings were exchanged, between runs or inside one.
 
     Renamed runs and copied splits are taken as what their folders say.
     """
     meta = read_meta(folder)
     if missing := [key for key in IDENTITY if key not in meta]:
-        raise UserError(f"{folder / META} does not say the {missing[0]} of its run", remedy=remedy)
+        raise UserError(
+            f"{folder / META} does not say the {missing[0]} of its run", remedy=_embed(run, dataset, split)
+        )
     home = _home(run, folder, meta)
     exchanged = home != folder and (home / META).exists() and _home(run, home, read_meta(home)) != home
     foreign = meta["run"] != run.name and run.checkpoint.is_file()
@@ -185,7 +187,8 @@ def _check_origin(run: Run, folder: Path, remedy: str) -> None:
         foreign and meta.get("weights") != sha256(run.checkpoint_at(meta.get("checkpoint", "last")))
     ):
         raise UserError(
-            f"{folder} holds embeddings of {meta['run']}, {home.parent.name}/{home.name}", remedy=remedy
+            f"{folder} holds embeddings of {meta['run']}, {home.parent.name}/{home.name}",
+            remedy=_embed(run, dataset, split),
         )
 
 

@@ -31,10 +31,8 @@ COSTS = {  # heading and format of what a table says beside it
     "head_macs": ("multiply-adds", ",.0f"),
     "tokens_per_s": ("tokens/s", ",.0f"),
 }
-CHOICES = {
-    "index",
-    "policy",
-}  # settings among which a user chooses; others ask something else of the same dims
+# Settings among which a user chooses; others ask something else of the same dims.
+CHOICES = {"index", "policy"}
 TOO_GOOD = "oracle"  # a policy that knows the labels
 NEAR = 0.01  # what counts as full quality: at most this share less
 ROUNDING = 1e-9

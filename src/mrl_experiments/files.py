@@ -92,6 +92,15 @@ def os_error(error: OSError, path: Path | str | None = None) -> UserError:
 
 
 @contextmanager
+def explain_os_errors(path: Path | str) -> Iterator[None]:
+    """Raise as a UserError that names `path` what the operating system refuses inside the block."""
+    try:
+        yield
+    except OSError as error:
+        raise os_error(error, path) from error
+
+
+@contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` that replaces it when the block ends well.
 
@@ -137,12 +146,10 @@ def require_writable(folder: Path) -> None:
     Raises:
         UserError: If that is not possible, or it is read-only.
     """
-    try:
+    with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OSError(errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES, "")
-    except OSError as error:
-        raise os_error(error, folder) from error
 
 
 def require_space(folder: Path, needed: int, remedy: str = "free some space") -> None:
@@ -163,30 +170,33 @@ def allocate(path: Path, shape: tuple[int, ...], dtype: type) -> "np.memmap[Any,
     Raises:
         UserError: If there is no room for it.
     """
-    try:
+    with explain_os_errors(path):
         array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        raise os_error(error, path) from error
     return array
 
 
-def write_json(target: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; an object gets a checksum of its content."""
-    if isinstance(value, Mapping):
-        value = {**value, DIGEST: _digest(value)}
+def write_json(target: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON with a checksum of its content, atomically."""
+    value = {**value, DIGEST: _digest(value)}
     with atomic_path(target) as path:
         path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, remedy: str = "delete it and repeat the command that wrote it") -> Any:
-    """Read a JSON file that `write_json` wrote.
+def read_object(
+    path: Path,
+    remedy: str = "delete it and repeat the command that wrote it",
+    *,
+    version: int | None = None,
+) -> dict[str, Any]:
+    """Read a JSON object that `write_json` wrote.
 
     Files older than checksums are read as they are.
 
     Raises:
-        UserError: If it is missing, no JSON, or has changed since it was written.
+        UserError: If it is missing, no JSON object, has changed since it was written, or is of another
+            `version`.
     """
     require_regular(path, remedy)
     try:
@@ -195,21 +205,15 @@ def read_json(path: Path, remedy: str = "delete it and repeat the command that w
         raise os_error(error, path) from error
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise UserError(f"{path} is damaged: {error}", expected="a JSON file", remedy=remedy) from error
-    if isinstance(value, dict) and (noted := value.pop(DIGEST, None)) and noted != _digest(value):
-        raise UserError(f"{path} has changed since it was written", remedy=remedy)
-    return value
-
-
-def read_object(path: Path, remedy: str = "delete it and repeat the command that wrote it") -> dict[str, Any]:
-    """Read a JSON object as `read_json` does.
-
-    Raises:
-        UserError: As there, and for JSON that is no object.
-    """
-    value = read_json(path, remedy)
     if not isinstance(value, dict):
         raise UserError(
             f"{path} is damaged: it holds a {type(value).__name__}", expected="a JSON object", remedy=remedy
+        )
+    if (noted := value.pop(DIGEST, None)) and noted != _digest(value):
+        raise UserError(f"{path} has changed since it was written", remedy=remedy)
+    if version is not None and value.get("version") != version:
+        raise UserError(
+            f"{path} is of version {value.get('version')}", expected=f"version {version}", remedy=remedy
         )
     return value
 
@@ -264,10 +268,8 @@ def require_unchanged(path: Path, noted: Mapping[str, Any], remedy: str) -> None
 
 def require_regular(path: Path, remedy: str = "move it away") -> None:
     """Raise UserError unless a path leads to a regular file; reading a pipe would wait without end."""
-    try:
+    with explain_os_errors(path):
         mode = path.stat().st_mode
-    except OSError as error:
-        raise os_error(error, path) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise UserError(f"{path} is {kind}", expected="a regular file", remedy=remedy)
@@ -294,10 +296,8 @@ def read_text(path: Path, errors: str = "strict") -> str:
         UserError: For bytes that cannot be decoded, with the file and the line of the first.
     """
     require_regular(path)
-    try:
+    with explain_os_errors(path):
         raw = path.read_bytes()
-    except OSError as error:
-        raise os_error(error, path) from error
     encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
     try:
         return raw.decode(encoding, errors if encoding.startswith("utf-8") else "strict")
@@ -370,8 +370,5 @@ def sha256(path: Path) -> str:
         UserError: If it cannot be read.
     """
     require_regular(path)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise os_error(error, path) from error
+    with explain_os_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

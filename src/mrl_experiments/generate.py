@@ -1,6 +1,5 @@
 """Continue a text with a language model, at one nested dim or adaptively."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -41,10 +40,9 @@ def generate(cfg: DictConfig) -> Generated:
     """Return the prompt of a configuration and what a run's model makes of it.
 
     Raises:
-        UserError: For several runs, a run that predicts no next tokens, a dim that is not nested, an empty
-            prompt, and numbers out of range.
+        UserError: For several runs, a run that predicts no next tokens, a dim that is not nested, and an
+            empty prompt.
     """
-    _check_numbers(cfg.tokens, cfg.temperature, cfg.adaptive)
     runs = find_runs(Path(cfg.root), cfg.run)
     if len(runs) > 1:
         raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
@@ -117,12 +115,3 @@ def continuation(
         tokens = torch.cat([tokens, chosen])
         dims_used.append(last.dim)
     return tokens[len(prompt) :], dims_used
-
-
-def _check_numbers(tokens: int, temperature: float, adaptive: float | None) -> None:
-    if not isinstance(tokens, int) or tokens < 1:
-        raise UserError(f"tokens={tokens}", expected="a whole number from 1")
-    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
-        raise UserError(f"temperature={temperature}", expected="a number from 0; 0 takes the likeliest token")
-    if adaptive is not None and not (isinstance(adaptive, int | float) and 0 <= adaptive <= 1):
-        raise UserError(f"adaptive={adaptive}", expected="a confidence from 0 to 1, or null for one dim")

@@ -4,13 +4,12 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import os_error
+from mrl_experiments.files import explain_os_errors, os_error
 
 
 class Lock:
@@ -36,27 +35,12 @@ class Lock:
             self._file.close()
 
 
-@contextmanager
-def exclusive(lock: Path, purpose: str) -> Iterator[None]:
-    """Hold a lock during the block; the system releases the lock of a process that dies.
+def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
+    """Return a lock; the system releases that of a process that dies.
 
     Args:
         lock: The file that is locked, made where it is missing.
-        purpose: What the block does, such as "writes kanji1k train", which those who wait print.
-
-    Raises:
-        UserError: If the lock's folder cannot be written to.
-    """
-    with acquire(lock, purpose):
-        yield
-
-
-def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
-    """Return a lock, held until it is closed.
-
-    Args:
-        lock: As for `exclusive`.
-        purpose: As for `exclusive`.
+        purpose: What is done meanwhile, such as "writes kanji1k train", which those who wait print.
         wait: Whether to wait while another process holds it.
 
     Raises:
@@ -92,13 +76,11 @@ def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
 
 
 def _open(lock: Path) -> IO[str]:
-    try:
+    with explain_os_errors(lock.parent):
         lock.parent.mkdir(parents=True, exist_ok=True)
         if lock.is_symlink() or (lock.exists() and not lock.is_file()):
             raise UserError(f"{lock} is no file", expected="a file of this program's own", remedy="remove it")
         return os.fdopen(os.open(lock, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a+")
-    except OSError as error:
-        raise os_error(error, lock.parent) from error
 
 
 def _holder(file: IO[str]) -> str:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image
 
-from mrl_experiments.build import construct, restore_data, stored_data, trusted_config
+from mrl_experiments.build import restore_data, stored_data, trusted_config
+from mrl_experiments.construct import construct
 from mrl_experiments.data.of_run import as_trained, described, expected_meta
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError

@@ -152,34 +152,19 @@ def _by_dim(weights: Mapping[int, float], dims: tuple[int, ...]) -> list[float]:
 
 
 def _check_dims(dims: tuple[int, ...], width: int) -> None:
-    expected = f"strictly increasing whole numbers between 1 and the backbone's width {width}"
-    example = ",".join(map(str, default_dims(width)))
-    remedy = f"for example loss.dims=[{example}]"
-    shown = f"loss.dims={list(dims)}"
-
-    def fail(why: str) -> None:
-        raise UserError(f"{shown}: {why}", expected=expected, remedy=remedy)
-
-    if not dims:
-        fail("there is no dim")
-    for dim in dims:
-        if not isinstance(dim, int) or isinstance(dim, bool):
-            fail(f"{dim!r} is not a whole number")
-        if dim < 1:
-            fail(f"{dim} is smaller than 1")
-    for low, high in itertools.pairwise(dims):
-        if high == low:
-            fail(f"{high} is repeated")
-        if high < low:
-            fail(f"{high} comes after {low}")
-    if dims[-1] > width:
-        fail(f"{dims[-1]} is larger than the backbone's width {width}")
+    pairs = itertools.pairwise((0, *dims))
+    odd = next((dim for before, dim in pairs if not (type(dim) is int and before < dim <= width)), None)
+    if odd is not None or not dims:
+        raise UserError(
+            f"loss.dims={list(dims)}: {f'{odd!r} does not fit' if dims else 'there is no dim'}",
+            expected=f"strictly increasing whole numbers between 1 and the backbone's width {width}",
+            remedy=f"for example loss.dims=[{','.join(map(str, default_dims(width)))}]",
+        )
 
 
 def _check_weights(weights: tuple[float, ...], dims: tuple[int, ...]) -> None:
-    expected = f"{len(dims)} positive numbers, one for each of loss.dims={list(dims)}"
-    if len(weights) != len(dims):
-        raise UserError(f"loss.weights has {len(weights)} values for {len(dims)} dims", expected=expected)
-    for weight in weights:
-        if not 0 < weight < float("inf"):
-            raise UserError(f"loss.weights={list(weights)}: {weight} is not positive", expected=expected)
+    if len(weights) != len(dims) or not all(0 < weight < float("inf") for weight in weights):
+        raise UserError(
+            f"loss.weights={list(weights)} for {len(dims)} dims",
+            expected=f"{len(dims)} positive numbers, one for each of loss.dims={list(dims)}",
+        )

@@ -16,7 +16,8 @@ def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
     """Return the classifiers.
 
     Raises:
-        UserError: If there are none, none at any of `dims`, or no samples.
+        UserError: If there are none, none at any of `dims`, or no samples; if the data set numbers other
+            classes than the classifiers, or labels exceed theirs.
     """
     if not len(queries):
         raise UserError("there are no samples to classify", expected="at least one")
@@ -29,6 +30,7 @@ def trained_heads(queries: Embeddings, dims: Sequence[int]) -> Heads:
         )
     if not any(map(heads.serves, dims)):
         raise UserError(f"no classifier at dims={list(dims)}", expected=f"one of {list(heads.dims())}")
+    _check_classes(queries, heads)
     return heads
 
 
@@ -50,11 +52,11 @@ def head_costs(queries: Embeddings, heads: Heads, dim: int) -> dict[str, float]:
 
 
 def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray[np.int64]:
-    """Return the classes whose logits are compared: all C, or those that occur in `queries`.
+    """Return the classes whose logits are compared: all C, or those that occur in `queries`."""
+    return np.unique(queries.labels) if present_only else np.arange(heads.classes)
 
-    Raises:
-        UserError: If the data set numbers other classes than the classifiers, or labels exceed theirs.
-    """
+
+def _check_classes(queries: Embeddings, heads: Heads) -> None:
     labels, count = queries.labels, heads.classes
     names = queries.classes.get("name", ())
     numbered = len(names) or count
@@ -77,4 +79,3 @@ def candidates(queries: Embeddings, heads: Heads, present_only: bool) -> NDArray
             remedy="for some of these classes: data=imagenet_r and its like, with data.source.classes=; "
             "for other classes: evaluation=knn, retrieval or probe",
         )
-    return np.unique(labels) if present_only else np.arange(count)

@@ -142,20 +142,6 @@ def test_a_missing_or_tiny_database_is_refused(database):
         list(funnel(QUERIES, database, DIMS, indexes=FLAT, cascades=[[20]], **COMMON))
 
 
-@pytest.mark.parametrize(
-    ("shortlist", "lengths", "lengths_dim", "named"),
-    [(9, [], 8, "9 for k=10"), (40, [20, 3], 8, "3 for k=10"), (10, [3], 32, None), (40, [3], 5, None)],
-)
-def test_shortlists_shorter_than_k_are_refused(shortlist, lengths, lengths_dim, named):
-    lists = {"shortlist": shortlist, "lengths": lengths, "lengths_dim": lengths_dim}
-    rows = adaptive_retrieval(QUERIES, DATABASE, DIMS, indexes=FLAT, **COMMON, **lists)
-    if named:
-        with pytest.raises(UserError, match=f"shortlists of {named}"):
-            next(rows)
-    else:
-        assert next(rows)
-
-
 def test_one_size_alone_is_refused():
     with pytest.raises(UserError, match="nothing to re-rank"):
         list(funnel(QUERIES, DATABASE, [32], indexes=FLAT, cascades=[[20]], **COMMON))

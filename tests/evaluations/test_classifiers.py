@@ -130,9 +130,9 @@ def test_probe_takes_constant_features_and_any_label_values():
 
 def test_probe_bad_input():
     solver = functools.partial(lbfgs, iterations=1, l2=0)
-    with pytest.raises(UserError, match="no split to fit"):
+    with pytest.raises(UserError, match="no database for these queries"):
         list(probe(samples(0), None, [4], solver=solver, seed=0))
     strangers = samples(0, 20)
     strangers.labels[3] = 77
-    with pytest.raises(UserError, match="1 of 20 queries have a label the probe never sees, such as 77"):
+    with pytest.raises(UserError, match=r"1 of 20 queries have a label that is missing(.|\n)*77"):
         list(probe(strangers, samples(1), [4], solver=solver, seed=0))

@@ -129,5 +129,3 @@ def test_bad_input():
         shots_of(database, database, shots=[20])
     with pytest.raises(UserError, match=r"ways=13(.|\n)*2 to 12"):
         shots_of(queries, database, ways=13)
-    with pytest.raises(UserError, match="draws=1"):
-        shots_of(queries, database, draws=1)

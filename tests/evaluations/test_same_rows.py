@@ -16,7 +16,6 @@ from mrl_experiments.evaluations.adaptive_retrieval import adaptive_retrieval
 from mrl_experiments.evaluations.auto_retrieval import auto_retrieval
 from mrl_experiments.evaluations.cosine_span import cosine_span
 from mrl_experiments.evaluations.cross_modal import cross_modal
-from mrl_experiments.evaluations.few_shot import few_shot
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.probe import lbfgs, probe
 from mrl_experiments.evaluations.retrieval import retrieval
@@ -225,14 +224,6 @@ def test_auto_names_the_option_that_helps():
         )
     with pytest.raises(UserError, match="one query"):
         list(auto_retrieval(embeddings(1, 1), rows, DIMS, k=3, max_loss=0.5, max_latency=None, max_queries=9))
-
-
-@pytest.mark.parametrize("counts", [[], [0], [-1], [0, 3], [1.5]])
-def test_counts_are_whole_numbers_from_one_up(counts):
-    shots = partial(few_shot, shots=counts, ways=None, draws=2, seed=0)
-    for evaluation in (*(partial(name, k=counts) for name in (knn, retrieval, cross_modal)), shots):
-        with pytest.raises(UserError, match=r"evaluation\.(k|shots)=\["):
-            list(evaluation(embeddings(0, 5), embeddings(1, 20), DIMS))
 
 
 @pytest.mark.parametrize("evaluation", [partial(knn, k=[1]), partial(retrieval, k=[1]), cosine_span])

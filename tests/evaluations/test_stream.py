@@ -128,7 +128,5 @@ def test_bad_input():
     strangers = Embeddings(queries.features, queries.labels + 100, None, queries.meta)
     with pytest.raises(UserError, match="no class of the stream has a mean"):
         list(run(queries, strangers))
-    with pytest.raises(UserError, match=r"evaluation\.imbalance=0\.5"):
-        list(run(queries, embeddings(queries.labels, noise=0.4), imbalance=0.5))
     with pytest.raises(UserError, match=r"the same rows(.|\n)*a stream of other samples"):
         list(run(queries, queries))

@@ -10,7 +10,7 @@ from commands import ROOT
 from composing import composed
 
 import mrl_experiments.evaluations
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval

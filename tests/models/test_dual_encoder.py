@@ -57,7 +57,6 @@ def test_other_encoders_of_transformers_work(type):
         (lambda: tower(num_attention_heads=5), r"cannot build model\.text\.type=bert"),
         (lambda: tower(max_position_embeddings=4), r"data\.length=8 tokens, but the model has 4 positions"),
         (lambda: encoder(arch="resnet_fifty"), "not a timm architecture"),
-        (lambda: encoder(width=0), r"model\.width=0"),
         (lambda: encoder()((torch.zeros(1, 1, 32, 32), torch.zeros(1, 8).long())), "loss=infonce"),
     ],
 )

@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 
-from mrl_experiments.errors import UserError
 from mrl_experiments.paper import published
 
 # Values per table: 3,052 in all; with the 421 sizes, list lengths and weights they stand at, 3,473 numbers.
@@ -91,7 +90,8 @@ def test_every_value_says_where_it_was_read():
 
 
 def test_only_projections_at_chance_level_are_no_target():
-    assert {(row.table, row.reduction) for row in published() if not row.is_target} == {("table02", "jl")}
+    odd = [row for row in published() if row.anomaly.endswith("not a target")]
+    assert {(row.table, row.reduction) for row in odd} == {("table02", "jl")}
 
 
 def test_single_shot_cost_is_the_size_times_the_database():
@@ -116,8 +116,3 @@ def test_tables_that_print_the_same_numbers_agree():
         and row.metric != "MFLOPs"
     }
     assert shortlist == full
-
-
-def test_an_unknown_table_lists_those_there_are():
-    with pytest.raises(UserError, match="table31"):
-        published("table32")

@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import SimpleProfiler
 from pytorch_lightning.strategies import DDPStrategy
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.options.check import check
 from mrl_experiments.options.typed import renamed

@@ -1,15 +1,12 @@
 """Tables, figures and a page from result rows: mrl-report"""
 
-import hydra
 from omegaconf import DictConfig
 
-from mrl_experiments.command import command, launch
-from mrl_experiments.places import CONF
+from mrl_experiments.command import command
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
-@command(isolate=False)
-def run(cfg: DictConfig) -> None:
+@command("report", isolate=False)
+def main(cfg: DictConfig) -> None:
     """Read the rows, write the report, say where it is."""
     import sys
     import webbrowser
@@ -23,17 +20,12 @@ def run(cfg: DictConfig) -> None:
     page = out / "index.html"
     print(f"report: {page}")
     if "wandb" in (cfg.get("logger") or {}):
-        from mrl_experiments.build import construct
+        from mrl_experiments.construct import construct
         from mrl_experiments.training.wandb_logger import log_report
 
         log_report(construct(cfg.logger.wandb), out)
     if cfg.open and not webbrowser.open(page.absolute().as_uri()):
         print("note: no browser was found; open the page yourself", file=sys.stderr)
-
-
-def main() -> None:
-    """Run the command as it was typed."""
-    launch(run)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mrl_experiments.files import (
     remove_leftovers,
     write_json,
 )
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 from mrl_experiments.names import check_name
 
 _read_only: list[Path] = []  # other caches, see reading_also
@@ -87,7 +87,7 @@ def cached(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Seque
         return path
     if (elsewhere := _elsewhere(path, beside)) is not None:
         return elsewhere
-    with exclusive(path.with_name(f".{path.stem}.lock"), f"writes {path}"):
+    with acquire(path.with_name(f".{path.stem}.lock"), f"writes {path}"):
         remove_leftovers(path.parent, path.stem)
         if not _is_whole(path, beside):
             if manifest_path(path).exists():

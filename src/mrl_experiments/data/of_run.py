@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
-from mrl_experiments.embeddings import CLASSES, META
+from mrl_experiments.embeddings import CLASSES, META, read_classes, read_meta
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.identity import identity, without_new_keys
@@ -15,10 +15,8 @@ from mrl_experiments.options.typed import typed_keys
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import RENAMED
 
-ROOTS = (
-    "data.root",
-    "data.source.root",
-)  # where files lie does not matter where they are known by themselves
+# Where files lie does not matter where they are known by themselves.
+ROOTS = ("data.root", "data.source.root")
 OWN_NAME = "keep them apart by a name of their own: data.name=<name>, here and for evaluate.py"
 
 
@@ -154,6 +152,6 @@ def _name_classes(run: Run, config: DictConfig, data: Any) -> None:
     if not isinstance(data, ImageData) or data.classes_known:
         return
     for path in sorted(run.embeddings(str(config.data.name), "*").parent.glob(f"*/{CLASSES}")):
-        if names := read_object(path).get("name"):
+        if names := read_classes(path.parent, read_meta(path.parent)).get("name"):
             data.take_classes(names)
             return

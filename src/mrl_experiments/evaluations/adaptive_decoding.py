@@ -19,7 +19,7 @@ from mrl_experiments.heads import Heads
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text
 from mrl_experiments.results import Measurement, Setting
-from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
+from mrl_experiments.trained_heads import classifier_dims, trained_heads
 
 Features = NDArray[np.float32]
 Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry per fold
@@ -61,7 +61,6 @@ def adaptive_decoding(
             expected="at least two folds with a token each, and a token to measure the speed on",
         )
     heads = trained_heads(queries, dims)
-    candidates(queries, heads, present_only=False)
     exits = read_exits(queries.features, heads, classifier_dims(queries, heads, dims))
     for (setting, dim), scores in _scores(exits, queries, heads, policies, folds, timed).items():
         speed = median(score.pop("tokens_per_s") for score in scores)

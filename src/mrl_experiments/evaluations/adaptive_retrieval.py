@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.errors import UserError
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
@@ -38,16 +37,11 @@ def adaptive_retrieval(
         timed: Queries of the timed batch.
 
     Raises:
-        UserError: If no index is left, or for K below k.
+        UserError: If no index is left.
     """
     search = StagedSearch.of(queries, database, k, max_queries, timed)
     nested = nested_dims(queries, dims)
     lengths = lengths if lengths_dim in nested[:-1] else ()
-    if short := [length for length in (shortlist, *lengths) if length < k]:
-        raise UserError(
-            f"shortlists of {', '.join(map(str, short))} for k={k}",
-            expected=f"at least {k}: evaluation.shortlist and each of evaluation.lengths",
-        )
     for name, dim, index, costs in search.build_all(indexes, nested):
         yield from costs
         yield from search.measure(index, [(dim, k)], Setting(index=name, rerank=dim, shortlist=k))

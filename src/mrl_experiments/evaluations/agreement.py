@@ -11,7 +11,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import check_counts, evenly_spaced, nearest_of_rows
+from mrl_experiments.search.database import evenly_spaced, nearest_of_rows
 from mrl_experiments.search.same_rows import told_same_rows
 
 BLOCK = 64  # queries whose neighbours are in memory at a time
@@ -40,7 +40,6 @@ def agreement(
     Raises:
         UserError: For more neighbours than there are.
     """
-    check_counts("evaluation.k", k)
     database = queries if database is None else database
     same = told_same_rows(queries, database)
     rows = evenly_spaced(len(queries), max_queries)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.directions import unit_prefixes
-from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.results import Measurement
@@ -36,7 +36,6 @@ def cosine_span(
     """
     refuse_same_rows(queries, database, "images, and texts of them")
     texts = labelled(queries, database)
-    shared_width([queries, texts])
     classes, class_index = np.unique(texts.labels, return_inverse=True)
     if len(classes) < 2:
         raise UserError("all images and texts have one label", expected="at least two, to compare them")

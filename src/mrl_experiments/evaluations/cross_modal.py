@@ -7,7 +7,7 @@ import numpy as np
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.metrics import ranking
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import check_counts, labelled, neighbours
+from mrl_experiments.search.database import labelled, neighbours
 
 
 def cross_modal(
@@ -27,7 +27,6 @@ def cross_modal(
     Raises:
         UserError: Without texts, when an image has none, and when k exceeds the number of either.
     """
-    check_counts("evaluation.k", k)
     texts = labelled(queries, database)
     shown = np.isin(texts.labels, queries.labels)
     for direction, asked, searched, counted in (

@@ -14,7 +14,7 @@ from mrl_experiments.evaluations.funnel import funnel_stages
 from mrl_experiments.examples import Confusion, Examples, Query, Sample, Stage, plain_text
 from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import check_counts, labelled, neighbours
+from mrl_experiments.search.database import labelled, neighbours
 from mrl_experiments.search.neighbours import nearest
 from mrl_experiments.search.same_rows import same_rows, without_self
 
@@ -50,7 +50,6 @@ def examples(
     Raises:
         UserError: Without a database, when k exceeds N, or when a query's label is not in the database.
     """
-    check_counts("evaluation.k", [k])
     database = labelled(queries, database)
     few = spread(dims, columns)
     near = neighbours(queries, database, few, k)

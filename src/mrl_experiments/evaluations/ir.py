@@ -13,7 +13,7 @@ from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.metrics.relevance import read_judgments, rows_of, scores
 from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import check_counts, nearest_of_rows
+from mrl_experiments.search.database import nearest_of_rows
 from mrl_experiments.search.same_rows import told_same_rows
 
 Values = NDArray[np.float64]
@@ -51,7 +51,6 @@ def ir(
     Raises:
         UserError: Without judgments, for ids that are not there, and for more neighbours than there are.
     """
-    check_counts("evaluation.k", [first, *k])
     if qrels is None or database is None:
         raise UserError(
             "evaluation=ir without judgments of relevance",

@@ -6,7 +6,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.votes import class_rank
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import check_counts, labelled, neighbours
+from mrl_experiments.search.database import labelled, neighbours
 
 
 def knn(
@@ -21,7 +21,6 @@ def knn(
     Raises:
         UserError: Without a database, when k exceeds N, or when a query's label is not in the database.
     """
-    check_counts("evaluation.k", k)
     database = labelled(queries, database)
     near = neighbours(queries, database, dims, max(k))
     for dim, found in tracked(near.items(), "counting votes", len(near)):

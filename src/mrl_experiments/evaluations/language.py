@@ -8,7 +8,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text, head_scores
 from mrl_experiments.results import Measurement
-from mrl_experiments.trained_heads import candidates, head_costs, trained_heads
+from mrl_experiments.trained_heads import head_costs, trained_heads
 
 
 def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[int]) -> Iterator[Measurement]:
@@ -25,7 +25,6 @@ def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[in
     del database
     text_bytes = bytes_of_text(queries.meta)
     heads = trained_heads(queries, dims)
-    candidates(queries, heads, present_only=False)
     for dim in tracked(filter(heads.serves, dims), "classifying", len(dims)):
         values = head_scores(heads, queries.features, queries.labels, dim)
         if text_bytes is not None:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import scores
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.same_rows import refuse_same_rows, told_same_rows
+from mrl_experiments.search.database import labelled
+from mrl_experiments.search.same_rows import refuse_same_rows
 
 BLOCK = 16384
 Solver = Callable[[nn.Linear, Tensor, Tensor], None]
@@ -31,20 +31,9 @@ def probe(
     Raises:
         UserError: Without a database, when a query's label is not in it, or when it is the queries.
     """
-    if database is None:
-        raise UserError(
-            "there is no split to fit the probe on", remedy="embed train too, or set database=..."
-        )
     refuse_same_rows(queries, database, "other samples to fit the probe on than those it is measured on")
-    told_same_rows(queries, database)
+    database = labelled(queries, database)
     classes, targets = np.unique(database.labels, return_inverse=True)
-    unknown = ~np.isin(queries.labels, classes)
-    if unknown.any():
-        raise UserError(
-            f"{unknown.sum()} of {len(queries)} queries have a label the probe never sees, "
-            f"such as {queries.labels[unknown][0]}",
-            expected="queries whose classes are all in the split the probe is fitted on",
-        )
     labels = np.searchsorted(classes, queries.labels)
     for dim in tracked(dims, "fitting probes", len(dims)):
         torch.manual_seed(seed)

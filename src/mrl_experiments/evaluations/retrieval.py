@@ -9,7 +9,7 @@ from mrl_experiments import cost
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.metrics import ranking
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import check_counts, labelled, neighbours
+from mrl_experiments.search.database import labelled, neighbours
 from mrl_experiments.search.same_rows import same_rows
 
 FIRST = (1, 5, 10)
@@ -30,7 +30,6 @@ def retrieval(
     Raises:
         UserError: Without a database, when k exceeds N, or when a query's label is not in the database.
     """
-    check_counts("evaluation.k", k)
     database = labelled(queries, database)
     same = same_rows(queries, database)
     total = _occurrences(database.labels, queries.labels) - same

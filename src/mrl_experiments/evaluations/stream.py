@@ -97,15 +97,7 @@ def long_tail(samples: Embeddings, known: Labels, imbalance: float, seed: int) -
     The r-th of C classes gets imbalance^(-r / (C - 1)) times as many as the largest has, at least one
     (Cui et al., 2019), those in `known` and the others each for themselves, so that both have a head and a
     tail. Rarity is the class's frequency rank where the data set states it, else random.
-
-    Raises:
-        UserError: For an imbalance below 1.
     """
-    if not imbalance >= 1:
-        raise UserError(
-            f"evaluation.imbalance={imbalance}",
-            expected="at least 1, or null for the stored order",
-        )
     random = np.random.default_rng(seed)
     classes, counts = np.unique(samples.labels, return_counts=True)
     ranks = _ranks(samples, classes, random)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,13 @@ from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import check_logits
 from mrl_experiments.nested_accuracy import SAME_SCORE, label_rank
 from mrl_experiments.results import Measurement
-from mrl_experiments.trained_heads import candidates, trained_heads
+from mrl_experiments.trained_heads import trained_heads
 
 BLOCK = 4096
 IMAGENET = Path(__file__).parents[1] / "paper" / "imagenet_superclasses.csv"
 SHIPPED = {"imagenet": IMAGENET, "conf/superclasses/imagenet.csv": IMAGENET}  # the second: where it once was
 REJECT = -1
+SHOWN = 8  # superclasses with rows of their own, unless others are named
 Labels = NDArray[np.int64]
 
 
@@ -52,21 +52,20 @@ def superclass(
     """
     del database
     heads = trained_heads(queries, dims)
-    candidates(queries, heads, present_only=False)
-    groups = _Groups.of(queries, mapping, superclasses)
-    shown = groups.indices(within)
-    superclass_of = groups.of_class[queries.labels]
+    names, of_class = _largest(queries, mapping, superclasses)
+    if unknown := sorted({*(within or ())} - {*names}):
+        raise UserError(f"evaluation.within has {', '.join(unknown)}", expected=f"some of {', '.join(names)}")
+    superclass_of = of_class[queries.labels]
     for dim in tracked(filter(heads.serves, dims), "classifying", len(dims)):
-        found, inside = _hits(queries, dim, groups.of_class)
+        found, inside = _hits(queries, dim, of_class)
         yield Measurement(dim, "top1", float(found.mean()), {"superclasses": superclasses})
         yield Measurement(dim, "top1", float(inside[superclass_of != REJECT].mean()), {"within": "all"})
-        for index in shown:
-            yield Measurement(
-                dim, "top1", float(inside[superclass_of == index].mean()), {"within": groups.names[index]}
-            )
-    yield Measurement(queries.width, "classes", float((groups.of_class != REJECT).sum()), {"within": "all"})
-    for index, name in enumerate(groups.names):
-        yield Measurement(queries.width, "classes", float((groups.of_class == index).sum()), {"within": name})
+        for name in names[:SHOWN] if within is None else within:
+            share = float(inside[superclass_of == names.index(name)].mean())
+            yield Measurement(dim, "top1", share, {"within": name})
+    yield Measurement(queries.width, "classes", float((of_class != REJECT).sum()), {"within": "all"})
+    for index, name in enumerate(names):
+        yield Measurement(queries.width, "classes", float((of_class == index).sum()), {"within": name})
 
 
 def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -85,39 +84,19 @@ def _hits(queries: Embeddings, dim: int, of_class: Labels) -> tuple[NDArray[np.b
     return found, inside
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """names: of S superclasses, the largest first. of_class: (C,) the index of each class's, or REJECT."""
-
-    names: list[str]
-    of_class: Labels
-
-    @classmethod
-    def of(cls, queries: Embeddings, mapping: str | None, superclasses: int) -> "_Groups":
-        named = _superclasses(queries, mapping)
-        shown = {named[label] for label in np.unique(queries.labels).tolist()}  # some sets show some classes
-        counts = Counter(name for name in named if name is not None and name in shown)
-        if not 2 <= superclasses <= len(counts):
-            raise UserError(
-                f"evaluation.superclasses={superclasses}",
-                expected=f"2 to {len(counts)}, the superclasses of these samples",
-            )
-        names = sorted(counts, key=lambda name: (-counts[name], name))[:superclasses]
-        index = {name: number for number, name in enumerate(names)}
-        return cls(names, np.array([index.get(name or "", REJECT) for name in named]))
-
-    def indices(self, within: Sequence[str] | None) -> list[int]:
-        """Return the superclasses with rows of their own.
-
-        Raises:
-            UserError: For a name that is none.
-        """
-        unknown = sorted(set(within or ()) - set(self.names))
-        if unknown:
-            raise UserError(
-                f"evaluation.within has {', '.join(unknown)}", expected=f"some of {', '.join(self.names)}"
-            )
-        return list(range(8))[: len(self.names)] if within is None else [self.names.index(w) for w in within]
+def _largest(queries: Embeddings, mapping: str | None, count: int) -> tuple[list[str], Labels]:
+    """Return the `count` largest superclasses, and the index of each class's (C,), or REJECT."""
+    named = _superclasses(queries, mapping)
+    shown = {named[label] for label in np.unique(queries.labels).tolist()}  # some sets show some classes
+    sizes = Counter(name for name in named if name is not None and name in shown)
+    if not 2 <= count <= len(sizes):
+        raise UserError(
+            f"evaluation.superclasses={count}",
+            expected=f"2 to {len(sizes)}, the superclasses of these samples",
+        )
+    names = sorted(sizes, key=lambda name: (-sizes[name], name))[:count]
+    index = {name: number for number, name in enumerate(names)}
+    return names, np.array([index.get(name or "", REJECT) for name in named])
 
 
 def _superclasses(queries: Embeddings, mapping: str | None) -> list[str | None]:

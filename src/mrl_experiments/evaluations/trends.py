@@ -10,7 +10,7 @@ from mrl_experiments.adaptive.classification.exits import read_exits
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.results import Measurement
-from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
+from mrl_experiments.trained_heads import classifier_dims, trained_heads
 
 TRENDS = ("up", "up_then_dip", "down_then_up", "none", "flat")
 Accuracies = NDArray[np.float64]
@@ -30,7 +30,6 @@ def trends(
     """
     del database
     heads = trained_heads(queries, dims)
-    candidates(queries, heads, present_only=False)
     nested = classifier_dims(queries, heads, dims)
     if len(nested) < 3:
         raise UserError(

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrl_experiments.directions import unit_prefixes
-from mrl_experiments.embeddings import Embeddings, shared_width
+from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import label_rank
 from mrl_experiments.results import Measurement
@@ -36,7 +36,6 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
     """
     refuse_same_rows(queries, database, "images, and the texts of their classes")
     texts = labelled(queries, database)
-    shared_width([queries, texts])
     classes, class_index = np.unique(texts.labels, return_inverse=True)
     labels = torch.from_numpy(np.searchsorted(classes, queries.labels))
     for dim in tracked(dims, "classifying", len(dims)):

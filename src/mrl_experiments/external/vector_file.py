@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from mrl_experiments.data.splits import split_of
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.external.arrow_tables import (
     ARROW,
     EMBEDDINGS,
@@ -105,9 +105,8 @@ def _reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        text = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} cannot be read: {shown(text)}",
+            f"{path} cannot be read: {shown(said(error))}",
             expected="numbers and, for labels, integers or strings (.astype(str) where they are objects)",
         ) from error
 

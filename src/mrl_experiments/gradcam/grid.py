@@ -15,11 +15,16 @@ from matplotlib.font_manager import fontManager
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrl_experiments.gradcam.canvas import INK, STYLE, save
+from mrl_experiments.files import atomic_path
 from mrl_experiments.gradcam.examples import Examples
 from mrl_experiments.gradcam.maps import ClassMaps
 
-WRONG = "#b3261e"
+INK, MUTED, WRONG = "#1c1f23", "#5f6670", "#b3261e"
+STYLE: dict[Any, Any] = {
+    "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED,
+    "svg.fonttype": "none", "svg.hashsalt": "mrl-experiments",
+    "text.parse_math": False,  # a name with dollars is a name
+}  # fmt: skip
 CJK = ("Noto Sans CJK JP", "IPAGothic", "WenQuanYi Zen Hei", "VL Gothic")  # class names may be characters
 CELL = 1.35  # inches
 LONGEST = 18  # letters of a class's name that fit above a cell
@@ -43,10 +48,9 @@ def draw_grid(
         names: Of all classes.
     """
     known = {font.name for font in fontManager.ttflist}
-    families = [STYLE["font.family"], *[font for font in CJK if font in known][:1]]
-    style: dict[Any, Any] = {**STYLE, "font.family": families}
+    families = ["DejaVu Sans", *[font for font in CJK if font in known][:1]]
     rows, columns = len(pixels), len(maps) + 1
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context({**STYLE, "font.family": families}):
         canvas = Canvas(figsize=(CELL * columns, (CELL + 0.25) * rows + 0.6), layout="constrained")
         canvas.suptitle(title, fontsize=10, x=0.01, ha="left")
         grid = canvas.subplots(rows, columns, squeeze=False)
@@ -59,7 +63,7 @@ def draw_grid(
                 _name(axes, names, int(found.predicted[row]), label)
                 if row == rows - 1:
                     axes.set_xlabel(f"{dim} dims", color=INK)
-        return [save(canvas, stem.with_name(stem.name + suffix)) for suffix in (".png", ".svg")]
+        return [_saved(canvas, stem.with_name(stem.name + suffix)) for suffix in (".png", ".svg")]
 
 
 def _picture(axes: Axes, pixels: NDArray[np.float32]) -> None:
@@ -87,3 +91,10 @@ def _name(axes: Axes, names: Sequence[str], predicted: int, label: int) -> None:
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
+def _saved(canvas: Canvas, path: Path) -> Path:
+    with atomic_path(path) as temporary:
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        canvas.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=metadata)
+    return path

@@ -65,7 +65,7 @@ class InfoNCE(Method):
         dims = one_or_many(width, dim, dims, nested=nested, option=option, separate="infonce_ff")
         spec = NestingSpec.resolve(width, dims, weights)
         super().__init__(backbone, spec)
-        _check(label_smoothing, temperature, cache_chunk)
+        _check(label_smoothing, temperature)
         self.cache_chunk = cache_chunk
         self.log_scale = nn.Parameter(torch.full((len(spec),), -math.log(temperature)))
 
@@ -169,7 +169,7 @@ def _as_it_is(x: Tensor) -> Tensor:
     return x
 
 
-def _check(label_smoothing: float, temperature: float, cache_chunk: int | None) -> None:
+def _check(label_smoothing: float, temperature: float) -> None:
     if label_smoothing != 0:
         raise UserError(
             f"loss.label_smoothing={label_smoothing} has no meaning between pairs",
@@ -179,5 +179,3 @@ def _check(label_smoothing: float, temperature: float, cache_chunk: int | None) 
         raise UserError(
             f"loss.temperature={temperature}", expected=f"a number from {COLDEST} to {WARMEST} (CLIP: 0.07)"
         )
-    if cache_chunk is not None and not (isinstance(cache_chunk, int) and cache_chunk >= 1):
-        raise UserError(f"loss.cache_chunk={cache_chunk}", expected="a whole number of samples, or null")

@@ -27,29 +27,18 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
     if not torch.is_grad_enabled():
         return torch.stack([loss.detach() for loss in losses]).sum()
     values: list[Tensor] = []
-    sums = _Sums(len(parameters))
+    sums: list[Tensor | None] = [None] * len(parameters)
     for loss in losses:
         scale = HALF_SCALE if torch.is_autocast_enabled(loss.device.type) and _half(loss.device.type) else 1.0
-        sums.add(torch.autograd.grad(loss * scale, parameters, allow_unused=True), 1 / scale)
+        gradients = torch.autograd.grad(loss * scale, parameters, allow_unused=True)
+        for index, (old, new) in enumerate(zip(sums, gradients, strict=True)):
+            if old is not None and new is not None:
+                old.add_(new, alpha=1 / scale)
+            elif new is not None:
+                sums[index] = new if scale == 1 else new / scale
         values.append(loss.detach())
-    handed: Tensor = _HandOn.apply(torch.stack(values).sum(), sums.gradients, *parameters)
+    handed: Tensor = _HandOn.apply(torch.stack(values).sum(), sums, *parameters)
     return handed
-
-
-class _Sums:
-    """Gradients added up in index; None until a first one comes."""
-
-    def __init__(self, count: int) -> None:
-        self.gradients: list[Tensor | None] = [None] * count
-
-    def add(self, new: Sequence[Tensor | None], factor: float) -> None:
-        for index, (old, gradient) in enumerate(zip(self.gradients, new, strict=True)):
-            if gradient is None:
-                continue
-            if old is None:
-                self.gradients[index] = gradient if factor == 1 else gradient * factor
-            else:
-                old.add_(gradient, alpha=factor)
 
 
 class _HandOn(torch.autograd.Function):

@@ -41,8 +41,6 @@ class DualEncoder(nn.Module):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not (isinstance(width, int) and width >= 1):
-            raise UserError(f"model.width={width}", expected="a whole number of at least 1")
         self.name, self.width = name, width
         self.image = TimmBackbone(
             arch=arch, name=name, channels=channels, size=size,

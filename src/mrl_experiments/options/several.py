@@ -12,10 +12,8 @@ from omegaconf import DictConfig
 from mrl_experiments.errors import UserError
 from mrl_experiments.options.check import check
 
-USUAL = {
-    "evaluation": ["trained_head"],
-    "reduction": ["prefix"],
-}  # groups, and what is chosen if none is typed
+# Groups, and what is chosen if none is typed.
+USUAL = {"evaluation": ["trained_head"], "reduction": ["prefix"]}
 # Below these keys is what Hydra would put into one place: lists of choices, and options of one choice.
 LISTS, OPTIONS = "several.choices", "several.options"
 GROUP = "|".join(USUAL)

@@ -12,9 +12,8 @@ from mrl_experiments.options.models import near_models
 
 # A value's parts: quoted text, brackets, commas and keys of mappings stay, and what lies between is text.
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
-KNOWN = re.compile(
-    r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""", re.ASCII
-)  # signs for which Hydra's own messages are clear
+# Signs for which Hydra's own messages are clear.
+KNOWN = re.compile(r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""", re.ASCII)
 
 PAGE = "docs/paper_tables.md"
 GONE = {  # recipes that were others with a page of their own: what replaces each

@@ -4,7 +4,6 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrl_experiments.errors import UserError
 from mrl_experiments.results import ResultRow, read_rows
 
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -24,28 +23,16 @@ class PaperRow(ResultRow):
     source: str
     anomaly: str
 
-    @property
-    def is_target(self) -> bool:
-        """True if its method can give such a value; figures leave other values out."""
-        return not self.anomaly.endswith("not a target")
-
 
 def published(table: str | None = None) -> list[PaperRow]:
     """Return the published values of one table, or all. Cells that the paper leaves empty have no row.
 
-    Sizes, list lengths and loss weights are coordinates of a value (`dim`, `setting`), not values.
-
-    Raises:
-        UserError: For a table that has no values.
+    Dims, list lengths and loss weights are coordinates of a value (`dim`, `setting`), not values.
     """
     with PUBLISHED.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
-    rows = [
+    return [
         PaperRow(**vars(row), table=record["table"], source=record["source"], anomaly=record["anomaly"])
         for row, record in zip(read_rows(PUBLISHED), records, strict=True)
         if table in (None, record["table"])
     ]
-    if not rows:
-        tables = sorted({record["table"] for record in records})
-        raise UserError(f"the paper has no values in {table!r}", expected=f"one of {', '.join(tables)}")
-    return rows

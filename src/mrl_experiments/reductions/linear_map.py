@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.embeddings import Embeddings, check_finite
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import os_error
+from mrl_experiments.files import explain_os_errors
 from mrl_experiments.heads import Heads
 
 BLOCK = 16384
@@ -42,13 +42,10 @@ class LinearMap:
                 expected=f"{len(self.matrix)}, as those that the reduction was fitted on",
             )
         shape = (len(embeddings), self.matrix.shape[1])
-        try:
-            with tempfile.TemporaryFile() as file:
-                # A hole in the file that cannot be filled later, on a full disk, would kill the process.
-                os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
-                features = np.memmap(file, np.float32, mode="w+", shape=shape)
-        except OSError as error:
-            raise os_error(error, f"{tempfile.gettempdir()} (TMPDIR)") from error
+        with explain_os_errors(f"{tempfile.gettempdir()} (TMPDIR)"), tempfile.TemporaryFile() as file:
+            # A hole in the file that cannot be filled later, on a full disk, would kill the process.
+            os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+            features = np.memmap(file, np.float32, mode="w+", shape=shape)
         for start in range(0, len(embeddings), BLOCK):
             rows = slice(start, start + BLOCK)
             with np.errstate(over="ignore", invalid="ignore"):  # refused below

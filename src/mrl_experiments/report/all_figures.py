@@ -65,7 +65,7 @@ FIGURES = (
         series=("within",), joined=("superclass",),
     ),
     Figure(
-        name="figure12", title="Spread of single classes over the sizes", paper=(), evaluations=("trends",),
+        name="figure12", title="Spread of single classes over the dims", paper=(), evaluations=("trends",),
         y="class_gap", settings={"quantile": "?*"}, series=("line", "quantile"), joined=("trends",),
     ),
     Figure(
@@ -123,11 +123,11 @@ FIGURES = (
         y="top1", settings=MRL, ablation="weights", joined=("linear",),
     ),
     Figure(
-        name="figure-first", title="The first nested size", paper=("table28",), evaluations=("linear",),
+        name="figure-first", title="The first nested dim", paper=("table28",), evaluations=("linear",),
         y="top1", settings=MRL, ablation="first", joined=("linear",),
     ),
     Figure(
-        name="figure-spacing", title="Spacing of the nested sizes, 1-NN", paper=("table29",),
+        name="figure-spacing", title="Spacing of the nested dims, 1-NN", paper=("table29",),
         evaluations=("knn",), y="top1", settings={"k": 1, **MRL}, ablation="spacing", joined=("knn",),
     ),
 )  # fmt: skip

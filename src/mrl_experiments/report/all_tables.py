@@ -42,7 +42,7 @@ TABLES = (
         theirs={"model": "jft_vit_b16"},
     ),
     Table(
-        name="table05", title="1-NN at sizes never trained: top-1", paper=(), evaluations=("knn",),
+        name="table05", title="1-NN at dims never trained: top-1", paper=(), evaluations=("knn",),
         metrics=("top1",), settings={"k": 1}, interpolated="only",
     ),
     Table(
@@ -145,12 +145,12 @@ TABLES = (
         index=("line", "dim"), columns=("metric",), interpolated="with",
     ),
     Table(
-        name="table22", title="Share first correct at each size, and right at any", paper=("table22",),
+        name="table22", title="Share first correct at each dim, and right at any", paper=("table22",),
         evaluations=("adaptive_classification",), metrics=("first_correct", "top1", "always_wrong"),
         settings={"policy": "oracle"}, columns=("line", "metric"),
     ),
     Table(
-        name="table23", title="Right at any size, under shift: top-1", paper=("table23",), role="shift",
+        name="table23", title="Right at any dim, under shift: top-1", paper=("table23",), role="shift",
         evaluations=("adaptive_classification",), metrics=("top1",), settings={"policy": "oracle"},
         index=("split",),
     ),
@@ -180,11 +180,11 @@ TABLES = (
         metrics=("top1", "top5"), columns=("line", "metric"), settings=MRL, ablation="weights",
     ),
     Table(
-        name="table28", title="The first nested size: top-1", paper=("table28",), evaluations=("linear",),
+        name="table28", title="The first nested dim: top-1", paper=("table28",), evaluations=("linear",),
         metrics=("top1",), settings=MRL, ablation="first",
     ),
     Table(
-        name="table29", title="Spacing of the nested sizes: 1-NN top-1", paper=("table29",),
+        name="table29", title="Spacing of the nested dims: 1-NN top-1", paper=("table29",),
         evaluations=("knn",), metrics=("top1",), settings={"k": 1, **MRL}, ablation="spacing",
     ),
     Table(

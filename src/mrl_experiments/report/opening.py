@@ -64,14 +64,14 @@ def _story(chart: Chart, called: str, timed: Chart | None, rows: int) -> Story:
     shares = "1 %, 5 %" if nearer.dim == near.dim else "1 %"
     marks = {near.name: f"5 %: {near.dim} dims", nearer.name: f"{shares}: {nearer.dim} dims"}
     points["mark"] = [marks.get(place, "") for place in points.index]
-    size, width = int(nearer.x), int(full.x)
+    small, large = int(nearer.x), int(full.x)
     sentences = [
         f"{line(main).label} on {block.dataset} {block.split} ({block.model}): {nearer.dim} of {full.dim}"
         f" dims are within 1 % of full quality ({written(name, nearer['mean'])} of"
         f" {written(name, full['mean'])}, {metric(name).title}), {near.dim} within 5 %"
         f" ({written(name, near['mean'])}).",
-        f"{nearer.dim} dims are {size:,} bytes per vector in float32 in place of {width:,}: a million vectors"
-        f" take {size:,} MB in place of {width:,} MB.",
+        f"{nearer.dim} dims are {small:,} bytes per vector in float32 in place of {large:,}: a million"
+        f" vectors take {small:,} MB in place of {large:,} MB.",
         _on_time(timed.points) if timed else _beside(points, nearer, name),
     ]
     return Story(block, called, sentences, [part.spec for part in (chart, timed) if part], rows)

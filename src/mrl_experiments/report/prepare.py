@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mrl_experiments.data.reading import shown
 from mrl_experiments.errors import UserError
 from mrl_experiments.examples import Sheet, read_sheets
 from mrl_experiments.nesting import default_dims
@@ -52,35 +53,34 @@ def find_rows(
         found = [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
         files.update(map(os.path.normpath, found))
         if not found:
-            notes.append(f"no file matches {printable(pattern)}")
-        notes += [
-            f"left out: {printable(folder)} is no folder that can be read" for folder in _closed(pattern)
-        ]
+            notes.append(f"no file matches {shown(pattern)}")
+        notes += [f"left out: {shown(folder)} is no folder that can be read" for folder in _closed(pattern)]
     for path in sorted(files):
         try:
             read = read_rows(Path(path))
             rows += read
-            notes += _of_other_runs(Path(path), read)
+            beside = read_sheets(Path(path)) if sheets is not None else []
+            notes += _of_other_runs(Path(path), [*read, *beside])
             if sheets is not None:
-                sheets += read_sheets(Path(path))
+                sheets += beside
         except UserError as error:
-            notes.append(f"left out: {printable(error.problem)}")
+            notes.append(f"left out: {shown(error.problem)}")
     if not rows:
         raise UserError(
-            "; ".join([f"no result rows in {printable(', '.join(patterns)) or 'nothing'}", *notes]),
+            "; ".join([f"no result rows in {shown(', '.join(patterns)) or 'nothing'}", *notes]),
             expected="files that evaluate.py wrote",
             remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
         )
     return rows, notes
 
 
-def _of_other_runs(path: Path, rows: Sequence[ResultRow]) -> list[str]:
+def _of_other_runs(path: Path, rows: Sequence[ResultRow | Sheet]) -> list[str]:
     """Say of a file in a run's folder that it holds rows of other runs, as one that was copied there does."""
     run = path.absolute().parents[1].name
     others = sorted({row.run for row in rows} - {run})
     if path.absolute().parent.name != "results" or not others:
         return []
-    return [f"{printable(str(path))} holds rows of {printable(', '.join(others))}, as whose they count"]
+    return [f"{shown(str(path))} holds rows of {shown(', '.join(others))}, as whose they count"]
 
 
 def _closed(pattern: str) -> list[str]:
@@ -92,17 +92,12 @@ def _closed(pattern: str) -> list[str]:
     return [path for path in found if not (os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK))]
 
 
-def printable(text: str) -> str:
-    """Return text with what a terminal or page could not show, or would obey, as its escape."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def faulty(frame: pd.DataFrame) -> list[str]:
     """Name the runs with values that no metric can have: no mean, figure or claim counts them."""
     bad = frame[frame.fault != ""].drop_duplicates("number")
     return [
-        f"{len(group)} row{'s' * (len(group) > 1)} of {printable(run)} {'are' if len(group) > 1 else 'is'}"
-        f" {reason} ({printable(f'{metric} of {evaluation}')}{in_percent(metric, group.value)}):"
+        f"{len(group)} row{'s' * (len(group) > 1)} of {shown(run)} {'are' if len(group) > 1 else 'is'}"
+        f" {reason} ({shown(f'{metric} of {evaluation}')}{in_percent(metric, group.value)}):"
         " their cells say so, figures and claims leave them out"
         for (run, evaluation, metric, reason), group in bad.groupby(["run", "evaluation", "metric", "fault"])
     ]
@@ -112,7 +107,7 @@ def repeated_seeds(cells: pd.DataFrame) -> list[str]:
     """Name the runs that claim one seed: they differ in something that rows don't say, and stand apart."""
     apart = cells[cells["copy"] != ""].groupby(["home", "model", "line", "evaluation"])
     return [
-        printable(f"{' and '.join(sorted({*group['copy']}))} have the same seed and differ ({evaluation} of"
+        shown(f"{' and '.join(sorted({*group['copy']}))} have the same seed and differ ({evaluation} of"
                   f" {line}, {home}): they stand apart; name the files to keep with rows=[...]")
         for (home, _, line, evaluation), group in apart
     ]  # fmt: skip
@@ -165,12 +160,12 @@ def _typed(text: str) -> str | int:
 
 
 def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    sizes = {}
+    known = {}
     for key, group in frame.groupby(PLACE, sort=False):
         trained = {*group.dim[group.trained]}
-        sizes[key] = trained | {*default_dims(int(max(trained, default=group.dim.max())))}
+        known[key] = trained | {*default_dims(int(max(trained, default=group.dim.max())))}
     where = zip(*(frame[name] for name in PLACE), strict=True)
-    between = [dim not in sizes[key] for key, dim in zip(where, frame.dim, strict=True)]
+    between = [dim not in known[key] for key, dim in zip(where, frame.dim, strict=True)]
     frame["interpolated"] = np.array(between, dtype=bool)
     ff, prefix = frame.method == "ff", frame.reduction == "prefix"
     at = frame.dim.where(ff & prefix & frame.trained)  # the dim that an FF run was trained at

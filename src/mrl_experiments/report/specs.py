@@ -13,7 +13,7 @@ class View:
     settings: those that a row must have, as globs. theirs: those of the paper's rows, where they differ.
     ignore: those that may differ inside a cell.
     ablation: shows the usual recipe beside this ablation's variants; "": all runs but those of ablations.
-    interpolated: rows at sizes between the trained ones: with them, without them, or nothing else.
+    interpolated: rows at dims between the trained ones: with them, without them, or nothing else.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Table(View):
 
 @dataclass(frozen=True, kw_only=True)
 class Figure(View):
-    """A figure of metric y against x, the size or another metric; `series` tells its lines apart.
+    """A figure of metric y against x, the dims or another metric; `series` tells its lines apart.
 
     joined: the evaluations, or values of `series`, whose points are joined by a line. best: only the points
     of a line that are better than all its points with a smaller x.

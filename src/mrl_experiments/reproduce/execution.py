@@ -14,37 +14,22 @@ from threading import Event, Lock
 from rich.console import Console
 from rich.table import Table
 
+from mrl_experiments.progress import duration
 from mrl_experiments.reproduce.plan import Chain, Step
 
 SCRIPTS = Path(__file__).parents[3]  # where train.py, embed.py and evaluate.py lie
 
 
-class Clock:
-    """Estimates the time left: minutes a command of each kind takes, corrected by those that have ended."""
-
-    def __init__(self, minutes: Mapping[str, float], jobs: int) -> None:
-        self._minutes, self._jobs = minutes, jobs
-        self._measured: dict[str, list[float]] = defaultdict(list)
-
-    def record(self, step: Step, minutes: float) -> None:
-        """Learn from a finished step."""
-        self._measured[step.verb].append(minutes)
-
-    def left(self, steps: Sequence[Step]) -> float:
-        """Return the minutes that `steps` will take together."""
-        return sum(self._expected(step.verb) for step in steps) / self._jobs
-
-    def _expected(self, verb: str) -> float:
-        measured = self._measured[verb]
-        return statistics.mean(measured) if measured else float(self._minutes[verb.removesuffix(".py")])
-
-
 class Reproduction:
-    """Runs chains side by side, prints what is done and what is left."""
+    """Runs chains side by side, prints what is done and what is left.
+
+    The time left follows from the minutes that a command of each kind takes, measured once some have ended.
+    """
 
     def __init__(self, plan: Sequence[Chain], minutes: Mapping[str, float], jobs: int, logs: Path) -> None:
         self._plan, self._jobs, self._logs = plan, jobs, logs
-        self._clock = Clock(minutes, jobs)
+        self._minutes = minutes
+        self._measured: dict[str, list[float]] = defaultdict(list)
         self._waiting = [step for chain in plan for step in chain.steps if not step.finished]
         self._total, self._lock = len(self._waiting), Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -57,13 +42,11 @@ class Reproduction:
         for chain in self._plan:
             waiting = [step for step in chain.steps if not step.finished]
             done = len(chain.steps) - len(waiting)
-            alone = self._clock.left(waiting) * self._jobs
+            alone = self._minutes_of(waiting)
             table.add_row(chain.run.name, str(len(chain.steps)), str(done), f"{alone:.0f}" if waiting else "")
         console.print(table)
-        left = _clock_time(self._clock.left(self._waiting))
-        console.print(
-            f"{self._total} commands to run, {self._jobs} at a time: about {left}; logs in {self._logs}"
-        )
+        commands = f"{self._total} commands to run, {self._jobs} at a time"
+        console.print(f"{commands}: about {self._left()}; logs in {self._logs}")
 
     def run(self) -> list[str]:
         """Run all chains; return what failed. A failed step ends its chain only, Ctrl-C ends all."""
@@ -127,17 +110,23 @@ class Reproduction:
 
     def _report(self, step: Step, minutes: float) -> None:
         with self._lock:
-            self._clock.record(step, minutes)
+            self._measured[step.verb].append(minutes)
             if step in self._waiting:  # it is not when an earlier step of this very run has outdated it
                 self._waiting.remove(step)
             done = self._total - len(self._waiting)
-            left = _clock_time(self._clock.left(self._waiting))
-            print(f"[{done}/{self._total}] {minutes:4.1f} min  {_shown(step)}  ({left} left)", flush=True)
+            print(
+                f"[{done}/{self._total}] {minutes:4.1f} min  {_shown(step)}  ({self._left()} left)",
+                flush=True,
+            )
+
+    def _left(self) -> str:
+        return duration(60 * self._minutes_of(self._waiting) / self._jobs)
+
+    def _minutes_of(self, steps: Sequence[Step]) -> float:
+        """Return the minutes that `steps` take one after the other."""
+        measured = {verb: statistics.mean(minutes) for verb, minutes in self._measured.items()}
+        return sum(measured.get(step.verb) or self._minutes[step.verb.removesuffix(".py")] for step in steps)
 
 
 def _shown(step: Step) -> str:
     return " ".join((step.verb, *(part for part in step.arguments if not part.startswith("root="))))
-
-
-def _clock_time(minutes: float) -> str:
-    return f"{int(minutes // 60)} h {int(minutes % 60):02d} min" if minutes >= 60 else f"{minutes:.0f} min"

@@ -15,12 +15,8 @@ from mrl_experiments.files import read_text
 from mrl_experiments.runs import Run, run_of
 
 PROFILES = Path(__file__).parent / "profiles"  # full.yaml and others: what each trains and evaluates
-PARTS = {
-    "seeds": ListConfig,
-    "train": ListConfig,
-    "groups": ListConfig,
-    "minutes": DictConfig,
-}  # of a profile
+# Of a profile.
+PARTS = {"seeds": ListConfig, "train": ListConfig, "groups": ListConfig, "minutes": DictConfig}
 
 
 @dataclass(frozen=True)

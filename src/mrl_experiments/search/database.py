@@ -14,12 +14,6 @@ from mrl_experiments.search.neighbours import Neighbours, nearest
 from mrl_experiments.search.same_rows import same_rows, told_same_rows, without_self
 
 
-def check_counts(option: str, counts: Sequence[int]) -> None:
-    """Raise UserError unless a list such as evaluation.k holds whole numbers from 1 up, and at least one."""
-    if not counts or not all(isinstance(count, int) and count >= 1 for count in counts):
-        raise UserError(f"{option}={list(counts)}", expected="at least one whole number, each from 1 up")
-
-
 def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
     """Return `count` rows, or `most` of them.
 

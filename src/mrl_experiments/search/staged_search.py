@@ -78,10 +78,6 @@ class StagedSearch:
                 expected="a database at least as large as k",
                 remedy="embed the database split as well, or ask for fewer neighbours: evaluation.k=...",
             )
-        if not k >= 1 or not max_queries >= 1 or not timed >= 1:
-            raise UserError(
-                f"k={k} max_queries={max_queries} timed={timed}", expected="whole numbers from 1 up"
-            )
         rows = evenly_spaced(len(queries), max_queries)
         self_rows = rows if same else None
         # Of the database, too, labels that are missing are refused here.

@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from mrl_experiments.cost import head_macs, network_macs
 from mrl_experiments.losses.method import Inputs, Method
@@ -77,10 +77,9 @@ def forward_macs(method: Method, x: Inputs) -> int:
     Where x is a pair of batches, one sample of each is embedded.
     """
     modes = {module: module.training for module in method.modules()}
-    sides = [x] if isinstance(x, Tensor) else x
     try:
         with torch.no_grad():
-            return network_macs(lambda: [method.eval().embed(side[:1]) for side in sides])
+            return network_macs(lambda: [method.eval().embed(side[:1]) for side in tree_leaves(x)])
     finally:
         for module, training in modes.items():
             module.training = training

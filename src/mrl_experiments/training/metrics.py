@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from mrl_experiments.losses.method import Method, StepOutput
@@ -17,47 +16,34 @@ class StepSums:
 
     def __init__(self, method: Method) -> None:
         self._dims = method.spec.dims
-        self._losses: Tensor | None = None
-        self._correct: Tensor | None = None
-        self._steps = 0
-        self._labels: int | Tensor = 0
+        self._sums: dict[str, Any] = {}
 
     def add(self, out: StepOutput) -> None:
         """Add one step."""
-        if self._losses is None or self._correct is None:
-            self._losses, self._correct = torch.zeros_like(out.losses), torch.zeros_like(out.correct)
-        if self._losses.device != out.losses.device:  # they come from a checkpoint
-            self._losses, self._correct = self._losses.to(out.losses), self._correct.to(out.correct)
-            self._labels = torch.as_tensor(self._labels, device=out.losses.device)
-        self._losses += out.losses
-        self._correct += out.correct
-        self._steps += 1
-        self._labels = self._labels + out.count
+        step = {"losses": out.losses, "correct": out.correct, "steps": 1, "labels": out.count}
+        for name, value in step.items():
+            before = self._sums.get(name, 0)
+            if isinstance(before, Tensor):
+                before = before.to(out.losses.device)  # those of a checkpoint are on the CPU
+            self._sums[name] = before + value
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint inside a log interval."""
-        return {
-            "losses": self._losses,
-            "correct": self._correct,
-            "steps": self._steps,
-            "labels": torch.as_tensor(self._labels),
-        }
+        return dict(self._sums)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with sums of before."""
-        self._losses, self._correct = state["losses"], state["correct"]
-        self._steps, self._labels = state["steps"], state["labels"]
+        self._sums = {name: value for name, value in state.items() if value is not None}
 
     def drain(self) -> dict[int, dict[str, float]]:
         """Return {dim: {loss, top1}} and start anew; empty when nothing was added."""
-        if self._losses is None or self._correct is None or not self._labels:
+        if not self._sums.get("labels"):
             return {}
-        losses, top1 = (self._losses / self._steps).tolist(), (self._correct / self._labels).tolist()
-        self._losses = self._correct = None
-        self._steps = self._labels = 0
+        sums, self._sums = self._sums, {}
+        losses, top1 = sums["losses"] / sums["steps"], sums["correct"] / sums["labels"]
         return {
             dim: {"loss": loss, "top1": share}
-            for dim, loss, share in zip(self._dims, losses, top1, strict=True)
+            for dim, loss, share in zip(self._dims, losses.tolist(), top1.tolist(), strict=True)
         }
 
 

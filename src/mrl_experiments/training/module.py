@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Inputs, Method, StepOutput
@@ -198,7 +198,7 @@ class NestedModule(pl.LightningModule):
         x, y, *index = batch
         if index:  # of this project's loaders; others have none
             own = index[0] % self.trainer.world_size == self.trainer.global_rank
-            x, y = _rows(x, own), y[own]
+            x, y = tree_map(lambda part: part[own], (x, y))
         if len(y):
             self._val_sums += self.method.validate(x, y)
 
@@ -256,10 +256,6 @@ def _check_share(split: str, limit: float, batches: int) -> None:
             expected=f"a share of at least {math.ceil(1e4 / max(1, batches)) / 1e4}, or a whole number",
             remedy="trainer.limit_val_batches=0 trains without validation" if split == "val" else "",
         )
-
-
-def _rows(x: Inputs, kept: Tensor) -> Inputs:
-    return x[kept] if isinstance(x, Tensor) else tuple(part[kept] for part in x)
 
 
 def _gather_random_states() -> list[tuple[Tensor, Tensor | None]]:

@@ -8,9 +8,8 @@ from pytorch_lightning.callbacks import ThroughputMonitor
 
 from mrl_experiments.training.description import forward_macs
 
-TRAINING = (
-    6  # FLOPs of a training step for each multiply-add of a forward pass: twice 1, and twice 2 backward
-)
+# FLOPs of a training step for each multiply-add of a forward pass: twice 1, and twice 2 backward.
+TRAINING = 6
 
 
 class Throughput(ThroughputMonitor):

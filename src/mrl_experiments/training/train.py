@@ -7,12 +7,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mrl_experiments.build import build_method, check_owner, checkpoint_owner, construct
-from mrl_experiments.checkpoint import read_checkpoint
+from mrl_experiments.build import build_method, check_owner, checkpoint_of, owner
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
@@ -44,7 +45,7 @@ def train(cfg: DictConfig) -> float | None:
     run, trial = run_of(cfg), is_trial(cfg)
     longer = known_run(cfg) is not None and refuse_other_config(run, cfg)
     if not (trial or longer) and (summary := run.summary()):
-        check_owner(run, summary, cfg, run.finished)
+        check_owner(run, summary, run.finished)
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"], cfg.root)
@@ -58,7 +59,9 @@ def train(cfg: DictConfig) -> float | None:
     lock = run_lock(cfg) if first else nullcontext()
     with lock, together(trainer.strategy, trainer.world_size):
         trainer.loggers = build_loggers(cfg, run)  # they write into the run's folder
-        _fit(trainer, module, data, run, cfg)
+        if first:  # the one that writes checkpoints
+            module.owner = owner(run.config)
+        _fit(trainer, module, data, run)
         _finish(trainer, module, data, run)
         if module.validated_step != trainer.global_step:  # the last validation was of other weights
             module.validation = {}
@@ -66,10 +69,9 @@ def train(cfg: DictConfig) -> float | None:
                 trainer.validate(module, datamodule=data, verbose=False)
         if trainer.is_global_zero:
             weights = "averaged" if _averaging(trainer) else "current"  # which were validated
-            owner = {"run": checkpoint_owner(cfg)}  # by which a file of another run is noticed
-            summary = {**owner, "epochs": cfg.epochs, "weights": weights, "validation": module.validation}
+            summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
             if not trial:
-                write_json(run.finished, summary)
+                write_json(run.finished, {"run": module.owner, **summary})
             _report(run, module.validation, cfg.root)
     return _optimized(cfg, module.validation)
 
@@ -86,7 +88,6 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
     module = NestedModule(method, construct(cfg.optim), inputs, _augment(cfg, data))
-    module.owner = checkpoint_owner(cfg)
     module = module.to(memory_format=torch.channels_last)
     callbacks = [Description(cfg), *build_callbacks(cfg, run)]
     if cfg.get("compile"):
@@ -128,13 +129,12 @@ def _optimized(cfg: DictConfig, validation: Mapping[int, Mapping[str, float]]) -
     return values[wanted]
 
 
-def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: DictConfig) -> None:
+def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.has_checkpoint else None
-    kept = read_checkpoint(run.checkpoint) if resume else {"global_step": -1}
-    check_owner(run, kept, cfg)
+    kept: dict[str, Any] = checkpoint_of(run) if resume else {"global_step": -1}
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
-            logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
+            logger.rewind(kept["global_step"], **kept.get("metrics", {"size": kept.get("metrics_bytes")}))
     if trainer.strategy.launcher is not None:  # before it starts the others, which would wait without limit
         with redirect_stdout(None) if rank_zero_only.rank else nullcontext():  # type: ignore[attr-defined]
             data.prepare_data()
@@ -158,7 +158,7 @@ def _averaging(trainer: Any) -> list[WeightAveraging]:
 
 def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
     for x, _, _ in data.train_dataloader():
-        yield x.to(device) if isinstance(x, torch.Tensor) else tuple(part.to(device) for part in x)
+        yield move_data_to_device(x, device)
 
 
 def _report(run: Run, validation: dict[Any, dict[str, float]], root: str) -> None:

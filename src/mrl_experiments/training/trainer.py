@@ -15,8 +15,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from mrl_experiments.build import construct
-from mrl_experiments.errors import UserError
+from mrl_experiments.construct import construct
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.options.check import check_cpus
 from mrl_experiments.options.kinds import show
 from mrl_experiments.runs import Run
@@ -95,7 +95,7 @@ def build_trainer(
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise UserError(
-            f"Lightning cannot train with the options of trainer: {str(error).strip().splitlines()[0]}",
+            f"Lightning cannot train with the options of trainer: {said(error)}",
             expected="what the Trainer of pytorch-lightning takes",
             remedy="leave out the options of trainer that are not those of conf/trainer",
         ) from error
@@ -136,9 +136,8 @@ def best_precision(accelerator: str) -> str:
     if accelerator in ("gpu", "cuda"):
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     native = any(known for name, known in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-    return (
-        "bf16-mixed" if native else "32-true"
-    )  # torch emulates it elsewhere, which takes half as long again
+    # torch emulates it elsewhere, which takes half as long again.
+    return "bf16-mixed" if native else "32-true"
 
 
 def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:

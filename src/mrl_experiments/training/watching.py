@@ -26,17 +26,13 @@ class ProgressBar(pl.Callback):
     def __init__(self) -> None:
         self._console = Console()
         self._bar: Progress | None = None
-        self._pace: Pace | None = None
-        self._samples = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar at the step training starts from."""
         if not trainer.is_global_zero:
             return
-        if not self._console.is_terminal:
-            total = _batches(trainer)
-            self._pace = Pace(None if total is None else total - _done(trainer))
-            return
+        total = _batches(trainer)
+        self._pace, self._samples = Pace(None if total is None else total - _done(trainer)), 0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -44,37 +40,35 @@ class ProgressBar(pl.Callback):
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=self._console,
+            disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=_batches(trainer), speed="")
+        self._task = self._bar.add_task("training", total=total, speed="")
         self._bar.start()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar, or print a line that is due."""
-        if self._pace is not None:
-            self._count(self._pace, trainer, outputs, batch, batch_idx)
         if self._bar is None:
             return
-        done = _done(trainer) + batch_idx + 1
         measured = trainer.callback_metrics.get("samples_per_s")
         speed = "" if measured is None else f"{float(measured):,.0f} samples/s"
-        epoch = f"epoch {_epoch(trainer)}"
+        epoch, done = f"epoch {_epoch(trainer)}", _done(trainer) + batch_idx + 1
         self._bar.update(self._task, completed=done, description=epoch, speed=speed)
-
-    def _count(self, pace: Pace, trainer: pl.Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
-        pace.done += 1
+        self._pace.done += 1
         self._samples += len(batch[1]) * trainer.world_size
-        if not pace.due():
-            return
-        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
-        speed = self._samples / pace.done * pace.speed
-        shown = f"epoch {_epoch(trainer)}, step {trainer.global_step:,}/{_steps(trainer)}, loss {loss:.4g}"
-        print(", ".join(filter(None, (shown, f"{speed:,.0f} samples/s", pace.left))), flush=True)
+        if self._line_is_due():
+            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+            shown = f"{epoch}, step {trainer.global_step:,}/{_steps(trainer)}, loss {loss:.4g}"
+            speed = f"{self._samples / self._pace.done * self._pace.speed:,.0f} samples/s"
+            print(", ".join(filter(None, (shown, speed, self._pace.left))), flush=True)
+
+    def _line_is_due(self) -> bool:
+        return self._bar is not None and not self._console.is_terminal and self._pace.due()
 
     def on_validation_batch_end(self, trainer: Any, *args: Any) -> None:
         """Print a line that is due."""
-        if self._pace is not None and self._pace.due():
+        if self._line_is_due():
             done = trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.processed
             print(f"epoch {_epoch(trainer)}: {done:,} batches of val are done", flush=True)
 
@@ -86,7 +80,7 @@ class ProgressBar(pl.Callback):
         shown = ", ".join(
             f"{dim} dims {pl_module.validation[dim]['top1']:.1%}" for dim in _ends(list(pl_module.validation))
         )
-        print_line = self._bar.console.print if self._bar else print
+        print_line = self._console.print if self._bar and self._console.is_terminal else print
         print_line(f"epoch {_epoch(trainer)}: val top1 {shown}")
         sys.stdout.flush()
 

@@ -9,7 +9,7 @@ from captioned import CLASSES, write_table
 from commands import ROOT
 from hydra import compose, initialize_config_dir
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 
 
@@ -94,8 +94,6 @@ def test_a_run_needs_the_vocabulary_and_the_positions_it_was_trained_with(table,
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.length=0", r"data\.length=0"),
-        ("data.length=2.5", r"data\.length=2\.5"),
         ("data.vocabulary=100", r"data\.vocabulary=100"),
         ("data.vocabulary=9000", r"data\.vocabulary=9000, but the text gives only \d+ tokens"),
         ("data.tokenizer=/gone/tokenizer.json", "no such tokenizer"),

@@ -25,7 +25,6 @@ def test_what_a_model_is_built_from(pictures, image_data):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"loader": "quick"}, "auto, ffcv or torch"),
         ({"size": 24}, "one-channel images are not resized"),
         ({"batch_size": 151}, "exceeds the training set"),
     ],

@@ -7,7 +7,7 @@ from commands import ROOT
 from hydra import compose, initialize_config_dir
 from stand_ins import folders
 
-from mrl_experiments.build import construct
+from mrl_experiments.construct import construct
 from mrl_experiments.data.images.class_list import class_list
 from mrl_experiments.data.images.query_folders import QueryFolders
 from mrl_experiments.errors import UserError

@@ -24,9 +24,8 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
     units = unit_prefixes(vectors, dim)
     try:
         if any(not 1 <= lists <= len(vectors) for lists in lists_of(spec.codes)):
-            raise RuntimeError(
-                "no list, or more lists than vectors"
-            )  # FAISS would take memory for them first
+            # FAISS would take memory for them first.
+            raise RuntimeError("no list, or more lists than vectors")
         index = faiss.index_factory(dim, spec.codes, faiss.METRIC_INNER_PRODUCT)
         _accept_few_vectors(index)
         if spec.coarse_dim not in (None, dim):

@@ -10,11 +10,11 @@ import numpy as np
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import (
     atomic_path,
+    explain_os_errors,
     fingerprint,
-    os_error,
     read_object,
     require_unchanged,
     write_json,
@@ -31,11 +31,9 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
     Raises:
         UserError: For what the operating system refuses, such as a full disk.
     """
-    try:
+    with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SPEC).unlink(missing_ok=True)
-    except OSError as error:
-        raise os_error(error, folder) from error
     for name, array in ((VECTORS, index.vectors), (IDS, index.ids)):
         with atomic_path(folder / name) as path, path.open("wb") as file:
             np.save(file, array)
@@ -57,28 +55,19 @@ def load_index(folder: Path) -> AdaptiveIndex:
     """
     if not (folder / SPEC).exists():
         raise UserError(f"{folder} holds no complete index", remedy=REMEDY)
-    described = read_object(folder / SPEC, REMEDY)
-    if described.get("version") != VERSION:
-        raise UserError(
-            f"{folder} is an index of version {described.get('version')}",
-            expected=f"version {VERSION}",
-            remedy=REMEDY,
-        )
-    for name, noted in _noted(described).items():
-        require_unchanged(folder / name, noted, REMEDY)
+    described = read_object(folder / SPEC, REMEDY, version=VERSION)
     try:
-        spec = IndexSpec(**described["spec"])
+        spec, noted = IndexSpec(**described["spec"]), _noted(described)
+        for name in (VECTORS, IDS, NORMS, *map(_shortlist, spec.dims)):
+            require_unchanged(folder / name, noted[name], REMEDY)
         shortlists = {dim: faiss.read_index(str(folder / _shortlist(dim))) for dim in spec.dims}
         with np.load(folder / NORMS) as stored:
             norms = {int(dim): stored[dim] for dim in stored.files}
         vectors = np.load(folder / VECTORS, mmap_mode="r")
         index = AdaptiveIndex(spec, vectors, np.load(folder / IDS), shortlists, norms)
         index.configure(spec.effort, spec.stages)
-    except UserError:
-        raise
     except Exception as error:  # what lacks checksums, or has forged ones, makes its readers raise anything
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder} is damaged: {cause}", remedy=REMEDY) from error
+        raise UserError(f"{folder} is damaged: {said(error)}", remedy=REMEDY) from error
     return index
 
 

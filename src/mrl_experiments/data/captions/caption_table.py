@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mrl_experiments.data.captions.caption_images import CaptionImages
+from mrl_experiments.data.images.image_files import is_utf8
 from mrl_experiments.data.reading import Reading, listed, shown
 from mrl_experiments.data.splits import SPLIT_OF
 from mrl_experiments.errors import UserError
@@ -185,7 +186,7 @@ def _usable(
                 converted.add("lines with empty fields at their end", place)
             by_name = dict(zip(names, (field.strip() for field in fields), strict=False))
             image, caption, split = (by_name.get(name, "") for name in (*COLUMNS, "split"))
-            if not _is_utf8(image + caption + split):
+            if not is_utf8(image + caption + split):
                 skipped.add("lines that are not UTF-8", place)
             elif (path := images.find(image, place)) is None:
                 skipped.add("captions without an image", f"{place} ({image or 'no path'})")
@@ -213,7 +214,3 @@ def _of_known_splits(table: Path, pairs: list[Pair], reading: Reading) -> list[P
     changed = [f"{word} is {split}" for word, split in sorted(known.items()) if word != split]
     reading.converted.add("words in the column split", *changed)
     return [Pair(pair.image, pair.caption, known.get(pair.split) or "") for pair in pairs]
-
-
-def _is_utf8(text: str) -> bool:
-    return not any("\udc80" <= character <= "\udcff" for character in text)

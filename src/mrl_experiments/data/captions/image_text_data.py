@@ -44,8 +44,6 @@ class ImageTextData(ImageData):
         **options: Any,
     ) -> None:
         super().__init__(source=source, cache=cache, **options)
-        if not (isinstance(length, int) and length >= 1):
-            raise UserError(f"data.length={length}", expected="a whole number of tokens")
         self.captioned, self.vocabulary, self.length = source, vocabulary, length
         self.images = self.splits
         self.splits = (*self.images, *(split + TEXT for split in self.images))

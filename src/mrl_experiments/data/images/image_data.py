@@ -350,8 +350,6 @@ def _size(size: int | None, source: Source) -> int:
 
 def _choose(loader: str, *, reads_fast: bool) -> str:
     """Return the loader to use: FFCV, whose start takes seconds, where it imports and is not in vain."""
-    if loader not in ("auto", "ffcv", "torch"):
-        raise UserError(f"data.loader={loader}", expected="auto, ffcv or torch")
     if loader == "auto" and reads_fast:
         return "torch"
     problem = None if loader == "torch" else _ffcv_problem()

@@ -11,7 +11,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mrl_experiments.data.reading import Tally, shown
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import os_error
+from mrl_experiments.files import explain_os_errors, os_error
 
 Files = list[tuple[Path, int]]
 EMPTY = 5  # folders without images that an error names
@@ -58,10 +58,8 @@ def walk(folder: Path, root: Path, skipped: Tally, endings: tuple[str, ...] | No
 
 def visible(folder: Path, root: Path, skipped: Tally) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield what a folder holds with its status, links last; what is hidden or leads nowhere is counted."""
-    try:
+    with explain_os_errors(shown(folder)):
         entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
-    except OSError as error:
-        raise os_error(error, shown(folder)) from error
     for entry in entries:
         path = Path(entry.path)
         try:

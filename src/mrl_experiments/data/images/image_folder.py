@@ -128,8 +128,6 @@ class ImageFolder(FolderSource):
         }
 
     def _by_name(self, files: Files, home: Path) -> dict[str, Files]:
-        if not 0 < self.val_share < 1:
-            raise UserError(f"data.source.val_share={self.val_share}", expected="a share between 0 and 1")
         names = [os.fsencode(path.relative_to(home).as_posix()) for path, _ in files]
 
         def held_out(seed: int) -> list[bool]:

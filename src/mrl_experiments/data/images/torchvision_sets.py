@@ -20,7 +20,7 @@ from mrl_experiments.files import (
     remove_quietly,
     write_json,
 )
-from mrl_experiments.locks import exclusive
+from mrl_experiments.locks import acquire
 
 SETS = {"fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 # Debian's package dataset-fashion-mnist puts the files here, packed otherwise than torchvision's download.
@@ -71,7 +71,7 @@ class TorchvisionSet:
                     return SETS[self.name](str(place), train=split == "train", download=False)
                 except Exception as error:  # what is not whole makes the readers raise nearly anything
                     problem = problem or error
-        with exclusive(self.root / f".{self.name}.lock", f"unpacks {self.name}"):
+        with acquire(self.root / f".{self.name}.lock", f"unpacks {self.name}"):
             for path in self._changed():
                 print(f"{path} has changed since it was unpacked: it is fetched again", flush=True)
                 remove_quietly(path)

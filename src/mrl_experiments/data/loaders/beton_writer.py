@@ -10,7 +10,7 @@ from mrl_experiments.data.images.read_image import Readings, gathered, read_imag
 from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.parallel import run_workers
 from mrl_experiments.data.source import Image, Sample
-from mrl_experiments.files import os_error
+from mrl_experiments.files import explain_os_errors
 
 PAGE_SIZES = [1 << bits for bits in range(21, 32)]
 UNKNOWN_SIZE = 1 << 26  # bytes of the largest image, where the files may hold any
@@ -55,10 +55,8 @@ def write_beton(
     largest = _largest_image(samples, channels, storage)
     page = next(size for size in PAGE_SIZES if size >= 4 * largest or size == PAGE_SIZES[-1])
     writer = Writer(str(path), _fields(samples, channels, storage), page, max(1, workers))
-    try:
+    with explain_os_errors(path):
         writer.from_indexed_dataset(samples)
-    except OSError as error:
-        raise os_error(error, path) from error
     return described
 
 

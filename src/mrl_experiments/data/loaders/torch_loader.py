@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -173,19 +174,15 @@ def _check_channels(augment: Augment, channels: int) -> None:
         )
 
 
+@dataclass(frozen=True)
 class TorchLoader:
     """Batches of one split through worker processes."""
 
-    def __init__(
-        self, samples: Sequence[Sample], channels: int, augment: Augment, workers: int, seed: int | None
-    ) -> None:
-        self.samples, self.channels, self.augment, self.workers, self.seed = (
-            samples,
-            channels,
-            augment,
-            workers,
-            seed,
-        )
+    samples: Sequence[Sample]
+    channels: int
+    augment: Augment
+    workers: int
+    seed: int | None
 
     def run(self, batches: Batches, size: int, epoch: int) -> Iterator[Batch]:
         """Yield images (B, C, size, size), labels (B,) and index (B,) for lists of sample indices."""

@@ -59,7 +59,7 @@ class TextData(DataModule):
         self.name, self.source, self.splits = name, source, source.splits
         self.length, self.masked, self.batch_size, self.seed = length, masked, batch_size, seed
         self.eval_tokens, self.num_classes, self.cache = eval_tokens, vocabulary, cache_folder(cache)
-        _check(length, masked, eval_tokens)
+        _check(length, eval_tokens)
         self._tokenizer = (
             None if tokenizer is None else Tokenizer.load(Path(tokenizer).expanduser()).of_size(vocabulary)
         )
@@ -203,11 +203,9 @@ def _batches(sequences: Sequences, batches: Batches, epoch: int) -> Iterator[Bat
         yield torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(index)
 
 
-def _check(length: int, masked: float | None, eval_tokens: int | None) -> None:
+def _check(length: int, eval_tokens: int | None) -> None:
     """Raise UserError for options that no text can satisfy."""
     if length < 2:
         raise UserError(f"data.length={length}", expected="sequences of at least 2 tokens")
-    if masked is not None and not 0 < masked < 1:
-        raise UserError(f"data.masked={masked}", expected="a share between 0 and 1 (BERT: 0.15), or null")
     if eval_tokens is not None and eval_tokens < length:
         raise UserError(f"data.eval_tokens={eval_tokens}", expected=f"at least data.length={length}, or null")

@@ -11,36 +11,36 @@ from mrl_experiments.report.claims.case import Case, Values
 from mrl_experiments.report.claims.estimates import Estimate, least, most
 
 Test = Callable[[Case], Estimate | None]
-Sizes = Callable[[int, int], bool]  # whether a size counts, given the largest
+Counted = Callable[[int, int], bool]  # whether a dim counts, given the largest
 
 
 def every(dim: int, largest: int) -> bool:
-    """Take all sizes."""
+    """Take all dims."""
     return True
 
 
 def small(dim: int, largest: int) -> bool:
-    """Take the sizes up to a sixteenth of the largest: 8 to 128 of 2,048, 8 to 32 of 512."""
+    """Take the dims up to a sixteenth of the largest: 8 to 128 of 2,048, 8 to 32 of 512."""
     return 16 * dim <= largest
 
 
 def from_32(dim: int, largest: int) -> bool:
-    """Take the sizes from 32 on."""
+    """Take the dims from 32 on."""
     return dim >= 32
 
 
-def worst(ours: str, theirs: Sequence[str], metric: str = "top1", sizes: Sizes = every) -> Test:
-    """Test a line against the best of others, at the size where it does worst."""
-    return lambda case: least(_gaps(case, ours, theirs, metric, sizes))
+def worst(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted = every) -> Test:
+    """Test a line against the best of others, at the dim where it does worst."""
+    return lambda case: least(_gaps(case, ours, theirs, metric, dims))
 
 
-def best(ours: str, theirs: Sequence[str], metric: str = "top1", sizes: Sizes = every) -> Test:
-    """Test a line against the best of others, at the size where it does best."""
-    return lambda case: most(_gaps(case, ours, theirs, metric, sizes))
+def best(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted = every) -> Test:
+    """Test a line against the best of others, at the dim where it does best."""
+    return lambda case: most(_gaps(case, ours, theirs, metric, dims))
 
 
 def smooth(case: Case) -> Estimate | None:
-    """Test each untrained size against the line between its trained neighbours over log size."""
+    """Test each untrained dim against the line between its trained neighbours over log dim."""
     values = case.by_dim("mrl", "top1")
     found = case.select("mrl", "top1")
     between = {*found.dim[found.interpolated].tolist()}
@@ -61,7 +61,7 @@ def smooth(case: Case) -> Estimate | None:
 
 
 def funnel(case: Case) -> Estimate | None:
-    """Test funnels against one re-rank at full width from the same size, where they cost less."""
+    """Test funnels against one re-rank at full width from the same dim, where they cost less."""
     staged: dict[str, Any] = {"index": "flat", "shortlist": 200, "evaluation": "funnel"}
     single: dict[str, Any] = {**staged, "evaluation": "adaptive_retrieval"}
     single["rerank"] = case.select("mrl", "mAP@10", **single).get("@rerank", pd.Series(dtype=int)).max()
@@ -75,12 +75,12 @@ def funnel(case: Case) -> Estimate | None:
     return least(case.difference(ours[dim], theirs[dim], f"from {dim} dims") for dim in cheaper)
 
 
-def _gaps(case: Case, ours: str, theirs: Sequence[str], metric: str, sizes: Sizes) -> list[Estimate | None]:
+def _gaps(case: Case, ours: str, theirs: Sequence[str], metric: str, dims: Counted) -> list[Estimate | None]:
     mine = case.by_dim(ours, metric)
     others = [case.by_dim(line, metric) for line in theirs]
     largest = max(mine, default=0)
     gaps = []
-    for dim in (dim for dim in mine if sizes(dim, largest)):
+    for dim in (dim for dim in mine if dims(dim, largest)):
         there = [values[dim] for values in others if dim in values]
         if there:
             gaps.append(case.difference(mine[dim], max(there, key=_mean), f"{dim} dims"))

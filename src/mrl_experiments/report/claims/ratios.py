@@ -16,7 +16,7 @@ NONE = Estimate(0.0, None, "never as accurate")
 
 
 def smaller(case: Case) -> Estimate | None:
-    """Test cascades: the size of the largest FF model that is no more accurate, to MRL's expected size."""
+    """Test cascades: the dims of the largest FF model that is no more accurate, to MRL's expected dims."""
     cascades = case.select("mrl", "top1", evaluation="adaptive_classification", policy="paper")
     ff = case.by_dim("ff", "top1", evaluation="linear")
     if cascades.empty or not ff:
@@ -25,21 +25,21 @@ def smaller(case: Case) -> Estimate | None:
     tta = "none" if "none" in views else min(views)
     found = [NONE]
     for dim, found_values in case.by_dim("mrl", "top1", policy="paper", tta=tta).items():
-        matched = [size for size, theirs in ff.items() if _mean(found_values) >= _mean(theirs) - SAME]
+        matched = [own for own, theirs in ff.items() if _mean(found_values) >= _mean(theirs) - SAME]
         if matched:
-            found.append(_size_ratio(case, max(matched), dim, tta))
+            found.append(_dims_ratio(case, max(matched), dim, tta))
     return most(found)
 
 
-def _size_ratio(case: Case, size: int, cap: int, tta: str) -> Estimate:
+def _dims_ratio(case: Case, ff_dim: int, cap: int, tta: str) -> Estimate:
     wanted: dict[str, Any] = {"policy": "paper", "tta": tta, "dim": cap}
     expected = list(case.values(case.select("mrl", "expected_dim", **wanted)).values())
     spread = list(case.values(case.select("mrl", f"expected_dim{DEVIATION}", **wanted)).values())
-    interval = over_seeds([size / dims for dims in expected])
+    interval = over_seeds([ff_dim / dims for dims in expected])
     if interval is None and spread:
-        interval = over_splits(size, expected[0], spread[0])
-    where = f"{fmean(expected):.0f} expected dims, FF-{size}"
-    return Estimate(fmean(size / dims for dims in expected), interval, where)
+        interval = over_splits(ff_dim, expected[0], spread[0])
+    where = f"{fmean(expected):.0f} expected dims, FF-{ff_dim}"
+    return Estimate(fmean(ff_dim / dims for dims in expected), interval, where)
 
 
 def cheaper(case: Case) -> Estimate | None:
@@ -72,7 +72,7 @@ def _best_saving(case: Case, indexes: Sequence[str], cost: str) -> Estimate | No
 
 
 def _searches(case: Case, index: str, metric: str) -> Mapping[tuple[int, int, int], Values]:
-    """Return the values of each search by its size, that of its re-rank, and the length of its shortlist."""
+    """Return the values of each search by its dim, that of its re-rank, and the length of its shortlist."""
     found = case.select("mrl", metric)
     staged = found[(found.evaluation == "adaptive_retrieval") & (values(found, "index") == index)]
     plain = found[(found.evaluation == "retrieval") & ~found.interpolated & (index == "flat")]
@@ -90,8 +90,8 @@ def _ratio(theirs: Values, ours: Values, where: str) -> Estimate:
     return Estimate(fmean(ratios), over_seeds(ratios), where)
 
 
-def dearer(case: Case) -> Estimate | None:
-    """Test a prediction's multiply-adds: those of MRL to those of FF, at the size where they differ most."""
+def more_expensive(case: Case) -> Estimate | None:
+    """Test a prediction's multiply-adds: those of MRL to those of FF, at the dim where they differ most."""
     mrl, ff = (case.by_dim(line, "network_MFLOPs", evaluation="linear") for line in ("mrl", "ff"))
     found = [_ratio(mrl[dim], ff[dim], f"{dim} dims") for dim in mrl if dim in ff]
     return most(found)
