@@ -1,9 +1,11 @@
+import re
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from mrl_experiments.adaptive.retrieval.families import wider_families
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
@@ -134,6 +136,23 @@ def test_auto_without_labels_keeps_the_neighbours_of_exact_search():
         list(funnel(queries, database, DIMS, indexes=FLAT, cascades=[[20]], **COMMON))
     with pytest.raises(UserError, match="has no labels"):
         list(funnel(QUERIES, database, DIMS, indexes=FLAT, cascades=[[20]], **COMMON))
+
+
+def test_auto_says_which_loss_admits_more_than_exact_search(monkeypatch, capsys):
+    """Of vectors whose few dims tell nothing."""
+    exact_alone = staticmethod(lambda *given: wider_families(*given)[-1:])
+    monkeypatch.setattr("mrl_experiments.evaluations.auto_retrieval.wider_families", exact_alone)
+    vectors = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    database = Embeddings(vectors, None, None, {})
+    options = {"k": 10, "max_loss": 0.0, "max_latency": None, "max_queries": 40}
+    rows = list(auto_retrieval(Embeddings(vectors[:40] + 1, None), database, (8, 16, 32, 64), **options))
+    assert rows[0].dim == 64 and "codes=Flat" in str(rows[0].setting)
+    said = re.search(
+        r"only exact search keeps max_loss=0; evaluation\.max_loss=(0\.\d+)", capsys.readouterr().out
+    )
+    options["max_loss"] = float(said[1])
+    rows = list(auto_retrieval(Embeddings(vectors[:40] + 1, None), database, (8, 16, 32, 64), **options))
+    assert rows[0].dim < 64
 
 
 @pytest.mark.parametrize("database", [None, embeddings(5)])

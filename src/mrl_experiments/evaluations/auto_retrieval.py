@@ -11,6 +11,7 @@ from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner, recall
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
+from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
@@ -61,6 +62,12 @@ def auto_retrieval(
         wider_families(len(vectors), nested, search.reach),
     )
     spec, held_out = tuned.index.spec, tuned.held_out
+    others = [trial for trial in tuned.trials if trial.spec.codes != "Flat"]
+    if max_loss is not None and others and not any(map(budget.admits, others)):
+        enough = 1.01 * min(trial.loss_bound for trial in others)
+        print_once(
+            f"only exact search keeps max_loss={max_loss:g}; evaluation.max_loss={enough:.2g} admits more"
+        )
     setting = {"index": "auto", "codes": spec.codes, "effort": spec.effort, "stages": spec.stages}
     metric = f"{'mAP' if labelled else 'recall'}@{k}"
     values = {
