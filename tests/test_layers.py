@@ -7,6 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "mrl_experiments"
 GROUND = {
+    "adaptor_file",
     "errors",
     "files",
     "nesting",

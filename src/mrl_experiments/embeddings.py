@@ -400,4 +400,10 @@ def shared_width(parts: Sequence[Embeddings]) -> int:
     widths = sorted({part.width for part in parts})
     if len(widths) != 1:
         raise UserError(f"embeddings of different widths {widths}", expected="one width")
+    adaptors = {part.meta.get("adaptor") for part in parts}
+    if len(adaptors) > 1:
+        raise UserError(
+            f"embeddings of different adaptors ({', '.join(map(str, adaptors))}), which are not comparable",
+            expected="all by one adaptor, or all as the frozen model made them",
+        )
     return widths[0]

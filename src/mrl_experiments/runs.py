@@ -105,6 +105,11 @@ class Run:
         return self.folder / "finished.json"
 
     @property
+    def adaptor(self) -> Path:
+        """The map of vectors that an adaptor has become, where the run trained one."""
+        return self.folder / "adaptor.safetensors"
+
+    @property
     def begun(self) -> bool:
         """Whether anything came of it; what crashed before is no run, and its folder is used again."""
         kept = any(self.checkpoint.parent.glob("*.ckpt"))

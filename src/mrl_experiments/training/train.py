@@ -19,6 +19,7 @@ from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
+from mrl_experiments.training.adapting import choose_map, print_choice, start_adaptor
 from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.description import Description
 from mrl_experiments.training.finetuning import freeze, take_backbone
@@ -85,6 +86,8 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     method = build_method(cfg, **inputs)
     if cfg.init_from and (is_trial(cfg) or not run.has_checkpoint):
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
+    if is_trial(cfg) or not run.has_checkpoint:
+        start_adaptor(method, data)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
     module = NestedModule(method, construct(cfg.optim), inputs, _augment(cfg, data))
@@ -145,7 +148,8 @@ def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> N
     """Let the method do what it does after training, and save what came of it; it is validated anew then."""
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        if module.method.finish(_training_inputs(data, module.device)):
+        changed = module.method.finish(_training_inputs(data, module.device))
+        if choose_map(module.method, data, run if trainer.is_global_zero else None) or changed:
             module.validated_step = -1
             for callback in _averaging(trainer):
                 callback._average_model = None  # the module holds the averaged weights, and what finish made
@@ -166,4 +170,5 @@ def _report(run: Run, validation: dict[Any, dict[str, float]], root: str) -> Non
         print_table(run.name, validation)
     else:
         print(f"\n{run.name}: trained without validation (trainer.limit_val_batches=0)")
+    print_choice(run)
     print(f"run:  {run.folder}\nnext: {next_command('embed.py', root, {'run': run.name})}")
