@@ -201,9 +201,8 @@ def apply_ratio(mapped: Map, vectors: Array, rounds: int = 7) -> float:
 
 def show(task: Task, found: Mapping[str, Mapping[int, NDArray[np.float64]]]) -> None:
     """Print what each map keeps at each dim, and the gain over SVD with its paired 95 % interval."""
-    full = (
-        found["prefix"][task.width].mean() if "prefix" in found else task.measure(lambda x: x, [task.width])
-    )
+    plain = found.get("prefix") or task.measure(lambda x: x, [task.width])
+    full = float(plain[task.width].mean())
     table = Table(title=f"{task.name}: nDCG@{FIRST} kept, in percent of {full:.4f}; gain over svd in points")
     for column in ("map", *(str(task.width // share) for share in SHARES), "over svd at d/8", "at d/16"):
         table.add_column(column, justify="right")
