@@ -423,7 +423,10 @@ GROUPS: dict[str, Options] = {
         "tensorboard.name": Name("the folder inside save_dir", empty=True, example="tensorboard"),
         "tensorboard.version": Name("a folder inside that", empty=True, null=True),
     },
-    "reduction": {"draws": count("with other random numbers", high=100_000, unit="repetitions")},
+    "reduction": {
+        "draws": count("with other random numbers", high=100_000, unit="repetitions"),
+        "file": Path("of an adaptor", null=True, example="outputs/runs/my_run/adaptor.safetensors"),
+    },
 }  # fmt: skip
 
 FIRST_K = List("neighbours that count", Whole(low=1), example=[1, 5, 10])
