@@ -94,6 +94,7 @@ def main() -> None:
 
 def download(folder: Path) -> Path:
     """Fetch and unpack the packages that are not there yet."""
+    folder = folder.resolve()
     lists, unpacked = folder / "lists", folder / "unpacked"
     apt = ["-q", "-o", f"Dir::State::Lists={lists}", "-o", "Acquire::Languages=en"]
     if not unpacked.exists():
