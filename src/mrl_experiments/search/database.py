@@ -86,6 +86,7 @@ def nearest_of_rows(
         raise UserError(
             f"k={k} neighbours of {len(database) - same} {'other ' * same}vectors",
             expected="at least as many vectors",
+            remedy="ask for fewer neighbours: evaluation.k=[...]",
         )
     found = nearest(queries.features[rows], database.features, dims, k + same)
     if not same:
