@@ -38,7 +38,9 @@ def method_of(cfg, size=32):
 
 
 def inputs(model, size):
-    """Return what a model must know of its data: of images, of text, or of both."""
+    """Return what a model must know of its data: of images, of text, of both, or of vectors."""
+    if "kind" in model:
+        return {"width": 64}
     if "layers" in model:
         return {"vocabulary": 300, "length": 8, "causal": int(model.name.startswith("gpt"))}
     text = {"vocabulary": 300, "length": 8, "pad": 2} if "text" in model else {}
@@ -137,6 +139,11 @@ def test_data_that_lies_elsewhere_asks_for_it(option):
 
 @pytest.mark.parametrize("option", sorted({*options("data")} - {*NEED_FILES}))
 def test_data(option, photographs, texts, tmp_path):
+    if option == "vectors":
+        np.save(tmp_path / "base.npy", np.random.default_rng(0).standard_normal((200, 6)))
+        data = construct(composed(f"data={option}", f"data.base={tmp_path / 'base.npy'}").data)
+        assert data.inputs == {"width": 6} and data.num_classes == 0
+        return
     overrides = [f"data.root={photographs}"] if option in ("image_folder", "imagenet") else []
     if option == "image_text_folder":
         overrides = [f"data.root={write_table(tmp_path, images=2)}", "data.vocabulary=280"]

@@ -7,6 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "mrl_experiments"
 GROUND = {
+    "adaptor_file",
     "errors",
     "files",
     "nesting",
@@ -17,6 +18,7 @@ GROUND = {
     "cost",
     "nested_accuracy",
     "locks",
+    "limits",
     "names",
     "directions",
     "notices",

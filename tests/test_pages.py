@@ -18,7 +18,7 @@ PAGES = [path for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("r
 CODE = [page for page in sorted(DOCS.glob("*.md")) if "```python\n" in page.read_text(encoding="utf-8")]
 # Whose commands run in one folder, one after the other, since later ones use the run of the first.
 RUN = ["start", "adaptive_retrieval", "adaptive_classification", "choose_dims", "your_embeddings"]
-RUN += ["your_images", "finetune", "extend"]
+RUN += ["your_images", "finetune", "extend", "vectors"]
 
 
 def blocks(page, language):
@@ -97,7 +97,7 @@ def test_the_commands_of_a_page_run(page, folder, tmp_path_factory):
         if name.endswith((".py", ".yaml")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(block)
-    if page == "your_embeddings":  # whose code writes what its commands read
+    if page in ("your_embeddings", "vectors"):  # whose code writes what its commands read
         subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=folder, check=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     environment["MRL_DATA"] = str(tmp_path_factory.getbasetemp() / "prepared")

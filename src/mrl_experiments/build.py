@@ -17,7 +17,7 @@ from mrl_experiments.data.loaders.cache import default_workers
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.options.check import check_stored
-from mrl_experiments.runs import Run
+from mrl_experiments.runs import ID, Run
 from mrl_experiments.trust import WEIGHTS, Trust, replace_cache, trusted
 
 CURRENT = "current_model_state"  # where Lightning keeps the weights that are trained beside averaged ones
@@ -102,7 +102,7 @@ def load_method(
     run = run if isinstance(run, Run) else Run(Path(run))
     cfg = trusted_config(run, trust)
     path = run.checkpoint_at(checkpoint)
-    inputs, stored = _trained(run, cfg, path, weights)
+    inputs, stored = _trained(run, path, weights)
     for option in WEIGHTS:
         if option in cfg.model:
             cfg.model[option] = None
@@ -157,23 +157,25 @@ def restore_data(run: Run, data: Any) -> None:
     Raises:
         UserError: If the data does not fit it, such as text of another vocabulary.
     """
-    kept = _checkpoint(run).get(type(data).__qualname__)  # where Lightning puts the data's state
+    kept = checkpoint_of(run).get(type(data).__qualname__)  # where Lightning puts the data's state
     if kept is not None:
         with _building(run, run.checkpoint):
             data.load_state_dict(kept)
 
 
-def checkpoint_owner(cfg: DictConfig) -> dict[str, Any]:
-    """Return what a checkpoint says of its run, by which one of another run is noticed."""
-    return {"loss": cfg.loss.name, "model": cfg.model.name, "data": cfg.data.name, "seed": cfg.seed}
+def owner(cfg: DictConfig) -> dict[str, Any]:
+    """Return what the files of a run say of it, by which one of another run is noticed."""
+    names = {"loss": cfg.loss.name, "model": cfg.model.name, "data": cfg.data.name, "seed": cfg.seed}
+    return names | ({ID: cfg[ID]} if ID in cfg else {})
 
 
-def check_owner(run: Run, kept: Mapping[str, Any], cfg: DictConfig, path: Path | None = None) -> None:
-    """Raise UserError when a checkpoint, or `path`, says that it is of another run; older ones do not say."""
-    ours = checkpoint_owner(cfg)
-    if (owner := kept.get("run", ours)) != ours:
+def check_owner(run: Run, kept: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError unless `path`, which holds `kept`, is of this run; old ones do not say whose."""
+    ours = owner(run.config)
+    theirs = kept.get("run", {} if ID in ours else ours)
+    if theirs != ours:
         raise UserError(
-            f"{path or run.checkpoint} is of another run: {owner}",
+            f"{path} is of another run: {theirs or 'one that had no id'}",
             expected=f"that of {ours}, as {run.config_path.name} has it",
             remedy=REMEDY,
         )
@@ -181,15 +183,12 @@ def check_owner(run: Run, kept: Mapping[str, Any], cfg: DictConfig, path: Path |
 
 def is_averaged(run: Run, checkpoint: str = "last") -> bool:
     """Return whether a checkpoint holds averaged weights besides the current ones."""
-    return CURRENT in _checkpoint(run, run.checkpoint_at(checkpoint))
+    return CURRENT in checkpoint_of(run, run.checkpoint_at(checkpoint))
 
 
-def _trained(
-    run: Run, cfg: DictConfig, path: Path, weights: str | None
-) -> tuple[dict[str, int], Mapping[str, Any]]:
+def _trained(run: Run, path: Path, weights: str | None) -> tuple[dict[str, int], Mapping[str, Any]]:
     """Return the inputs of a run's model and its weights, as its checkpoint has them."""
-    checkpoint = _checkpoint(run, path)
-    check_owner(run, checkpoint, cfg, path)
+    checkpoint = checkpoint_of(run, path)
     if weights == "averaged" and CURRENT not in checkpoint:
         raise UserError(
             f"weights=averaged: {path} holds no averaged weights",
@@ -209,10 +208,17 @@ def _trained(
     return inputs, state
 
 
-def _checkpoint(run: Run, path: Path | None = None) -> dict[str, Any]:
+def checkpoint_of(run: Run, path: Path | None = None) -> dict[str, Any]:
+    """Return the content of a run's checkpoint, by default the last.
+
+    Raises:
+        UserError: If it is missing, damaged or of another run.
+    """
     path = path or run.checkpoint
     if path == run.checkpoint and not run.has_checkpoint:
         raise UserError(
             f"run {run.name} has no checkpoint", remedy="train it first: repeat its train.py command"
         )
-    return read_checkpoint(path)
+    content = read_checkpoint(path)
+    check_owner(run, content, path)
+    return content

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import os_error, require_regular
 
 REMEDY = "restore it from a copy, or delete it and repeat the train.py command, which starts anew"
@@ -32,13 +32,13 @@ def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
         raise os_error(error, path) from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values: {str(error).splitlines()[0]}",
+            f"{path} holds more than tensors and plain values: {said(error)}",
             expected="a checkpoint that train.py wrote",
             remedy="do not use it: such files can run code",
         ) from error
     except Exception as error:  # a damaged archive makes its readers raise nearly anything
         raise UserError(
-            f"{path} is damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"{path} is damaged: {said(error)}",
             expected="a checkpoint that train.py wrote",
             remedy=REMEDY,
         ) from error

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mrl_experiments.deferred import defer_metrics
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import os_error
+from mrl_experiments.limits import watch
 from mrl_experiments.options.check import check
 from mrl_experiments.options.help import help_page
 from mrl_experiments.options.models import offer_models
@@ -44,10 +45,15 @@ LIMITS = {
         "memory, and shared memory (/dev/shm), for data.workers processes",
         "use fewer of them, data.workers=<number>, or give the machine more",
     ),
-    re.compile(r"MemoryError|(?i:allocate memory|out of memory|cannot allocate)"): (
+    re.compile(r"MemoryError|(?i:allocate memory|out of memory|cannot allocate|failed to map)"): (
         "there is not enough memory",
         "memory for the model, its batches, and what is compared at once",
         "use smaller batches (data.batch_size), end other programs, or raise a limit (ulimit -v)",
+    ),
+    re.compile("can't start new thread"): (
+        "no further thread can be started",
+        "a higher limit of processes and threads of this account (ulimit -u)",
+        "raise it, end other programs, or use fewer data.workers",
     ),
     re.compile("Too many open files"): (
         "this process may not have more files open",
@@ -138,6 +144,7 @@ def launch(main: Callable[[], None]) -> None:
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
+        watch()
         OmegaConf.register_new_resolver("help_page", help_page, replace=True)
         with noted_jobs() as jobs:
             main()

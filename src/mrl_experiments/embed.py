@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
+from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import is_averaged, load_method, restore_data, stored_data, trusted_config
 from mrl_experiments.construct import construct
 from mrl_experiments.cost import network_macs
@@ -35,6 +36,7 @@ from mrl_experiments.embeddings import (
     writing,
 )
 from mrl_experiments.errors import UserError
+from mrl_experiments.external.adapted_file import write_adapted
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import select_labelled
 from mrl_experiments.losses.method import Method, width_of
@@ -73,6 +75,8 @@ def embed(cfg: DictConfig) -> None:
         UserError: If a run cannot be embedded; of several, those that cannot be read are named and left out,
             and the error comes at the end.
     """
+    if cfg.out:
+        return _write_mapped(cfg)
     runs = find_runs(Path(cfg.root), cfg.run)
     fabric = build_fabric(cfg.trainer)
     left_out: list[str] = []
@@ -95,6 +99,23 @@ def embed(cfg: DictConfig) -> None:
         if following is not None:
             fabric.print(f"next: {next_command('evaluate.py', cfg.root, {'run': cfg.run, **following})}")
     check_none_left_out(left_out)
+
+
+def _write_mapped(cfg: DictConfig) -> None:
+    """Write the vectors of data.base, else those that a run was trained on, as its adaptor maps them."""
+    runs = find_runs(Path(cfg.root), cfg.run)
+    if len(runs) > 1 or not runs[0].adaptor.is_file():
+        raise UserError(
+            f"out={cfg.out} needs one adaptor, and run={cfg.run} means {', '.join(run.name for run in runs)}",
+            expected="the name of one run of model=adaptor, finished",
+        )
+    base = (cfg.data or runs[0].config.data).get("base")
+    if base is None:
+        raise UserError(f"data={cfg.data.name} are no vectors", remedy="data=vectors data.base=<file>")
+    adaptor = AdaptorFile.load(runs[0].adaptor)
+    source, out = Path(base).expanduser(), Path(cfg.out).expanduser()
+    count = write_adapted(adaptor, source, out, cfg.dim)
+    print(f"{out}: {count:,} vectors of {cfg.dim or adaptor.width} dims, by adaptor {adaptor.digest}")
 
 
 def _named(options: DictConfig, cache: str | None) -> AbstractContextManager[Any]:
@@ -185,6 +206,7 @@ def _meta(cfg: DictConfig, task: _Task) -> dict[str, Any]:
         **described(data, config.data if task.options is None else task.options),
         "tta": cfg.tta,
         "precision": _precision(cfg.trainer),
+        **({"adaptor": AdaptorFile.load(task.run.adaptor).digest} if task.run.adaptor.is_file() else {}),
         "weights": sha256(task.run.checkpoint_at(cfg.checkpoint)),
     }
 

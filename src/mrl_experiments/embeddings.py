@@ -239,10 +239,11 @@ def write_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
     """Write what is known of the classes beside complete embeddings, unless it is there and undamaged."""
     if not classes:
         return
+    meta = read_meta(folder)
     try:
-        _read_classes(folder, read_object(folder / META))
+        read_classes(folder, meta)
     except UserError:
-        write_json(folder / CLASSES, {"of": read_object(folder / META).get("dataset"), **classes})
+        write_json(folder / CLASSES, {"of": meta["checksum"].get(FEATURES), **classes})
 
 
 def weights_name(meta: Mapping[str, Any]) -> str:
@@ -332,7 +333,7 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
         raise UserError(
             f"{folder / HEADS} classifies {max(heads.dims())} features, stored are {width}", remedy=REMEDY
         )
-    classes = _read_classes(folder, meta) if (folder / CLASSES).exists() else {}
+    classes = read_classes(folder, meta) if (folder / CLASSES).exists() else {}
     ids = _open(folder / IDS, np.str_, (count,)) if (folder / IDS).exists() else None
     return Embeddings(features, labels, heads, meta, folder, classes, ids)
 
@@ -351,11 +352,16 @@ def _open(path: Path, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
-def _read_classes(folder: Path, meta: Mapping[str, Any]) -> dict[str, list[Any]]:
+def read_classes(folder: Path, meta: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return what is known of the classes of embeddings with this meta, a column each.
+
+    Raises:
+        UserError: If the file is missing, damaged, or belongs to other embeddings; old files name a data set.
+    """
     path = folder / CLASSES
     columns = read_object(path, REMEDY)
-    if "of" in columns and (of := columns.pop("of")) != meta.get("dataset"):
-        raise UserError(f"{path} belongs to {of}, not to {meta.get('dataset')}", remedy=REMEDY)
+    if columns.pop("of", None) not in (None, meta.get("dataset"), meta["checksum"].get(FEATURES)):
+        raise UserError(f"{path} belongs to other embeddings", expected="those beside it", remedy=REMEDY)
     if not all(isinstance(column, list) for column in columns.values()):
         raise UserError(f"{path} holds more than lists", remedy=REMEDY)
     return columns
@@ -394,4 +400,10 @@ def shared_width(parts: Sequence[Embeddings]) -> int:
     widths = sorted({part.width for part in parts})
     if len(widths) != 1:
         raise UserError(f"embeddings of different widths {widths}", expected="one width")
+    adaptors = {part.meta.get("adaptor") for part in parts}
+    if len(adaptors) > 1:
+        raise UserError(
+            f"embeddings of different adaptors ({', '.join(map(str, adaptors))}), which are not comparable",
+            expected="all by one adaptor, or all as the frozen model made them",
+        )
     return widths[0]

@@ -35,6 +35,11 @@ def _rebuild(problem: str, expected: str, remedy: str) -> UserError:
     return UserError(problem, expected=expected, remedy=remedy)
 
 
+def said(error: BaseException) -> str:
+    """Return what an error says, in one line; its type where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def command_line(script: str, options: Mapping[str, str]) -> str:
     """Return a command to be copied into a shell: what has a meaning to the shell or to Hydra is quoted.
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, os_error
+from mrl_experiments.files import atomic_path, os_error, require_regular
 from mrl_experiments.nesting import prefix
 
 Array = NDArray[np.float32]
@@ -90,6 +90,7 @@ class Heads:
         Raises:
             UserError: If it is missing, damaged, or anything else.
         """
+        require_regular(path, remedy)
         try:
             with safe_open(path, framework="np") as file:
                 tied = (file.metadata() or {}).get("tied") == "True"

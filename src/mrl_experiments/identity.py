@@ -13,7 +13,7 @@ from mrl_experiments.sweeps import visible_gpus
 # Keys that may differ between two commands that mean the same run: where it is written, what is shown of it,
 # and what it is computed on. Devices count with the images of a step.
 NON_IDENTITY_KEYS = {
-    "": ("root", "debug", "logger", "run_name", "auto_tag", "trust", "optimized_metric", "compile"),
+    "": ("id", "root", "debug", "logger", "run_name", "auto_tag", "trust", "optimized_metric", "compile"),
     "data": ("cache", "workers"),
     "trainer": (
         *("name", "accelerator", "devices", "num_nodes", "strategy"),

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ Content = TypeVar("Content")
 
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
 DEFAULT_SLIM_MODE = "switchable"  # of a slimmable network
+ID = "id"  # in config.yaml: drawn when a run is begun, repeated by what else is written for it
 TRIAL = "debug"  # the run of fast_dev_run and overfit_batches
 NEW_NAME = "name this run differently: tag=_second, or auto_tag=true, a tag of the options that are typed"
 
@@ -101,6 +103,11 @@ class Run:
     def finished(self) -> Path:
         """Exists once training has ended; holds the last validation."""
         return self.folder / "finished.json"
+
+    @property
+    def adaptor(self) -> Path:
+        """The map of vectors that an adaptor has become, where the run trained one."""
+        return self.folder / "adaptor.safetensors"
 
     @property
     def begun(self) -> bool:
@@ -295,11 +302,13 @@ def run_lock(cfg: DictConfig) -> Iterator[None]:
                 expected="a run's folder with both",
                 remedy="restore the file from a copy, or name this run differently: tag=_second",
             )
-        if not run.begun or refuse_other_config(run, cfg):
+        begun = run.begun
+        if not begun or refuse_other_config(run, cfg):
             ours = OmegaConf.to_container(cfg, resolve=True)
             assert isinstance(ours, dict)
+            drawn = run.config.get(ID) if begun else secrets.token_hex(8)
             run.finished.unlink(missing_ok=True)
-            write_config(run.config_path, ours)
+            write_config(run.config_path, ours | ({ID: drawn} if drawn else {}))
         yield
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import atomic_path, os_error
 from mrl_experiments.names import check_name
 
@@ -108,7 +108,7 @@ def read_config(path: Path) -> DictConfig:
     except UserError:
         raise
     except Exception as error:  # odd values make YAML's constructors raise nearly anything
-        raise _damaged(path, str(error).partition("\n")[0]) from error
+        raise _damaged(path, said(error)) from error
     OmegaConf.set_readonly(config, True)
     return config
 

@@ -30,6 +30,7 @@ GROUPS = sorted({group for groups in ROOTS.values() for group in groups})
 GIVEN = {  # what the shipped files leave open
     "embed": ["run=x"],
     "generate": ["run=x"],
+    "vectors": ["data.base=x"],
     "timm": ["model.arch=resnet18"],
     "module": ["model.name=mine", "model.module._target_=torch.nn.Flatten"],
     "fluid": ["data.source.sequence=x"],

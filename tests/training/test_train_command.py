@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch
 from commands import ROOT, TINY, run
 from hydra import compose, initialize_config_dir
 
-from mrl_experiments.build import checkpoint_owner
+from mrl_experiments.build import load_method, owner
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
-from mrl_experiments.runs import run_lock, run_name, run_of
+from mrl_experiments.runs import Run, run_lock, run_name, run_of
 from mrl_experiments.training.train import _fit, train
 from mrl_experiments.training.trainer import check_devices
 
@@ -59,10 +60,39 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
 def test_a_note_of_another_run_does_not_finish_this_one(tmp_path):
     cfg = config(tmp_path, "epochs=1")
     with run_lock(cfg):
-        owner = {**checkpoint_owner(cfg), "seed": 7}
-        write_json(run_of(cfg).finished, {"run": owner, "validation": {"8": {"top1": 0.99}}})
+        theirs = {**owner(run_of(cfg).config), "seed": 7}
+        write_json(run_of(cfg).finished, {"run": theirs, "validation": {"8": {"top1": 0.99}}})
     with pytest.raises(UserError, match=r"finished\.json is of another run: .*'seed': 7"):
         train(cfg)
+
+
+def test_files_of_a_run_that_differs_in_one_option_are_noticed(tmp_path, capsys):
+    cfg = config(tmp_path, "epochs=1")
+    for changed in (cfg, config(tmp_path, "epochs=1", "optim.lr=0.01", "tag=_b")):
+        train(changed)
+    kept, folder, other = (tmp_path / "runs" / f"mrl_tiny_digits_s0{end}" for end in ("_kept", "", "_b"))
+    folder.rename(kept)
+
+    def put(name: str) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(kept, folder)
+        shutil.copy(other / name, folder / name)
+
+    put("finished.json")
+    with pytest.raises(UserError, match=r"finished\.json is of another run: .*'id': "):
+        train(cfg)
+    for name in ("config.yaml", "checkpoints/last.ckpt"):
+        put(name)
+        with pytest.raises(UserError, match=r"last\.ckpt is of another run"):
+            load_method(Run(folder))
+    (folder / "finished.json").unlink()
+    with pytest.raises(UserError, match=r"last\.ckpt is of another run"):
+        train(cfg)
+    put("metrics.csv")
+    (folder / "finished.json").unlink()
+    train(cfg)
+    assert "metrics.csv is not the one that the checkpoint was written with" in capsys.readouterr().out
+    assert (folder / "metrics.damaged").read_bytes() == (other / "metrics.csv").read_bytes()
 
 
 def test_another_configuration_of_the_same_name_is_refused(tmp_path):
@@ -146,7 +176,7 @@ def test_data_are_prepared_before_other_processes_are_started(tmp_path):
         fit=lambda *_, **__: order.append("fit"),
     )
     data = SimpleNamespace(prepare_data=lambda: order.append("prepare"))
-    _fit(trainer, None, data, run, config(tmp_path))
+    _fit(trainer, None, data, run)
     assert order == ["prepare", "fit"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrl_experiments.data.file_table import newest_change
-from mrl_experiments.embeddings import CLASSES, META
+from mrl_experiments.embeddings import CLASSES, META, read_classes, read_meta
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.identity import identity, without_new_keys
@@ -152,6 +152,6 @@ def _name_classes(run: Run, config: DictConfig, data: Any) -> None:
     if not isinstance(data, ImageData) or data.classes_known:
         return
     for path in sorted(run.embeddings(str(config.data.name), "*").parent.glob(f"*/{CLASSES}")):
-        if names := read_object(path).get("name"):
+        if names := read_classes(path.parent, read_meta(path.parent)).get("name"):
             data.take_classes(names)
             return

@@ -57,13 +57,7 @@ def read_tables(files: Sequence[Path], root: Path) -> Columns:
         UserError: Without pyarrow, for parts that do not fit each other, and for rows that are null, short or
             no numbers; other exceptions for damaged files.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"{root}: reading Parquet and Arrow files needs pyarrow, which is not installed",
-            remedy="pip install pyarrow, or save the arrays with np.savez(..., embeddings=..., labels=...)",
-        ) from error
+    require_pyarrow(root)
     parts = [_read_table(path, root) for path in files]
     parts = [part for part in parts if len(part[0])] or parts[:1]  # Spark writes empty ones too
     for what, found in (
@@ -75,7 +69,31 @@ def read_tables(files: Sequence[Path], root: Path) -> Columns:
             raise UserError(f"{root}: its parts differ in {what}", expected="files of one table")
     features, *others = zip(*parts, strict=True)
     labels, ids = (None if column[0] is None else np.concatenate(column) for column in others)
-    return np.concatenate(features), labels, ids
+    return features[0] if len(features) == 1 else np.concatenate(features), labels, ids
+
+
+def read_matrices(files: Sequence[Path], root: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    """Return the first column of `names` of all files as (N, D), one after the other."""
+    require_pyarrow(root)
+    parts = []
+    for path in files:
+        columns = _columns(path, names)
+        parts.append(_matrix(columns[named(list(columns), names, path)], path))
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len({part.shape[1] for part in parts}) > 1:
+        raise UserError(f"{root}: its parts differ in width", expected="files of one table")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def require_pyarrow(root: Path) -> None:
+    """Raise UserError where pyarrow is not installed."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"{root}: Parquet and Arrow files need pyarrow, which is not installed",
+            remedy="pip install pyarrow, or save the arrays with np.savez(..., embeddings=..., labels=...)",
+        ) from error
 
 
 def read_column(files: Sequence[Path], names: tuple[str, ...]) -> list[Any]:
@@ -178,7 +196,8 @@ def _matrix(column: Any, path: Path) -> NDArray[Any]:
             expected="numbers only",
             remedy="leave such rows out, or embed them again",
         )
-    return np.concatenate([part.to_numpy(zero_copy_only=False) for part in values]).reshape(-1, width)
+    arrays = [part.to_numpy(zero_copy_only=False) for part in values]  # of one batch, perhaps a memory map
+    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).reshape(-1, width)
 
 
 def _lengths(chunk: Any) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from mrl_experiments.embeddings import (
     writing,
 )
 from mrl_experiments.errors import UserError
+from mrl_experiments.external.adapted_file import refuse_mixed
 from mrl_experiments.external.vector_file import VectorFile, read_vectors
 from mrl_experiments.files import sha256
 from mrl_experiments.names import check_name
@@ -69,6 +70,7 @@ def import_run(cfg: DictConfig) -> Imported:
         )
     if cfg.names.split in OTHERS:
         raise UserError(f"names.split={cfg.names.split}", expected="a name for the queries, such as test")
+    refuse_mixed([*files.values()])
     found = {split: read_vectors(path) for split, path in files.items()}
     width = _common_width(found, files)
     config = _config(cfg.names, Path(cfg.embeddings))

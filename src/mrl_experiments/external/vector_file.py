@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from mrl_experiments.data.splits import split_of
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.external.arrow_tables import (
     ARROW,
     EMBEDDINGS,
@@ -26,6 +26,7 @@ from mrl_experiments.external.arrow_tables import (
     first_of,
     named,
     read_column,
+    read_matrices,
     read_tables,
 )
 from mrl_experiments.files import read_object, read_text
@@ -97,6 +98,45 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
         return [str(texts[row]) for row in rows]
 
 
+def read_matrix(path: Path, names: tuple[str, ...] = EMBEDDINGS) -> NDArray[Any]:
+    """Return vectors (N, D) alone, a memory map where the file allows it: .npy, and Arrow files of one batch.
+
+    Args:
+        path: What `read_vectors` reads.
+        names: Other arrays of a .npz file, or columns of a table, of which the first that is there is read.
+
+    Raises:
+        UserError: As `read_vectors`, and if none is there.
+    """
+    if names == EMBEDDINGS:
+        return np.asarray(read_vectors(path).features)
+    with _reading(path):
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                there = [name.removesuffix(".npy") for name in archive.namelist()]
+                found = _member(archive, f"{named(there, names, path)}.npy", path)
+        else:
+            found = read_matrices(_parts(path) if path.is_dir() else [path], path, names)
+    _check_matrix(found, path)
+    return found
+
+
+def read_labels(path: Path) -> NDArray[Any]:
+    """Return labels (N,), integers or strings: a .npy file of them, or those of a file of embeddings.
+
+    Raises:
+        UserError: If it has none.
+    """
+    if path.suffix == ".npy" and path.is_file():
+        with _reading(path):
+            labels: NDArray[Any] | None = _checked_npy(path)
+    else:
+        labels = read_vectors(path).labels
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise UserError(f"{path} holds no labels", expected="(N,) integers or strings")
+    return labels
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what readers raise of damaged files, which is nearly anything, into a UserError."""
@@ -105,9 +145,8 @@ def _reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        text = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} cannot be read: {shown(text)}",
+            f"{path} cannot be read: {shown(said(error))}",
             expected="numbers and, for labels, integers or strings (.astype(str) where they are objects)",
         ) from error
 
@@ -279,11 +318,7 @@ READERS: dict[str, Callable[[Path], VectorFile]] = {
 
 def _check(found: VectorFile, path: Path) -> None:
     features, labels, ids = found.features, found.labels, found.ids
-    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
-        raise UserError(
-            f"{path}: embeddings of shape {features.shape} and type {features.dtype}",
-            expected="(N, D), a row of real numbers for each sample",
-        )
+    _check_matrix(features, path)
     if ids is not None and ids.shape != (len(features),):
         raise UserError(
             f"{path}: {len(features)} embeddings and {ids.size} ids", expected="an id for each row"
@@ -301,3 +336,11 @@ def _check(found: VectorFile, path: Path) -> None:
         )
     if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
         raise UserError(f"{path}: a label {labels.max()}", expected="integers of 64 bits with a sign")
+
+
+def _check_matrix(features: NDArray[Any], path: Path) -> None:
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path}: embeddings of shape {features.shape} and type {features.dtype}",
+            expected="(N, D), a row of real numbers for each sample",
+        )

@@ -142,6 +142,12 @@ class NestedClassifier(Method):
     ) -> None:
         width = width_of(backbone)
         dims = one_or_many(width, dim, dims, nested=nested, option=name, separate="ff")
+        if num_classes < 1:
+            raise UserError(
+                f"loss={name} learns from labels, and the data have none",
+                expected="labels of at least two classes",
+                remedy="name their file, data.labels=, or train without: loss=similarity_distillation",
+            )
         if not 0 <= label_smoothing < 1:
             raise UserError(
                 f"loss.label_smoothing={label_smoothing}", expected="a number from 0 to below 1 (paper: 0.1)"

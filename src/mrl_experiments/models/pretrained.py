@@ -13,7 +13,7 @@ import timm.models
 import torch
 from torch import Tensor, nn
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import os_error, read_object
 
 ENOUGH = 0.95  # the share of a backbone's parameters that weights must bring with their shapes
@@ -85,9 +85,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise os_error(error, path) from error
     except Exception as error:  # what is no such file makes readers raise nearly anything
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"model.pretrained={path} cannot be read as weights: {lines[0]}",
+            f"model.pretrained={path} cannot be read as weights: {said(error)}",
             expected="tensors and plain values only, as .safetensors or torch.save hold them",
             remedy="torch.save(model.state_dict(), path) writes such a file",
         ) from error

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.models.blurpool import blur_strided_convolutions
 from mrl_experiments.models.image_features import measure_width
 from mrl_experiments.models.pretrained import (
@@ -150,9 +150,8 @@ def _built(arch: str, settings: dict[str, Any], weights: str = "") -> nn.Module:
         raise
     except Exception as error:
         shown = {key: value for key, value in settings.items() if not key.startswith("pretrained")}
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"timm cannot build model.arch={arch} with {shown}{weights and f' and {weights}'}: {lines[0]}",
+            f"timm cannot build model.arch={arch} with {shown}{weights and f' and {weights}'}: {said(error)}",
             expected="options the architecture takes, and weights that can be loaded",
             remedy="check model.options and model.pretrained (only a local file needs no network)",
         ) from error

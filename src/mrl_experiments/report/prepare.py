@@ -59,9 +59,10 @@ def find_rows(
         try:
             read = read_rows(Path(path))
             rows += read
-            notes += _of_other_runs(Path(path), read)
+            beside = read_sheets(Path(path)) if sheets is not None else []
+            notes += _of_other_runs(Path(path), [*read, *beside])
             if sheets is not None:
-                sheets += read_sheets(Path(path))
+                sheets += beside
         except UserError as error:
             notes.append(f"left out: {shown(error.problem)}")
     if not rows:
@@ -73,7 +74,7 @@ def find_rows(
     return rows, notes
 
 
-def _of_other_runs(path: Path, rows: Sequence[ResultRow]) -> list[str]:
+def _of_other_runs(path: Path, rows: Sequence[ResultRow | Sheet]) -> list[str]:
     """Say of a file in a run's folder that it holds rows of other runs, as one that was copied there does."""
     run = path.absolute().parents[1].name
     others = sorted({row.run for row in rows} - {run})

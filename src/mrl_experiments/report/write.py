@@ -11,6 +11,7 @@ from PIL import Image
 
 from mrl_experiments.examples import Sheet
 from mrl_experiments.files import atomic_path
+from mrl_experiments.limits import require_address_space
 from mrl_experiments.locks import acquire
 from mrl_experiments.paper import published
 from mrl_experiments.report.aggregate import Counterparts, Grid, aggregate, grids
@@ -26,6 +27,7 @@ from mrl_experiments.report.page import Sources, write_page
 from mrl_experiments.report.prepare import faulty, find_rows, repeated_seeds, tidy
 
 FORMS = ("png", "svg", "pdf")
+V8_NEEDS = 70 << 30  # bytes of addresses, nearly all of them never used: vl-convert aborts without them
 CLAIM_WRITERS = {
     ".md": claim_formats.markdown, ".csv": claim_formats.comma_separated, ".tex": claim_formats.latex,
 }  # fmt: skip
@@ -51,6 +53,8 @@ def write_report(
     Raises:
         UserError: when no row is found, or `out` cannot be written to.
     """
+    if forms:
+        require_address_space(V8_NEEDS, "drawing figures", "raise it, or leave their files out: figures=[]")
     sheets: list[Sheet] = []
     found, notes = find_rows(rows, sheets)
     plain_strings = pd.option_context("future.infer_string", False)  # Arrow's take a third longer here

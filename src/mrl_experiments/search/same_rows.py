@@ -93,17 +93,17 @@ def count_copies(queries: NDArray[np.float32], database: NDArray[np.float32], sa
     """
     asked, searched = np.arange(len(queries)), np.arange(len(database))
     for width in (BEGINNING, queries.shape[1]):
-        keys = _keys(queries[asked, :width])
+        keys = row_keys(queries[asked, :width])
         if same:
             _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
             asked = asked[counts[group] > 1]
         else:
-            others = _keys(database[searched, :width])
+            others = row_keys(database[searched, :width])
             asked, searched = asked[np.isin(keys, others)], searched[np.isin(others, keys)]
     return len(asked)
 
 
-def _keys(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+def row_keys(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Return a 64-bit hash of each row (N, D); that two rows share one by chance is one in 2^64."""
     random = np.random.default_rng(0)
     factors = random.integers(0, 2**64, vectors.shape[1], np.uint64) | np.uint64(1)

@@ -108,7 +108,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
         """Note how far metrics.csv is: lines may follow before the next step."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
-                checkpoint["metrics_bytes"] = logger.size
+                checkpoint["metrics"] = logger.written()
 
     def _save(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, NestedModule)

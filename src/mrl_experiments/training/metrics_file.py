@@ -1,6 +1,7 @@
 """metrics.csv: everything logged while training, one value a line, appended as it happens."""
 
 import csv
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +53,31 @@ class MetricsFile(Logger):
                 writer.writerow((step, epoch, metric, dim, f"{value:.6g}"))
 
     @rank_zero_only
-    def rewind(self, step: int, size: int | None = None) -> None:
+    def rewind(self, step: int, size: int | None = None, crc32: int | None = None) -> None:
         """Drop the lines after `step` and those beyond `size` bytes, and, with a word, any that are damaged.
 
-        size: of the file at the checkpoint; lines of its step may have come after it. None: not known.
-        A file that holds no metrics is set aside. Raises UserError where it cannot be read or written.
+        A file that holds no metrics, or those of another run, is set aside.
+
+        Args:
+            step: Of the checkpoint.
+            size: Of the file at the checkpoint, since lines of its step may have come after it; None where
+                that is not known.
+            crc32: Of these bytes; None as for `size`.
+
+        Raises:
+            UserError: If the file cannot be read or written.
         """
         with explain_os_errors(self.path):
             if not self.path.exists():
                 return
             require_regular(self.path)
-            content = self.path.read_bytes()[:size].decode(errors="replace")
-            header, *lines = content.split("\n")
-            if header != ",".join(COLUMNS):
+            content = self.path.read_bytes()[:size]
+            header, *lines = content.decode(errors="replace").split("\n")
+            ours = crc32 in (None, zlib.crc32(content))
+            if not ours or header != ",".join(COLUMNS):
+                what = "holds no metrics" if ours else "is not the one that the checkpoint was written with"
                 aside = self.path.with_suffix(".damaged")
-                print(f"{self.path} holds no metrics: it goes to {aside.name}, a new one begins", flush=True)
+                print(f"{self.path} {what}: it goes to {aside.name}, a new one begins", flush=True)
                 self.path.replace(aside)
                 return
         lines = lines[:-1]  # what follows the last end of a line was cut short
@@ -77,10 +88,10 @@ class MetricsFile(Logger):
         with atomic_path(self.path) as path:
             path.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
 
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self.path.stat().st_size if self.path.exists() else 0
+    def written(self) -> dict[str, int]:
+        """Return by what a checkpoint knows the file again, as it is now: the arguments of `rewind`."""
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        return {"size": len(content), "crc32": zlib.crc32(content)}
 
 
 def _step(line: str) -> int | None:

@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mrl_experiments.build import build_method, check_owner, checkpoint_owner
-from mrl_experiments.checkpoint import read_checkpoint
+from mrl_experiments.build import build_method, check_owner, checkpoint_of, owner
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
+from mrl_experiments.training.adapting import choose_map, print_choice, start_adaptor
 from mrl_experiments.training.batch_augment import BatchAugment
 from mrl_experiments.training.description import Description
 from mrl_experiments.training.finetuning import freeze, take_backbone
@@ -46,7 +46,7 @@ def train(cfg: DictConfig) -> float | None:
     run, trial = run_of(cfg), is_trial(cfg)
     longer = known_run(cfg) is not None and refuse_other_config(run, cfg)
     if not (trial or longer) and (summary := run.summary()):
-        check_owner(run, summary, cfg, run.finished)
+        check_owner(run, summary, run.finished)
         if first:
             print(f"{run.name} is finished already")
             _report(run, summary["validation"], cfg.root)
@@ -60,7 +60,9 @@ def train(cfg: DictConfig) -> float | None:
     lock = run_lock(cfg) if first else nullcontext()
     with lock, together(trainer.strategy, trainer.world_size):
         trainer.loggers = build_loggers(cfg, run)  # they write into the run's folder
-        _fit(trainer, module, data, run, cfg)
+        if first:  # the one that writes checkpoints
+            module.owner = owner(run.config)
+        _fit(trainer, module, data, run)
         _finish(trainer, module, data, run)
         if module.validated_step != trainer.global_step:  # the last validation was of other weights
             module.validation = {}
@@ -68,10 +70,9 @@ def train(cfg: DictConfig) -> float | None:
                 trainer.validate(module, datamodule=data, verbose=False)
         if trainer.is_global_zero:
             weights = "averaged" if _averaging(trainer) else "current"  # which were validated
-            owner = {"run": checkpoint_owner(cfg)}  # by which a file of another run is noticed
-            summary = {**owner, "epochs": cfg.epochs, "weights": weights, "validation": module.validation}
+            summary = {"epochs": cfg.epochs, "weights": weights, "validation": module.validation}
             if not trial:
-                write_json(run.finished, summary)
+                write_json(run.finished, {"run": module.owner, **summary})
             _report(run, module.validation, cfg.root)
     return _optimized(cfg, module.validation)
 
@@ -85,10 +86,11 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     method = build_method(cfg, **inputs)
     if cfg.init_from and (is_trial(cfg) or not run.has_checkpoint):
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
+    if is_trial(cfg) or not run.has_checkpoint:
+        start_adaptor(method, data)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
     module = NestedModule(method, construct(cfg.optim), inputs, _augment(cfg, data))
-    module.owner = checkpoint_owner(cfg)
     module = module.to(memory_format=torch.channels_last)
     callbacks = [Description(cfg), *build_callbacks(cfg, run)]
     if cfg.get("compile"):
@@ -130,13 +132,12 @@ def _optimized(cfg: DictConfig, validation: Mapping[int, Mapping[str, float]]) -
     return values[wanted]
 
 
-def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run, cfg: DictConfig) -> None:
+def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.has_checkpoint else None
-    kept = read_checkpoint(run.checkpoint) if resume else {"global_step": -1}
-    check_owner(run, kept, cfg)
+    kept: dict[str, Any] = checkpoint_of(run) if resume else {"global_step": -1}
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
-            logger.rewind(kept["global_step"], kept.get("metrics_bytes"))
+            logger.rewind(kept["global_step"], **kept.get("metrics", {"size": kept.get("metrics_bytes")}))
     if trainer.strategy.launcher is not None:  # before it starts the others, which would wait without limit
         with redirect_stdout(None) if rank_zero_only.rank else nullcontext():  # type: ignore[attr-defined]
             data.prepare_data()
@@ -147,7 +148,8 @@ def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> N
     """Let the method do what it does after training, and save what came of it; it is validated anew then."""
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        if module.method.finish(_training_inputs(data, module.device)):
+        changed = module.method.finish(_training_inputs(data, module.device))
+        if choose_map(module.method, data, run if trainer.is_global_zero else None) or changed:
             module.validated_step = -1
             for callback in _averaging(trainer):
                 callback._average_model = None  # the module holds the averaged weights, and what finish made
@@ -168,4 +170,5 @@ def _report(run: Run, validation: dict[Any, dict[str, float]], root: str) -> Non
         print_table(run.name, validation)
     else:
         print(f"\n{run.name}: trained without validation (trainer.limit_val_batches=0)")
+    print_choice(run)
     print(f"run:  {run.folder}\nnext: {next_command('embed.py', root, {'run': run.name})}")

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mrl_experiments.construct import construct
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.options.check import check_cpus
 from mrl_experiments.options.kinds import show
 from mrl_experiments.runs import Run
@@ -95,7 +95,7 @@ def build_trainer(
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise UserError(
-            f"Lightning cannot train with the options of trainer: {str(error).strip().splitlines()[0]}",
+            f"Lightning cannot train with the options of trainer: {said(error)}",
             expected="what the Trainer of pytorch-lightning takes",
             remedy="leave out the options of trainer that are not those of conf/trainer",
         ) from error

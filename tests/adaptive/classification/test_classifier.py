@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -113,6 +114,7 @@ def test_one_size_cannot_nest(digits):
         ('{"version": 9}', "version 9"),
         ('{"version": 1}', r"cascade\.json is damaged: 'dims'"),
         ("[]", r"cascade\.json is damaged"),
+        ('{"version": 1, "dims": [16, 8], "thresholds": [0.5]}', r"cascade\.json is damaged: the dims"),
         (None, "no complete adaptive classifier"),
     ],
 )
@@ -146,3 +148,7 @@ def test_thresholds_of_before_there_were_checksums_are_read(fitted, tmp_path):
     del stored["digest"]
     (tmp_path / CASCADE).write_text(json.dumps({**stored, "heads": True}))
     assert AdaptiveClassifier.load(tmp_path).cascade == fitted.cascade
+    (tmp_path / HEADS).unlink()
+    os.mkfifo(tmp_path / HEADS)  # reading it would wait without end
+    with pytest.raises(UserError, match=rf"{HEADS} is a pipe"):
+        AdaptiveClassifier.load(tmp_path)

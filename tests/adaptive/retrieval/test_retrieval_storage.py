@@ -96,13 +96,19 @@ def test_an_index_of_before_there_were_checksums_is_read(index, tmp_path):
 
 @pytest.mark.parametrize(
     "changes, said",
-    [({"version": 99}, "version 99"), ({"spec": {"a": 1}}, "damaged"), ({"spec": 3}, "damaged")],
+    [
+        ({"version": 99}, "version 99"),
+        ({"spec": {"a": 1}}, "damaged"),
+        ({"spec": 3}, "damaged"),
+        ({"bytes": {}}, f"damaged: '{VECTORS}'"),
+        ({"spec": {"dims": [8], "codes": "Flat", "stages": [[8, -1]]}}, "one is damaged: stages"),
+    ],
 )
 def test_a_foreign_description_is_refused(index, tmp_path, changes, said):
-    save_index(index, tmp_path)
-    without_checksums(tmp_path, **changes)
+    save_index(index, tmp_path / "one")
+    without_checksums(tmp_path / "one", **changes)
     with pytest.raises(UserError, match=said):
-        load_index(tmp_path)
+        load_index(tmp_path / "one")
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path):

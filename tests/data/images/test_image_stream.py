@@ -51,3 +51,12 @@ def test_missing_images_and_sequences_are_named(images):
     (images / "empty.txt").write_text("\n")
     with pytest.raises(UserError, match=r"empty\.txt names no image"):
         stream(images, "empty.txt")
+
+
+@pytest.mark.parametrize(
+    "name, content", [("a.npy", b"\x93NUMPY\x01"), ("a.npy", b""), ("a.txt", b"n01\xff\xe9")]
+)
+def test_a_damaged_sequence_is_named(images, name, content):
+    (images / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        stream(images, name)

@@ -20,7 +20,7 @@ from mrl_experiments.adaptive.classification.exits import (
     top1,
 )
 from mrl_experiments.adaptive.classification.outcome import saves_nothing
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import (
     fingerprint,
     read_object,
@@ -204,8 +204,8 @@ class AdaptiveClassifier:
             policy = stored["policy"]
             classifier.policy = Setting(policy if isinstance(policy, Mapping) else read_setting(policy))
             classifier.fitted_on = stored["fitted_on"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: {error}", remedy=remedy) from error
+        except Exception as error:  # odd values make their readers raise nearly anything
+            raise UserError(f"{path} is damaged: {said(error)}", remedy=remedy) from error
         return classifier
 
     def _fitted(self, split: str = "") -> Cascade:

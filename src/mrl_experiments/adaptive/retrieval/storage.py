@@ -10,7 +10,7 @@ import numpy as np
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import (
     atomic_path,
     explain_os_errors,
@@ -56,21 +56,18 @@ def load_index(folder: Path) -> AdaptiveIndex:
     if not (folder / SPEC).exists():
         raise UserError(f"{folder} holds no complete index", remedy=REMEDY)
     described = read_object(folder / SPEC, REMEDY, version=VERSION)
-    for name, noted in _noted(described).items():
-        require_unchanged(folder / name, noted, REMEDY)
     try:
-        spec = IndexSpec(**described["spec"])
+        spec, noted = IndexSpec(**described["spec"]), _noted(described)
+        for name in (VECTORS, IDS, NORMS, *map(_shortlist, spec.dims)):
+            require_unchanged(folder / name, noted[name], REMEDY)
         shortlists = {dim: faiss.read_index(str(folder / _shortlist(dim))) for dim in spec.dims}
         with np.load(folder / NORMS) as stored:
             norms = {int(dim): stored[dim] for dim in stored.files}
         vectors = np.load(folder / VECTORS, mmap_mode="r")
         index = AdaptiveIndex(spec, vectors, np.load(folder / IDS), shortlists, norms)
         index.configure(spec.effort, spec.stages)
-    except UserError:
-        raise
     except Exception as error:  # what lacks checksums, or has forged ones, makes its readers raise anything
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder} is damaged: {cause}", remedy=REMEDY) from error
+        raise UserError(f"{folder} is damaged: {said(error)}", remedy=REMEDY) from error
     return index
 
 

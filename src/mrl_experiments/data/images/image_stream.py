@@ -6,7 +6,8 @@ import numpy as np
 
 from mrl_experiments.data.images.class_list import class_list
 from mrl_experiments.data.images.folder_source import FolderSource
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
+from mrl_experiments.files import read_text
 
 
 class ImageStream(FolderSource):
@@ -56,7 +57,7 @@ def read_sequence(sequence: str | None) -> list[str]:
             remedy="give it: data.source.sequence=/path/to/sequence5.npy",
         )
     if path.suffix != ".npy":
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
         if not any(lines):
             raise UserError(f"{path} names no image", expected=expected)
         return [line for line in lines if line]
@@ -64,6 +65,6 @@ def read_sequence(sequence: str | None) -> list[str]:
         names = np.load(path, allow_pickle=False)
         if names.ndim != 1 or names.dtype.kind != "U":
             raise ValueError(f"it holds {names.dtype} of shape {names.shape}")
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read: {error}", expected=expected) from error
+    except Exception as error:  # a damaged file makes numpy raise nearly anything
+        raise UserError(f"{path} cannot be read: {said(error)}", expected=expected) from error
     return [str(name) for name in names]

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from mrl_experiments.data.reading import Tally, shown
 from mrl_experiments.data.source import Image
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said
 
 GROUND = (255, 255, 255)  # what shows through where a picture is transparent
 OVERSHOOT = 0.1  # by which resampled floating-point values may leave their range
@@ -146,7 +146,7 @@ def _decoded(content: bytes, path: Path, channels: int, converted: Tally) -> Ima
     except UnidentifiedImageError as error:
         raise _unreadable(path, _format_of(content)) from error
     except Exception as error:  # a broken file makes the decoders raise nearly anything
-        raise _unreadable(path, f"{error}".splitlines()[0] if f"{error}" else type(error).__name__) from error
+        raise _unreadable(path, said(error)) from error
     for kind in kinds:
         converted.add(kind, path)
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))

@@ -1,0 +1,285 @@
+"""The LightningDataModule of vectors that another model made."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrl_experiments.data.data_module import DataModule
+from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
+from mrl_experiments.data.loaders.order import Batches, TrainingOrder
+from mrl_experiments.data.vectors.rows import Rows, is_held_out, read_rows
+from mrl_experiments.embeddings import UNLABELLED
+from mrl_experiments.errors import UserError
+from mrl_experiments.external.adapted_file import refuse_mixed
+from mrl_experiments.external.vector_file import read_labels, read_matrix
+from mrl_experiments.notices import print_once
+from mrl_experiments.search.neighbours import nearest
+
+QUERIES, POSITIVES = ("queries", "query", "anchor"), ("positives", "positive", "documents", "document")
+LEAST = 8  # rows to validate on
+PASSES = 4  # over the rows in an epoch, at most, where neighbours come with them
+POOL = 100_000  # rows at most in which neighbours are searched
+
+
+class Pairs(NamedTuple):
+    """Queries with a document each that answers them, row by row."""
+
+    queries: Rows
+    positives: Rows
+
+    def take(self, which: NDArray[Any]) -> "Pairs":
+        """Return some of the pairs, by their places or a mask."""
+        return Pairs(self.queries.take(which), self.positives.take(which))
+
+
+class VectorData(DataModule):
+    """Vectors in batches (x (B, D), y (B,), index (B,)); of pairs x is (queries (B, D), positives (B, D)).
+
+    y is a row's label, else its number, as index is. Training batches are made of rows together with their
+    nearest others, since a loss that compares within a batch learns most where vectors are near.
+
+    Args:
+        name: How runs and tables call the data set.
+        base: A file of vectors, see `read_matrix`.
+        val: Another, to validate on; None holds out a share of `base`.
+        labels: A file of labels (N,) of `base`, or the same file where it has them; None: no labels.
+        pairs: Two files of queries and positives, row by row, or one that has both; None: no pairs.
+        share: Of the rows, held out by a hash of their content.
+        neighbours: That come with each row of a training batch; 0: none.
+        anchors: Rows of an epoch whose neighbours are searched.
+        batch_size: Rows per batch of one process.
+        seed: Of the order, and of the anchors.
+
+    Raises:
+        UserError: For files that cannot be read, do not fit each other, or hold too little.
+    """
+
+    splits = ("train", "val")
+    files_known = True  # what a run was trained on is known by its content
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        base: str,
+        val: str | None,
+        labels: str | None,
+        pairs: str | Sequence[str] | None,
+        share: float,
+        neighbours: int,
+        anchors: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.name, self.seed, self.base = name, seed, Path(base).expanduser()
+        self.neighbours, self.anchors = neighbours, anchors
+        rows, said = read_rows(read_matrix(self.base), self.base)
+        given = [pairs] if isinstance(pairs, str) else pairs or []
+        refuse_mixed([self.base, *(Path(path).expanduser() for path in ([val] if val else []) + [*given])])
+        print_once(said)
+        self._digest = blake2b(rows.keys.tobytes(), digest_size=16).hexdigest()
+        self.rows = _split(rows, val, share)
+        self.pairs = None if pairs is None else _read_pairs(pairs, rows.shape[1], share)
+        self.labels, self.classes = (None, None) if labels is None else _labels(labels, self.base, rows, val)
+        self.num_classes = 0 if self.classes is None else len(self.classes)
+        self.batch_size = min(batch_size, len(self._training))
+
+    @property
+    def _training(self) -> Rows:
+        return self.rows["train"] if self.pairs is None else self.pairs["train"].positives
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """What a model must know of vectors: how many features they have."""
+        return {"width": self.rows["train"].shape[1]}
+
+    def files_identity(self) -> str:
+        """Return a digest of the vectors, in whatever file they lie."""
+        return self._digest
+
+    def files(self) -> None:
+        """Return None: rows are known by their content, and not by a table of files."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run keeps of its data."""
+        return {"name": self.name, "digest": self._digest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the vectors with those of a run.
+
+        Raises:
+            UserError: If others have their name, unless `accept_changes`.
+        """
+        if state_dict["name"] == self.name and state_dict["digest"] != self._digest:
+            if not self.accept_changes:
+                raise UserError(
+                    f"{self.base} does not hold the vectors named {self.name} that the run was trained on",
+                    expected="the same file; where it lies does not matter",
+                    remedy="name others differently: data.name=<name>; or accept_changes=true",
+                )
+            print_once(f"{self.base}: the vectors have changed since the run was trained")
+
+    def prepare(self, split: str) -> None:
+        """Do nothing: vectors are read as they lie."""
+        self._check_split(split)
+
+    def prepare_data(self) -> None:
+        """Do nothing."""
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the training loader: rows, or pairs, with the nearest others of each."""
+        groups = self._groups
+        repeated = self.trainer is not None and bool(self.trainer.overfit_batches)
+        each = max(1, self.batch_size // groups.shape[1])
+        order = TrainingOrder(len(groups), each, self.seed, repeated=repeated)
+        return TrainLoader(order, lambda batches, _: self._batches([groups[b].ravel() for b in batches]))
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return the validation loader, of pairs where there are any."""
+        if self.pairs is None:
+            return self.dataloader("val")
+        pairs = self.pairs["val"]
+        return EvalLoader(len(pairs.queries), self.batch_size, lambda b, _: _pair_batches(pairs, b))
+
+    def dataloader(self, split: str) -> EvalLoader:
+        """Return the rows of a split in the order of their file."""
+        self._check_split(split)
+        rows = self.rows[split]
+        return EvalLoader(len(rows), self.batch_size, lambda batches, _: self._row_batches(rows, batches))
+
+    def labels_of(self, split: str) -> NDArray[np.int64] | None:
+        """Return the labels (n,) of the rows of a split, or None."""
+        return None if self.labels is None else self.labels[self.rows[split].numbers]
+
+    def class_facts(self, split: str) -> dict[str, list[Any]]:
+        """Return the names of the classes, where labels are names."""
+        return {} if self.classes is None else {"name": [str(value) for value in self.classes]}
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """Return what evaluations need to know of a split: whether it has labels."""
+        return {} if self.labels is not None else UNLABELLED
+
+    @cached_property
+    def _groups(self) -> NDArray[np.int64]:
+        """Places (A, 1 + K) of training rows, each with its nearest others; (n, 1) where a batch has all."""
+        rows = self._training
+        if not self.neighbours or self.batch_size >= len(rows):
+            return np.arange(len(rows))[:, None]
+        random = np.random.default_rng(self.seed)
+        pool = np.sort(random.permutation(len(rows))[:POOL])
+        most = min(self.anchors, PASSES * len(rows) // (self.neighbours + 1) + 1)
+        anchors = random.permutation(len(rows))[:most]
+        count = min(self.neighbours, self.batch_size // 2, len(pool) - 1)
+        width = rows.shape[1]
+        found = nearest(rows[anchors], rows[pool], [width], count + 1)[width].positions
+        others = pool[found]
+        own = others == anchors[:, None]
+        own[~own.any(axis=1), -1] = True
+        return np.column_stack([anchors, others[~own].reshape(len(anchors), count)])
+
+    def _batches(self, batches: Batches) -> Iterator[Batch]:
+        if self.pairs is not None:
+            return _pair_batches(self.pairs["train"], batches)
+        return self._row_batches(self.rows["train"], batches)
+
+    def _row_batches(self, rows: Rows, batches: Batches) -> Iterator[Batch]:
+        for index in batches:
+            numbers = rows.numbers[index]
+            y = numbers if self.labels is None else self.labels[numbers]
+            yield torch.from_numpy(rows[index]), torch.from_numpy(y), torch.from_numpy(index)
+
+
+def _pair_batches(pairs: Pairs, batches: Batches) -> Iterator[Batch]:
+    """Yield pairs; their label is that of their document, so that copies are no negatives of each other."""
+    _, same = np.unique(pairs.positives.keys, return_inverse=True)
+    for index in batches:
+        x = tuple(torch.from_numpy(side[index]) for side in pairs)
+        yield x, torch.from_numpy(same[index].astype(np.int64)), torch.from_numpy(index)
+
+
+def _split(rows: Rows, val: str | None, share: float) -> dict[str, Rows]:
+    """Return the rows of both splits; none of training has a copy in validation."""
+    if val is None:
+        held_out = is_held_out(rows.keys, share)
+        parts = {"train": rows.take(~held_out), "val": rows.take(held_out)}
+        what = f"data.share={share} of {len(rows):,} vectors"
+    else:
+        path = Path(val).expanduser()
+        others, said = read_rows(read_matrix(path), path)
+        print_once(said)
+        if others.shape[1] != rows.shape[1]:
+            raise UserError(
+                f"data.val={val} has {others.shape[1]} dims, data.base {rows.shape[1]}",
+                expected="vectors of one model",
+            )
+        parts = {"train": rows.take(~np.isin(rows.keys, others.keys)), "val": others}
+        what = f"data.val={val}"
+    _check_parts(*map(len, parts.values()), what)
+    return parts
+
+
+def _check_parts(train: int, val: int, what: str) -> None:
+    if train < LEAST or val < LEAST:
+        raise UserError(
+            f"{what}: {train:,} to train on and {val:,} to validate on",
+            expected=f"at least {LEAST} of each, which are no copies of each other",
+            remedy="hold out another share, data.share=0.3, or give more vectors",
+        )
+
+
+def _read_pairs(given: str | Sequence[str], width: int, share: float) -> dict[str, Pairs]:
+    """Return the pairs of both splits: neither a query nor a document of one is in the other."""
+    files = [Path(path).expanduser() for path in ([given] if isinstance(given, str) else given)]
+    if len(files) == 1 and files[0].suffix != ".npy":
+        sides = [read_matrix(files[0], names) for names in (QUERIES, POSITIVES)]
+    elif len(files) == 2:
+        sides = [read_matrix(path) for path in files]
+    else:
+        raise UserError(
+            f"data.pairs={given} names {len(files)} array{'s' * (len(files) > 1)}",
+            expected="queries and positives: [queries.npy,positives.npy], or a .npz or table with both",
+        )
+    shapes = [side.shape for side in sides]
+    if shapes[0] != shapes[1] or shapes[0][1] != width:
+        raise UserError(
+            f"data.pairs: queries of shape {shapes[0]} and positives of {shapes[1]}",
+            expected=f"as many of each, row by row, with {width} dims as data.base",
+        )
+    (queries, said), (positives, other) = (
+        read_rows(side, path) for side, path in zip(sides, (files[0], files[-1]), strict=True)
+    )
+    print_once(f"pairs: {said}" + ("" if other == said else f" | {other}"))
+    _, ours, theirs = np.intersect1d(queries.numbers, positives.numbers, return_indices=True)
+    pairs = Pairs(queries.take(ours), positives.take(theirs))
+    held_out = is_held_out(pairs.positives.keys, share)
+    seen = np.isin(pairs.queries.keys, pairs.queries.keys[held_out])
+    _check_parts(int((~held_out & ~seen).sum()), int(held_out.sum()), f"data.share={share} of the pairs")
+    return {"train": pairs.take(~held_out & ~seen), "val": pairs.take(held_out)}
+
+
+def _labels(given: str, base: Path, rows: Rows, val: str | None) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return labels (N,) of all rows of the base as whole numbers from 0, and what they stand for."""
+    if val is not None:
+        raise UserError(
+            "data.labels and data.val are both given",
+            expected="labels of the base alone, of which a share is held out",
+            remedy="leave out data.val",
+        )
+    labels = read_labels(Path(given).expanduser())
+    if len(labels) != len(rows.matrix):
+        raise UserError(
+            f"data.labels={given} has {len(labels):,} labels, {base} {len(rows.matrix):,} vectors",
+            expected="one label for each row",
+        )
+    classes, numbers = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(f"data.labels={given} has one class, {classes[0]}", expected="at least two")
+    return numbers.astype(np.int64), classes

@@ -1,0 +1,184 @@
+"""Files of vectors that an adaptor has mapped, each with the adaptor's digest, so that none are mixed."""
+
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.adaptor_file import AdaptorFile
+from mrl_experiments.errors import UserError
+from mrl_experiments.external.arrow_tables import ARROW, EMBEDDINGS, PARQUET, named, require_pyarrow
+from mrl_experiments.external.vector_file import read_matrix
+from mrl_experiments.files import atomic_path, read_object, require_space, write_json
+
+BLOCK = 65536  # rows at a time
+KEY = "adaptor"  # under which a file keeps the digest
+FORMS = (".npy", ".npz", ".safetensors", *PARQUET, *ARROW)
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """What is written: blocks of vectors that have `shape` (N, dim) together, and where they come from."""
+
+    blocks: Iterator[NDArray[np.float32]]
+    shape: tuple[int, int]
+    digest: str
+    source: Path
+    form: str
+
+
+def write_adapted(adaptor: AdaptorFile, source: Path, out: Path, dim: int | None = None) -> int:
+    """Write the vectors of a file as an adaptor maps them, in the same order, and return how many they are.
+
+    Other arrays and columns of a .npz file or of a table go along where both files are of one kind.
+
+    Args:
+        adaptor: The map.
+        source: What `read_matrix` reads.
+        out: Its suffix says the form: one of FORMS.
+        dim: The first features that are written; None: all.
+
+    Raises:
+        UserError: If the vectors are of another width, were mapped already, or a file cannot be read or
+            written.
+    """
+    if out.suffix not in FORMS:
+        raise UserError(f"out={out}", expected=f"a name in {', '.join(FORMS)}")
+    if dim is not None and dim > adaptor.width:
+        raise UserError(f"dim={dim}", expected=f"at most the adaptor's width {adaptor.width}")
+    matrix = read_matrix(source)
+    if before := adaptor_of(source):
+        raise UserError(
+            f"{source} holds vectors that adaptor {before} has mapped already",
+            expected="vectors as the frozen model made them",
+        )
+    if matrix.shape[1] != adaptor.width:
+        raise UserError(
+            f"{source} has vectors of {matrix.shape[1]} dims",
+            expected=f"{adaptor.width}, as the adaptor takes",
+        )
+    shape = (len(matrix), dim or adaptor.width)
+    require_space(out.parent, 4 * shape[0] * shape[1])
+    write = {".npy": _write_npy, ".npz": _write_npz, ".safetensors": _write_safetensors}.get(
+        out.suffix, _write_table
+    )
+    with atomic_path(out) as temporary:
+        blocks = _blocks(adaptor, matrix, shape[1])
+        write(temporary, _Mapped(blocks, shape, adaptor.digest, source, out.suffix))
+    if out.suffix == ".npy":
+        write_json(beside(out), {KEY: adaptor.digest})
+    return len(matrix)
+
+
+def beside(path: Path) -> Path:
+    """Return where the digest of a .npy file lies, which has no place for it."""
+    return path.with_name(f"{path.name}.{KEY}.json")
+
+
+def adaptor_of(path: Path) -> str | None:
+    """Return the digest of the adaptor that has mapped the vectors of a file; None: none has."""
+    if path.suffix == ".npy":
+        return read_object(beside(path)).get(KEY) if beside(path).exists() else None
+    if not path.is_file():
+        return None
+    if path.suffix == ".npz" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if f"{KEY}.npy" not in archive.namelist():
+                return None
+        with np.load(path) as arrays:
+            return str(arrays[KEY])
+    if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
+        return header.get("__metadata__", {}).get(KEY)
+    return _adaptor_of_table(path) if path.suffix in (*PARQUET, *ARROW) else None
+
+
+def refuse_mixed(paths: Sequence[Path]) -> None:
+    """Raise UserError where the vectors of some files were not all mapped by the same adaptor."""
+    digests = {path: adaptor_of(path) for path in paths}
+    if len({*digests.values()}) > 1:
+        shown = ", ".join(f"{path}: {digest or 'none'}" for path, digest in digests.items())
+        raise UserError(
+            f"vectors of different adaptors are not comparable ({shown})",
+            expected="files of one adaptor, or all as the frozen model made them",
+            remedy="map them all with one: embed.py run=<name> data=vectors data.base=<file> out=<file>",
+        )
+
+
+def _blocks(adaptor: AdaptorFile, matrix: NDArray[Any], dim: int) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(matrix), BLOCK):
+        yield adaptor.apply(np.asarray(matrix[start : start + BLOCK], np.float32))[:, :dim]
+
+
+def _write_npy(path: Path, what: _Mapped) -> None:
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": what.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in what.blocks:
+            np.ascontiguousarray(block, "<f4").tofile(file)
+
+
+def _write_npz(path: Path, what: _Mapped) -> None:
+    arrays: dict[str, Any] = {}
+    name = EMBEDDINGS[0]
+    if what.source.suffix == what.form:
+        with np.load(what.source) as before:
+            name = named(before.files, EMBEDDINGS, what.source)
+            arrays = {key: before[key] for key in before.files if key != name}
+    with path.open("wb") as file:
+        np.savez(file, **{**arrays, name: np.concatenate([*what.blocks]), KEY: np.array(what.digest)})
+
+
+def _write_safetensors(path: Path, what: _Mapped) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({EMBEDDINGS[0]: np.concatenate([*what.blocks])}, path, metadata={KEY: what.digest})
+
+
+def _write_table(path: Path, what: _Mapped) -> None:
+    require_pyarrow(path)
+    import pyarrow
+    from pyarrow import feather, parquet
+
+    parts = [
+        pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.ravel()), what.shape[1])
+        for block in what.blocks
+    ]
+    column = pyarrow.chunked_array(parts)
+    if what.source.is_file() and what.source.suffix in (*PARQUET, *ARROW):
+        table = _read_table(what.source)
+        place = table.column_names.index(named(table.column_names, EMBEDDINGS, what.source))
+        table = table.set_column(place, table.column_names[place], column)
+    else:
+        table = pyarrow.table({EMBEDDINGS[0]: column})
+    table = table.replace_schema_metadata({KEY: what.digest})
+    if what.form in PARQUET:
+        parquet.write_table(table, path)
+    else:
+        feather.write_feather(table, str(path), compression="uncompressed")
+
+
+def _read_table(path: Path) -> Any:
+    from pyarrow import ipc, memory_map, parquet
+
+    if path.suffix in PARQUET:
+        return parquet.read_table(path)
+    source = memory_map(str(path))
+    is_file = source.read(6) == b"ARROW1"
+    source.seek(0)
+    return (ipc.open_file if is_file else ipc.open_stream)(source).read_all()
+
+
+def _adaptor_of_table(path: Path) -> str | None:
+    require_pyarrow(path)
+    from pyarrow import parquet
+
+    schema = parquet.read_schema(path) if path.suffix in PARQUET else _read_table(path).schema
+    digest = (schema.metadata or {}).get(KEY.encode())
+    return None if digest is None else digest.decode()

@@ -1,0 +1,117 @@
+"""Adaptors: maps of vectors that another model made, after which their prefixes serve."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mrl_experiments.errors import UserError
+
+KINDS = ("orthogonal", "linear", "mlp")
+RETRACTIONS = 6
+Matrix = NDArray[np.float64]
+
+
+class Adaptor(nn.Module):
+    """Map vectors x (B, D) to z (B, D), all of whose prefixes are to be used.
+
+    `orthogonal` is z = x R with R'R = I, so cosines and norms at full width stay. `linear` is z = x A. `mlp`
+    adds to z = x R a residual |x| g(x / |x|) of an MLP g with one hidden layer.
+
+    Args:
+        width: D.
+        kind: One of KINDS.
+        hidden: Neurons of the MLP; None is D.
+        name: How runs call the model.
+
+    Attributes:
+        width: D.
+        start: (D, D), the closed form that training starts from.
+    """
+
+    start: Tensor
+
+    def __init__(
+        self, width: int, *, kind: str = "orthogonal", hidden: int | None = None, name: str = "adaptor"
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise UserError(f"model.kind={kind}", expected=f"one of {', '.join(KINDS)}")
+        self.width, self.kind = width, kind
+        self.linear = nn.Linear(width, width, bias=False)
+        self.mlp: nn.Sequential | None = None
+        if kind == "mlp":
+            hidden = hidden or width
+            self.mlp = nn.Sequential(
+                nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width, bias=False)
+            )
+        self.register_buffer("start", torch.eye(width))
+        self.use(np.eye(width))
+
+    @property
+    def keeps_cosines(self) -> bool:
+        """Whether the cosines of all D dims are those of x by construction."""
+        return self.kind == "orthogonal"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return z (B, D) float32, whatever the precision around it: half of it would tie cosines."""
+        if self.training:
+            self._retract(1)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            z: Tensor = self.linear(x)
+            if self.mlp is not None:
+                norms = x.norm(dim=1, keepdim=True)
+                z = z + norms * self.mlp(x / norms.clamp_min(torch.finfo(x.dtype).tiny))
+            return z
+
+    def train(self, mode: bool = True) -> "Adaptor":
+        """Switch to training, or to use, for which the matrix becomes orthogonal as far as float32 goes."""
+        if not mode:
+            self._retract(RETRACTIONS)
+        return super().train(mode)
+
+    @torch.no_grad()
+    def _retract(self, steps: int) -> None:
+        """Bring the matrix back to the orthogonal ones, which a step of the optimizer leaves by a little.
+
+        By steps of Newton and Schulz towards the polar factor: what is off by e is off by e^2 after each.
+        """
+        if self.kind != "linear":
+            weight = self.linear.weight
+            for _ in range(steps):
+                weight.copy_(torch.addmm(weight, weight @ weight.T, weight, beta=1.5, alpha=-0.5))
+
+    def start_from(self, matrix: Matrix) -> None:
+        """Begin at a closed form (D, D): z = x @ matrix."""
+        self.start.copy_(torch.from_numpy(np.asarray(matrix)))
+        self.use(matrix)
+
+    @torch.no_grad()
+    def use(self, matrix: Matrix) -> None:
+        """Become the linear map (D, D) alone; an orthogonal one must be given where only that is allowed."""
+        self.linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(matrix.T)))
+        if self.mlp is not None:
+            nn.init.zeros_(self.mlp[2].weight)
+
+    @torch.no_grad()
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return the map as the arrays of an `AdaptorFile`.
+
+        Returns:
+            `matrix` (D, D), orthogonal to float32's last digits where the kind is; of `mlp` also `mlp_in`
+            (D, H), `mlp_bias` (H,) and `mlp_out` (H, D).
+        """
+        matrix = self.linear.weight.double().cpu().numpy().T
+        arrays = {"matrix": matrix if self.kind == "linear" else nearest_orthogonal(matrix)}
+        if self.mlp is not None and self.mlp[2].weight.any():
+            first, last = self.mlp[0], self.mlp[2]
+            arrays |= {"mlp_in": first.weight.cpu().numpy().T, "mlp_bias": first.bias.cpu().numpy()}
+            arrays["mlp_out"] = last.weight.cpu().numpy().T
+        return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+
+
+def nearest_orthogonal(matrix: Matrix) -> Matrix:
+    """Return the orthogonal matrix (D, D) nearest to one that is so but for rounding (its polar factor)."""
+    left, _, right = np.linalg.svd(np.asarray(matrix, np.float64))
+    return np.asarray(left @ right)

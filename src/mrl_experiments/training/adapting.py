@@ -1,0 +1,322 @@
+"""Adaptors before and after training: the closed form they start from, and which map is used in the end.
+
+A map is used only where it was shown, on held-out rows, that no dim gets worse by it than the plain prefix.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from mrl_experiments.adaptive.classification.policies.risk_control import p_value
+from mrl_experiments.adaptor_file import AdaptorFile
+from mrl_experiments.data.vectors.rows import Rows
+from mrl_experiments.data.vectors.vector_data import VectorData
+from mrl_experiments.embeddings import Embeddings
+from mrl_experiments.errors import UserError
+from mrl_experiments.files import read_object, write_json
+from mrl_experiments.losses.method import Method
+from mrl_experiments.models.adaptor import Adaptor
+from mrl_experiments.nesting import interpolated_dims
+from mrl_experiments.reductions.linear_map import BLOCK
+from mrl_experiments.reductions.svd import SVD
+from mrl_experiments.runs import Run
+from mrl_experiments.search.neighbours import nearest
+from mrl_experiments.search.same_rows import without_self
+
+K = 10  # neighbours that are to stay
+QUERIES, DATABASE = 4096, 20_000  # held-out rows at most
+LEVEL = 0.05  # of error, over all dims and candidates
+SAME = 1e-6  # by which cosines may differ through rounding
+EVIDENCE = "adaptor.json"
+TRAINED, CLOSED_FORM, IDENTITY = "trained", "closed form", "identity"
+
+Array = NDArray[np.float32]
+Quality = dict[int, NDArray[np.float64]]  # by dim, of each query (Q,), from 0 to 1
+
+
+def start_adaptor(method: Method, data: Any) -> None:
+    """Let an adaptor of vectors begin at the closed form of its training rows."""
+    if isinstance(adaptor := method.backbone, Adaptor):
+        if not isinstance(data, VectorData):
+            raise UserError(
+                f"model=adaptor maps vectors, which data={data.name} are not", remedy="data=vectors"
+            )
+        adaptor.start_from(closed_form(data))
+
+
+def closed_form(data: VectorData) -> NDArray[np.float64]:
+    """Return the orthogonal map (D, D) whose first m columns keep most of what is compared, for every m.
+
+    Of rows that is the uncentred SVD of their directions; of pairs, the eigenvectors of the symmetric part of
+    the covariance of queries and positives, since one map serves both.
+    """
+    if data.pairs is None:
+        rows = data.rows["train"]
+        train = Embeddings(_Directions(rows), np.zeros(len(rows), np.int64), None, {})  # type: ignore[arg-type]
+        return SVD(draws=1).fit(train, 0).matrix.astype(np.float64)
+    queries, positives = data.pairs["train"]
+    width = queries.shape[1]
+    covariance = np.zeros((width, width))
+    for start in range(0, len(queries), BLOCK):
+        part = slice(start, start + BLOCK)
+        covariance += _unit(queries[part]).astype(np.float64).T @ _unit(positives[part])
+    _, vectors = np.linalg.eigh(covariance + covariance.T)
+    return np.ascontiguousarray(vectors[:, ::-1])
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """Rows as unit vectors, a block at a time."""
+
+    rows: Rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> Array:
+        return _unit(self.rows[part])
+
+
+def _unit(x: Array) -> Array:
+    wide = x.astype(np.float64)
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+
+
+def choose_map(method: Method, data: Any, run: Run | None) -> bool:
+    """Turn a trained adaptor into the map that is used, and keep it with its evidence in the run's folder.
+
+    Candidates are the trained map, then the closed form it started from, then the identity. One is used only
+    if at every dim, those halfway between the trained ones too, the lower confidence bound of its gain over
+    the plain prefix on held-out rows is at least 0, corrected for all dims and candidates. An orthogonal map
+    changes nothing at full width.
+
+    Args:
+        method: Whose backbone may be an adaptor.
+        data: The vectors.
+        run: Where the choice is written; None: nowhere.
+
+    Returns:
+        Whether the map is another than the trained one.
+    """
+    adaptor = method.backbone
+    if not isinstance(adaptor, Adaptor):
+        return False
+    start = adaptor.start.double().cpu().numpy()
+    closed = {"matrix": start.astype(np.float32)}
+    maps = {TRAINED: adaptor.arrays(), CLOSED_FORM: closed}
+    dims = sorted({*method.spec.dims, *interpolated_dims(method.spec.dims), adaptor.width})
+    linear = {TRAINED: adaptor.keeps_cosines, CLOSED_FORM: True}
+    evidence = compare(maps, linear, HeldOut.from_data(data), dims)
+    chosen = str(evidence["map"])
+    if chosen != TRAINED:
+        adaptor.use(start if chosen == CLOSED_FORM else np.eye(adaptor.width))
+    else:
+        adaptor.eval()
+    if run is not None:
+        found = AdaptorFile(adaptor.arrays(), method.spec.dims, chosen)
+        found.save(run.adaptor)
+        write_json(run.folder / EVIDENCE, {**evidence, "adaptor": found.digest, "data": data.name})
+    return chosen != TRAINED
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What maps are compared on: how many of the K nearest stay, or are right.
+
+    Attributes:
+        queries: (Q, D), the first rows of the database, or queries of it.
+        database: (N, D).
+        answers: Labels (N,) of the database where a neighbour of the same label is right; the row (Q,) of the
+            database that answers each query, of pairs; None: the nearest by all D dims are right.
+        of: rows, labels or pairs.
+    """
+
+    queries: Array
+    database: Array
+    answers: NDArray[np.int64] | None
+    of: str
+
+    @classmethod
+    def of_rows(cls, rows: Rows, labels: NDArray[np.int64] | None = None) -> "HeldOut":
+        """Return held-out rows, each content once, since copies say nothing new."""
+        distinct = rows.distinct()
+        kept = distinct.take(_spread(len(distinct), DATABASE))
+        # In an order of their content: were classes sorted in the file, the first rows would be of few.
+        kept = kept.take(np.argsort(kept.keys))
+        database = kept[:]
+        answers = None if labels is None else labels[kept.numbers]
+        return cls(database[:QUERIES], database, answers, "rows" if labels is None else "labels")
+
+    @classmethod
+    def from_data(cls, data: VectorData) -> "HeldOut":
+        """Return what the data hold out: pairs where there are any, else rows, with the labels they have."""
+        if data.pairs is None:
+            return cls.of_rows(data.rows["val"], data.labels)
+        pairs = data.pairs["val"]
+        _, first, same = np.unique(pairs.positives.keys, return_index=True, return_inverse=True)
+        asked = _spread(len(same), QUERIES)
+        return cls(pairs.queries[asked], pairs.positives[first], same[asked].astype(np.int64), "pairs")
+
+    @property
+    def measure(self) -> str:
+        """What quality is."""
+        return {
+            "rows": f"share of the {self.k} nearest by all dims that stay among the {self.k} nearest",
+            "labels": f"share of the {self.k} nearest that have the label",
+            "pairs": f"nDCG@{self.k} of each query's document",
+        }[self.of]
+
+    @property
+    def k(self) -> int:
+        """K, or fewer where there are few rows."""
+        return max(1, min(K, (len(self.database) - 1) // 4))
+
+    def quality(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> Quality:
+        """Return the quality of each dim's prefix after a map, or before any."""
+        found = self._found(arrays, dims)
+        if self.of == "pairs":
+            assert self.answers is not None
+            gains = 1 / np.log2(np.arange(self.k) + 2)
+            return {dim: (rows == self.answers[:, None]) @ gains for dim, rows in found.items()}
+        if self.answers is not None:
+            own = self.answers[: len(self.queries), None]
+            return {dim: (self.answers[rows] == own).mean(axis=1) for dim, rows in found.items()}
+        width = self.database.shape[1]
+        wanted = self._found(None, [width])[width]
+        return {dim: _overlap(rows, wanted) for dim, rows in found.items()}
+
+    def _found(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> dict[int, NDArray[np.int64]]:
+        queries, database = self.queries, self.database
+        if arrays is not None:
+            adaptor = AdaptorFile(arrays, dims, "")
+            queries, database = adaptor.apply(queries), adaptor.apply(database)
+        if self.of == "pairs":
+            return {dim: found.positions for dim, found in nearest(queries, database, dims, self.k).items()}
+        own = np.arange(len(queries))
+        return {
+            dim: without_self(own, found.positions)[0]
+            for dim, found in nearest(queries, database, dims, self.k + 1).items()
+        }
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` of `count` places, spread evenly."""
+    kept = min(count, most)
+    return np.arange(kept) * count // kept
+
+
+def _overlap(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (Q,): the share of `wanted` (Q, K) that is found (Q, K)."""
+    same = [(found == column[:, None]).any(axis=1) for column in wanted.T]
+    return np.asarray(np.mean(same, axis=0), np.float64)
+
+
+def compare(
+    maps: Mapping[str, Mapping[str, Array]],
+    keeps_cosines: Mapping[str, bool],
+    held_out: HeldOut,
+    dims: list[int],
+) -> dict[str, Any]:
+    """Return which of some maps is used, and why.
+
+    Args:
+        maps: Candidates by name, the preferred one first.
+        keeps_cosines: Those that change nothing at full width.
+        held_out: Rows that none of them was fitted to.
+        dims: All that are to be no worse, the full width last.
+
+    Returns:
+        JSON values: map, measure, rows, dims, and for the plain prefix and each candidate what is kept at
+        each dim as a share of the full width's quality, the gain and its lower bound.
+    """
+    plain = held_out.quality(None, dims)
+    full = max(float(plain[dims[-1]].mean()), np.finfo(float).tiny)
+    level = LEVEL / (len(maps) * len(dims))
+    tables, chosen = {}, IDENTITY
+    for name, arrays in maps.items():
+        ours = held_out.quality(arrays, dims)
+        gains = {dim: ours[dim] - plain[dim] for dim in dims}
+        if keeps_cosines[name]:
+            gains[dims[-1]] = np.zeros_like(gains[dims[-1]])
+        lower = [
+            0.0 if dim == dims[-1] and keeps_cosines[name] else lower_bound(gain, level)
+            for dim, gain in gains.items()
+        ]
+        kept = [float((plain[dim] + gains[dim]).mean()) / full for dim in dims]
+        tables[name] = {"kept": kept, "gain": [float(gain.mean()) for gain in gains.values()], "lower": lower}
+        if chosen == IDENTITY and min(lower) >= 0:
+            chosen = name
+    return {
+        "map": chosen,
+        "measure": held_out.measure,
+        "of": held_out.of,
+        "rows": len(held_out.queries),
+        "confidence": 1 - LEVEL,
+        "dims": dims,
+        "plain": [float(plain[dim].mean()) / full for dim in dims],
+        "candidates": tables,
+    }
+
+
+def lower_bound(gains: NDArray[np.float64], level: float) -> float:
+    """Return a lower confidence bound of the expected gain, valid for any number of independent rows.
+
+    Args:
+        gains: (N,) from -1 to 1.
+        level: The probability that the bound is too high.
+    """
+    low, high = -1.0, float(gains.mean())
+    for _ in range(12):  # to 1e-3, from below
+        middle = (low + high) / 2
+        if p_value(-gains, -middle, level) <= level:
+            low = middle
+        else:
+            high = middle
+    return 0.0 if low < 0 and p_value(-gains, 0.0, level) <= level else low
+
+
+def print_choice(run: Run) -> None:
+    """Print which map a run's adaptor has become, and what each dim keeps; nothing of other runs."""
+    path = run.folder / EVIDENCE
+    if not path.exists():
+        return
+    found = read_object(path)
+    for line in _lines(found):
+        print(line, flush=True)
+    table = Table()
+    names = ["plain prefix", *found["candidates"]]
+    for column in ("dims", "bytes", *(f"kept: {name}" for name in names), "gain at least"):
+        table.add_column(column, justify="right")
+    shown = found["candidates"].get(found["map"], {})
+    kept = [found["plain"], *(candidate["kept"] for candidate in found["candidates"].values())]
+    lower = shown.get("lower", [0.0] * len(found["dims"]))
+    for row, (dim, bound) in enumerate(zip(found["dims"], lower, strict=True)):
+        shares = [f"{100 * each[row]:.1f} %" for each in kept]
+        table.add_row(str(dim), str(4 * dim), *shares, f"{100 * bound:+.1f}")
+    Console().print(table)
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"kept: {found['measure']}, of {found['rows']:,} held-out {found['of']}, as a share of all dims"
+    yield f"adaptor: {found['map']}"
+    for name, candidate in found["candidates"].items():
+        if name == found["map"]:
+            break
+        worst = int(np.argmin(candidate["lower"]))
+        gain, bound = (100 * candidate[key][worst] for key in ("gain", "lower"))
+        dim = found["dims"][worst]
+        yield f"  not {name}: {dim} dims gain {gain:+.2f} points over the plain prefix, at least {bound:+.2f}"
+    what = {"rows": "rows like those of the base, as queries too", "pairs": "pairs like those given"}
+    yield (
+        f"promised with {found['confidence']:.0%} confidence: no dim is worse than the plain prefix for "
+        f"{what.get(found['of'], 'rows like those with labels')}; nothing of other queries"
+    )
