@@ -120,7 +120,7 @@ def test_a_loss_that_becomes_nan_names_the_step_and_keeps_the_last_good_checkpoi
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["loss.dims=[16,8]"], "8 comes after 16"),
+        (["loss.dims=[16,8]"], "8 does not fit"),
         (["loss.dims=[8,4096]"], "4096 does not fit"),
         (["loss.weights=[1,2]"], r"weights=\[1\.0, 2\.0\] for"),
         (["model.arch=resnet_fifty"], "not a timm architecture"),
