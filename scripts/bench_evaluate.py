@@ -1,14 +1,14 @@
-"""What k-NN at all nested sizes costs beside k-NN at the largest one alone.
+"""What k-NN at all nested dims costs beside k-NN at the largest one alone.
 
     python scripts/bench_evaluate.py
 
-The one-pass search, at all sizes and at the largest, and FAISS's exact search at the largest take turns on
+The one-pass search, at all dims and at the largest, and FAISS's exact search at the largest take turns on
 the same vectors, with one thread; ratios are medians over turns. Times are CPU seconds, so that other
 programs on the machine count little. The last line is one JSON object:
 
-    knn_all_dims_ratio              all sizes {8, ..., D} / the largest alone, the larger value over both D
-    knn_all_dims_over_faiss_ratio   the same against FAISS's exact search at the largest size
-    knn_interpolated_dims_ratio     with the sizes halfway between as well / the largest alone
+    knn_all_dims_ratio              all dims {8, ..., D} / the largest alone, the larger value over both D
+    knn_all_dims_over_faiss_ratio   the same against FAISS's exact search at the largest dim
+    knn_interpolated_dims_ratio     with the dims halfway between as well / the largest alone
     knn_metrics_seconds             wall seconds to recompute k-NN accuracy from kept neighbours
 """
 
@@ -46,16 +46,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    table = Table(
-        "D", "search", "sizes", "CPU s", "/ largest alone", "/ FAISS", title="k-NN, median of turns"
-    )
+    table = Table("D", "search", "dims", "CPU s", "/ largest alone", "/ FAISS", title="k-NN, median of turns")
     ratios: dict[str, list[float]] = {"all": [], "interpolated": [], "faiss": []}
     for width in WIDTHS:
         seconds = time_searches(width, options)
         alone, exact = np.array(seconds["largest alone"]), np.array(seconds["FAISS, largest alone"])
         for name, values in seconds.items():
             shares = [statistics.median(np.array(values) / base) for base in (alone, exact)]
-            row = [name, str(len(sizes(width)[name])), f"{statistics.median(values):.2f}"]
+            row = [name, str(len(searched_dims(width)[name])), f"{statistics.median(values):.2f}"]
             table.add_row(str(width), *row, *(f"{share:.2f}" for share in shares))
         ratios["all"].append(statistics.median(np.array(seconds["all"]) / alone))
         ratios["faiss"].append(statistics.median(np.array(seconds["all"]) / exact))
@@ -70,8 +68,8 @@ def main() -> None:
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
 
-def sizes(width: int) -> dict[str, tuple[int, ...]]:
-    """Return the list of sizes of each search."""
+def searched_dims(width: int) -> dict[str, tuple[int, ...]]:
+    """Return the dims of each search."""
     nested = default_dims(width)
     return {
         "FAISS, largest alone": (width,),
@@ -85,7 +83,7 @@ def time_searches(width: int, options: argparse.Namespace) -> dict[str, list[flo
     queries, database = vectors(options.queries, width, 1), vectors(options.database, width, 2)
     searches: dict[str, Callable[[], object]] = {
         name: lambda dims=dims: nearest(queries, database, dims, options.k)  # type: ignore[misc]
-        for name, dims in sizes(width).items()
+        for name, dims in searched_dims(width).items()
     }
     searches["FAISS, largest alone"] = lambda: exact_search(queries, database, options.k)
     seconds: dict[str, list[float]] = {name: [] for name in searches}
@@ -117,7 +115,7 @@ def labels(count: int) -> NDArray[np.int64]:
 
 
 def time_metrics(options: argparse.Namespace) -> float:
-    """Return the wall seconds of evaluation=knn at all sizes once the neighbours are kept."""
+    """Return the wall seconds of evaluation=knn at all dims once the neighbours are kept."""
     width = WIDTHS[0]
     with tempfile.TemporaryDirectory() as folder:
         queries = stored(Path(folder) / "queries", vectors(options.queries, width, 1))

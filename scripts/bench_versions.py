@@ -59,7 +59,7 @@ def start(tree: Path, folder: Path, core: int, name: str) -> "subprocess.Popen[s
         *(f"root={folder / name}", "trainer.precision=32-true", f"data.batch_size={BATCH}"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
-    environment["MRL_DATA"] = str(folder / f"{name}-data")
+    environment["MRL_DATA"] = str(folder / "data" / name.rstrip("0123456789"))
     return subprocess.Popen(
         [sys.executable, "-c", TIMED, str(core), str(tree), *options],
         env=environment,

@@ -18,6 +18,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._utils import ExceptionWrapper
 
+from mrl_experiments import command
 from mrl_experiments.command import as_user_error
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
@@ -69,6 +70,22 @@ def test_a_target_that_cannot_be_called_is_an_option_and_no_fault(target):
         construct(OmegaConf.create({"_target_": target, "x": {"_target_": target}}))
     shown = as_user_error(caught.value)
     assert "full name of a class" in shown.expected and "_target_" in shown.problem
+
+
+def test_a_class_that_cannot_be_loaded_for_want_of_memory_is_no_wrong_name(monkeypatch, tmp_path):
+    text = "raise ImportError('libx.so: failed to map segment from shared object', path='x.so')"
+    (tmp_path / "too_large.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError) as caught:
+        construct(OmegaConf.create({"_target_": "too_large.Class"}))
+    assert "not enough memory: libx.so" in as_user_error(caught.value).problem
+
+
+def test_what_the_system_refuses_inside_a_class_is_told_as_such(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError) as caught:
+        construct(OmegaConf.create({"_target_": "os.listdir", "path": str(tmp_path / "loop")}))
+    assert "loop: links that lead in a circle" in as_user_error(caught.value).problem
 
 
 def test_a_monitor_that_is_not_measured_is_an_option_and_no_fault():
@@ -140,7 +157,7 @@ def test_an_option_of_a_group_that_there_is_not_lists_those_there_are():
     assert done.returncode == 2 and done.stderr.startswith(
         "error: In 'train': Could not find 'logger/nothing'"
     )
-    assert "tensorboard" in done.stderr and "fault" not in done.stderr
+    assert "tensorboard" in done.stderr and "fault of" not in done.stderr
 
 
 def test_a_configuration_is_printed_with_nothing_else(tmp_path):
@@ -209,3 +226,15 @@ def test_closed_streams_are_given_somewhere_to_go(tmp_path):
     script = f"exec {shlex.join(command)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", script], cwd=ROOT, timeout=240, check=False).returncode == 0
     assert (tmp_path / "index.html").exists()
+
+
+def test_a_panic_of_a_library_in_rust_is_no_traceback(capsys, monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    def main(cfg):
+        raise PanicException('failed to spawn thread: Os { code: 11, message: "unavailable" }')
+
+    monkeypatch.setattr(command, "check", lambda *_: None)
+    assert command._run(main, OmegaConf.create({"debug": False})) == (command.USER_ERROR, None)
+    assert "ulimit -u" in capsys.readouterr().err

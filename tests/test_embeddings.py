@@ -20,6 +20,7 @@ from mrl_experiments.embeddings import (
 )
 from mrl_experiments.embeddings import HEADS as HEADS_FILE
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import write_json
 from mrl_experiments.heads import Heads
 
 EXPECTED = {"run": "a", "split": "val"}
@@ -172,6 +173,17 @@ def test_classifiers_put_beside_embeddings_that_had_none_are_refused(tmp_path):
     write(folder)
     HEADS.save(folder / HEADS_FILE)
     with pytest.raises(UserError, match="does not belong to"):
+        load(folder)
+
+
+@pytest.mark.parametrize("stored", [3, [], {FEATURES: "x"}])
+def test_a_meta_file_that_notes_no_files_is_refused(tmp_path, stored):
+    folder = tmp_path / "val"
+    write(folder)
+    meta = json.loads((folder / META).read_text())
+    del meta["digest"]
+    write_json(folder / META, {**meta, "stored": stored})
+    with pytest.raises(UserError, match="lacks the shape or the checksums"):
         load(folder)
 
 

@@ -1,4 +1,6 @@
+import errno
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -32,6 +34,20 @@ def held(tmp_path):
     yield lock, process
     process.kill()
     process.communicate()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_another_account_has_made_is_named(tmp_path, monkeypatch, there):
+    lock = tmp_path / ".lock"
+    if there:
+        lock.touch()
+
+    def refused(path, *args):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(UserError, match=f"permission denied: {lock if there else tmp_path}\n"):
+        acquire(lock, "writes")
 
 
 def test_who_waits_says_for_whom(held, capfd):

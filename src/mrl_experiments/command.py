@@ -50,7 +50,7 @@ LIMITS = {
         "memory for the model, its batches, and what is compared at once",
         "use smaller batches (data.batch_size), end other programs, or raise a limit (ulimit -v)",
     ),
-    re.compile("can't start new thread"): (
+    re.compile("can't start new thread|spawn (?:worker )?thread"): (
         "no further thread can be started",
         "a higher limit of processes and threads of this account (ulimit -u)",
         "raise it, end other programs, or use fewer data.workers",
@@ -173,7 +173,7 @@ def launch(main: Callable[[], None]) -> None:
     sys.exit(status)
 
 
-def _not_composed(error: Exception) -> UserError:
+def _not_composed(error: BaseException) -> UserError:
     text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
     return UserError(text, remedy=replacement(text, CONF) or HELP)
 
@@ -219,7 +219,9 @@ def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
         _show_stop(stopped)
         sys.stdout.flush()
         os._exit(128 + stopped.signum)  # at once: on leaving, libraries wait for servers or threads, or crash
-    except Exception as error:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         if cfg.debug is True:
             raise
         shown = as_user_error(error)
@@ -227,7 +229,7 @@ def _run(main: Main, cfg: DictConfig) -> tuple[int, float | None]:
         return (FAULT if shown.expected == UNEXPECTED else USER_ERROR), None
 
 
-def as_user_error(error: Exception) -> UserError:
+def as_user_error(error: BaseException) -> UserError:
     """Return what any error means to a user, in one message."""
     if cause := RAISED.search(str(error)):
         error = UserError(cause[1].strip())
@@ -260,7 +262,7 @@ def as_user_error(error: Exception) -> UserError:
     )
 
 
-def _of_lightning(error: Exception) -> bool:
+def _of_lightning(error: BaseException) -> bool:
     """Return whether Lightning refused an option: its own error, or a plain one that its own code raised."""
     if type(error).__name__ == "MisconfigurationException":  # which takes seconds to import
         return True

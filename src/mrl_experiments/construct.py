@@ -16,7 +16,7 @@ OPTIONS = re.compile(r"unexpected keyword argument|missing \d+ required|multiple
 
 
 def construct(node: DictConfig, **arguments: Any) -> Any:
-    """Instantiate a node of the configuration; a UserError from inside comes out as it is.
+    """Instantiate a node of the configuration; what it wants to tell a user comes out as it is.
 
     A stored configuration is read-only until `trusted_config` has checked it, and refused here.
     """
@@ -30,12 +30,18 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
         raise _unknown_option(str(node.get("_target_")), error) from error
     except InstantiationException as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
+        while cause is not None and not _tells(cause):
             if isinstance(cause, TypeError) and OPTIONS.search(str(cause)):
                 raise _unknown_option(str(node.get("_target_")), cause) from error
             cause = cause.__cause__
         raise cause or error from None
     return made
+
+
+def _tells(cause: BaseException) -> bool:
+    """Return whether an error says more than Hydra's: for the user, or of a file that cannot be loaded."""
+    unloaded = isinstance(cause, ImportError) and cause.path is not None
+    return unloaded or isinstance(cause, UserError | OSError | MemoryError)
 
 
 def _unknown_option(target: str, error: TypeError) -> UserError:

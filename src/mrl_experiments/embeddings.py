@@ -286,8 +286,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not (folder / META).exists():
         raise UserError(f"{folder} holds no complete embeddings", remedy=REMEDY)
     meta = read_object(folder / META, REMEDY, version=VERSION)
-    shape, checksums = meta.get("shape"), meta.get("checksum")
-    if not (_are_counts(shape) and len(shape) == 2 and isinstance(checksums, dict)):
+    shape, checksums, stored = meta.get("shape"), meta.get("checksum"), meta.get("stored", {})
+    noted = [checksums, stored, *(stored.values() if isinstance(stored, dict) else ())]
+    if not (_are_counts(shape) and len(shape) == 2 and all(isinstance(part, dict) for part in noted)):
         raise UserError(f"{folder / META} lacks the shape or the checksums", remedy=REMEDY)
     dims = meta.get("dims", [shape[1]])
     if not (_are_counts(dims) and dims and max(dims) <= shape[1]):

@@ -11,6 +11,8 @@ from mrl_experiments.results import DRAW, SPREAD, ResultRow, Setting
 
 # What a table shows: the first of these that was measured, else what the evaluation gives first.
 MAIN = (
+    "nDCG@10",
+    "nDCG@*",
     "mAP@10",
     "mAP@*",
     "recall@1",

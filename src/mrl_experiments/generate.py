@@ -32,7 +32,7 @@ class Generated:
 
     @property
     def summary(self) -> str:
-        """Size and speed in words."""
+        """Mean dim and speed in words."""
         return f"mean dim {self.mean_dim:.1f}, {self.tokens_per_s:.0f} tokens/s"
 
 

@@ -21,6 +21,7 @@ DEADLY = {
     resource.RLIMIT_CPU: ("seconds of CPU time", "t", 1, UNLIMITED),
 }
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+UNLINKED = 127  # the status with which the system's linker ends a process
 PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
 
 
@@ -66,11 +67,13 @@ def _follow(child: int, limits: dict[str, int]) -> NoReturn:
     for number in PASSED_ON:
         signal.signal(number, pass_on)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status >= 0 or -status in sent:
+    if status < 0 and -status not in sent:
+        end = signal.Signals(-status).name
+    elif status == UNLINKED:
+        end = f"status {UNLINKED}: a part of it could not be loaded"
+    else:
         sys.exit(status if status >= 0 else 128 - status)
-    raise _too_little(
-        f"a library, or the system, ended this command with {signal.Signals(-status).name}", limits
-    )
+    raise _too_little(f"a library, or the system, ended this command with {end}", limits)
 
 
 def _too_little(problem: str, limits: dict[str, int]) -> UserError:

@@ -76,7 +76,7 @@ def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
 
 
 def _open(lock: Path) -> IO[str]:
-    with explain_os_errors(lock.parent):
+    with explain_os_errors(lock if os.path.lexists(lock) else lock.parent):
         lock.parent.mkdir(parents=True, exist_ok=True)
         if lock.is_symlink() or (lock.exists() and not lock.is_file()):
             raise UserError(f"{lock} is no file", expected="a file of this program's own", remedy="remove it")

@@ -113,7 +113,7 @@ class Run:
     def begun(self) -> bool:
         """Whether anything came of it; what crashed before is no run, and its folder is used again."""
         kept = any(self.checkpoint.parent.glob("*.ckpt"))
-        return kept or self.finished.exists() or (self.folder / "embeddings").exists()
+        return kept or any(map(os.path.exists, (self.finished, self.folder / "embeddings")))
 
     def summary(self) -> dict[str, Any] | None:
         """Return what is noted of a finished run, with its last `validation`; None for another.
@@ -180,7 +180,9 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
         UserError: If none matches, with a list of the runs there are.
     """
     runs = root / "runs"
-    found = [Run(path.parent) for path in sorted(runs.glob("*/config.yaml"))]
+    folders = [path for path in sorted(runs.iterdir()) if path.is_dir()] if runs.is_dir() else []
+    closed = [path for path in folders if not os.access(path, os.X_OK)]  # which say so when they are read
+    found = [Run(path) for path in folders if path in closed or os.path.lexists(Run(path).config_path)]
     matching = [run for run in found if Path(pattern).parts and run.folder.match(pattern)]
     if pattern not in {run.name for run in matching}:
         idle = [run for run in matching if not run.begun or run.name.split("_")[0] == TRIAL]

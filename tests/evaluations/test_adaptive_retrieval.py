@@ -1,8 +1,11 @@
+import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from mrl_experiments.adaptive.retrieval.families import wider_families
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
@@ -120,6 +123,36 @@ def test_auto_reports_the_queries_it_was_not_tuned_on():
     assert str(rows[0].setting).startswith("index=auto codes=")
     assert values["mAP@10_lost"] < 0.1
     assert values["latency_ms"] > 0 and values["latency_ratio"] > 0
+
+
+def test_auto_without_labels_keeps_the_neighbours_of_exact_search():
+    queries, database = (replace(part, labels=None) for part in (QUERIES, DATABASE))
+    options = {"k": 10, "max_loss": 0.2, "max_latency": None, "max_queries": 50}
+    for asked in (queries, database):  # the second meets itself
+        values = {row.metric: row.value for row in auto_retrieval(asked, database, DIMS, **options)}
+        assert values["recall@10"] == pytest.approx(1 - values["recall@10_lost"])
+        assert values["recall@10_lost"] < 0.3
+    with pytest.raises(UserError, match="has no labels"):
+        list(funnel(queries, database, DIMS, indexes=FLAT, cascades=[[20]], **COMMON))
+    with pytest.raises(UserError, match="has no labels"):
+        list(funnel(QUERIES, database, DIMS, indexes=FLAT, cascades=[[20]], **COMMON))
+
+
+def test_auto_says_which_loss_admits_more_than_exact_search(monkeypatch, capsys):
+    """Of vectors whose few dims tell nothing."""
+    exact_alone = staticmethod(lambda *given: wider_families(*given)[-1:])
+    monkeypatch.setattr("mrl_experiments.evaluations.auto_retrieval.wider_families", exact_alone)
+    vectors = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    database = Embeddings(vectors, None, None, {})
+    options = {"k": 10, "max_loss": 0.0, "max_latency": None, "max_queries": 40}
+    rows = list(auto_retrieval(Embeddings(vectors[:40] + 1, None), database, (8, 16, 32, 64), **options))
+    assert rows[0].dim == 64 and "codes=Flat" in str(rows[0].setting)
+    said = re.search(
+        r"only exact search keeps max_loss=0; evaluation\.max_loss=(0\.\d+)", capsys.readouterr().out
+    )
+    options["max_loss"] = float(said[1])
+    rows = list(auto_retrieval(Embeddings(vectors[:40] + 1, None), database, (8, 16, 32, 64), **options))
+    assert rows[0].dim < 64
 
 
 @pytest.mark.parametrize("database", [None, embeddings(5)])

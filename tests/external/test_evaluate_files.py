@@ -244,6 +244,37 @@ def test_the_report_shows_their_lines(tmp_path, files):
     assert alone.index == grid.index
 
 
+def test_vectors_without_labels_go_from_files_to_tables(tmp_path, digits, capsys):
+    """Of judged documents, and of the vectors alone; ids lie in one file, and beside the other."""
+    pixels, labels = load_digits(return_X_y=True)
+    np.savez(tmp_path / "queries.npz", embeddings=pixels[:40], id=np.arange(40))
+    np.save(tmp_path / "documents.npy", pixels[400:700])
+    (tmp_path / "documents.ids.txt").write_text("".join(f"doc {row}\n" for row in range(300)))
+    relevant = [
+        (query, row) for query in range(40) for row in np.flatnonzero(labels[400:700] == labels[query])
+    ]
+    (tmp_path / "qrels.tsv").write_text("".join(f"{query}\tdoc {row}\t1\n" for query, row in relevant))
+    files = [
+        f"embeddings={tmp_path}/queries.npz",
+        f"database={tmp_path}/documents.npy",
+        "names.dataset=digits",
+    ]
+    judged = [*files, f"evaluation.qrels={tmp_path}/qrels.tsv"]
+    rows = evaluated(tmp_path, *judged, evaluation="ir")
+    rows += evaluated(tmp_path, *judged, evaluation="ir", reduction="svd")
+    rows += evaluated(tmp_path, *files, evaluation="agreement", reduction="svd")
+    found = {(row.reduction, row.dim, row.metric): row.value for row in rows}
+    assert found["svd", 64, "nDCG@10"] == pytest.approx(found["prefix", 64, "nDCG@10"], abs=1e-6)
+    assert found["svd", 8, "nDCG@10"] > found["prefix", 8, "nDCG@10"] and found["svd", 64, "overlap@10"] == 1
+    assert "nDCG@10 [%]" in capsys.readouterr().out
+    for name, column in (("table-ir", "nDCG@10_lost_ci95"), ("table-agreement", "rank_correlation")):
+        (table,) = [table for table in TABLES if table.name == name]
+        (grid,) = grids(table, aggregate(tidy(rows)), aggregate(tidy([])), {})
+        assert column in [one.metric for one in grid.columns]
+    with pytest.raises(UserError, match=r"evaluation\.qrels="):
+        evaluated(tmp_path, *files, evaluation="ir")
+
+
 @pytest.mark.slow
 def test_the_example_from_a_model_to_the_report(tmp_path):
     script = [sys.executable, "scripts/write_digit_embeddings.py", "--arch", "resnet10t"]

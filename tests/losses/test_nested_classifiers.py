@@ -137,7 +137,7 @@ def test_truncating_to_a_size_without_a_classifier():
         ("ff", {"dims": [8]}, "loss.dims=.* has no meaning for loss=ff"),
         ("ff", {"dim": 33}, "width 32"),
         ("ff", {"dim": 0}, "width 32"),
-        ("mrl", {"dims": [8, 64]}, "larger than the backbone's width 32"),
+        ("mrl", {"dims": [8, 64]}, r"64 does not fit(.|\n)*width 32"),
         ("mrl", {"weights": [1.0]}, r"weights=\[1\.0\] for 3 dims"),
         ("mrl_e", {"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ],

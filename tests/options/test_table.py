@@ -201,7 +201,10 @@ OTHERS = [
     ("evaluate", "dims=abc"),
     ("evaluate", "reduction.draws=0"),
     *(("evaluate", f"evaluation.k={k}", "evaluation=knn") for k in ("0", "[-1]", "abc", "[]", "[1.5]")),
-    *(("evaluate", "evaluation.k=[0,3]", f"evaluation={name}") for name in ("retrieval", "cross_modal")),
+    *(
+        ("evaluate", "evaluation.k=[0,3]", f"evaluation={name}")
+        for name in ("retrieval", "cross_modal", "agreement")
+    ),
     ("evaluate", "evaluation.k=0", "evaluation=examples"),
     ("evaluate", "evaluation.max_queries=0", "evaluation=funnel"),
     ("evaluate", "evaluation.timed=0", "evaluation=funnel"),

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from sklearn.decomposition import TruncatedSVD
 
+from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
+from mrl_experiments.reductions.adaptor import Adaptor
 from mrl_experiments.reductions.jl import JL
 from mrl_experiments.reductions.prefix import Prefix
 from mrl_experiments.reductions.random import Random
@@ -91,6 +93,25 @@ def test_jl_keeps_distances_in_expectation():
             short = JL(40).fit(train, draw).apply(train).at(dim)
             ratios.append(((short**2).sum(axis=1) / squared).mean())
         assert np.mean(ratios) == pytest.approx(dim / 256, rel=0.05)
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_an_adaptor_maps_as_its_file_says(tmp_path, mlp):
+    draw = np.random.default_rng(0)
+    shapes = {"matrix": (WIDTH, WIDTH)} | (
+        {"mlp_in": (WIDTH, 5), "mlp_bias": (5,), "mlp_out": (5, WIDTH)} if mlp else {}
+    )
+    arrays = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    stored = AdaptorFile(arrays, [8, WIDTH], "trained")
+    stored.save(tmp_path / "adaptor.safetensors")
+    val = embeddings(1, count=50)
+    reduced = Adaptor(1, str(tmp_path / "adaptor.safetensors")).fit(None, 0).apply(val)
+    np.testing.assert_allclose(reduced.features, stored.apply(np.asarray(val.features)), rtol=1e-5, atol=1e-4)
+    assert reduced.unreduced is val and stored.digest in reduced.meta["reduction"] and reduced.heads is None
+    with pytest.raises(UserError, match=r"reduction\.file="):
+        Adaptor(1, None).fit(None, 0)
+    with pytest.raises(UserError, match="these embeddings have 12 features"):
+        Adaptor(1, str(tmp_path / "adaptor.safetensors")).fit(None, 0).apply(embeddings(0, width=12))
 
 
 def test_fits_are_told_apart():

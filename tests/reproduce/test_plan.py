@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 from hydra import initialize_config_dir
-from omegaconf import OmegaConf
 
-from mrl_experiments.reproduce.plan import PROFILES, chains
+from mrl_experiments.reproduce.plan import PROFILES, chains, read_profile
 
 CONF = ROOT / "conf"
 
@@ -15,7 +14,7 @@ CONF = ROOT / "conf"
 @pytest.fixture(scope="module", params=["medium", pytest.param("full", marks=pytest.mark.slow)])
 def plan(request):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return chains(OmegaConf.load(PROFILES / f"{request.param}.yaml"), Path("nowhere"))
+        return chains(read_profile(PROFILES / f"{request.param}.yaml"), Path("nowhere"))
 
 
 @pytest.mark.parametrize("method", ["slim", "slim_universal"])
@@ -53,7 +52,7 @@ def test_few_shots_streams_superclasses_and_trends_are_evaluated(plan, method):
 @pytest.mark.slow
 def test_full_holds_every_ablation_and_the_vision_transformer():
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        profile = OmegaConf.load(PROFILES / "full.yaml")
+        profile = read_profile(PROFILES / "full.yaml")
         profile.seeds = [0]
         plan = chains(profile, Path("nowhere"))
     found = products(plan)

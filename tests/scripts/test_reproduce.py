@@ -14,7 +14,7 @@ from commands import ROOT
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from mrl_experiments.reproduce.plan import chains
+from mrl_experiments.reproduce.plan import chains, read_profile
 
 PROFILE = {
     "seeds": [0],
@@ -46,7 +46,7 @@ def reproduce(folder, *more):
 def waiting(folder):
     """Return how many commands the profile still needs."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        plan = chains(OmegaConf.create(PROFILE), folder / "outputs")
+        plan = chains(read_profile(folder / "tiny.yaml"), folder / "outputs")
     return sum(not step.finished for chain in plan for step in chain.steps)
 
 
@@ -73,9 +73,12 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
         (os.mkfifo, "tiny.yaml is a pipe"),
         ("groups: [", "tiny.yaml is no profile: while parsing"),
         (b"\xff\xfe\x80", "tiny.yaml is not UTF-16 text"),
-        ("- a", "tiny.yaml is no profile: it is no mapping"),
-        ("", "tiny.yaml is no profile: its seeds are no list"),
-        ({**PROFILE, "groups": [{"runs": []}]}, "a group lacks runs or evaluate"),
+        ("- a", "tiny.yaml is no profile: Cannot merge"),
+        ("", "tiny.yaml is no profile: Missing mandatory value: seeds"),
+        ("3.5", "tiny.yaml is no profile: it is no mapping"),
+        ({**PROFILE, "groups": [{"runs": []}]}, "Missing mandatory value: evaluate full_key: groups[0]"),
+        ({**PROFILE, "groups": [{"runs": 3, "evaluate": []}]}, "full_key: runs"),
+        ({**PROFILE, "minutes": {"train": 1, "embed": 1}}, "full_key: minutes.evaluate"),
         ({**PROFILE, "train": ["data=nonsense"]}, "Could not find 'data/nonsense'"),
     ],
 )

@@ -60,3 +60,18 @@ def test_a_folder_in_its_place_is_one_message(tmp_path):
     for use in (lambda: log.rewind(-1), lambda: log.log_metrics({"lr": 1.0}, step=1)):
         with pytest.raises(UserError, match=r"metrics\.csv(: | is )a folder"):
             use()
+
+
+def test_a_missing_file_and_that_of_another_run_are_told(tmp_path, capsys):
+    log, other = MetricsFile(tmp_path / "metrics.csv"), MetricsFile(tmp_path / "other" / "metrics.csv")
+    other.path.parent.mkdir()
+    for one, value in ((log, 0.5), (other, 0.6)):
+        one.log_metrics({"lr": value, "epoch": 1}, step=20)
+    known = log.written()
+    log.log_metrics({"lr": 0.4, "epoch": 1}, step=21)
+    log.rewind(21, **known)
+    assert log.path.read_text().splitlines()[1:] == ["20,1,lr,,0.5"] and not capsys.readouterr().out
+    log.rewind(21, **other.written())
+    assert "is not the one that the checkpoint was written with" in capsys.readouterr().out
+    log.rewind(21, **known)
+    assert "is missing: a new one begins" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Runs that crashed, trials, and runs that go on: none stands in the way of the next command."""
 
 import csv
+import os
 import subprocess
 import sys
 
@@ -69,6 +70,15 @@ def test_a_glob_leaves_out_what_is_no_run_and_says_so(tmp_path, monkeypatch, cap
     assert [run.name for run in find_runs(tmp_path, NAME)] == [NAME]  # whose lack is told by what reads it
     with pytest.raises(UserError, match="matches no run"):
         find_runs(tmp_path, "*_s0")
+
+
+def test_a_run_of_another_account_is_found_and_says_why_it_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "closed").mkdir(parents=True)
+    (tmp_path / "runs" / "empty").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "closed")
+    assert [run.name for run in find_runs(tmp_path, "closed")] == ["closed"]
+    with pytest.raises(UserError, match="matches no run"):
+        find_runs(tmp_path, "empty")
 
 
 def test_trials_do_not_meet_the_run_and_are_never_finished(tmp_path, capsys):

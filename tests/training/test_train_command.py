@@ -90,6 +90,12 @@ def test_files_of_a_run_that_differs_in_one_option_are_noticed(tmp_path, capsys)
         train(cfg)
     put("metrics.csv")
     (folder / "finished.json").unlink()
+    path = folder / "checkpoints/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    torch.save({key: value for key, value in content.items() if key != "optimizer_states"}, path)
+    with pytest.raises(UserError, match=r"last\.ckpt has no optimizer_states"):
+        train(cfg)
+    torch.save(content, path)
     train(cfg)
     assert "metrics.csv is not the one that the checkpoint was written with" in capsys.readouterr().out
     assert (folder / "metrics.damaged").read_bytes() == (other / "metrics.csv").read_bytes()
@@ -114,7 +120,7 @@ def test_a_loss_that_becomes_nan_names_the_step_and_keeps_the_last_good_checkpoi
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["loss.dims=[16,8]"], "8 comes after 16"),
+        (["loss.dims=[16,8]"], "8 does not fit"),
         (["loss.dims=[8,4096]"], "4096 does not fit"),
         (["loss.weights=[1,2]"], r"weights=\[1\.0, 2\.0\] for"),
         (["model.arch=resnet_fifty"], "not a timm architecture"),

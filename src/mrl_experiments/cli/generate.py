@@ -9,7 +9,7 @@ from mrl_experiments.command import command
 
 @command("generate", isolate=True)
 def main(cfg: DictConfig) -> None:
-    """Compose the configuration, print the text, and size and speed to where errors go."""
+    """Compose the configuration, print the text, and mean dim and speed to where errors go."""
     from mrl_experiments.generate import generate
 
     generated = generate(cfg)

@@ -8,13 +8,11 @@ from scipy.stats import rankdata
 
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings
-from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import evenly_spaced
-from mrl_experiments.search.neighbours import nearest
-from mrl_experiments.search.same_rows import told_same_rows, without_self
+from mrl_experiments.search.database import evenly_spaced, nearest_of_rows
+from mrl_experiments.search.same_rows import told_same_rows
 
 BLOCK = 64  # queries whose neighbours are in memory at a time
 Rows = NDArray[np.int64]
@@ -43,20 +41,15 @@ def agreement(
         UserError: For more neighbours than there are.
     """
     database = queries if database is None else database
-    same, most = told_same_rows(queries, database), max(k)
-    if most + same > len(database):
-        raise UserError(
-            f"evaluation.k={most} neighbours of {len(database) - same} {'other ' * same}vectors",
-            expected="at least as many vectors",
-        )
+    same = told_same_rows(queries, database)
     rows = evenly_spaced(len(queries), max_queries)
     full, base = queries.unreduced, database.unreduced
-    reach = min(max(most, ranked), len(database) - same)
-    true = _nearest(full, base, rows, [full.width], reach, same)[full.width]
+    reach = max(*k, min(ranked, len(database) - same))
+    true = nearest_of_rows(full, base, rows, [full.width], reach)[full.width].positions
     true_cosines = _cosines(full, base, rows, true, full.width)
-    found = _nearest(queries, database, rows, dims, most, same)
+    found = nearest_of_rows(queries, database, rows, dims, max(k))
     for dim in tracked(dims, "comparing neighbours", len(dims)):
-        cosines = _cosines(full, base, rows, found[dim], full.width)
+        cosines = _cosines(full, base, rows, found[dim].positions, full.width)
         for count in k:
             overlap = cosines[:, :count] > true_cosines[:, count - 1 : count] - SAME_SCORE
             yield Measurement(dim, f"overlap@{count}", float(overlap.mean()))
@@ -77,15 +70,6 @@ def spearman(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray
     ours, theirs = (part - part.mean(axis=1, keepdims=True) for part in ranks)
     scale = np.sqrt((ours**2).sum(axis=1) * (theirs**2).sum(axis=1))
     return np.divide((ours * theirs).sum(axis=1), scale, out=np.zeros(len(scale)), where=scale > 0)
-
-
-def _nearest(
-    queries: Embeddings, database: Embeddings, rows: Rows, dims: Sequence[int], k: int, same: bool
-) -> dict[int, Rows]:
-    """Return the k nearest at each dim of the queries `rows`, others than themselves, (Q, k)."""
-    found = nearest(queries.features[rows], database.features, dims, k + same)
-    positions = {dim: near.positions for dim, near in found.items()}
-    return {dim: without_self(rows, near)[0] for dim, near in positions.items()} if same else positions
 
 
 def _cosines(

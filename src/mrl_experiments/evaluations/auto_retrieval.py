@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.adaptive.retrieval.families import nested_families
+from mrl_experiments.adaptive.retrieval.families import nested_families, wider_families
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
+from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner, recall
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
+from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
@@ -27,15 +28,18 @@ def auto_retrieval(
 ) -> Iterator[Measurement]:
     """Yield the held-out half's mAP@k, its loss against exact search, ms per query and index bytes.
 
-    The budget is either `max_loss`, the mAP@k lost (kept with 95 % confidence on the tuning half), or
-    `max_latency`, in ms per query in one batch. `dim` is the chosen D_s, `setting` the whole choice.
-    latency_ratio: time of exact search / time of the choice.
+    Without labels the quality is recall@k, of the neighbours that exact search finds. The budget is either
+    `max_loss`, the quality lost (kept with 95 % confidence on the tuning half), or `max_latency`, in ms per
+    query in one batch. Small dims are tried first; where their shortlists lose too much, as those of vectors
+    not trained nested do, larger ones, indexes of the full width and exact search. `dim` is the chosen D_s,
+    `setting` the whole choice. latency_ratio: time of exact search / time of the choice.
 
     Raises:
         UserError: If nothing keeps the budget.
     """
     budget = Budget(max_loss, max_latency)
-    search = StagedSearch.of(queries, database, k, max_queries, max_queries)
+    labelled = queries.has_labels and database is not None and database.has_labels
+    search = StagedSearch.of(queries, database, k, max_queries, max_queries, labelled=labelled)
     nested = nested_dims(queries, dims)
     if len(search.queries) < 2:
         raise UserError(
@@ -44,21 +48,34 @@ def auto_retrieval(
     whole = IndexSpec((nested[-1],), "Flat", ((nested[-1], search.reach),))
     exact, _ = search.build(whole, Setting())
 
-    def quality(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    ids = exact.search_stages(search.queries).ids
+
+    def precision(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return average_precision(search.relevant(found, rows), k)
 
-    tuner = Tuner(search.queries, exact.search_stages(search.queries).ids, quality, budget)
+    tuner = Tuner(search.queries, ids, precision if labelled else recall(ids), budget)
     slowest = tuner.measure(exact, np.arange(1, len(search.queries), 2))
     vectors = search.database.features
-    tuned = tuner.choose(vectors, nested_families(len(vectors), nested, search.reach))
+    tuned = tuner.choose(
+        vectors,
+        nested_families(len(vectors), nested, search.reach),
+        wider_families(len(vectors), nested, search.reach),
+    )
     spec, held_out = tuned.index.spec, tuned.held_out
+    others = [trial for trial in tuned.trials if trial.spec.codes != "Flat"]
+    if max_loss is not None and others and not any(map(budget.admits, others)):
+        enough = 1.01 * min(trial.loss_bound for trial in others)
+        print_once(
+            f"only exact search keeps max_loss={max_loss:g}; evaluation.max_loss={enough:.2g} admits more"
+        )
     setting = {"index": "auto", "codes": spec.codes, "effort": spec.effort, "stages": spec.stages}
+    metric = f"{'mAP' if labelled else 'recall'}@{k}"
     values = {
-        f"mAP@{k}": held_out.quality,
-        f"mAP@{k}_lost": held_out.loss,
+        metric: held_out.quality,
+        f"{metric}_lost": held_out.loss,
         "latency_ms": held_out.latency,
         "latency_ratio": slowest.latency / held_out.latency,
         "index_bytes": float(tuned.index.shortlist_bytes),
     }
-    for metric, value in values.items():
-        yield Measurement(spec.dims[0], metric, value, setting)
+    for name, value in values.items():
+        yield Measurement(spec.dims[0], name, value, setting)

@@ -423,7 +423,10 @@ GROUPS: dict[str, Options] = {
         "tensorboard.name": Name("the folder inside save_dir", empty=True, example="tensorboard"),
         "tensorboard.version": Name("a folder inside that", empty=True, null=True),
     },
-    "reduction": {"draws": count("with other random numbers", high=100_000, unit="repetitions")},
+    "reduction": {
+        "draws": count("with other random numbers", high=100_000, unit="repetitions"),
+        "file": Path("of an adaptor", null=True, example="outputs/runs/my_run/adaptor.safetensors"),
+    },
 }  # fmt: skip
 
 FIRST_K = List("neighbours that count", Whole(low=1), example=[1, 5, 10])
@@ -452,6 +455,13 @@ EVALUATIONS: dict[str, Options] = {
         "k": FIRST_K,
         "ranked": count("nearest by the full vector whose order is compared", low=2, unit="neighbours"),
         "max_queries": QUERIES,
+    },
+    "ir": {
+        "qrels": Path("judgments: query, document, grade in each line", null=True, example="qrels/test.tsv"),
+        "first": count("that nDCG and MRR look at", unit="ranks"),
+        "k": FIRST_K,
+        "resamples": count("of the queries, for intervals", low=2, high=1_000_000, unit="repetitions"),
+        "seed": seed(),
     },
     "trained_head": {"present_classes_only": PRESENT},
     "probe": {

@@ -30,6 +30,10 @@ class LinearMap:
     name: str
     keeps_heads: bool
 
+    def transform(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the mapped features (n, D') of some rows (n, D)."""
+        return features @ self.matrix
+
     def apply(self, embeddings: Embeddings) -> Embeddings:
         """Return the embeddings mapped, in a temporary memory-mapped file.
 
@@ -49,7 +53,7 @@ class LinearMap:
         for start in range(0, len(embeddings), BLOCK):
             rows = slice(start, start + BLOCK)
             with np.errstate(over="ignore", invalid="ignore"):  # refused below
-                np.matmul(embeddings.features[rows], self.matrix, out=features[rows])
+                features[rows] = self.transform(embeddings.features[rows])
         source = f"{embeddings.meta.get('split', 'embeddings')} after the reduction ({self.name})"
         check_finite(features, source, remedy="scale the embeddings: their norms are at an end of float32")
         heads = self._map_heads(embeddings.heads) if self.keeps_heads and embeddings.heads else None

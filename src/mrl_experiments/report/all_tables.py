@@ -13,6 +13,7 @@ LONGEST = 60  # characters of an evaluation's name; the names of its files hold 
 CURVE = ("mAP@10", "mAP@25", "mAP@50", "mAP@100", "P@10", "P@25", "P@50", "P@100")
 RETRIEVAL = ("MFLOPs", "top1", "top5", "top10", *CURVE)
 RECALL = ("recall@1", "recall@5", "recall@10")
+RECALLED = ("recall@10", "recall@100")
 TABLES = (
     Table(
         name="table01", title="Linear classification: top-1", paper=("table01",), evaluations=LINEAR,
@@ -133,6 +134,16 @@ TABLES = (
         name="table-recall-unseen", title="Retrieval between images and texts of unseen classes", paper=(),
         role="unseen", evaluations=("cross_modal",), metrics=RECALL, index=("direction", "dim"),
         columns=("line", "metric"),
+    ),
+    Table(
+        name="table-ir", title="Retrieval of judged documents", paper=(), evaluations=("ir",),
+        metrics=("nDCG@10", "nDCG@10_ci95", "nDCG@10_lost", "nDCG@10_lost_ci95", "MRR@10", *RECALLED),
+        index=("line", "dim"), columns=("metric",), interpolated="with",
+    ),
+    Table(
+        name="table-agreement", title="Neighbours of the full vectors that are kept", paper=(),
+        evaluations=("agreement",), metrics=("overlap@10", "overlap@100", "rank_correlation"),
+        index=("line", "dim"), columns=("metric",), interpolated="with",
     ),
     Table(
         name="table22", title="Share first correct at each dim, and right at any", paper=("table22",),

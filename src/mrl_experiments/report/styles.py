@@ -63,7 +63,13 @@ VARIANTS = {  # of ablations, shown beside MRL
     )
 }
 METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net", "slim_universal": "US-Net"}
-REDUCTIONS = {"svd": "SVD", "svd_head": "SVD of the head", "random": "random features", "jl": "JL"}
+REDUCTIONS = {
+    "svd": "SVD",
+    "svd_head": "SVD of the head",
+    "random": "random features",
+    "jl": "JL",
+    "adaptor": "adaptor",
+}
 PROBE = "_probe"
 LABEL = ":"  # stands before a run's label
 

@@ -1,13 +1,14 @@
 """The plan of a profile: for each run, its commands and the files that they write."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from glob import glob
 from pathlib import Path
 
 import yaml
 from hydra import compose
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mrl_experiments.embeddings import META
 from mrl_experiments.errors import UserError
@@ -15,8 +16,44 @@ from mrl_experiments.files import read_text
 from mrl_experiments.runs import Run, run_of
 
 PROFILES = Path(__file__).parent / "profiles"  # full.yaml and others: what each trains and evaluates
-# Of a profile.
-PARTS = {"seeds": ListConfig, "train": ListConfig, "groups": ListConfig, "minutes": DictConfig}
+
+
+@dataclass
+class Group:
+    """Runs of a profile that are evaluated alike.
+
+    Attributes:
+        runs: The options of each.
+        evaluate: Those of each evaluate.py command.
+        embed: Those of each embed.py command.
+        train: Options of all its runs.
+        seeds: Instead of the profile's.
+    """
+
+    runs: list[str]
+    evaluate: list[str]
+    embed: list[str] = field(default_factory=list)
+    train: list[str] = field(default_factory=list)
+    seeds: list[int] | None = None
+
+
+@dataclass
+class Minutes:
+    """How long a command of each kind takes."""
+
+    train: float
+    embed: float
+    evaluate: float
+
+
+@dataclass
+class Profile:
+    """What a profile holds; `train` are options of all runs."""
+
+    seeds: list[int]
+    train: list[str]
+    groups: list[Group]
+    minutes: Minutes
 
 
 @dataclass(frozen=True)
@@ -60,22 +97,16 @@ def read_profile(path: Path) -> DictConfig:
         UserError: If it is no YAML, or lacks a part.
     """
     try:
-        profile = OmegaConf.create(read_text(path))
-    except yaml.YAMLError as error:
-        raise _no_profile(path, " ".join(str(error).split())) from error
-    if not isinstance(profile, DictConfig):
-        raise _no_profile(path, "it is no mapping")
-    for key, kind in PARTS.items():
-        if not isinstance(profile.get(key), kind):
-            raise _no_profile(path, f"its {key} are no {'list' if kind is ListConfig else 'mapping'}")
-    for group in profile.groups:
-        if not (isinstance(group, DictConfig) and {"runs", "evaluate"} <= group.keys()):
-            raise _no_profile(path, "a group lacks runs or evaluate")
+        profile = OmegaConf.merge(OmegaConf.structured(Profile), OmegaConf.create(read_text(path)))
+        OmegaConf.to_container(profile, resolve=True, throw_on_missing=True)
+    except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:  # OmegaConf asserts a mapping
+        raise UserError(
+            f"{path} is no profile: {' '.join(str(error).split()) or 'it is no mapping'}",
+            expected=f"a file like those in {PROFILES}",
+            remedy="copy one of them, and change what differs",
+        ) from error
+    assert isinstance(profile, DictConfig)
     return profile
-
-
-def _no_profile(path: Path, problem: str) -> UserError:
-    return UserError(f"{path} is no profile: {problem}", expected=f"a file like those in {PROFILES}")
 
 
 def chains(profile: DictConfig, root: Path, trainer: str = "cpu") -> list[Chain]:
@@ -87,11 +118,11 @@ def chains(profile: DictConfig, root: Path, trainer: str = "cpu") -> list[Chain]
         trainer: The option for training and embedding.
     """
     found: dict[str, Chain] = {}
-    for seed in sorted({seed for group in profile.groups for seed in group.get("seeds", profile.seeds)}):
+    for seed in sorted({seed for group in profile.groups for seed in (group.seeds or profile.seeds)}):
         for group in profile.groups:
-            if seed in group.get("seeds", profile.seeds):
+            if seed in (group.seeds or profile.seeds):
                 for overrides in group.runs:
-                    train = [*profile.train, *group.get("train", ()), *overrides.split()]
+                    train = [*profile.train, *group.train, *overrides.split()]
                     chain = _chain([*train, f"seed={seed}", f"root={root}", f"trainer={trainer}"])
                     _extend(found.setdefault(chain.run.name, chain), group, root, trainer)
     return sorted(found.values(), key=lambda chain: bool(chain.source))
@@ -106,7 +137,7 @@ def _chain(overrides: list[str]) -> Chain:
 
 def _extend(chain: Chain, group: DictConfig, root: Path, trainer: str) -> None:
     run, shared = chain.run, [f"run={chain.run.name}", f"root={root}"]
-    for command in group.get("embed", ()):
+    for command in group.embed:
         arguments = (*shared, f"trainer={trainer}", *command.split())
         data, splits = _embedded(command)
         metas = tuple(run.embeddings(data or chain.data, split) / META for split in splits)

@@ -71,6 +71,32 @@ def neighbours(
     return {dim: _relevant_last(queries, database, dim, near, k, same) for dim, near in found.items()}
 
 
+def nearest_of_rows(
+    queries: Embeddings, database: Embeddings, rows: NDArray[np.int64], dims: Sequence[int], k: int
+) -> dict[int, Neighbours]:
+    """Return the k nearest neighbours of the queries `rows` at each dim, (Q, k); no label is read.
+
+    Of queries that are the database, others than themselves.
+
+    Raises:
+        UserError: If there are fewer than k.
+    """
+    same = same_rows(queries, database)
+    if k + same > len(database):
+        raise UserError(
+            f"k={k} neighbours of {len(database) - same} {'other ' * same}vectors",
+            expected="at least as many vectors",
+            remedy="ask for fewer neighbours: evaluation.k=[...]",
+        )
+    found = nearest(queries.features[rows], database.features, dims, k + same)
+    if not same:
+        return found
+    return {
+        dim: Neighbours(*reversed(without_self(rows, near.positions, near.similarities)))
+        for dim, near in found.items()
+    }
+
+
 def _relevant_last(
     queries: Embeddings, database: Embeddings, dim: int, near: Neighbours, k: int, same: bool
 ) -> Neighbours:

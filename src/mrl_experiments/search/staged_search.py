@@ -48,12 +48,27 @@ class StagedSearch:
 
     @classmethod
     def of(
-        cls, queries: Embeddings, database: Embeddings | None, k: int, max_queries: int, timed: int
+        cls,
+        queries: Embeddings,
+        database: Embeddings | None,
+        k: int,
+        max_queries: int,
+        timed: int,
+        *,
+        labelled: bool = True,
     ) -> "StagedSearch":
         """Take at most `max_queries`, evenly spaced.
 
+        Args:
+            queries: Those to draw from.
+            database: What they are searched in.
+            k: How many neighbours count.
+            max_queries: How many are drawn.
+            timed: How many of these are timed.
+            labelled: Whether labels are read; else none is relevant.
+
         Raises:
-            UserError: If the database is smaller than k.
+            UserError: If the database is smaller than k, and for labels that are missing.
         """
         same = database is not None and told_same_rows(queries, database)
         if database is None or len(database) - same < k:
@@ -65,7 +80,9 @@ class StagedSearch:
             )
         rows = evenly_spaced(len(queries), max_queries)
         self_rows = rows if same else None
-        return cls(np.array(queries.features[rows]), queries.labels[rows], database, k, timed, self_rows)
+        # Of the database, too, labels that are missing are refused here.
+        labels = queries.labels[rows] if labelled and database.labels.size else np.full(len(rows), -1)
+        return cls(np.array(queries.features[rows]), labels, database, k, timed, self_rows)
 
     @property
     def reach(self) -> int:

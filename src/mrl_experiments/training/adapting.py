@@ -25,7 +25,6 @@ from mrl_experiments.losses.method import Method
 from mrl_experiments.models.adaptor import Adaptor, Matrix
 from mrl_experiments.reductions.linear_map import BLOCK
 from mrl_experiments.runs import Run
-from mrl_experiments.search.neighbours import nearest
 from mrl_experiments.search.same_rows import without_self
 
 K = 10  # neighbours that are to stay
@@ -213,6 +212,8 @@ class HeldOut:
         return {dim: _overlap(rows, wanted) for dim, rows in found.items()}
 
     def _found(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> dict[int, NDArray[np.int64]]:
+        from mrl_experiments.search.neighbours import nearest  # which loads FAISS
+
         queries, database = self.queries, self.database
         if arrays is not None:
             adaptor = AdaptorFile(arrays, dims, "")

@@ -69,6 +69,8 @@ class MetricsFile(Logger):
         """
         with explain_os_errors(self.path):
             if not self.path.exists():
+                if size:
+                    print(f"{self.path} is missing: a new one begins", flush=True)
                 return
             require_regular(self.path)
             content = self.path.read_bytes()[:size]

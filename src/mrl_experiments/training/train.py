@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mrl_experiments.build import build_method, check_owner, checkpoint_of, owner
+from mrl_experiments.checkpoint import REMEDY
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
@@ -30,6 +31,8 @@ from mrl_experiments.training.processes import together
 from mrl_experiments.training.settled import known_run, settle
 from mrl_experiments.training.trainer import build_callbacks, build_loggers, check_devices
 from mrl_experiments.training.watching import CompileTime, print_table
+
+RESUMED = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step", "random_states"}
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -135,6 +138,12 @@ def _optimized(cfg: DictConfig, validation: Mapping[int, Mapping[str, float]]) -
 def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
     resume = str(run.checkpoint) if run.has_checkpoint else None
     kept: dict[str, Any] = checkpoint_of(run) if resume else {"global_step": -1}
+    if resume and (missing := sorted(RESUMED - kept.keys())):
+        raise UserError(
+            f"{resume} has no {', '.join(missing)}",
+            expected="a whole checkpoint, not weights alone",
+            remedy=REMEDY,
+        )
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
             logger.rewind(kept["global_step"], **kept.get("metrics", {"size": kept.get("metrics_bytes")}))

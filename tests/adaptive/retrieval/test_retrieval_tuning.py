@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from mrl_experiments.adaptive.retrieval.families import full_width_families, lists, nested_families
+from mrl_experiments.adaptive.retrieval.families import (
+    full_width_families,
+    lists,
+    nested_families,
+    wider_families,
+)
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner, recall
@@ -48,6 +53,21 @@ def test_a_latency_budget_gives_the_least_loss_within_it(exact):
         min(trial.loss for trial in tuned.trials)
         == tuned.trials[[trial.spec for trial in tuned.trials].index(tuned.index.spec)].loss
     )
+
+
+@pytest.mark.parametrize("max_loss", [0.0, 0.01])
+def test_vectors_whose_first_dims_tell_nothing_get_a_search_of_all(max_loss):
+    """Each family of small dims is given up after one trial."""
+    vectors = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    whole = AdaptiveIndex.build(vectors, None, IndexSpec((64,), "Flat", ((64, K),)))
+    queries = vectors[:60] + np.float32(0.1)
+    ids = whole.search_stages(queries).ids
+    tuner = Tuner(queries, ids, recall(ids), Budget(max_loss=max_loss), threads=1)
+    families = nested_families(len(vectors), DIMS, K)
+    with pytest.raises(UserError, match=r"none of \d trials keeps(.|\n)*evaluation\.max_loss="):
+        tuner.choose(vectors, families)
+    tuned = tuner.choose(vectors, families, wider_families(len(vectors), DIMS, K))
+    assert tuned.held_out.loss <= max_loss and tuned.index.spec.stages[-1] == (64, K)
 
 
 def test_a_budget_that_nothing_keeps_is_refused(exact):

@@ -11,7 +11,7 @@ import pytest
 from stand_ins import folders
 
 from mrl_experiments.data.images.class_list import class_list
-from mrl_experiments.data.images.image_files import class_folders, image_files
+from mrl_experiments.data.images.image_files import class_folders, image_files, visible
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.images.query_folders import QueryFolders
 from mrl_experiments.data.reading import Tally
@@ -339,3 +339,10 @@ def test_a_fifo_does_not_hang_a_process(tree):
         [sys.executable, "-c", code, tree], capture_output=True, text=True, timeout=60, check=True
     )
     assert "1 no regular file (cat/pipe.png)" in done.stdout
+
+
+@pytest.mark.parametrize("target, said", [("gone", "Val is a link to gone"), ("Val", "lead in a circle")])
+def test_a_split_that_is_out_of_reach_is_not_replaced_by_another(tmp_path, target, said):
+    (tmp_path / "Val").symlink_to(target)
+    with pytest.raises(UserError, match=said):
+        list(visible(tmp_path, tmp_path, Tally()))

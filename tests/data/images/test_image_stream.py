@@ -60,3 +60,11 @@ def test_a_damaged_sequence_is_named(images, name, content):
     (images / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
         stream(images, name)
+
+
+def test_names_that_are_no_text_are_refused(images):
+    names = np.array(["n"])
+    names.view(np.uint32)[0] = 0xC000063  # beyond Unicode
+    np.save(images / "a.npy", names)
+    with pytest.raises(UserError, match=r"a\.npy cannot be read"):
+        stream(images, "a.npy")

@@ -20,6 +20,21 @@ def nested_families(count: int, dims: Sequence[int], k: int) -> list[Family]:
     leaves over) or 8 bits, and HNSW at the shortest; exact scans for a database too small to cluster.
     """
     scanned = [dim for dim in dims[:-1] if SMALLEST_SCAN <= dim <= dims[-1] // 8] or list(dims[:1])
+    return _scanning(scanned, count, dims, k)
+
+
+def wider_families(count: int, dims: Sequence[int], k: int) -> list[Family]:
+    """Return the families for vectors whose first dims tell too little: larger dims, and the full width.
+
+    The last is exact search, which loses nothing.
+    """
+    stages = ((dims[-1], k),)
+    exact = Family(IndexSpec((dims[-1],), "Flat", stages), ("",), [stages])
+    larger = [dim for dim in dims[1:-1] if dim > dims[-1] // 8 and dim >= SMALLEST_SCAN]
+    return [*_scanning(larger, count, dims, k), *full_width_families(count, dims[-1], k), exact]
+
+
+def _scanning(scanned: Sequence[int], count: int, dims: Sequence[int], k: int) -> list[Family]:
     families = []
     for dim in scanned:
         ivf, probes = f"IVF{lists(count)}", _efforts("nprobe", PROBES)

@@ -100,36 +100,56 @@ class Tuner:
     budget: Budget
     threads: int | None = None
 
-    def choose(self, database: NDArray[np.float32], families: Sequence[Family]) -> Tuned:
+    def choose(
+        self, database: NDArray[np.float32], families: Sequence[Family], wider: Sequence[Family] = ()
+    ) -> Tuned:
         """Return the fastest index within a loss, or the one that loses least within a latency.
+
+        Args:
+            database: (N, D).
+            families: What is tried.
+            wider: What is tried as well where none of these keeps the budget.
 
         Raises:
             UserError: If none keeps the budget.
         """
         tried: list[tuple[Trial, AdaptiveIndex]] = []
-        for family in tracked(families, "trying indexes", len(families)):
+        for number, family in enumerate(tracked([*families, *wider], "trying indexes", len(families))):
+            trials = [trial for trial, _ in tried]
+            if number == len(families) and self.budget.best(trials):
+                break
             index = AdaptiveIndex.build(database, None, family.spec)
-            tried += [(trial, index) for trial in self.explore(index, family, [t for t, _ in tried])]
-        trials = tuple(trial for trial, _ in tried)
+            tried += [(trial, index) for trial in self.explore(index, family, trials)]
+        trials = [trial for trial, _ in tried]
         chosen = self.budget.best(trials)
         if chosen is None:
-            loss = 1.01 * min(trial.loss_bound for trial in trials)  # rounded up
-            latency = 1.01 * min(trial.latency for trial in trials)
-            raise UserError(
-                f"none of {len(trials)} trials keeps {self.budget}",
-                expected=f"a loss of at least {loss:.3g} or a latency of at least {latency:.3g} ms",
-                remedy=f"allow more: max_loss={loss:.3g}, or tune on more queries"
-                if self.budget.max_latency is None
-                else f"allow more: max_latency={latency:.3g}",
-            )
+            raise self._nothing(trials)
         index = next(index for trial, index in tried if trial is chosen)
         index.configure(chosen.spec.effort, chosen.spec.stages)
-        return Tuned(index, self.measure(index, np.arange(1, len(self.queries), 2)), trials)
+        return Tuned(index, self.measure(index, np.arange(1, len(self.queries), 2)), tuple(trials))
+
+    def _nothing(self, trials: Sequence[Trial]) -> UserError:
+        loss = 1.01 * min(trial.loss_bound for trial in trials)  # rounded up
+        latency = 1.01 * min(trial.latency for trial in trials)
+        option = f"max_loss={loss:.3g}" if self.budget.max_latency is None else f"max_latency={latency:.3g}"
+        return UserError(
+            f"none of {len(trials)} trials keeps {self.budget}",
+            expected=f"a loss of at least {loss:.3g} or a latency of at least {latency:.3g} ms",
+            remedy=f"allow more: {option} (of evaluate.py: evaluation.{option})",
+        )
 
     def explore(self, index: AdaptiveIndex, family: Family, earlier: Sequence[Trial] = ()) -> list[Trial]:
-        """Raise the effort of each plan until more cannot beat what has been tried."""
+        """Raise the effort of each plan until more cannot beat what has been tried.
+
+        Where even the longest shortlist with most effort loses too much, that is the only trial.
+        """
         rows = np.arange(0, len(self.queries), 2)
         trials: list[Trial] = []
+        if self.budget.max_loss is not None:
+            index.configure(family.efforts[-1], max(family.plans, key=lambda stages: stages[0][1]))
+            most = self.measure(index, rows)
+            if not self.budget.admits(most):
+                return [most]
         for stages in family.plans:
             for effort in family.efforts:
                 index.configure(effort, stages)

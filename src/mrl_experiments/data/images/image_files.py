@@ -10,6 +10,7 @@ from pathlib import Path
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mrl_experiments.data.reading import Tally, shown
+from mrl_experiments.data.splits import SPLIT_OF
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import explain_os_errors, os_error
 
@@ -65,6 +66,8 @@ def visible(folder: Path, root: Path, skipped: Tally) -> Iterator[tuple[Path, os
         try:
             status = entry.stat()
         except OSError as error:
+            if folder == root and entry.name.casefold() in SPLIT_OF:
+                raise os_error(error, path) from error  # another would be made in place of this split
             status, reason = None, _why(error, path)
         if is_hidden(entry.name):
             status, reason = None, "hidden"

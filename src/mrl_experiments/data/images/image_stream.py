@@ -65,6 +65,6 @@ def read_sequence(sequence: str | None) -> list[str]:
         names = np.load(path, allow_pickle=False)
         if names.ndim != 1 or names.dtype.kind != "U":
             raise ValueError(f"it holds {names.dtype} of shape {names.shape}")
+        return [str(name) for name in names]
     except Exception as error:  # a damaged file makes numpy raise nearly anything
         raise UserError(f"{path} cannot be read: {said(error)}", expected=expected) from error
-    return [str(name) for name in names]

@@ -19,7 +19,6 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.external.adapted_file import refuse_mixed
 from mrl_experiments.external.vector_file import read_labels, read_matrix
 from mrl_experiments.notices import print_once
-from mrl_experiments.search.neighbours import nearest
 
 QUERIES, POSITIVES = ("queries", "query", "anchor"), ("positives", "positive", "documents", "document")
 LEAST = 8  # rows to validate on
@@ -173,6 +172,8 @@ class VectorData(DataModule):
     @cached_property
     def _groups(self) -> NDArray[np.int64]:
         """Places (A, 1 + K) of training rows, each with its nearest others; (n, 1) where a batch has all."""
+        from mrl_experiments.search.neighbours import nearest  # which loads FAISS
+
         rows = self._training
         if not self.neighbours or self.batch_size >= len(rows):
             return np.arange(len(rows))[:, None]
