@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader  # YAML as OmegaConf reads it, such as 1e-3
 
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import atomic_path, os_error
@@ -87,12 +88,12 @@ def read_config(path: Path) -> DictConfig:
     content = _bytes(path)
     _check_digest(path, content)
     try:
-        text = content.decode()
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = get_yaml_loader()(content.decode())
+        root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise ValueError("it is empty" if root is None else "it is no mapping")
         _check_nodes(root)
-        config = OmegaConf.create(_renamed(OmegaConf.to_container(OmegaConf.create(text))))
+        config = OmegaConf.create(_renamed(loader.construct_document(root)))
         for old, new in RENAMED.items():
             group, _, key = old.rpartition(".")
             if key in (options := OmegaConf.select(config, group) or {}):

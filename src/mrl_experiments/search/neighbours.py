@@ -81,18 +81,20 @@ def nearest(
     if faiss.get_num_gpus() > 0 and labels is None:
         each = tracked(dims, "searching neighbours", len(dims))
         return {dim: _nearest_on_gpu(queries, database, dim, k) for dim in each}
-    search = _Search(queries, dims, k, dtype_for(dims, queries, database), labels)
-    threads = torch.get_num_threads()
+    threads, of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
     try:
         # Kernels of one thread on many blocks: the blocks are too small to share.
+        _use_one_thread()
+        search = _Search(queries, dims, k, dtype_for(dims, queries, database), labels)
         with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
             starts = range(0, len(database), DATABASE_CHUNK)
             for start in tracked(starts, "searching neighbours", len(starts)):
                 chunk = torch.from_numpy(np.array(database[start : start + DATABASE_CHUNK], search.dtype))
                 search.add(chunk, start, pool)
+        return search.result()
     finally:
         torch.set_num_threads(threads)
-    return search.result()
+        faiss.omp_set_num_threads(of_faiss)
 
 
 class _Search:
