@@ -1,7 +1,9 @@
 """The documentation's site, which `make docs` builds."""
 
+import json
 import logging
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
@@ -13,8 +15,12 @@ sys.path.insert(0, str(ROOT / "src"))
 logging.getLogger("faiss").setLevel(logging.WARNING)
 
 from mrl_experiments.options.reference import options_page  # noqa: E402
+from mrl_experiments.report.notebook import MIME  # noqa: E402
+from mrl_experiments.report.page import vega_bundle  # noqa: E402
 
 GENERATED = ROOT / "docs" / "generated"
+STATIC = GENERATED / "static"
+STATIC.mkdir(parents=True, exist_ok=True)
 PACKAGES = {  # what the reference shows: title, and modules or packages below mrl_experiments
     "vocabulary": (
         "Nestings, embeddings, classifiers, rows",
@@ -39,6 +45,7 @@ exclude_patterns = ["outputs", ".venv", ".*"]
 html_theme = "furo"
 html_title = f"mrl-experiments {release}"
 html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["generated/static"]
 myst_enable_extensions = ["colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
@@ -49,6 +56,9 @@ autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 
 
+CHARTS = ".chart {overflow-x: auto} .vega-bind input {width: 18em; margin: 0 .5em; vertical-align: middle}"
+
+
 def modules_of(names: str) -> Iterator[str]:
     """Yield the modules of packages, without importing them."""
     for name in names.split():
@@ -57,10 +67,51 @@ def modules_of(names: str) -> Iterator[str]:
         yield from (module.name for module in pkgutil.walk_packages([str(folder)], f"{full}."))
 
 
+def notebook_page(path: Path) -> str:
+    """Return a notebook as a page with its stored outputs; its charts are drawn in the browser."""
+    blocks = [_html('<script src="../../_static/vega.js"></script>', f"<style>{CHARTS}</style>")]
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            blocks.append(re.sub(r"\]\(\.\./docs/", "](../", source).replace(".ipynb)", ".md)"))
+        else:
+            code = [f"```python\n{source}\n```"]
+            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+                code = [
+                    _html("<details><summary>The code of this chart</summary>"),
+                    *code,
+                    _html("</details>"),
+                ]
+            blocks += [*code, *(_shown(one, f"chart{number}") for one in cell["outputs"])]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _html(*lines: str) -> str:
+    return "\n".join(("```{raw} html", *lines, "```"))
+
+
+def _shown(output: dict[str, Any], name: str) -> str:
+    data = output.get("data", {})
+    if output.get("name") == "stderr":
+        return ""
+    if MIME in data:
+        spec = {key: value for key, value in data[MIME].items() if key != "$schema"}
+        text = json.dumps(spec).replace("</", "<\\/")
+        draw = f"vegaEmbed('#{name}', {text}, {{mode: 'vega-lite', actions: false}})"
+        return _html(f'<div id="{name}" class="chart"></div>', f"<script>{draw}</script>")
+    if "text/html" in data:
+        table = re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.DOTALL)
+        return _html(table.replace("dataframe", "docutils"))
+    return f"```text\n{''.join(output.get('text') or data['text/plain'])}\n```"
+
+
 def write_generated(app: Any) -> None:
-    """Write the pages that follow from the source: options, and the reference of each package."""
-    GENERATED.mkdir(exist_ok=True)
+    """Write the pages that follow from the source: options, notebooks, and the reference of each package."""
+    (STATIC / "vega.js").write_text(
+        f"(() => {{{vega_bundle()}}})()", encoding="utf-8"
+    )  # its `_` is not Sphinx's
     pages = {"options": options_page()}
+    pages |= {path.stem: notebook_page(path) for path in (ROOT / "notebooks").glob("*.ipynb")}
     for page, (title, names) in PACKAGES.items():
         blocks = [f"# {title}"]
         for module in modules_of(names):
@@ -80,7 +131,13 @@ def write_first_page(app: Any, error: Exception | None) -> None:
         (Path(app.outdir) / "index.html").write_text(f"<!doctype html><title>{project}</title>{to}\n")
 
 
+def escape_types(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+    """Keep the underscore of types that napoleon writes: at the end of a word it would make a link."""
+    lines[:] = [line.replace("numpy.str_", "numpy.str\\_") for line in lines]
+
+
 def setup(app: Any) -> None:
     """Connect the above to Sphinx."""
+    app.connect("autodoc-process-docstring", escape_types, priority=900)  # after napoleon
     app.connect("builder-inited", write_generated)
     app.connect("build-finished", write_first_page)

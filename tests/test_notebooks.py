@@ -1,35 +1,65 @@
-"""The notebooks run on a run of one's own, and say what training said."""
+"""The notebooks run from a fresh clone, and their stored outputs are small and whole."""
 
 import json
 from pathlib import Path
 
 import pytest
-from commands import ROOT, TINY, run
+from commands import ROOT
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+LARGEST = 300_000  # bytes
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_no_output_is_kept(path):
-    cells = json.loads(path.read_text())["cells"]
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+def code(name):
+    cells = json.loads(NOTEBOOKS[name].read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def executed(name, places=None):
+    """Run the cells of a notebook; `places` are set after the cell that names where its files are."""
+    names: dict = {}
+    for source in ("".join(cell["source"]) for cell in code(name)):
+        exec(source, names)
+        if "OUTPUTS" in source.partition("\n")[0]:
+            names |= places
+    return names
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_stored_outputs_are_small_and_of_one_run_from_first_cell_to_last(name):
+    cells = code(name)
+    assert NOTEBOOKS[name].stat().st_size < LARGEST
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not any(one["output_type"] == "error" for one in outputs)
+    charts = [one["data"] for one in outputs if any("vegalite" in kind for kind in one.get("data", {}))]
+    assert charts and all("image/png" in data for data in charts)  # where nothing draws Vega-Lite
 
 
 @pytest.mark.slow
-def test_one_model_every_size(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    for script, *options in (("train.py", *TINY, "run_name=mine"), ("embed.py", "run=mine")):
-        done = run(script, *options, f"root={tmp_path}")
-        assert done.returncode == 0, done.stderr
-    cells = json.loads((ROOT / "notebooks" / "one_model_every_size.ipynb").read_text())["cells"]
-    names: dict = {}
-    for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
-        exec(source, names)
-        if "OUTPUTS" in source.partition("\n")[0]:
-            names |= {"OUTPUTS": Path(tmp_path), "RUN": "mine", "DATA": "digits"}
-    trained = json.loads((tmp_path / "runs" / "mine" / "finished.json").read_text())["validation"]
+def test_what_dims_know(tmp_path, capsys):
+    names = executed("what_dims_know", {"OUTPUTS": Path(tmp_path)})
+    finished = tmp_path / "runs" / names["RUN"] / "finished.json"
+    trained = json.loads(finished.read_text())["validation"]
     wanted = {int(dim): value["top1"] for dim, value in trained.items()}
     assert names["of_heads"] == pytest.approx(wanted, abs=0.02)  # a CPU that can trains in bfloat16
-    assert set(names["answers"].dims) <= set(names["dims"])
+    assert names["of_heads"][2] < names["of_heads"][64] - 0.2  # what the story tells
     printed = capsys.readouterr().out
-    assert printed.count(f"precision@10 {names['precision']:.1%}") == 2  # few features lose nothing on digits
+    assert printed.count(f"precision@10 {names['precision']:.1%}") == 2  # few dims lose nothing on digits
+
+
+@pytest.mark.slow
+def test_shrink_your_embeddings():
+    kept = executed("shrink_your_embeddings")["kept"].pivot(index="dims", columns="way", values="kept")
+    assert kept.loc[64].tolist() == pytest.approx([100.0] * 3)
+    assert (kept.loc[16, ["SVD", "adaptor"]] > kept.loc[16, "prefix"] + 40).all()
+    assert (kept.adaptor - kept.SVD).abs().max() < 5  # "the adaptor is not better"
+
+
+@pytest.mark.slow
+def test_cascade():
+    names = executed("cascade")
+    alone, promised = names["alone"].set_index("dims").accuracy, names["promised"]
+    assert alone[2] < 75 and alone[64] > 93
+    assert promised["accuracy"] > alone[64] - 3 and promised["dims"] < 40
+    assert names["curve"].dims.is_monotonic_increasing

@@ -117,3 +117,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "docs/index.html" in (tmp_path / "index.html").read_text()
     assert "AdaptiveIndex" in (tmp_path / "docs" / "generated" / "api_adaptive.html").read_text()
+    cascade = (tmp_path / "docs" / "generated" / "cascade.html").read_text()
+    assert "vegaEmbed('#chart" in cascade and '"bind": {"input": "range"' in cascade
+    assert "vegaEmbed" in (tmp_path / "_static" / "vega.js").read_text()

@@ -16,7 +16,7 @@ class Adaptor(nn.Module):
     """Map vectors x (B, D) to z (B, D), all of whose prefixes are to be used.
 
     `orthogonal` is z = x R with R'R = I, so cosines and norms at full width stay. `linear` is z = x A. `mlp`
-    adds to z = x R a residual |x| g(x / |x|) of an MLP g with one hidden layer.
+    adds to z = x R a residual `|x| g(x / |x|)` of an MLP g with one hidden layer.
 
     Args:
         width: D.

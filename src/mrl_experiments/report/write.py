@@ -87,7 +87,7 @@ def _write_files(
         files |= {out / "tables" / f"{grid.name}{suffix}": form(grid) for suffix, form in WRITERS.items()}
     for suffix, form in CLAIM_WRITERS.items() if findings else ():
         files[out / "tables" / f"claims{suffix}"] = form(findings)
-    makers: dict[str, Any] = {"svg": str, "pdf": vl_convert.svg_to_pdf, "png": _png}
+    makers: dict[str, Any] = {"svg": str, "pdf": vl_convert.svg_to_pdf, "png": png}
     for chart in figures if forms else ():
         drawn = vl_convert.vegalite_to_svg(chart.spec)
         files |= {out / "figures" / f"{chart.name}.{form}": makers[form](drawn) for form in forms}
@@ -97,8 +97,8 @@ def _write_files(
     _keep_only(out, files)
 
 
-def _png(svg: str) -> bytes:
-    """Return a picture of at most 128 colours, which takes a third of the bytes."""
+def png(svg: str) -> bytes:
+    """Return an SVG as a PNG of at most 128 colours, which takes a third of the bytes."""
     picture = Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=2)))
     file = io.BytesIO()
     picture.convert("RGB").quantize(128).save(file, "png", optimize=True)
