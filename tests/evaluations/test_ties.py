@@ -41,7 +41,8 @@ def equal_vectors(a_class):
         "superclass": [f"s{number // 2}" for number in range(CLASSES)],
     }
     known = {"dims": DIMS, "dataset": "ties", "bytes": 1000, "masked": None}
-    return Embeddings(np.tile(vector, (len(labels), 1)), labels, heads, known, classes=classes)
+    ids = np.arange(len(labels)).astype(str)
+    return Embeddings(np.tile(vector, (len(labels), 1)), labels, heads, known, classes=classes, ids=ids)
 
 
 def first_hits(measurements):
@@ -49,11 +50,14 @@ def first_hits(measurements):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_equal_features_of_several_classes_find_none(option):
+def test_equal_features_of_several_classes_find_none(option, tmp_path):
     evaluation = configured(option).copy()
     for name, value in SMALL.items():
         if name in evaluation:
             evaluation[name] = value
+    if "qrels" in evaluation:  # the first document of each query's class is the one judged
+        (tmp_path / "qrels").write_text("".join(f"{q} 0 {10 * (q // 2)} 1\n" for q in range(2 * CLASSES)))
+        evaluation.update({"qrels": str(tmp_path / "qrels"), "k": [1, 10]})
     measure = construct(evaluation)
     found = first_hits(measure(equal_vectors(2), equal_vectors(10), DIMS))
     if not found:
