@@ -17,6 +17,7 @@ from methods import as_if_trained
 from omegaconf import OmegaConf
 from PIL import Image
 
+from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import build_method, load_method
 from mrl_experiments.data.images.digits import Digits
 from mrl_experiments.embed import embed
@@ -117,6 +118,20 @@ def test_flip_is_the_mean_of_both_views(copied):
     np.testing.assert_allclose(
         load(run.embeddings("digits", "val", "flip")).features[:20], expected, atol=1e-4
     )
+
+
+def test_rows_of_two_adaptors_stay_beside_each_other(copied, tmp_path):
+    width = load(Run(copied / "runs" / "mrl").embeddings("digits", "val")).width
+    digests = []
+    for seed in (0, 1, 1):
+        matrix = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))[0]
+        adaptor = AdaptorFile({"matrix": matrix.astype(np.float32)}, DIMS, "trained")
+        adaptor.save(tmp_path / "adaptor.safetensors")
+        digests.append(adaptor.digest)
+        file = f"reduction.file={tmp_path / 'adaptor.safetensors'}"
+        rows = evaluated(copied, "mrl", "knn", "adaptor", file, "dims=[8]")
+    measured = [row.setting["adaptor"] for row in rows if row.metric == "top1"]
+    assert {*measured} == {*digests} and measured.count(digests[0]) == measured.count(digests[1])
 
 
 def test_linear_is_what_the_method_itself_predicts(root):

@@ -44,6 +44,10 @@ DIGEST = 16  # digits of the checksum of embeddings that a row keeps
 class Fitted(Protocol):
     """A reduction after it has seen the training set."""
 
+    @property
+    def setting(self) -> Mapping[str, str]:
+        """What rows say of it, where one reduction has several maps."""
+
     def apply(self, embeddings: Embeddings) -> Embeddings:
         """Return the reduced embeddings."""
 
@@ -219,8 +223,8 @@ def _rows(
                 if measurement.examples and found is not None and not draw:
                     found.append((part.split, queries, database, measurement.examples))
                 row = _row(task, queries, part.split, measurement)
-                if task.reduce.draws > 1:
-                    row = replace(row, setting={**row.setting, DRAW: draw})
+                drawn_as = {DRAW: draw} if task.reduce.draws > 1 else {}
+                row = replace(row, setting={**row.setting, **fitted.setting, **drawn_as})
                 drawn[part].append(row)
                 yield row
     if task.reduce.draws > 1:

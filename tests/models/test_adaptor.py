@@ -63,6 +63,22 @@ def test_an_orthogonal_map_keeps_cosines_after_training():
     assert np.abs(before @ before.T - after @ after.T).max() <= 1e-6
 
 
+def test_an_orthogonal_map_stays_one_after_any_step_and_keeps_the_spans_of_prefixes():
+    adaptor = Adaptor(WIDTH).train()
+    stepped = RNG.standard_normal((WIDTH, WIDTH)).astype(np.float32)
+    with torch.no_grad():
+        adaptor.linear.weight.copy_(torch.from_numpy(10 * stepped))
+        z = adaptor(torch.from_numpy(stepped[:3]))  # in the span of the first three rows
+    assert np.abs(z[:, 3:].numpy()).max() < 1e-4
+    weight = adaptor.linear.weight.detach()
+    np.testing.assert_allclose(weight @ weight.T, np.eye(WIDTH), atol=1e-5)
+
+
+def test_pairs_are_mapped_by_any_matrix_and_other_vectors_by_an_orthogonal_one():
+    assert [Adaptor(4).kind, Adaptor(4, pairs=1).kind] == ["orthogonal", "linear"]
+    assert Adaptor(4, pairs=1, kind="orthogonal").kind == "orthogonal"
+
+
 def test_an_mlp_keeps_the_scale_of_a_vector():
     found = file_of(trained("mlp"))
     assert "mlp_in" in found.arrays

@@ -42,7 +42,7 @@ class SimilarityDistillation(Method):
         name: How rows and tables call the method.
         dim: Must be None: one map serves all dims.
         dims: The nested dims, or a function of D that gives them; None is D halved down to 8.
-        weights: c_m of each dim; None is m^2 over the mean of all: the loss of few dims is far larger.
+        weights: c_m of each dim; None is 1.
         label_smoothing: Must be 0.
         temperature: Of p, and initial value of all q_m.
         pair_share: Of pairs, the weight of the partner in p, from 0 to 1.
@@ -64,11 +64,7 @@ class SimilarityDistillation(Method):
     ) -> None:
         width = width_of(backbone)
         dims = one_or_many(width, dim, dims, nested=True, option=name, separate="ff")
-        spec = NestingSpec.resolve(width, dims, weights)
-        if weights is None:
-            mean = sum(dim**2 for dim in spec.dims) / len(spec)
-            spec = NestingSpec.resolve(width, spec.dims, [dim**2 / mean for dim in spec.dims])
-        super().__init__(backbone, spec)
+        super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
         if label_smoothing != 0:
             raise UserError(f"loss.label_smoothing={label_smoothing} has no meaning without labels")
         self.temperature, self.pair_share = temperature, pair_share

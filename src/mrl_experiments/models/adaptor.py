@@ -20,7 +20,8 @@ class Adaptor(nn.Module):
 
     Args:
         width: D.
-        kind: One of KINDS.
+        pairs: Whether the data have pairs of queries and documents.
+        kind: One of KINDS; None is linear for pairs, which judge the full width too, else orthogonal.
         hidden: Neurons of the MLP; None is D.
         name: How runs call the model.
 
@@ -32,9 +33,16 @@ class Adaptor(nn.Module):
     start: Tensor
 
     def __init__(
-        self, width: int, *, kind: str = "orthogonal", hidden: int | None = None, name: str = "adaptor"
+        self,
+        width: int,
+        *,
+        pairs: int = 0,
+        kind: str | None = None,
+        hidden: int | None = None,
+        name: str = "adaptor",
     ) -> None:
         super().__init__()
+        kind = kind or ("linear" if pairs else "orthogonal")
         if kind not in KINDS:
             raise UserError(f"model.kind={kind}", expected=f"one of {', '.join(KINDS)}")
         self.width, self.kind = width, kind
@@ -76,13 +84,14 @@ class Adaptor(nn.Module):
 
     @torch.no_grad()
     def _retract(self) -> None:
-        """Bring the matrix back to the orthogonal ones, which a step of the optimizer leaves by a little.
+        """Bring the matrix back to the orthogonal ones, which a step of the optimizer leaves.
 
-        By a step of Newton and Schulz towards the polar factor: what was off by e is off by e^2 then.
+        By QR, which keeps what the first m dims span, for every m, however long the step was.
         """
         if self.kind != "linear":
             weight = self.linear.weight
-            weight.copy_(torch.addmm(weight, weight @ weight.T, weight, beta=1.5, alpha=-0.5))
+            directions, triangle = torch.linalg.qr(weight.T)
+            weight.copy_((directions * torch.where(triangle.diagonal() < 0, -1.0, 1.0)).T)
 
     def start_from(self, matrix: Matrix) -> None:
         """Begin at a closed form (D, D): z = x @ matrix."""

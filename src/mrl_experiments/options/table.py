@@ -257,7 +257,10 @@ GROUPS: dict[str, Options] = {
         "pretrained_by_order": Flag("a file's tensors one after the other, whatever their names"),
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),
-        "kind": Choice("of an adaptor", ("orthogonal", "linear", "mlp")),
+        "kind": Choice(
+            "of an adaptor; null: linear with data.pairs, else orthogonal",
+            ("orthogonal", "linear", "mlp"), null=True,
+        ),
         "hidden": count("of an adaptor's MLP; null: as many as dims", null=True, unit="neurons"),
         "width": count("dims of the features", high=1_000_000, unit="dims"),
         "layers": count("of the transformer", high=10_000, unit="layers"),

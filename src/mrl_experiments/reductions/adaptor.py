@@ -18,6 +18,11 @@ class AdaptedMap(LinearMap):
 
     adaptor: AdaptorFile
 
+    @property
+    def setting(self) -> dict[str, str]:
+        """The digest, by which rows of two adaptors are told apart."""
+        return {"adaptor": self.adaptor.digest}
+
     def transform(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mapped features (n, D)."""
         return self.adaptor.apply(features)

@@ -30,6 +30,11 @@ class LinearMap:
     name: str
     keeps_heads: bool
 
+    @property
+    def setting(self) -> dict[str, str]:
+        """What the rows of this map say beside the reduction and the draw."""
+        return {}
+
     def transform(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mapped features (n, D') of some rows (n, D)."""
         return features @ self.matrix

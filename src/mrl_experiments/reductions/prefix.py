@@ -1,6 +1,7 @@
 """No reduction: the prefixes of the representation as it is."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mrl_experiments.embeddings import Embeddings
 
@@ -11,6 +12,7 @@ class Prefix:
 
     draws: int
     needs_train = False
+    setting: ClassVar[dict[str, str]] = {}
 
     def fit(self, train: Embeddings | None, draw: int) -> "Prefix":
         """Learn nothing."""

@@ -34,7 +34,7 @@ REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
 LEVEL = 0.05  # of error, over all dims and candidates
 SAME = 1e-6  # by which cosines may differ through rounding
 EVIDENCE = "adaptor.json"
-TRAINED, CLOSED_FORM, IDENTITY = "trained", "closed form", "identity"
+TRAINED, ROTATION, CLOSED_FORM, IDENTITY = "trained", "trained rotation", "closed form", "identity"
 
 Array = NDArray[np.float32]
 Quality = dict[int, NDArray[np.float64]]  # by dim, of each query (Q,), from 0 to 1
@@ -86,10 +86,10 @@ def _unit(x: Array) -> Matrix:
 def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     """Turn a trained adaptor into the map that is used, and keep it with its evidence in the run's folder.
 
-    Candidates are the trained map, then the closed form it started from, then the identity. One is used only
-    if at every trained dim and at full width the lower confidence bound of its gain over the plain prefix on
-    held-out rows is at least 0, corrected for all dims and candidates. An orthogonal map changes nothing at
-    full width.
+    Candidates are the trained map, of a linear one also the rotation whose prefixes span the same, then the
+    closed form it started from, then the identity. One is used only if at every trained dim and at full width
+    the lower confidence bound of its gain over the plain prefix on held-out rows is at least 0, corrected for
+    all dims and candidates. An orthogonal map changes nothing at full width.
 
     Args:
         method: Whose backbone may be an adaptor.
@@ -102,15 +102,17 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     adaptor = method.backbone
     if not isinstance(adaptor, Adaptor):
         return False
-    start = adaptor.start.double().cpu().numpy()
-    closed = {"matrix": start.astype(np.float32)}
-    maps = {TRAINED: adaptor.arrays(), CLOSED_FORM: closed}
+    simpler = {CLOSED_FORM: adaptor.start.double().cpu().numpy(), IDENTITY: np.eye(adaptor.width)}
+    trained = adaptor.arrays()
+    if adaptor.kind == "linear":
+        simpler = {ROTATION: np.linalg.qr(trained["matrix"].astype(np.float64))[0], **simpler}
+    rotations = {name: {"matrix": x.astype(np.float32)} for name, x in simpler.items() if name != IDENTITY}
     dims = sorted({*method.spec.dims, adaptor.width})
-    linear = {TRAINED: adaptor.keeps_cosines, CLOSED_FORM: True}
-    evidence = compare(maps, linear, HeldOut.from_data(data), dims)
+    keeps_cosines = {TRAINED: adaptor.keeps_cosines} | dict.fromkeys(rotations, True)
+    evidence = compare({TRAINED: trained, **rotations}, keeps_cosines, HeldOut.from_data(data), dims)
     chosen = str(evidence["map"])
     if chosen != TRAINED:
-        adaptor.use(start if chosen == CLOSED_FORM else np.eye(adaptor.width))
+        adaptor.use(simpler[chosen])
         _refit(method, data)
     else:
         adaptor.eval()

@@ -124,6 +124,7 @@ def test_pairs_are_split_by_their_documents_and_no_query_is_on_both_sides(tmp_pa
     base = saved(tmp_path / "x.npy")
     data = data_of(base, f"data.pairs={tmp_path / 'pairs.npz'}", "data.share=0.3")
     train, val = data.pairs["train"], data.pairs["val"]
+    assert data.inputs["pairs"] == 1
     for ours, theirs in zip(train, val, strict=True):
         assert not {*ours.keys.tolist()} & {*theirs.keys.tolist()}
     (x, positives), y, index = next(iter(data.val_dataloader()))

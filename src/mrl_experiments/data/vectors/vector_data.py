@@ -99,8 +99,8 @@ class VectorData(DataModule):
 
     @property
     def inputs(self) -> dict[str, int]:
-        """What a model must know of vectors: how many features they have."""
-        return {"width": self.rows["train"].shape[1]}
+        """What a model must know of vectors: how many features they have, and if there are pairs of them."""
+        return {"width": self.rows["train"].shape[1]} | ({} if self.pairs is None else {"pairs": 1})
 
     def files_identity(self) -> str:
         """Return a digest of the vectors, in whatever file they lie."""
