@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.errors import UserError
-from mrl_experiments.external.arrow_tables import ARROW, EMBEDDINGS, PARQUET, named, require_pyarrow
+from mrl_experiments.external.arrow_tables import (
+    ARROW,
+    EMBEDDINGS,
+    PARQUET,
+    named,
+    open_arrow,
+    require_pyarrow,
+)
 from mrl_experiments.external.vector_file import read_matrix
 from mrl_experiments.files import atomic_path, read_object, require_space, write_json
 
@@ -152,7 +159,7 @@ def _write_table(path: Path, what: _Mapped) -> None:
     ]
     column = pyarrow.chunked_array(parts)
     if what.source.is_file() and what.source.suffix in (*PARQUET, *ARROW):
-        table = _read_table(what.source)
+        table = parquet.read_table(what.source) if what.source.suffix in PARQUET else open_arrow(what.source)
         place = table.column_names.index(named(table.column_names, EMBEDDINGS, what.source))
         table = table.set_column(place, table.column_names[place], column)
     else:
@@ -164,21 +171,10 @@ def _write_table(path: Path, what: _Mapped) -> None:
         feather.write_feather(table, str(path), compression="uncompressed")
 
 
-def _read_table(path: Path) -> Any:
-    from pyarrow import ipc, memory_map, parquet
-
-    if path.suffix in PARQUET:
-        return parquet.read_table(path)
-    source = memory_map(str(path))
-    is_file = source.read(6) == b"ARROW1"
-    source.seek(0)
-    return (ipc.open_file if is_file else ipc.open_stream)(source).read_all()
-
-
 def _adaptor_of_table(path: Path) -> str | None:
     require_pyarrow(path)
     from pyarrow import parquet
 
-    schema = parquet.read_schema(path) if path.suffix in PARQUET else _read_table(path).schema
+    schema = parquet.read_schema(path) if path.suffix in PARQUET else open_arrow(path).schema
     digest = (schema.metadata or {}).get(KEY.encode())
     return None if digest is None else digest.decode()

@@ -147,15 +147,19 @@ def _parquet_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _arrow_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Read the file format, which Feather is, or the stream that `datasets` saves."""
+    table = open_arrow(path)
+    return _checked_columns(table, table.column_names, wanted)
+
+
+def open_arrow(path: Path) -> Any:
+    """Return the table, memory-mapped, of the file format, which Feather is, or of datasets' stream."""
     import pyarrow
     from pyarrow import ipc
 
     source = pyarrow.memory_map(str(path))
     is_file = source.read(6) == b"ARROW1"
     source.seek(0)
-    table = (ipc.open_file if is_file else ipc.open_stream)(source).read_all()
-    return _checked_columns(table, table.column_names, wanted)
+    return (ipc.open_file if is_file else ipc.open_stream)(source).read_all()
 
 
 def _checked_columns(table: Any, names: Sequence[str], wanted: tuple[str, ...]) -> dict[str, Any]:

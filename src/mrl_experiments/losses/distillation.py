@@ -1,6 +1,5 @@
 """Nested distillation of similarities: each prefix ranks neighbours as the whole vector does."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.infonce import COLDEST, WARMEST
-from mrl_experiments.losses.method import Inputs, Method, StepOutput, width_of
+from mrl_experiments.losses.contrastive import Contrastive, sums
+from mrl_experiments.losses.method import Inputs, StepOutput, width_of
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, one_or_many, prefix
 
@@ -25,7 +24,7 @@ class _Batch(NamedTuple):
     never: Tensor
 
 
-class SimilarityDistillation(Method):
+class SimilarityDistillation(Contrastive):
     """Train an adaptor of vectors x so that each prefix of z, renormalised, ranks as x does.
 
     At each dim m the loss is the Kullback-Leibler divergence KL(p || q_m) between two distributions over the
@@ -64,11 +63,10 @@ class SimilarityDistillation(Method):
     ) -> None:
         width = width_of(backbone)
         dims = one_or_many(width, dim, dims, nested=True, option=name, separate="ff")
-        super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
+        super().__init__(backbone, NestingSpec.resolve(width, dims, weights), temperature)
         if label_smoothing != 0:
             raise UserError(f"loss.label_smoothing={label_smoothing} has no meaning without labels")
         self.temperature, self.pair_share = temperature, pair_share
-        self.log_scale = nn.Parameter(torch.full((len(self.spec),), -math.log(temperature)))
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
@@ -84,9 +82,7 @@ class SimilarityDistillation(Method):
         A hit is a row whose nearest other by x, or whose partner, is the nearest, or among five, by a prefix
         of z. Only this batch is searched, so values depend on how many there are.
         """
-        losses, hits = self._compare(x, y)
-        counts = torch.full((len(losses), 1), float(losses.shape[1]), device=losses.device)
-        return torch.cat([losses.sum(dim=1, keepdim=True), hits, counts], dim=1)
+        return sums(*self._compare(x, y))
 
     def _compare(self, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses (L, N) of N comparisons and how many are hits (L, 2), in the first 1 and 5."""
@@ -107,7 +103,7 @@ class SimilarityDistillation(Method):
         return torch.cat(losses, dim=1), torch.stack(hits).sum(dim=0)
 
     def _direction(self, whole: _Batch, mapped: _Batch, target: Tensor | None) -> tuple[Tensor, Tensor]:
-        scales = self.log_scale.clamp(-math.log(WARMEST), -math.log(COLDEST)).exp()
+        scales = self.scales()
         with torch.autocast(whole.queries.device.type, enabled=False):
             with torch.no_grad():
                 teacher = _logits(whole, whole.queries.shape[1], 1 / self.temperature)
@@ -136,10 +132,6 @@ class SimilarityDistillation(Method):
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Refuse: there are no classes."""
         raise UserError("vectors without labels have no classifier", remedy="data.labels= with loss=mrl")
-
-    def heads(self) -> None:
-        """Return no classifiers."""
-        return None
 
 
 def _logits(batch: _Batch, dim: int, scale: float | Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """InfoNCE on nested prefixes: each prefix of an image finds its text among all texts, and the reverse."""
 
-import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -11,16 +10,16 @@ from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_gather_single_autograd
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.losses.contrastive import COLDEST, WARMEST, Contrastive, sums
 from mrl_experiments.losses.gradient_cache import embed_with_gradient_cache
-from mrl_experiments.losses.method import Inputs, Method, StepOutput, width_of
+from mrl_experiments.losses.method import Inputs, StepOutput, width_of
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, one_or_many, prefix
 
 Sides: TypeAlias = tuple[Tensor, ...]  # of images and of texts
-COLDEST, WARMEST = 0.01, 1.0  # temperatures stay between: CLIP's bounds (Radford et al., 2021, Section 2.5)
 
 
-class InfoNCE(Method):
+class InfoNCE(Contrastive):
     """Nested contrastive learning of pairs (ALIGN-MRL: Kusupati et al., 2022, Section 4.1).
 
     The loss is the sum over dims m of c_m times the mean of both directions' cross-entropy. The logits are
@@ -64,16 +63,9 @@ class InfoNCE(Method):
         width, option = width_of(backbone), "infonce" if nested else "infonce_ff"
         dims = one_or_many(width, dim, dims, nested=nested, option=option, separate="infonce_ff")
         spec = NestingSpec.resolve(width, dims, weights)
-        super().__init__(backbone, spec)
         _check(label_smoothing, temperature)
+        super().__init__(backbone, spec, temperature)
         self.cache_chunk = cache_chunk
-        self.log_scale = nn.Parameter(torch.full((len(spec),), -math.log(temperature)))
-
-    def scales(self) -> Tensor:
-        """Return (L,): one over the temperature of each dim, within bounds."""
-        with torch.no_grad():  # a bound inside the graph would stop a temperature that touches it
-            self.log_scale.clamp_(-math.log(WARMEST), -math.log(COLDEST))
-        return self.log_scale.exp()
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
         """Return the loss of pairs x = (images, tokens) with labels y (B,)."""
@@ -89,9 +81,7 @@ class InfoNCE(Method):
         Only the pairs of this batch are candidates, so values depend on how many there are.
         """
         images, texts = (self.embed(side) for side in _pair(x))
-        losses, hits = self._compare(images, texts, y, everywhere=False)
-        counts = torch.full((len(losses), 1), float(len(y)), device=losses.device)
-        return torch.cat([losses.sum(dim=1, keepdim=True), hits, counts], dim=1)
+        return sums(*self._compare(images, texts, y, everywhere=False))
 
     def _embedded(self, x: Tensor) -> Tensor:
         return (
@@ -133,10 +123,6 @@ class InfoNCE(Method):
         raise UserError(
             "a contrastive model has no classifier", remedy="evaluation=zero_shot classifies by texts"
         )
-
-    def heads(self) -> None:
-        """Return no classifiers."""
-        return None
 
 
 def _pair(x: Inputs) -> tuple[Tensor, Tensor]:
