@@ -5,7 +5,7 @@ python scripts/emoji_images.py --classes 100 --size 96 --out emoji100
 python train.py data=image_folder data.root=$HOME/.cache/mrl-experiments/emoji data.name=emoji data.size=64
 
 train/<class>/<style>.png: noto, noto-v1 (Google), twemoji (Twitter), emojione, emojione-v1, emojione-monotone
-(JoyPixels), fxemoji (Mozilla). val: openmoji. test: fluent-emoji, fluent-emoji-flat, fluent-emoji-high-contrast
+(JoyPixels), fxemoji (Mozilla). val: openmoji. test: fluent-emoji, fluent-emoji-flat, and -high-contrast
 (Microsoft). A class is an emoji that all of these draw; its name is that of noto. Drawings on white.
 
 The drawings come from npm's @iconify-json packages, by `npm pack` into $MRL_DATA/emoji_packages; nothing of
@@ -86,8 +86,9 @@ class Style:
             name = aliases[name]["parent"]
         icon = self.icons["icons"][name]
         width, height = (icon.get(side, self.icons.get(side, 16)) for side in ("width", "height"))
-        head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" height="{size}"'
-        return f'{head} width="{size * width / height:g}" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+        names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        sides = f'width="{size * width / height:g}" height="{size}" viewBox="0 0 {width} {height}"'
+        return f"<svg {names} {sides}>{icon['body']}</svg>"
 
 
 def main() -> None:
@@ -106,7 +107,10 @@ def main() -> None:
             for name in named:
                 picture = render(styles[name].svg(classes[point][name], arguments.size), arguments.size)
                 picture.save(folder / f"{name}.png")
-        print(f"{arguments.out / split}: {len(named) * len(drawn):,} pictures of {len(drawn)} classes", flush=True)
+        print(
+            f"{arguments.out / split}: {len(named) * len(drawn):,} pictures of {len(drawn)} classes",
+            flush=True,
+        )
     licences = "".join(f"{name}.png: {style.licence}\n" for name, style in styles.items())
     (arguments.out / "LICENCES.txt").write_text(licences)
 
@@ -118,9 +122,7 @@ def fetched(name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     package = folder / f"iconify-json-{name}-{version}.tgz"
     if not package.exists():
-        subprocess.run(
-            ["npm", "pack", "--silent", f"@iconify-json/{name}@{version}"], check=True, cwd=folder
-        )
+        subprocess.run(["npm", "pack", "--silent", f"@iconify-json/{name}@{version}"], check=True, cwd=folder)
     return package
 
 

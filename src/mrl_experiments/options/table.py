@@ -216,6 +216,7 @@ GROUPS: dict[str, Options] = {
         "base": Path("a file or folder of vectors", example="base.npy"),
         "val": Path("another, to validate on", null=True, example="val.npy"),
         "labels": Path("a file of labels, or the base where it holds them", null=True, example="labels.npy"),
+        "val_labels": Path("a file of labels of val", null=True, example="val_labels.npy"),
         "pairs": Either(
             "two files of queries and positives, row by row, or one with both",
             (Path(), List("", Path(), count=2, single=False)), null=True,
@@ -254,7 +255,7 @@ GROUPS: dict[str, Options] = {
             "its weights: true, a timm tag, a file, or local-dir:<folder>", (Flag(), Path()), null=True,
             example=True,
         ),
-        "pretrained_by_order": Flag("a file's tensors one after the other, whatever their names"),
+        "pretrained_by_order": Flag("a file's tensors module after module, whatever their names"),
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),
         "kind": Choice(
