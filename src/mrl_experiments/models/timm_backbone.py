@@ -33,7 +33,7 @@ class TimmBackbone(nn.Module):
         channels: C of the data's images (B, C, H, W).
         size: H = W of the data's images, in pixels.
         pretrained: None, True or a timm tag (weights are downloaded), or a file of weights or its folder.
-        pretrained_by_order: Take a file's tensors module after module, whatever they are called; see `in_order`.
+        pretrained_by_order: Take a file's tensors module after module, whatever their names; see `in_order`.
         blurpool: Low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
         options: Further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
 

@@ -86,6 +86,7 @@ COMMANDS: dict[str, Options] = {
         "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
         "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
         "tta": Choice("how many views of an image are averaged", ("none", "flip")),
+        "augmented": count("of train, each augmented as in training; 0: none", low=0, unit="copies"),
         "overwrite": Flag("also what is complete"),
         "accept_changes": Flag("although the files are not those that the run was trained on"),
         "out": Path("a file for the vectors of data.base as the run's adaptor maps them", null=True,
