@@ -71,7 +71,6 @@ def main() -> None:
     net = TimmBackbone(
         arch=ARCH, name=ARCH, channels=3, size=SIZE, pretrained=arguments.weights, pretrained_by_order=True
     ).net.eval()
-    stages = _stages(net)
     seen, classes = _seen(net, arguments)
     results: dict[str, dict[int, list[float]]] = {}
     for seed in range(arguments.seeds):
