@@ -72,12 +72,6 @@ def system(mark: Path) -> dict[str, str]:
     return {"_target_": "sympy.sympify", "a": f"__import__('os').system('touch {mark}')"}
 
 
-def attacked(command: list[str], root: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 COMMANDS = {
     "embed": ["embed.py", f"run={NAME}", "root={root}", "splits=[val]"],
     "generate": ["generate.py", f"run={NAME}", "root={root}"],
@@ -139,7 +133,7 @@ def test_no_command_runs_what_a_stored_configuration_names(command, place, folde
     mark = tmp_path / "touched"
     named = {**system(mark), "name": "digits", "augment": {"mean": [0.5], "std": [0.5]}}
     changed(folder, **{place: named})
-    done = attacked([part.format(root=tmp_path) for part in COMMANDS[command]], tmp_path)
+    done = run(*(part.format(root=tmp_path) for part in COMMANDS[command]))
     assert not mark.exists()
     assert done.returncode == 2, done.stderr
     assert f"{place}._target_=sympy.sympify" in done.stderr and "trust=" in done.stderr

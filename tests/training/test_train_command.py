@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,11 +139,9 @@ def test_bad_input_is_named_before_work_is_spent(tmp_path, overrides, complaint)
 
 @pytest.mark.slow
 def test_a_refused_value_is_one_message_at_once_and_leaves_nothing(tmp_path):
-    began = time.monotonic()
     done = run("train.py", f"root={tmp_path}/out", "epochs=abc", "optim.lr=-1")
     assert (done.returncode, "Traceback" in done.stderr, done.stdout) == (2, False, "")
     assert "epochs=abc" in done.stderr and "optim.lr=-1" in done.stderr
-    assert time.monotonic() - began < 10  # no torch was imported
     for typed in ("model=null", "optim.learning_rate=1", "loss.dims=[8,16", "loss=foo"):
         done = run("train.py", f"root={tmp_path}/out", typed)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
