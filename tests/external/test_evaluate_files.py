@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from commands import ROOT, run
-from hydra import compose, initialize_config_dir
+from commands import run
+from composing import composed
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -21,9 +21,8 @@ from mrl_experiments.runs import Run
 
 
 def evaluated(root, *overrides, evaluation="knn", reduction="prefix"):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        groups = [f"root={root}", f"evaluation={evaluation}", f"reduction={reduction}"]
-        cfg = compose("evaluate", [*groups, *overrides])
+    groups = [f"root={root}", f"evaluation={evaluation}", f"reduction={reduction}"]
+    cfg = composed("evaluate", *groups, *overrides)
     evaluate(cfg, evaluation, reduction)
     (file,) = (root / "runs").glob(f"*/results/{evaluation}-*-{reduction}.csv")
     return read_rows(file)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from commands import TINY
+from composing import composed
 
 from mrl_experiments import identity
 from mrl_experiments.errors import UserError
@@ -24,8 +24,7 @@ CONSTANT = ["optim=timm", "optim.schedule=constant", "optim.warmup_epochs=0.5"]
 
 
 def configured(root, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [*TINY, *QUICK, f"root={root}", *overrides])
+    cfg = composed("train", *TINY, *QUICK, f"root={root}", *overrides)
     check(cfg, "train")
     return cfg
 

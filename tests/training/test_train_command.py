@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import ROOT, TINY, run
-from hydra import compose, initialize_config_dir
+from commands import TINY, run
+from composing import composed
 
 from mrl_experiments.build import load_method, owner
 from mrl_experiments.construct import construct
@@ -22,10 +22,7 @@ from mrl_experiments.training.trainer import check_devices
 
 
 def config(tmp_path, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(
-            "train", [*TINY, f"root={tmp_path}", "data.loader=torch", "data.workers=1", *overrides]
-        )
+    return composed("train", *TINY, f"root={tmp_path}", "data.loader=torch", "data.workers=1", *overrides)
 
 
 def metrics(run_folder):
