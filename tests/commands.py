@@ -22,7 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36  # of prctl: orphans among the descendants become ch
 class Forked:
     """A command that the fork server began, with what tests use of subprocess.Popen."""
 
-    def __init__(self, arguments: list[str], **request: object) -> None:
+    def __init__(self, arguments: list[str], unread: str | None, **request: object) -> None:
         self.args, self.returncode = arguments, None
         pipes = [os.pipe(), os.pipe()]
         asked = json.dumps({"arguments": arguments, **request}, default=str).encode()
@@ -30,6 +30,9 @@ class Forked:
         self._texts, self._readers = ["", ""], []
         for number, (read, written) in enumerate(pipes):
             os.close(written)
+            if unread == ("stdout", "stderr")[number]:
+                os.close(read)
+                continue
             self._readers.append(threading.Thread(target=self._read, args=(number, read), daemon=True))
             self._readers[-1].start()
 
@@ -99,11 +102,17 @@ def start(
     env: Mapping[str, str] | None = None,
     folder: Path = ROOT,
     own_group: bool = False,
+    unread: str | None = None,
 ) -> Forked:
-    """Start a script; `own_group`: with its own processes in a group, as a shell does."""
+    """Start a script.
+
+    Args:
+        own_group: With its own processes in a group, as a shell does.
+        unread: Which of stdout and stderr is a pipe that nobody reads.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     typed = [str(ROOT / script), *map(str, arguments)]
-    return Forked(typed, folder=folder, environment=environment, own_group=own_group)
+    return Forked(typed, unread, folder=folder, environment=environment, own_group=own_group)
 
 
 def run(

@@ -30,6 +30,7 @@ MODULES = (
     "mrl_experiments.report.write",
     "sklearn.datasets",
     "sympy",
+    "ffcv",
 )
 
 
@@ -61,7 +62,8 @@ def main() -> None:
 
     defer_metrics()
     for module in MODULES:
-        import_module(module)
+        with suppress(ImportError):  # of an extra that is not installed
+            import_module(module)
     gc.freeze()
     request = requested(socket.socket(fileno=int(sys.argv[1])))
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,6 +72,9 @@ def main() -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if encoding := os.environ.get("PYTHONIOENCODING"):
+        sys.stdout.reconfigure(encoding=encoding)
+        sys.stderr.reconfigure(encoding=encoding)
     sys.argv = request["arguments"]
     sys.path[0] = os.path.dirname(sys.argv[0])
     be_the_command()
@@ -90,9 +95,12 @@ def be_the_command() -> None:
         status = 1
     threading._shutdown()
     atexit._run_exitfuncs()
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.write(2, f"Exception ignored in: {stream.name}: {error}".encode())
+            status = 120
     os._exit(status or 0)
 
 

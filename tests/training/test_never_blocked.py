@@ -19,6 +19,7 @@ from mrl_experiments.training.module import NestedModule
 from mrl_experiments.training.train import train
 
 QUICK = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.progress=false", "epochs=1"]
+QUICK += ["trainer.limit_train_batches=2"]
 NAME = "mrl_tiny_digits_s0"
 CONSTANT = ["optim=timm", "optim.schedule=constant", "optim.warmup_epochs=0.5"]
 
