@@ -90,6 +90,8 @@ COMMANDS: dict[str, Options] = {
         "accept_changes": Flag("although the files are not those that the run was trained on"),
         "out": Path("a file for the vectors of data.base as the run's adaptor maps them", null=True,
                     example="small.npy"),
+        "encoder": Path("a model that sentence-transformers has saved; out is a copy that ends with the adaptor",
+                        null=True, example="all-MiniLM-L6-v2"),
         "dim": Whole("the first features that are written there", low=1, null=True, unit="dims"),
         "seed": seed("of the data set, where data= is given"),
         "cache": CACHE,
