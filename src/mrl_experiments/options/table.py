@@ -7,7 +7,7 @@ in a dot for the options inside it.
 from dataclasses import replace
 from typing import Any
 
-from mrl_experiments.names import LONGEST
+from mrl_experiments.names import LONGEST, SIMILARITIES
 from mrl_experiments.options.kinds import (
     Batches,
     Choice,
@@ -56,6 +56,7 @@ TRUST = Either(
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
+SIMILARITY = Choice("by which vectors are compared", SIMILARITIES)
 EPOCHS, STEPS = Whole(low=1, high=1_000_000, unit="epochs"), Whole(low=1, unit="steps")
 TIME = (
     Text(pattern=r"\d+:\d\d?:\d\d?:\d\d?", called='"days:hours:minutes:seconds"'),
@@ -453,13 +454,14 @@ POLICIES = {
 
 # By the function that an evaluation calls, since two may mean different things by one name.
 EVALUATIONS: dict[str, Options] = {
-    "knn": {"k": FIRST_K},
-    "retrieval": {"k": FIRST_K},
+    "knn": {"k": FIRST_K, "similarity": SIMILARITY},
+    "retrieval": {"k": FIRST_K, "similarity": SIMILARITY},
     "cross_modal": {"k": FIRST_K},
     "agreement": {
         "k": FIRST_K,
         "ranked": count("nearest by the full vector whose order is compared", low=2, unit="neighbours"),
         "max_queries": QUERIES,
+        "similarity": SIMILARITY,
     },
     "ir": {
         "qrels": Path("judgments: query, document, grade in each line", null=True, example="qrels/test.tsv"),
@@ -467,6 +469,7 @@ EVALUATIONS: dict[str, Options] = {
         "k": FIRST_K,
         "resamples": count("of the queries, for intervals", low=2, high=1_000_000, unit="repetitions"),
         "seed": seed(),
+        "similarity": SIMILARITY,
     },
     "trained_head": {"present_classes_only": PRESENT},
     "probe": {
