@@ -1,6 +1,7 @@
 """Adaptors as modules of sentence-transformers and as an index of FAISS give the vectors of their file."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from mrl_experiments.adaptor_export import faiss_index, write_sentence_transform
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.embed import embed
 from mrl_experiments.errors import UserError
+from mrl_experiments.names import SIMILARITIES
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import write_config
 
@@ -112,11 +114,18 @@ def test_what_does_not_fit_is_one_message_and_leaves_nothing(tmp_path):
         faiss_index(adaptor("mlp"))
 
 
-def test_faiss_maps_inside_the_index():
-    found, x = adaptor(), RNG.standard_normal((50, WIDTH)).astype(np.float32)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_faiss_maps_inside_the_index(similarity):
+    found, x = replace(adaptor(), similarity=similarity), RNG.standard_normal((50, WIDTH)).astype(np.float32)
     index = faiss_index(found, 4)
     index.add(x)
-    cut = unit(found.apply(x)[:, :4])
+    cut = found.apply(x)[:, :4]
+    products = cut[:5] @ cut.T
+    if similarity == "cosine":
+        products = unit(cut[:5]) @ unit(cut).T
+    elif similarity == "l2":
+        products = -np.square(cut[:5, None] - cut).sum(axis=2)
     scores, rows = index.search(x[:5], 3)
-    np.testing.assert_array_equal(rows, np.argsort(-cut[:5] @ cut.T, axis=1)[:, :3])
-    np.testing.assert_allclose(scores, np.sort(-cut[:5] @ cut.T, axis=1)[:, :3] * -1, atol=1e-5)
+    np.testing.assert_array_equal(rows, np.argsort(-products, axis=1)[:, :3])
+    best = -np.sort(-products, axis=1)[:, :3]
+    np.testing.assert_allclose(scores, -best if similarity == "l2" else best, atol=1e-3)

@@ -19,17 +19,18 @@ from mrl_experiments.files import explain_os_errors
 
 MODULES, MODEL, SETTINGS = "modules.json", "config.json", "config_sentence_transformers.json"
 PACKAGE = "sentence_transformers.models"  # where modules lie in all versions, as folders on the hub name them
+NAMES = {"cosine": "cosine", "inner_product": "dot", "l2": "euclidean"}
 Array = NDArray[np.float32]
 
 
 def write_sentence_transformers(
     adaptor: AdaptorFile, out: Path, encoder: Path | None = None, dim: int | None = None
 ) -> None:
-    """Write an adaptor as modules that sentence-transformers loads, after those of an encoder where it is given.
+    """Write an adaptor as modules that sentence-transformers loads, after those of an encoder if it is given.
 
     A linear adaptor is one `Dense` without bias. An MLP is two, with what `Dense` has: the first computes its
     hidden neurons and the positive and the negative part of x, the second adds them up. `Normalize` stands
-    before an MLP, whose input is a direction, and at the end. The configuration names the trained dims, which
+    before an MLP, whose input is a direction, and, by cosine, at the end. The configuration names the trained dims, which
     servers such as vLLM read as those that may be asked for.
 
     Args:
@@ -58,7 +59,7 @@ def write_sentence_transformers(
         dims = [*adaptor.dims]
         nested = {"is_matryoshka": True, "matryoshka_dimensions": dims, "adaptor": adaptor.digest}
         first = {} if dim is None else {"truncate_dim": dim}
-        _update(folder / SETTINGS, {"similarity_fn_name": "cosine", **nested, **first})
+        _update(folder / SETTINGS, {"similarity_fn_name": NAMES[adaptor.similarity], **nested, **first})
         if (folder / MODEL).exists():  # of the transformer
             _update(folder / MODEL, nested)
 
@@ -98,7 +99,12 @@ def _stages(adaptor: AdaptorFile) -> Sequence[tuple[str, dict[str, Any], dict[st
     arrays = adaptor.arrays
     normalize: tuple[str, dict[str, Any], dict[str, torch.Tensor]] = ("Normalize", {}, {})
     if "mlp_in" not in arrays:
-        return [_dense(arrays["matrix"]), normalize]
+        return [_dense(arrays["matrix"])] + [normalize] * (adaptor.similarity == "cosine")
+    if adaptor.similarity != "cosine":
+        raise UserError(
+            f"an MLP for similarity={adaptor.similarity} has no form in sentence-transformers",
+            expected="a linear or orthogonal adaptor, or one by cosine",
+        )
     eye = np.eye(adaptor.width, dtype=np.float32)
     first = np.concatenate([arrays["mlp_in"], eye, -eye], axis=1)
     bias = np.concatenate([arrays["mlp_bias"], np.zeros(2 * adaptor.width, np.float32)])
@@ -120,14 +126,14 @@ def _dense(matrix: Array, bias: Array | None = None) -> tuple[str, dict[str, Any
 
 
 def faiss_index(adaptor: AdaptorFile, dim: int | None = None) -> Any:
-    """Return an empty exact FAISS index by cosine that maps what is added to it and searched in it.
+    """Return an empty exact FAISS index that maps what is added to it and searched in it.
 
     Args:
         adaptor: A linear one.
         dim: The first features that are kept; None: all.
 
     Returns:
-        A `faiss.IndexPreTransform` of `IndexFlatIP`.
+        A `faiss.IndexPreTransform` of `IndexFlatIP`, or of `IndexFlatL2` by L2.
 
     Raises:
         UserError: If the adaptor is an MLP.
@@ -145,6 +151,10 @@ def faiss_index(adaptor: AdaptorFile, dim: int | None = None) -> Any:
     columns = np.ascontiguousarray(adaptor.arrays["matrix"][:, :dim].T)
     faiss.copy_array_to_vector(columns.ravel(), transform.A)
     transform.is_trained = True
-    index = faiss.IndexPreTransform(faiss.NormalizationTransform(dim), faiss.IndexFlatIP(dim))
+    index = faiss.IndexPreTransform(
+        faiss.IndexFlatL2(dim) if adaptor.similarity == "l2" else faiss.IndexFlatIP(dim)
+    )
+    if adaptor.similarity == "cosine":
+        index.prepend_transform(faiss.NormalizationTransform(dim))
     index.prepend_transform(transform)
     return index

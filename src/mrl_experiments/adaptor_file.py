@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from mrl_experiments.directions import setting_of
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, os_error
 
@@ -26,11 +27,13 @@ class AdaptorFile:
         arrays: `matrix` (D, D), and of an MLP `mlp_in` (D, H), `mlp_bias` (H,) and `mlp_out` (H, D).
         dims: The dims that it was trained at.
         map: What it is: trained, closed form or identity.
+        similarity: By which the vectors are compared: cosine, inner_product or l2.
     """
 
     arrays: Mapping[str, Array]
     dims: Sequence[int]
     map: str
+    similarity: str = "cosine"
 
     @property
     def width(self) -> int:
@@ -64,6 +67,7 @@ class AdaptorFile:
     def save(self, path: Path) -> None:
         """Write as safetensors, atomically."""
         metadata = {"dims": json.dumps(list(self.dims)), "map": self.map, "digest": self.digest}
+        metadata |= setting_of(self.similarity)
         with atomic_path(path) as temporary:
             save_file(dict(self.arrays), temporary, metadata=metadata)
 
@@ -79,7 +83,9 @@ class AdaptorFile:
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            found = cls(arrays, json.loads(metadata["dims"]), metadata["map"])
+            found = cls(
+                arrays, json.loads(metadata["dims"]), metadata["map"], metadata.get("similarity", "cosine")
+            )
             width = len(arrays["matrix"])
             shapes: dict[str, tuple[int, ...]] = {"matrix": (width, width)}
             if "mlp_in" in arrays:

@@ -96,6 +96,32 @@ def test_a_map_that_helps_is_used_and_its_evidence_is_kept(tmp_path):
     assert evidence["dims"] == [8, 16] and chosen["kept"][-1] == evidence["plain"][-1] == 1
 
 
+@pytest.mark.parametrize("similarity", ["inner_product", "l2"])
+def test_maps_are_compared_by_the_similarity_that_is_asked_for(similarity, tmp_path):
+    norms = np.random.default_rng(1).uniform(0.3, 3, (1500, 1)).astype(np.float32)
+    vectors = clusters(1500, 16) * norms
+    method, data = setting(tmp_path, vectors, f"data.similarity={similarity}")
+    rows, _ = read_rows(vectors[data.rows["train"].numbers], tmp_path)
+    forms = closed_forms(rows, rows, similarity)
+    directions = np.linalg.svd(rows[:])[2]
+    np.testing.assert_allclose(np.abs(forms[0]), np.abs(directions.T), atol=1e-3)  # of rows as they are
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    choose_map(method, data, run)
+    found, evidence = AdaptorFile.load(run.adaptor), read_object(run.folder / "adaptor.json")
+    assert found.similarity == similarity and evidence["map"] != "identity"
+    held_out = HeldOut.from_data(data)
+    z = [each.astype(np.float64) for each in (held_out.database, found.apply(held_out.database)[:, :8])]
+    products = [x @ x.T for x in z]
+    if similarity == "l2":
+        products = [2 * x - np.diag(x) - np.diag(x)[:, None] for x in products]
+    for scores in products:
+        np.fill_diagonal(scores, -np.inf)
+    true, ours = (np.argsort(-scores, axis=1)[:, :10] for scores in products)
+    overlap = np.mean([len({*a} & {*b}) / 10 for a, b in zip(true, ours, strict=True)])
+    assert evidence["candidates"][evidence["map"]]["kept"][0] == pytest.approx(overlap, abs=2e-3)
+
+
 def test_a_map_that_was_ruined_gives_way_to_the_closed_form_and_that_to_identity(tmp_path):
     method, data = setting(tmp_path, clusters(3000, 16))
     adaptor = method.backbone

@@ -12,9 +12,9 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.results import Measurement
-from mrl_experiments.search.database import evenly_spaced, nearest_of_rows
+from mrl_experiments.search.database import nearest_of_rows
 from mrl_experiments.search.neighbours import similarities_of
-from mrl_experiments.search.same_rows import told_same_rows
+from mrl_experiments.search.same_rows import evenly_spaced, told_same_rows
 
 
 def agreement(
@@ -33,8 +33,8 @@ def agreement(
 
     overlap@k: of the k nearest at this dim, those that are among the k nearest by the full vector / k: recall
     of the true neighbours. As in ann-benchmarks, any that is as near as the k-th of these counts too.
-    rank_correlation: Spearman's, between the similarities at this dim and of the full vector, over the `ranked`
-    nearest by the full vector. It sees their order, which overlap does not; over the whole database it would
+    rank_correlation: Spearman's, between the similarities at this dim and of the full vector, over the
+    `ranked` nearest by the full vector. It sees their order, which overlap does not; over the whole database it would
     be that of far rows, which no search returns. Neighbours all equally near count 0.
 
     Raises:

@@ -18,8 +18,9 @@ def knn(
     k: Sequence[int],
     similarity: str = "cosine",
 ) -> Iterator[Measurement]:
-    """Yield the accuracy of k nearest neighbours for each k, on unit-norm prefixes (Figure 3, Table 2) or, of
-    another similarity than cosine, on prefixes as they are.
+    """Yield the accuracy of k nearest neighbours for each k, on unit-norm prefixes (Figure 3, Table 2).
+
+    Another `similarity` than cosine compares prefixes as they are.
 
     top1: queries whose label has most votes / Q. top5 (k >= 5): queries whose label is among the five with
     most votes / Q. Of labels with equal votes the one with the nearer neighbour leads; those that are equal

@@ -24,8 +24,9 @@ def retrieval(
     k: Sequence[int],
     similarity: str = "cosine",
 ) -> Iterator[Measurement]:
-    """Yield retrieval metrics of exact search on unit-norm prefixes (Figure 7, Tables 8 to 10) or, of
-    another similarity than cosine, on prefixes as they are.
+    """Yield retrieval metrics of exact search on unit-norm prefixes (Figure 7, Tables 8 to 10).
+
+    Another `similarity` than cosine compares prefixes as they are.
 
     Means over the Q queries: top1, top5, top10: any right item in the first 1, 5, 10. P@k: right ones in the
     first k / k. mAP@k: the sum of P@i over right ranks i <= k / k. R@k: right ones in the first k / those in

@@ -15,16 +15,6 @@ from mrl_experiments.search.neighbours import Neighbours, nearest
 from mrl_experiments.search.same_rows import same_rows, told_same_rows, without_self
 
 
-def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
-    """Return `count` rows, or `most` of them.
-
-    Example:
-        >>> evenly_spaced(9, 3).tolist()
-        [0, 4, 8]
-    """
-    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
-
-
 def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
     """Return the database, and say in a line where the queries are rows of it.
 

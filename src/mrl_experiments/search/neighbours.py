@@ -50,10 +50,10 @@ def nearest(
 ) -> dict[int, Neighbours]:
     """Return the k nearest neighbours at each of several dims, of unit-norm prefixes (Tables 2 and 8).
 
-    Nearest by cosine is nearest by L2 between unit vectors. Of prefixes as they are, similarities are on a scale
-    on which SAME_SCORE means what it does for cosines, and which is theirs for unit vectors: inner products are
-    divided by the norm of the query and the median one r of the database; of L2 it is -|q - d|^2 / (|q|^2 +
-    r^2), for unit vectors the cosine less 1. The inner product of a prefix is that of the next
+    Nearest by cosine is nearest by L2 between unit vectors. Similarities of prefixes as they are have a
+    scale on which SAME_SCORE means what it does for cosines: inner products are divided by the norm of the
+    query and the median one r of the database; of L2 it is -|q - d|^2 / (|q|^2 + r^2), for unit vectors the
+    cosine less 1. The inner product of a prefix is that of the next
     shorter one plus that of the features between them, so all dims together multiply as much as the largest
     alone. A GPU build of FAISS searches dim by dim instead. A prefix of zeros, as rectified features can
     have, has similarity 0 with everything. Vectors whose squares are out of float32's range are compared in
@@ -109,7 +109,7 @@ def nearest(
 def similarities_of(
     queries: Array, database: Array, found: NDArray[np.int64], dim: int, similarity: str = "cosine"
 ) -> Array:
-    """Return the similarities of queries (Q, D) and rows (Q, K) of the database at one dim, as `nearest` does."""
+    """Return similarities of queries (Q, D) and rows (Q, K) of the database at one dim, as `nearest` does."""
     values = np.empty(found.shape, np.float32)
     of_all = _scales(similarity, queries, database, [dim], np.float64)
     for start in range(0, len(queries), PAIRED):

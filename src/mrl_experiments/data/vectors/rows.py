@@ -78,7 +78,7 @@ def read_rows(matrix: NDArray[Any], path: Path) -> tuple[Rows, str]:
         said.append(f"{copies:,} are exact copies of others and stay with them in one split")
     low, high = norms[numbers].min(), norms[numbers].max()
     if max(abs(low - 1), abs(high - 1)) > UNIT:
-        said.append(f"norms from {low:.3g} to {high:.3g}: compared by their directions")
+        said.append(f"norms from {low:.3g} to {high:.3g}, which cosines do not see")
     return rows, "; ".join(said)
 
 

@@ -53,6 +53,7 @@ class VectorData(DataModule):
         neighbours: That come with each row of a training batch; 0: none.
         anchors: Rows of an epoch whose neighbours are searched.
         batch_size: Rows per batch of one process.
+        similarity: By which vectors are compared: cosine, inner_product or l2.
         seed: Of the order, and of the anchors.
 
     Raises:
@@ -74,11 +75,12 @@ class VectorData(DataModule):
         neighbours: int,
         anchors: int,
         batch_size: int,
+        similarity: str,
         seed: int,
     ) -> None:
         super().__init__()
         self.name, self.seed, self.base = name, seed, Path(base).expanduser()
-        self.neighbours, self.anchors = neighbours, anchors
+        self.neighbours, self.anchors, self.similarity = neighbours, anchors, similarity
         rows, said = read_rows(read_matrix(self.base), self.base)
         given = [pairs] if isinstance(pairs, str) else pairs or []
         refuse_mixed([self.base, *(Path(path).expanduser() for path in ([val] if val else []) + [*given])])
@@ -183,8 +185,8 @@ class VectorData(DataModule):
         anchors = random.permutation(len(rows))[:most]
         count = min(self.neighbours, self.batch_size // 2, len(pool) - 1)
         width = rows.shape[1]
-        found = nearest(rows[anchors], rows[pool], [width], count + 1)[width].positions
-        others = pool[found]
+        found = nearest(rows[anchors], rows[pool], [width], count + 1, similarity=self.similarity)
+        others = pool[found[width].positions]
         own = others == anchors[:, None]
         own[~own.any(axis=1), -1] = True
         return np.column_stack([anchors, others[~own].reshape(len(anchors), count)])
