@@ -30,8 +30,8 @@ def write_sentence_transformers(
 
     A linear adaptor is one `Dense` without bias. An MLP is two, with what `Dense` has: the first computes its
     hidden neurons and the positive and the negative part of x, the second adds them up. `Normalize` stands
-    before an MLP, whose input is a direction, and, by cosine, at the end. The configuration names the trained dims, which
-    servers such as vLLM read as those that may be asked for.
+    before an MLP, whose input is a direction, and, by cosine, at the end. The configuration names the trained
+    dims, which servers such as vLLM read as those that may be asked for.
 
     Args:
         adaptor: The map.

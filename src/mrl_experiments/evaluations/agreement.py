@@ -34,8 +34,8 @@ def agreement(
     overlap@k: of the k nearest at this dim, those that are among the k nearest by the full vector / k: recall
     of the true neighbours. As in ann-benchmarks, any that is as near as the k-th of these counts too.
     rank_correlation: Spearman's, between the similarities at this dim and of the full vector, over the
-    `ranked` nearest by the full vector. It sees their order, which overlap does not; over the whole database it would
-    be that of far rows, which no search returns. Neighbours all equally near count 0.
+    `ranked` nearest by the full vector. It sees their order, which overlap does not; over the whole database
+    it would be that of far rows, which no search returns. Neighbours all equally near count 0.
 
     Raises:
         UserError: For more neighbours than there are.

@@ -45,8 +45,8 @@ class SimilarityDistillation(Contrastive):
         label_smoothing: Must be 0.
         temperature: Of p, and initial value of all q_m.
         pair_share: Of pairs, the weight of the partner in p, from 0 to 1.
-        similarity: cosine; or inner_product or l2 of vectors as they are, in units of the mean square of their
-            norms, so that temperatures mean what they do for cosines.
+        similarity: cosine; or inner_product or l2 of vectors as they are, in units of the mean square of
+            their norms, so that temperatures mean what they do for cosines.
     """
 
     weights: Tensor
