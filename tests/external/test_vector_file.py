@@ -404,7 +404,9 @@ def test_an_index_of_faiss_gives_its_vectors_and_ids(kind, tmp_path):
     faiss.write_index(index, str(tmp_path / "x.faiss"))
     np.testing.assert_allclose(rows_of_file(tmp_path / "x.faiss"), x, atol=1e-2 if kind == "SQfp16" else 0)
     found = read_vectors(tmp_path / "x.faiss").ids
-    assert (None if found is None else found.tolist()) == (ids.astype(str).tolist() if "IDMap" in kind else None)
+    assert (None if found is None else found.tolist()) == (
+        ids.astype(str).tolist() if "IDMap" in kind else None
+    )
 
 
 def test_a_damaged_index_is_one_message(tmp_path):

@@ -86,7 +86,7 @@ def read_matrices(files: Sequence[Path], root: Path, names: tuple[str, ...]) -> 
 
 
 def _add_matrix(spool: Spool, path: Path, names: tuple[str, ...]) -> None:
-    """Add the first column of `names` as (N, D): a Parquet file in batches, since it may exceed the memory."""
+    """Add the first column of `names` as (N, D), of a Parquet file in batches: it may exceed the memory."""
     if path.suffix not in PARQUET:
         columns = _columns(path, names)
         spool.add(matrix_of(columns[named(list(columns), names, path)], path))
@@ -220,7 +220,8 @@ def matrix_of(column: Any, path: Path, first: int = 0, width: int | None = None)
     width = int(np.bincount(lengths).argmax()) if width is None else width
     if len(odd := np.flatnonzero(lengths != width)):
         raise UserError(
-            f"{path}: row {first + odd[0]} has {lengths[odd[0]]} values, most others {width} ({len(odd)} such rows)",
+            f"{path}: row {first + odd[0]} has {lengths[odd[0]]} values, most others {width} "
+            f"({len(odd)} such rows)",
             expected="embeddings of one length",
             remedy="leave these rows out, or embed them again",
         )

@@ -1,4 +1,4 @@
-"""Reading vectors, with labels and ids where there are any: NumPy, safetensors, Parquet, Arrow, FAISS, LanceDB."""
+"""Reading vectors, with labels and ids: NumPy, safetensors, Parquet, Arrow, FAISS and LanceDB."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def read_vectors(path: Path) -> VectorFile:
     if not path.is_dir() and path.suffix not in READERS:
         raise UserError(
             f"{path} is not a file of embeddings",
-            expected=f"a name in {', '.join(READERS)}, or a folder of Parquet or Arrow files or a .lance table",
+            expected=f"a name in {', '.join(READERS)}, or a folder of Parquet, Arrow or LanceDB",
         )
     if not path.exists():
         raise UserError(f"{path} does not exist", expected="a file of embeddings")
@@ -107,8 +107,8 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
 def read_matrix(path: Path, names: tuple[str, ...] = EMBEDDINGS) -> NDArray[Any]:
     """Return vectors (N, D) alone, which need not fit into memory.
 
-    A memory map of .npy, of safetensors, of .npz without compression and of Arrow files of one batch; of large
-    others one of a temporary file.
+    A memory map of .npy, of safetensors, of .npz without compression and of Arrow files of one batch; of
+    large others one of a temporary file.
 
     Args:
         path: What `read_vectors` reads.
@@ -233,7 +233,7 @@ class _BFloat16(_Lazy):
 
 
 class _Index(_Lazy):
-    """The vectors that a FAISS index holds, decoded where it holds codes, after transformations of its own."""
+    """The vectors that a FAISS index holds, decoded where they are codes, after its own transformations."""
 
     dtype = np.dtype(np.float32)
 

@@ -73,7 +73,7 @@ class SimilarityDistillation(Contrastive):
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
-        """Return the loss of vectors x (B, D), or of pairs, whose y says which are alike."""
+        """Return the loss of vectors x (B, D), or of pairs, whose y (B,) or (B, 2) says which are alike."""
         losses, hits = self._compare(x, y)
         means = losses.mean(dim=1)
         loss = (self.weights * means).sum()
@@ -94,8 +94,9 @@ class SimilarityDistillation(Contrastive):
             z = self.embed(x)
             return self._direction(_Batch(x, x, never), _Batch(z, z, never), None)
         queries, positives = x
-        same = y[:, None] == y
-        same.fill_diagonal_(False)  # copies of a partner are no negatives
+        of_both = y.reshape(len(y), -1)
+        same = (of_both[:, None] == of_both).any(dim=2)
+        same.fill_diagonal_(False)  # a copy of a partner, or another one of a query, is no negative
         ours, theirs = self.embed(queries), self.embed(positives)
         target = torch.arange(len(y), device=y.device)
         ways = [
