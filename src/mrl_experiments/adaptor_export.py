@@ -24,7 +24,12 @@ Array = NDArray[np.float32]
 
 
 def write_sentence_transformers(
-    adaptor: AdaptorFile, out: Path, encoder: Path | None = None, dim: int | None = None
+    adaptor: AdaptorFile,
+    out: Path,
+    encoder: Path | None = None,
+    dim: int | None = None,
+    *,
+    queries: bool = False,
 ) -> None:
     """Write an adaptor as modules that sentence-transformers loads, after those of an encoder if it is given.
 
@@ -38,6 +43,7 @@ def write_sentence_transformers(
         out: A new folder.
         encoder: A folder that sentence-transformers has saved; None: the folder holds the adaptor alone.
         dim: How many features the model gives if nothing else is asked for (`truncate_dim`); None: all.
+        queries: With the map of queries, where they have one of their own.
 
     Raises:
         UserError: If `out` is there, or the encoder is no such folder.
@@ -48,7 +54,7 @@ def write_sentence_transformers(
     with _new_folder(out) as folder:
         if encoder is not None:
             shutil.copytree(encoder, folder, dirs_exist_ok=True)
-        for kind, config, tensors in _stages(adaptor):
+        for kind, config, tensors in _stages(adaptor, queries):
             place, name = len(modules), f"{len(modules)}_{kind}"
             (folder / name).mkdir()
             _update(folder / name / MODEL, config)
@@ -94,12 +100,15 @@ def _update(path: Path, more: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({**before, **more}, indent=2), "utf-8")
 
 
-def _stages(adaptor: AdaptorFile) -> Sequence[tuple[str, dict[str, Any], dict[str, torch.Tensor]]]:
+def _stages(
+    adaptor: AdaptorFile, queries: bool
+) -> Sequence[tuple[str, dict[str, Any], dict[str, torch.Tensor]]]:
     """Return class, configuration and tensors of each module."""
     arrays = adaptor.arrays
     normalize: tuple[str, dict[str, Any], dict[str, torch.Tensor]] = ("Normalize", {}, {})
     if "mlp_in" not in arrays:
-        return [_dense(arrays["matrix"])] + [normalize] * (adaptor.similarity == "cosine")
+        name = "query_matrix" if queries and adaptor.two_maps else "matrix"
+        return [_dense(arrays[name])] + [normalize] * (adaptor.similarity == "cosine")
     if adaptor.similarity != "cosine":
         raise UserError(
             f"an MLP for similarity={adaptor.similarity} has no form in sentence-transformers",
@@ -136,7 +145,7 @@ def faiss_index(adaptor: AdaptorFile, dim: int | None = None) -> Any:
         A `faiss.IndexPreTransform` of `IndexFlatIP`, or of `IndexFlatL2` by L2.
 
     Raises:
-        UserError: If the adaptor is an MLP.
+        UserError: If the adaptor is an MLP, or queries have a map of their own.
     """
     import faiss
 
@@ -145,6 +154,12 @@ def faiss_index(adaptor: AdaptorFile, dim: int | None = None) -> Any:
             "this adaptor is an MLP, which FAISS has no transformation for",
             expected="an orthogonal or linear one",
             remedy="write the mapped vectors to a .npy file and add them to an index: out=small.npy",
+        )
+    if adaptor.two_maps:
+        raise UserError(
+            "queries of this adaptor have a map of their own, and an index of FAISS has one for all",
+            expected="an adaptor of model.two_maps=false",
+            remedy="write the mapped vectors of both, side=documents and side=queries",
         )
     dim = dim or adaptor.width
     transform = faiss.LinearTransform(adaptor.width, dim, False)

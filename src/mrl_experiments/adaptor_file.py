@@ -24,7 +24,8 @@ class AdaptorFile:
     """A map of vectors x (N, D) to z (N, D) whose prefixes are to be used.
 
     Attributes:
-        arrays: `matrix` (D, D), and of an MLP `mlp_in` (D, H), `mlp_bias` (H,) and `mlp_out` (H, D).
+        arrays: `matrix` (D, D), and of an MLP `mlp_in` (D, H), `mlp_bias` (H,) and `mlp_out` (H, D). Where
+            queries have a map of their own, `query_matrix` (D, D), and `matrix` is that of documents.
         dims: The dims that it was trained at.
         map: What it is: trained, closed form or identity.
         similarity: By which the vectors are compared: cosine, inner_product or l2.
@@ -48,15 +49,24 @@ class AdaptorFile:
             content.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array, "<f4").tobytes())
         return content.hexdigest()[:16]
 
-    def apply(self, x: Array) -> Array:
+    @property
+    def two_maps(self) -> bool:
+        """Whether queries have a map of their own."""
+        return "query_matrix" in self.arrays
+
+    def apply(self, x: Array, *, queries: bool = False) -> Array:
         """Return z (N, D) of vectors x (N, D).
+
+        Args:
+            x: Vectors.
+            queries: They are queries, which may have a map of their own.
 
         Raises:
             UserError: If their width is another.
         """
         if x.shape[1] != self.width:
             raise UserError(f"vectors of {x.shape[1]} dims", expected=f"{self.width}, as the adaptor takes")
-        z = x @ self.arrays["matrix"]
+        z = x @ self.arrays["query_matrix" if queries and self.two_maps else "matrix"]
         if "mlp_in" in self.arrays:
             norms = np.linalg.norm(x, axis=1, keepdims=True)
             unit = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
@@ -88,6 +98,8 @@ class AdaptorFile:
             )
             width = len(arrays["matrix"])
             shapes: dict[str, tuple[int, ...]] = {"matrix": (width, width)}
+            if "query_matrix" in arrays:
+                shapes["query_matrix"] = (width, width)
             if "mlp_in" in arrays:
                 hidden = len(arrays["mlp_bias"])
                 shapes |= {"mlp_in": (width, hidden), "mlp_bias": (hidden,), "mlp_out": (hidden, width)}

@@ -115,13 +115,15 @@ def _write_mapped(cfg: DictConfig) -> None:
         )
     adaptor, out = AdaptorFile.load(runs[0].adaptor), Path(cfg.out).expanduser()
     if cfg.encoder:
-        write_sentence_transformers(adaptor, out, Path(cfg.encoder).expanduser(), cfg.dim)
+        write_sentence_transformers(
+            adaptor, out, Path(cfg.encoder).expanduser(), cfg.dim, queries=cfg.side == "queries"
+        )
         print(f"{out}: SentenceTransformer('{out}'), its vectors by adaptor {adaptor.digest}")
         return
     data = cfg.get("data") or runs[0].config.data
     if (base := data.get("base")) is None:
         raise UserError(f"data={data.name} are no vectors", remedy="data=vectors data.base=<file>")
-    count = write_adapted(adaptor, Path(base).expanduser(), out, cfg.dim)
+    count = write_adapted(adaptor, Path(base).expanduser(), out, cfg.dim, queries=cfg.side == "queries")
     print(f"{out}: {count:,} vectors of {cfg.dim or adaptor.width} dims, by adaptor {adaptor.digest}")
 
 

@@ -51,7 +51,7 @@ class Spool:
         with explain_os_errors(f"{folder} (TMPDIR)"):
             first = self._blocks[0]
             if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115: it lives as long as its memory map
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115
                 blocks = self._blocks
             else:
                 blocks = self._blocks[1:]

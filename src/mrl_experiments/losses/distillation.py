@@ -97,7 +97,8 @@ class SimilarityDistillation(Contrastive):
         of_both = y.reshape(len(y), -1)
         same = (of_both[:, None] == of_both).any(dim=2)
         same.fill_diagonal_(False)  # a copy of a partner, or another one of a query, is no negative
-        ours, theirs = self.embed(queries), self.embed(positives)
+        ours = getattr(self.backbone, "forward_queries", self.backbone)(queries)
+        theirs = self.embed(positives)
         target = torch.arange(len(y), device=y.device)
         ways = [
             self._direction(_Batch(queries, positives, same), _Batch(ours, theirs, same), target),

@@ -32,6 +32,7 @@ K = 10  # neighbours that are to stay
 QUERIES, DATABASE = 4096, 20_000  # held-out rows at most
 FEWER = 512  # queries by which closed forms are compared
 REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
+SEPARATE = ("pairs", "queries")  # whose queries are no rows of the database
 LEVEL = 0.05  # of error, over all dims and candidates
 SAME = 1e-6  # by which cosines may differ through rounding
 EVIDENCE = "adaptor.json"
@@ -103,7 +104,8 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     simpler = {CLOSED_FORM: adaptor.start.double().cpu().numpy(), IDENTITY: np.eye(adaptor.width)}
     trained = adaptor.arrays()
     if adaptor.kind == "linear":
-        simpler = {ROTATION: np.linalg.qr(trained["matrix"].astype(np.float64))[0], **simpler}
+        both = trained["matrix"] + trained.get("query_matrix", trained["matrix"]).astype(np.float64)
+        simpler = {ROTATION: np.linalg.qr(both)[0], **simpler}
     rotations = {name: {"matrix": x.astype(np.float32)} for name, x in simpler.items() if name != IDENTITY}
     dims = sorted({*method.spec.dims, adaptor.width})
     keeps_cosines = {TRAINED: adaptor.keeps_cosines} | dict.fromkeys(rotations, True)
@@ -152,7 +154,7 @@ class HeldOut:
         database: (N, D).
         answers: Labels (N,) of the database where a neighbour of the same label is right; the row (Q,) of the
             database that answers each query, of pairs; None: the nearest by all D dims are right.
-        of: rows, labels or pairs.
+        of: rows, labels, pairs or queries, which are no rows of the database.
         similarity: By which vectors are compared.
     """
 
@@ -185,6 +187,13 @@ class HeldOut:
         if data.pairs is None:
             return cls.of_rows(data.rows[split], data.labels, queries, data.similarity)
         pairs = data.pairs[split]
+        if not data.judged:
+            base = data.rows[split].distinct()
+            asked = pairs.queries.distinct()
+            asked, base = (
+                rows.take(evenly_spaced(len(rows), n)) for rows, n in ((asked, queries), (base, DATABASE))
+            )
+            return cls(asked[:], base[:], None, "queries", data.similarity)
         _, first, same = np.unique(pairs.positives.keys, return_index=True, return_inverse=True)
         asked = evenly_spaced(len(same), queries)
         answers = same[asked].astype(np.int64)
@@ -193,8 +202,10 @@ class HeldOut:
     @property
     def measure(self) -> str:
         """What quality is."""
+        by_all = "by all dims that stay among the"
         return {
-            "rows": f"share of the {self.k} nearest by all dims that stay among the {self.k} nearest",
+            "queries": f"share of the {self.k} nearest {by_all} {self.k} nearest",
+            "rows": f"share of the {self.k} nearest {by_all} {self.k} nearest",
             "labels": f"share of the {self.k} nearest that have the label",
             "pairs": f"nDCG@{self.k} of each query's document",
         }[self.of]
@@ -224,8 +235,8 @@ class HeldOut:
         queries, database, search = self.queries, self.database, partial(nearest, similarity=self.similarity)
         if arrays is not None:
             adaptor = AdaptorFile(arrays, dims, "")
-            queries, database = adaptor.apply(queries), adaptor.apply(database)
-        if self.of == "pairs":
+            queries, database = adaptor.apply(queries, queries=True), adaptor.apply(database)
+        if self.of in SEPARATE:
             return {dim: found.positions for dim, found in search(queries, database, dims, self.k).items()}
         own = np.arange(len(queries))
         return {
@@ -336,6 +347,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         dim = found["dims"][worst]
         yield f"  not {name}: {dim} dims gain {gain:+.2f} points over the plain prefix, at least {bound:+.2f}"
     what = {"rows": "rows like those of the base, as queries too", "pairs": "pairs like those given"}
+    what["queries"] = "queries like those given in rows like those of the base"
     rows = what.get(found["of"], "rows like those with labels")
     yield (
         f"promised with {found['confidence']:.0%} confidence: none of these dims is worse than the plain "

@@ -1,6 +1,6 @@
 """Queries with documents that answer them: row by row, or as BEIR and TREC judge them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,11 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import READERS, VectorFile, read_matrix, read_vectors
 from mrl_experiments.metrics.relevance import read_judgments, rows_of
 from mrl_experiments.notices import print_once
+from mrl_experiments.search.same_rows import evenly_spaced
 
 QUERIES, POSITIVES = ("queries", "query", "anchor"), ("positives", "positive", "documents", "document")
 CORPUS = ("corpus", "documents", "docs")  # what the file of documents in a folder is called
+POOL = 100_000  # documents at most in which neighbours are searched
 JUDGED = ("qrels.tsv", "qrels/train.tsv")  # never those of a test
 
 Given = str | Sequence[str] | None
@@ -64,6 +66,31 @@ def read_pairs(given: str | Sequence[str], width: int, share: float) -> dict[str
     seen = np.isin(found.queries.keys, found.queries.keys[held_out])
     check_parts(int((~held_out & ~seen).sum()), int(held_out.sum()), f"data.share={share} of the pairs")
     return {"train": found.take(~held_out & ~seen), "val": found.take(held_out)}
+
+
+def read_queries(
+    path: Path, documents: Mapping[str, Rows], share: float, similarity: str
+) -> dict[str, Pairs]:
+    """Return queries with their nearest document each, by all dims, in both splits of the documents.
+
+    Raises:
+        UserError: If the queries cannot be read, are of another width, or too few.
+    """
+    from mrl_experiments.search.neighbours import nearest  # which loads FAISS
+
+    queries, said = read_rows(read_matrix(path), path)
+    print_once(f"queries: {said}")
+    width = documents["train"].shape[1]
+    if queries.shape[1] != width:
+        raise UserError(f"data.queries={path} has {queries.shape[1]} dims", expected=f"{width}, as data.base")
+    held_out = is_held_out(queries.keys, share)
+    check_parts(int((~held_out).sum()), int(held_out.sum()), f"data.share={share} of the queries")
+    found = {}
+    for split, asked in (("train", queries.take(~held_out)), ("val", queries.take(held_out))):
+        pool = documents[split].take(evenly_spaced(len(documents[split]), POOL))
+        near = nearest(asked[:], pool[:], [width], 1, similarity=similarity)[width].positions[:, 0]
+        found[split] = Pairs(asked, pool.take(near))
+    return found
 
 
 def _row_by_row(given: str | Sequence[str], files: Sequence[Path], width: int) -> Pairs:

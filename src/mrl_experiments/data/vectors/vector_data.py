@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
 from mrl_experiments.data.loaders.order import Batches, TrainingOrder
-from mrl_experiments.data.vectors.pairs import Pairs, files_of, pair_batches, read_pairs
+from mrl_experiments.data.vectors.pairs import POOL, Pairs, files_of, pair_batches, read_pairs, read_queries
 from mrl_experiments.data.vectors.rows import Rows, check_parts, is_held_out, read_rows
 from mrl_experiments.embeddings import UNLABELLED
 from mrl_experiments.errors import UserError
@@ -22,7 +22,6 @@ from mrl_experiments.external.vector_file import read_labels, read_matrix
 from mrl_experiments.notices import print_once
 
 PASSES = 4  # over the rows in an epoch, at most, where neighbours come with them
-POOL = 100_000  # rows at most in which neighbours are searched
 
 
 class VectorData(DataModule):
@@ -39,6 +38,8 @@ class VectorData(DataModule):
         labels: A file of labels (N,) of `base`, or the same file where it has them; None: no labels.
         pairs: Two files of queries and positives, row by row, one that has both, or a folder in the form of
             BEIR: queries and corpus, with ids, and qrels.tsv or qrels/train.tsv; None: no pairs.
+        queries: A file of vectors that are searched in `base`, perhaps encoded otherwise, without judgments:
+            each is paired with its nearest document. None: vectors are searched in themselves.
         share: Of the rows, held out by a hash of their content.
         neighbours: That come with each row of a training batch; 0: none.
         anchors: Rows of an epoch whose neighbours are searched.
@@ -65,21 +66,27 @@ class VectorData(DataModule):
         neighbours: int,
         anchors: int,
         batch_size: int,
-        similarity: str,
         seed: int,
+        similarity: str = "cosine",
+        queries: str | None = None,
     ) -> None:
         super().__init__()
         self.name, self.seed, self.base = name, seed, Path(base).expanduser()
         self.neighbours, self.anchors, self.similarity = neighbours, anchors, similarity
         rows, said = read_rows(read_matrix(self.base), self.base)
-        others = [Path(val).expanduser()] if val else []
+        others = [Path(path).expanduser() for path in (val, queries) if path]
         refuse_mixed([self.base, *others, *files_of(pairs)])
         print_once(said)
+        if pairs is not None and queries is not None:
+            raise UserError("data.pairs and data.queries are both given", expected="one of them")
         self._digest = blake2b(rows.keys.tobytes(), digest_size=16).hexdigest()
         self.rows = _split(rows, val, share)
         self.pairs: dict[str, Pairs] | None = None
         if pairs is not None:
             self.pairs = read_pairs(pairs, rows.shape[1], share)
+        elif queries is not None:
+            self.pairs = read_queries(Path(queries).expanduser(), self.rows, share, similarity)
+        self.judged = pairs is not None
         self.labels: NDArray[np.int64] | None = None
         self.classes: NDArray[Any] | None = None
         if labels is not None:
@@ -94,7 +101,7 @@ class VectorData(DataModule):
     @property
     def inputs(self) -> dict[str, int]:
         """What a model must know of vectors: how many features they have, and if there are pairs of them."""
-        return {"width": self.rows["train"].shape[1]} | ({} if self.pairs is None else {"pairs": 1})
+        return {"width": self.rows["train"].shape[1]} | ({"pairs": 1} if self.judged else {})
 
     def files_identity(self) -> str:
         """Return a digest of the vectors, in whatever file they lie."""
