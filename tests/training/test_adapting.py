@@ -282,8 +282,8 @@ def test_queries_of_an_encoding_of_their_own_train_and_judge_the_map(tmp_path):
     z = [each @ method.backbone.arrays()["matrix"][:, :8] for each in (held_out.queries, held_out.database)]
     tops = []
     for asked, rows in ((held_out.queries, held_out.database), z):
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        tops.append(np.argsort(-asked @ rows.T, axis=1)[:, : held_out.k])
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        tops.append(np.argsort(-asked @ unit.T, axis=1)[:, : held_out.k])
     overlap = np.mean([len({*a} & {*b}) / held_out.k for a, b in zip(*tops, strict=True)])
     assert kept[8].mean() == pytest.approx(overlap, abs=2e-3) and (kept[16] > 0.99).all()
 

@@ -188,11 +188,8 @@ class HeldOut:
             return cls.of_rows(data.rows[split], data.labels, queries, data.similarity)
         pairs = data.pairs[split]
         if not data.judged:
-            base = data.rows[split].distinct()
-            asked = pairs.queries.distinct()
-            asked, base = (
-                rows.take(evenly_spaced(len(rows), n)) for rows, n in ((asked, queries), (base, DATABASE))
-            )
+            sides = (pairs.queries.distinct(), queries), (data.rows[split].distinct(), DATABASE)
+            asked, base = (rows.take(evenly_spaced(len(rows), most)) for rows, most in sides)
             return cls(asked[:], base[:], None, "queries", data.similarity)
         _, first, same = np.unique(pairs.positives.keys, return_index=True, return_inverse=True)
         asked = evenly_spaced(len(same), queries)
