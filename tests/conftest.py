@@ -19,3 +19,11 @@ def data_cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained_runs(data_cache, tmp_path_factory):
+    """Small runs by their kinds, each trained when it is first asked for."""
+    from trained_runs import TrainedRuns
+
+    return TrainedRuns(tmp_path_factory.mktemp("trained"))
