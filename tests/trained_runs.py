@@ -41,8 +41,9 @@ class TrainedRuns:
         return [*DIGITS, "model.arch=test_convnext", "model.name=convnext", "loss=mrl", "epochs=1"]
 
     def _captions(self):
-        self.folder.joinpath("pictures").mkdir()
-        table = write_table(self.folder / "pictures")
+        pictures = self.folder / "pictures"
+        pictures.mkdir(exist_ok=True)
+        table = write_table(pictures)
         return [*options(table), "loss=infonce", "epochs=1"]
 
     def _causal(self):

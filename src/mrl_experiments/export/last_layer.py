@@ -123,7 +123,9 @@ class _Cut:
         if isinstance(layer, BY_CHANNEL) and _channels(given) == _channels(node):
             node.args = (self.narrowed(given, node),)
             return node
-        if isinstance(layer, _BatchNorm) and not any(True for one in layer.children() for _ in one.parameters()):
+        if isinstance(layer, _BatchNorm) and not any(
+            True for one in layer.children() for _ in one.parameters()
+        ):
             self._replace(name, layer, ("weight", "bias", "running_mean", "running_var"), "num_features")
             node.args = (self.narrowed(given, node),)
             return node
