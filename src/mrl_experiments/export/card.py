@@ -24,7 +24,7 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 pixels = transform(Image.open("image.png").convert("{mode}"))[None]
 with torch.inference_mode():
     {line}"""
-CLASSES = """print(model.pretrained_cfg["label_names"][model(pixels).argmax()])  # by the classifier of {dim} dims
+CLASSES = """print(model.pretrained_cfg["label_names"][model(pixels).argmax()])  # by {dim} dims
     features = model.forward_head(model.forward_features(pixels), pre_logits=True)[:, :{dim}]"""
 NO_CLASSES = "features = model(pixels)[:, :{dim}]"
 TEXT = """from sentence_transformers import SentenceTransformer
@@ -34,14 +34,15 @@ vectors = model.encode(["a text"], normalize_embeddings=True)"""
 
 
 def write_card(
-    model: LoadedModel, folder: Path, dim: int, *, licence: str | None, trust: Trust = False
+    model: LoadedModel, folder: Path, dim: int, *, name: str, licence: str | None, trust: Trust = False
 ) -> None:
     """Write the card and, where result rows say how good the run is, the figure.
 
     Args:
         model: The run.
-        folder: That of the export.
+        folder: That of the export, while it is written.
         dim: Of the classifier.
+        name: What the folder is called in the end.
         licence: Of the weights, as hubs call it, or None.
         trust: As in `load`.
     """
@@ -59,15 +60,14 @@ def write_card(
         table=quality.table(found) if found else "",
         figure=FIGURE if shares else "",
         intervals=INTERVALS if any(map(quality.has_intervals, found)) else "",
-        **_use(model, dim),
+        **_use(model, dim, _plain(name)),
         **_training(model, trust),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def _use(model: LoadedModel, dim: int) -> dict[str, Any]:
+def _use(model: LoadedModel, dim: int, place: str) -> dict[str, Any]:
     """Return what depends on the kind of model: library, task, what it is, how it is loaded."""
-    place = _plain(model.run.name)
     if isinstance(model.inputs, ImageInputs):
         line = (CLASSES if model.classes else NO_CLASSES).format(dim=dim)
         mode = "RGB" if model.inputs.channels == 3 else "L"
@@ -108,8 +108,8 @@ def _text_notes(both: bool) -> Sequence[str]:
     notes = ["Vectors are cut before they get length one: `normalize_embeddings=True`."]
     if both:
         notes.append(
-            'The image encoder is in `image/`: `timm.create_model("local-dir:<folder>/image", pretrained=True)` '
-            "gives the vectors."
+            'The image encoder is in `image/`; `timm.create_model("local-dir:<folder>/image", pretrained=True)`, '
+            "called with images, gives their vectors."
         )
     return notes
 

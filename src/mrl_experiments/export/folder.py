@@ -19,7 +19,7 @@ RENEWED = {"rows"}  # what may change of one export, which is then written anew
 def write_folder(
     out: Path, meaning: Mapping[str, Any], write: Callable[[Path], None], *, overwrite: bool = False
 ) -> bool:
-    """Let `write` fill a new folder, which then takes the place `out`; return False where it is there already.
+    """Let `write` fill a new folder, which then is `out`; return False where it is there already.
 
     Args:
         out: The folder. What a writer that was killed has left beside it goes.

@@ -1,4 +1,4 @@
-"""Modules that runtimes other than Python take: inputs, and a dim where it is left open, to vectors and logits."""
+"""Modules to be exported: inputs, and a dim where it is left open, to vectors and logits."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from mrl_experiments.loaded.model import LoadedModel
 from mrl_experiments.models.dual_encoder import DualEncoder
 from mrl_experiments.nesting import prefix
 
-EMBEDDING, LOGITS, DIM = "embedding", "logits", "dim"
+EMBEDDING, LOGITS, DIM = "embeddings", "logits", "dim"
 EXAMPLES = 2  # in the batch that is traced: 1 would be taken for a constant
 
 

@@ -63,7 +63,7 @@ def check_same(graph: Graph, found: Sequence[NDArray[np.float32]], path: Path) -
             raise UserError(
                 f"{path.name}: {name} differs from the run's",
                 expected=f"the same up to {CLOSE:g} of the largest value",
-                remedy="report it with the run's config.yaml; format=safetensors keeps the weights as they are",
+                remedy="report it with the run's config.yaml; format=safetensors has the weights as they are",
             )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.export.graphs import Graph
-from mrl_experiments.export.onnx_file import quiet, check_same
+from mrl_experiments.export.onnx_file import check_same, quiet
 
 
 def write_program(graph: Graph, path: Path) -> None:

@@ -10,12 +10,19 @@ import numpy as np
 from mrl_experiments.embeddings import LABELS
 from mrl_experiments.errors import UserError
 from mrl_experiments.report.metrics import MISSING, SHARES, metric
-from mrl_experiments.results import DRAW, NATIVE, ResultRow, Setting, read_rows
+from mrl_experiments.results import NATIVE, ResultRow, Setting, read_rows
 from mrl_experiments.runs import Run
 
 MOST = 4  # columns of the table
-SCORES = ("top1", "mAP@10", "nDCG@10", "recall@1", "bits_per_byte", "overlap@10")
-ORDER = ("linear", "knn", "retrieval", "cross_modal", "ir", "language", "agreement")
+SCORES = {  # of each evaluation, the most telling first
+    "linear": "top1",
+    "knn": "top1",
+    "retrieval": "mAP@10",
+    "cross_modal": "recall@1",
+    "ir": "nDCG@10",
+    "language": "bits_per_byte",
+    "agreement": "overlap@10",
+}
 CALLED = {"linear": "classifier", "knn": "k-NN", "cross_modal": "images and texts"}
 
 
@@ -46,23 +53,19 @@ def columns(run: Run) -> list[Column]:
             rows += read_rows(path)
         except UserError:  # a damaged file; evaluate.py and report.py name it
             continue
-    rows = [
-        row
-        for row in rows
-        if row.reduction == "prefix" and NATIVE not in row.label and DRAW not in row.setting
-    ]
+    rows = [row for row in rows if row.reduction == "prefix" and row.trained and NATIVE not in row.label]
     groups: dict[tuple[str, str, str, Setting, str], dict[int, float]] = {}
     for row in rows:
         key = (row.evaluation, row.dataset, row.split, Setting(row.setting), row.metric)
         groups.setdefault(key, {})[row.dim] = row.value
     chosen = {}
     for key, values in groups.items():
-        evaluation, dataset, split, setting, name = key
-        if name not in SCORES or evaluation not in ORDER or not _usual(setting):
+        evaluation, _, _, setting, name = key
+        if SCORES.get(evaluation) != name or not _usual(setting):
             continue
         spread = groups.get((*key[:4], f"{name}_ci95"), {})
         chosen[key] = Column(_title(key), name, _with_intervals(run, key, values, spread))
-    order = sorted(chosen, key=lambda key: (ORDER.index(key[0]), key[2] != "val", str(key)))
+    order = sorted(chosen, key=lambda key: ([*SCORES].index(key[0]), key[2] != "val", str(key)))
     return [chosen[key] for key in order[:MOST]]
 
 

@@ -1,4 +1,4 @@
-"""A folder that sentence-transformers loads, and transformers: `SentenceTransformer("<folder>", truncate_dim=64)`."""
+"""A folder that sentence-transformers loads: `SentenceTransformer("<folder>", truncate_dim=64)`."""
 
 import json
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ PACKAGE = "sentence_transformers.models"  # where modules lie in all versions, a
 def write_text(model: LoadedModel, folder: Path, dim: int, config: Mapping[str, Any]) -> None:
     """Write a text tower, or a language model whose vector of a text is that of `encode`.
 
-    The modules are the transformer, the pooling of its tokens and, of a tower, its projection. Vectors are not
-    of length one, since sentence-transformers cuts them last: `encode(..., normalize_embeddings=True)`.
+    The modules are the transformer, the pooling of its tokens and, of a tower, its projection. Vectors are
+    not of length one, since sentence-transformers cuts them last: `encode(..., normalize_embeddings=True)`.
 
     Args:
         model: The run.

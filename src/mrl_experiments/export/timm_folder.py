@@ -1,4 +1,4 @@
-"""A folder that timm loads: `timm.create_model("local-dir:<folder>")`, or by the same files "hf-hub:<repo>"."""
+"""A folder that timm loads: "local-dir:<folder>", or by the same files "hf-hub:<repository>"."""
 
 import copy
 from collections.abc import Mapping

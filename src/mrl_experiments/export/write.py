@@ -46,6 +46,12 @@ class Job:
     dims: Sequence[int] | None
 
     @property
+    def out(self) -> Path:
+        """The folder."""
+        cfg = self.cfg
+        return Path(cfg.out or Path(cfg.root) / "exports" / f"{self.model.run.name}-{cfg.format}")
+
+    @property
     def dim(self) -> int:
         """The one dim, by default the largest.
 
@@ -110,7 +116,7 @@ def export(cfg: DictConfig) -> Path:
     model = load(run, trust=cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
     job = Job(cfg, model, _dims(cfg, model))
     chosen.check(job)
-    out = Path(cfg.out) if cfg.out else Path(cfg.root) / "exports" / f"{run.name}-{cfg.format}"
+    out = job.out
     if write_folder(out, _meaning(job), lambda folder: chosen.write(job, folder), overwrite=cfg.overwrite):
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         print(f"{out}: format={cfg.format}, {size / 1e6:.1f} MB", flush=True)
@@ -164,8 +170,8 @@ def _check_hub(job: Job) -> None:
         raise UserError(
             f"format=hub: run {job.model.run.name} is an adaptor, which has no model of its own",
             expected="a run of images or texts",
-            remedy="embed.py out=<folder> encoder=<folder of sentence-transformers> puts it behind a model; or "
-            "format=onnx",
+            remedy="embed.py out=<folder> encoder=<a model of sentence-transformers> puts it behind that one; "
+            "or format=onnx",
         )
     if not isinstance(job.model.inputs, TextInputs):
         check_timm(job.model)
@@ -181,7 +187,7 @@ def _write_hub(job: Job, folder: Path) -> None:
             write_timm(model, folder / "image", job.dim, nested(model))
     else:
         write_timm(model, folder, job.dim, nested(model))
-    write_card(model, folder, job.dim, licence=job.cfg.license, trust=trust)
+    write_card(model, folder, job.dim, name=job.out.name, licence=job.cfg.license, trust=trust)
 
 
 def _check_timm(job: Job) -> None:

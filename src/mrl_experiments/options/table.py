@@ -134,7 +134,7 @@ COMMANDS: dict[str, Options] = {
         "dim": Either(
             "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
         ),
-        "output": Choice("what a file gives", ("embedding", "logits"), null=True),
+        "output": Choice("what a file gives", ("embeddings", "logits"), null=True),
         "int8": Flag("of format=onnx also files in 8 bits"),
         "calibration": count("by which their ranges are chosen", high=1_000_000, unit="images"),
         "out": Path("the folder", null=True, example="outputs/exports/my_run"),
