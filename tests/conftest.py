@@ -20,3 +20,11 @@ def seeded():
     import torch  # which the process that only hands out tests does without
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained_runs(data_cache, tmp_path_factory):
+    """Small runs by their kinds, each trained when it is first asked for."""
+    from trained_runs import TrainedRuns
+
+    return TrainedRuns(tmp_path_factory.mktemp("trained"))

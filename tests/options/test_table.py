@@ -21,12 +21,14 @@ ROOTS = {
     "embed": ["data", "trainer"],
     "evaluate": ["data", "evaluation", "reduction"],
     "generate": [],
+    "export": [],
     "report": [],
 }
 GROUPS = sorted({group for groups in ROOTS.values() for group in groups})
 GIVEN = {  # what the shipped files leave open
     "embed": ["run=x"],
     "generate": ["run=x"],
+    "export": ["run=x"],
     "vectors": ["data.base=x"],
     "timm": ["model.arch=resnet18"],
     "module": ["model.name=mine", "model.module._target_=torch.nn.Flatten"],
@@ -210,6 +212,7 @@ OTHERS = [
     ("evaluate", "evaluation.solver.iterations=0", "evaluation=probe"),
     ("evaluate", "evaluation.quantiles=[101]", "evaluation=trends"),
     ("evaluate", "evaluation.present_classes_only=null"),
+    *(("export", typed) for typed in ("format=x", "dim=0", "dim=[8,x]", "output=x", "repo=a/b/c", "int8=2")),
     ("generate", "tokens=0"),
     ("generate", "temperature=-1"),
     ("generate", "temperature=inf"),
