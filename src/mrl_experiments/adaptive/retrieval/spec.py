@@ -42,6 +42,11 @@ class IndexSpec:
             )
 
     @property
+    def exact(self) -> bool:
+        """True if all vectors are compared at the only dim."""
+        return self.codes == "Flat" and len(self.stages) == 1
+
+    @property
     def width(self) -> int:
         """The largest prefix that a query or a stage needs."""
         return max(self.dims[-1], self.stages[-1][0])
