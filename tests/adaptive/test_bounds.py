@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrl_experiments.adaptive.bounds import p_value, least_samples, upper_bound
+from mrl_experiments.adaptive.bounds import least_samples, p_value, upper_bound
 
 DELTA = 0.05
 

@@ -45,7 +45,7 @@ def p_value(losses: NDArray[np.float64], drop: float, delta: float, *, binary: b
 
 
 def upper_bound(losses: NDArray[np.float64], delta: float, *, binary: bool = False) -> float:
-    """Return a loss that the expected one is below, with confidence 1 - delta: the smallest that `p_value` shows.
+    """Return the smallest loss that `p_value` shows the expected one to be below, with confidence 1 - delta.
 
     It is rounded up; 1 where nothing smaller can be shown.
 

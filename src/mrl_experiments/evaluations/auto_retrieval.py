@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.adaptive.retrieval.families import nested_families, wider_families
-from mrl_experiments.adaptive.retrieval.rerank import Candidates
+from mrl_experiments.adaptive.retrieval.quality import Quality, recall
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.adaptive.retrieval.tuning import Budget, Quality, Tuner, recall
+from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
@@ -32,9 +33,10 @@ def auto_retrieval(
 
     Without labels the quality is recall@k, of the neighbours that exact search finds. The budget is either
     `max_loss`, the quality lost on new queries like these (kept with 95 % confidence, by `Tuner`), or
-    `max_latency`, in ms per query in one batch. A third of the queries chooses; the others test and are measured.
-    Where they are too few for `max_loss`, exact search is taken and a line says which loss they certify. Small dims are tried first; where their shortlists lose too much, as those of vectors
-    not trained nested do, larger ones, indexes of the full width and exact search. `dim` is the chosen D_s,
+    `max_latency`, in ms per query in one batch. A third of the queries chooses; the others test and are
+    measured. Where they are too few for `max_loss`, exact search is taken and a line says which loss they
+    certify. Small dims are tried first; where their shortlists lose too much, as those of vectors not
+    trained nested do, larger ones, indexes of the full width and exact search. `dim` is the chosen D_s,
     `setting` the whole choice. latency_ratio: time of exact search / time of the choice.
 
     Raises:

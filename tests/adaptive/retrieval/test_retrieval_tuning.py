@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mrl_experiments.adaptive.bounds import upper_bound
+from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.adaptive.retrieval.families import (
     full_width_families,
     lists,
@@ -9,9 +10,9 @@ from mrl_experiments.adaptive.retrieval.families import (
     wider_families,
 )
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
-from mrl_experiments.adaptive.retrieval.rerank import Candidates
+from mrl_experiments.adaptive.retrieval.quality import recall
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner, recall
+from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
 from mrl_experiments.errors import UserError
 
 K, DIMS = 5, (8, 16, 32, 64)
@@ -35,8 +36,8 @@ def choose(exact, budget):
 @pytest.mark.parametrize("max_loss", [0.05, 0.2])
 def test_a_loss_budget_is_kept_by_what_the_other_queries_show(exact, max_loss):
     tuned = choose(exact, Budget(max_loss=max_loss))
-    kept = [rung for rung, shown in tuned.rungs if shown]
-    assert (tuned.index.spec.effort, tuned.index.spec.stages) in kept
+    kept = [spec for spec, shown in tuned.rungs if shown]
+    assert tuned.index.spec in kept
     assert [shown for _, shown in tuned.rungs] == sorted((shown for _, shown in tuned.rungs), reverse=True)
     assert upper_bound(tuned.held_out.losses, 0.05) <= max_loss
     assert not tuned.held_out.exact and tuned.smallest is None

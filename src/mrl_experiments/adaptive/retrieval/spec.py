@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mrl_experiments.adaptive.retrieval.similarity import check_similarity
 from mrl_experiments.errors import UserError
 
 Stages = Sequence[Sequence[int]]  # [[dim, keep], ...]: as a configuration or a caller writes a funnel
@@ -22,6 +23,7 @@ class IndexSpec:
         stages: The default funnel [[D_s, shortlist], [D_r, keep], ...].
         coarse_dim: The prefix clustered into the lists of an IVF index; None means the scanned one.
         effort: FAISS search parameters: "nprobe=16", "efSearch=64".
+        similarity: What near means, "cosine", "inner_product" or "l2"; of prefixes, too.
     """
 
     dims: tuple[int, ...]
@@ -29,9 +31,11 @@ class IndexSpec:
     stages: tuple[tuple[int, int], ...]
     coarse_dim: int | None = None
     effort: str = ""
+    similarity: str = "cosine"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
+        check_similarity(self.similarity)
         object.__setattr__(self, "stages", check_stages(self.stages, self.dims))
         if list(self.dims) != sorted(set(self.dims)) or self.dims[0] < 1:
             raise UserError(f"dims={list(self.dims)} do not nest", expected="strictly increasing dims")
@@ -56,14 +60,15 @@ def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], 
     """Return the stages as tuples.
 
     Raises:
-        UserError: Unless one index scans, dims grow, lists shrink.
+        UserError: Unless one index scans, dims grow, lists shrink. The first re-rank may be at the scanned
+            dim, whose codes it then corrects.
     """
     checked = tuple((int(dim), int(keep)) for dim, keep in stages)
     shown = f"stages {[list(stage) for stage in checked]}"
     if not checked or checked[0][0] not in dims:
         raise UserError(f"{shown} start at no indexed dim", expected=f"first a dim of {list(dims)}")
     for (dim, keep), (next_dim, next_keep) in itertools.pairwise(checked):
-        if next_dim <= dim:
+        if next_dim < dim or (next_dim == dim and checked.index((dim, keep)) > 0):
             raise UserError(f"{shown} do not nest", expected=f"a dim above {dim} after it")
         if next_keep > keep:
             raise UserError(

@@ -1,6 +1,6 @@
 """Choice of an index for a budget, and the test on other queries that it keeps the budget."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
@@ -10,20 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mrl_experiments.adaptive.bounds import p_value, least_samples, upper_bound
+from mrl_experiments.adaptive.bounds import least_samples, p_value, upper_bound
+from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
-from mrl_experiments.adaptive.retrieval.rerank import Candidates
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages
+from mrl_experiments.adaptive.retrieval.promise import Setting
+from mrl_experiments.adaptive.retrieval.quality import Quality
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 
-Quality = Callable[[Candidates, NDArray[np.int64]], NDArray[np.float64]]
-"""Maps neighbours (Q, k), as positions, and the rows (Q,) of their queries to fractions (Q,)."""
-Setting = tuple[str, tuple[tuple[int, int], ...]]
-"""An effort and stages: how an index is searched."""
-
 REPEATS = 3
-SAME = 1e-6  # relative: similarities that differ by less are equal
+FAR = 1.5  # times the best latency, from which on one measurement will do
 SHARE = 3  # one query in so many chooses, the others test
 RUNGS = 8  # settings of the chosen index that are tested at most
 
@@ -34,8 +31,8 @@ class Trial:
 
     Attributes:
         loss: Quality lost against exact search at full width, a mean over queries.
-        likely: A loss that the queries that test can be expected to show: a guide for the choice, which promises
-            nothing. That of exact search is 0.
+        likely: A loss that the queries that test can be expected to show: a guide for the choice, which
+            promises nothing. That of exact search is 0.
         losses: (Q,) that of each query.
     """
 
@@ -119,16 +116,27 @@ class Tuned:
     Attributes:
         held_out: Its trial on the queries that tested it.
         trials: All trials on those that chose.
-        rungs: The settings that were tested, and whether each keeps the budget.
-        smallest: Where only exact search keeps the budget or none does, the smallest loss that the tested queries
-            certify for another index.
+        rungs: What was tested in turn, and whether each is shown to keep the budget.
+        smallest: Where only exact search keeps the budget or none does, the smallest loss that the tested
+            queries certify for another index.
     """
 
     index: AdaptiveIndex
     held_out: Trial
     trials: tuple[Trial, ...]
-    rungs: tuple[tuple[Setting, bool], ...] = ()
+    rungs: tuple[tuple[IndexSpec, bool], ...] = ()
     smallest: float | None = None
+
+    @property
+    def kept_settings(self) -> tuple[Setting, ...]:
+        """The settings of the index that keep the budget, from the one that loses least to the chosen one."""
+        chosen, kept = self.index.spec, [spec for spec, shown in self.rungs if shown]
+        own = [
+            (spec.effort, spec.stages)
+            for spec in kept
+            if (spec.codes, spec.dims) == (chosen.codes, chosen.dims)
+        ]
+        return tuple(own[: own.index((chosen.effort, chosen.stages)) + 1])
 
 
 @dataclass(frozen=True)
@@ -136,10 +144,10 @@ class Tuner:
     """Chooses by a third of `queries` (Q, D), drawn at random, and tests on the others what it has chosen.
 
     A loss within a budget is promised with confidence. Whatever the third chooses, the test has not seen: it
-    begins with the setting that loses least and goes on to faster ones until the first that is not shown to keep
-    the budget (Angelopoulos et al., "Learn then Test", arXiv 2110.01052, fixed-sequence testing), each by a bound
-    that holds for any number of queries and rare losses. So all that is passed keeps the budget at once, and the
-    fastest of it is taken. Queries must be independent draws.
+    begins with the setting that loses least and goes on to faster ones until the first that is not shown to
+    keep the budget (Angelopoulos et al., "Learn then Test", arXiv 2110.01052, fixed-sequence testing), each
+    by a bound that holds for any number of queries and rare losses. So all that is passed keeps the budget
+    at once, and the fastest of it is taken. Queries must be independent draws.
 
     Attributes:
         exact: What exact search at full width finds, (Q, k) similarities and positions.
@@ -206,16 +214,16 @@ class Tuner:
         database: NDArray[np.float32],
         exact: Sequence[Family],
     ) -> Tuned:
-        """Return the fastest of the settings that are shown to keep the budget, or exact search if none is."""
+        """Return the fastest of the settings shown to keep the budget, or exact search if none is."""
         trials = tuple(trial for trial, *_ in tried)
         others = [entry for entry in tried if not entry[0].exact]
-        outcomes: list[tuple[Setting, bool]] = []
+        outcomes: list[tuple[IndexSpec, bool]] = []
         kept: list[tuple[Trial, AdaptiveIndex]] = []
         smallest = None
         for index, rung in self._rungs(others):
             index.configure(*rung)
             trial = self.measure(index, self.parts[1])
-            outcomes.append((rung, self.budget.shown(trial.losses, self.binary)))
+            outcomes.append((index.spec, self.budget.shown(trial.losses, self.binary)))
             if not outcomes[-1][1]:
                 if not kept:
                     smallest = upper_bound(trial.losses, 1 - self.budget.confidence, binary=self.binary)
@@ -259,44 +267,60 @@ class Tuner:
         """Say how many queries tested, and how many a promise of the budget takes at least."""
         tested, most = len(self.parts[1]), self.budget.max_loss or 0.0
         said = f"as {tested:,} queries show"
-        if 0 < most < 1 and (needed := self.queries_needed()) > len(self.queries):
+        if 0 < most < 1:
+            needed = queries_needed(most, 1 - self.budget.confidence, binary=self.binary)
+        if 0 < most < 1 and needed > len(self.queries):
             said += f"; {most:g} takes at least {needed:,} queries, of which two thirds test"
         return said
 
-    def queries_needed(self) -> int:
-        """Return how many queries a promise of the loss takes at least, where none that tests loses anything."""
-        tests = least_samples(self.budget.max_loss or 0.0, 1 - self.budget.confidence, binary=self.binary)
-        return next(count for count in range(tests, 3 * tests + 3) if count - max(1, count // SHARE) >= tests)
-
     def explore(self, index: AdaptiveIndex, family: Family, earlier: Sequence[Trial] = ()) -> list[Trial]:
-        """Raise the effort of each plan until more cannot beat what has been tried.
+        """Try each plan with the least effort that is likely to keep the budget, found by halving.
 
-        Where even the longest shortlist with most effort loses too much, that is the only trial.
+        Where even the longest shortlist with most effort loses too much, that is the only trial. Within a
+        latency, the effort is raised until it takes too long.
         """
         rows = self.parts[0]
-        trials: list[Trial] = []
-        if self.budget.max_loss is not None:
-            index.configure(*family.most)
-            most = self.measure(index, rows)
-            if not self.budget.admits(most):
-                return [most]
+        if self.budget.max_loss is None:
+            return list(self._raised(index, family))
+        index.configure(*family.most)
+        trials = [self.measure(index, rows)]
+        if not self.budget.admits(trials[0]):
+            return trials
+        for stages in family.plans:
+            low, high = 0, len(family.efforts) - 1
+            while low <= high:
+                middle = (low + high) // 2
+                index.configure(family.efforts[middle], stages)
+                best = self.budget.best([*earlier, *trials])
+                trials.append(self.measure(index, rows, best.latency if best else None))
+                if self.budget.admits(trials[-1]):
+                    high = middle - 1
+                elif best and trials[-1].latency >= best.latency:  # more effort takes longer still
+                    break
+                else:
+                    low = middle + 1
+        return trials
+
+    def _raised(self, index: AdaptiveIndex, family: Family) -> Iterator[Trial]:
         for stages in family.plans:
             for effort in family.efforts:
                 index.configure(effort, stages)
-                trials.append(self.measure(index, rows))
-                if self._settled(trials[-1], [*earlier, *trials]):
+                trial = self.measure(index, self.parts[0])
+                yield trial
+                if not self.budget.admits(trial):
                     break
-        return trials
 
-    def measure(self, index: AdaptiveIndex, rows: NDArray[np.int64]) -> Trial:
-        """Search the queries in `rows` in one batch."""
+    def measure(self, index: AdaptiveIndex, rows: NDArray[np.int64], best: float | None = None) -> Trial:
+        """Search the queries in `rows` in one batch; anew, for its time, unless that is far above `best`."""
         queries = self.queries[rows]
-        seconds = []
+        seconds: list[float] = []
         with threadpool_limits(self.threads):
-            for _ in range(REPEATS):
+            while len(seconds) < REPEATS:
                 start = perf_counter()
                 found = index.search_stages(queries)
                 seconds.append(perf_counter() - start)
+                if best is not None and seconds[-1] / len(rows) * 1e3 > FAR * best:
+                    break
         quality = self.quality(found, rows)
         losses = self.quality(Candidates(*(part[rows] for part in self.exact)), rows) - quality
         latency = median(seconds) / len(rows) * 1e3
@@ -305,17 +329,16 @@ class Tuner:
         return Trial(index.spec, float(quality.mean()), loss, likely, latency, losses)
 
     def _margin(self, losses: NDArray[np.float64]) -> float:
-        """Return how far above the mean of `losses` (Q,) the queries that test can be expected to bound it."""
+        """Return how far above the mean of `losses` (Q,) those that test can be expected to bound it."""
         tests, evidence = max(1, len(self.parts[1])), -np.log(1 - self.budget.confidence)
         spread = np.sqrt(2 * evidence / tests) + np.sqrt(1 / len(losses))
         return float(losses.std() * spread + evidence / tests)
 
-    def _settled(self, trial: Trial, trials: Sequence[Trial]) -> bool:
-        """True if more effort is pointless: good enough, or slower than allowed or than the best."""
-        if self.budget.max_loss is None:
-            return not self.budget.admits(trial)
-        best = self.budget.best(trials)
-        return best is not None and trial.latency >= best.latency
+
+def queries_needed(max_loss: float, delta: float, *, binary: bool = False) -> int:
+    """Return how many queries show a loss at least, of which a third chooses, where the others lose nothing."""
+    tests = least_samples(max_loss, delta, binary=binary)
+    return next(count for count in range(tests, 3 * tests + 3) if count - max(1, count // SHARE) >= tests)
 
 
 def ladder(family: Family, chosen: Setting) -> list[Setting]:
@@ -329,17 +352,3 @@ def ladder(family: Family, chosen: Setting) -> list[Setting]:
     below = [*family.efforts[max(0, place - 2) : place]]
     steps = [(other, stages) for other in (*reversed(above), effort, *reversed(below))]
     return list(dict.fromkeys([family.most, *steps]))
-
-
-def recall(exact: Candidates) -> Quality:
-    """Return the quality that needs no labels: the share of the k nearest, `exact` (Q, k), that is found.
-
-    What is as near as the last of them counts as one of them, since exact search could as well have found it.
-    """
-
-    def share(found: Candidates, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        last = exact.similarities[rows, -1:]
-        near = (found.ids >= 0) & (found.similarities >= last - SAME * np.abs(last))
-        return np.minimum(near.sum(axis=1) / exact.ids.shape[1], 1.0)
-
-    return share

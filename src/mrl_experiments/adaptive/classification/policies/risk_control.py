@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.adaptive.bounds import p_value, least_samples
+from mrl_experiments.adaptive.bounds import least_samples, p_value
 from mrl_experiments.adaptive.classification.cascade import Cascade, full_cascade
 from mrl_experiments.adaptive.classification.exits import Exits, check_labels
 from mrl_experiments.adaptive.classification.frontier import Frontier
