@@ -84,7 +84,7 @@ def build_declared(
         return _whole(vectors, ids, asked, promised)
     if asked.drawn:
         index.insert(asked.rows)
-    usual = figures(asked.queries, calibration.exact, index.spec.dims[0])
+    usual = figures(asked.queries, calibration.exact.similarities[:, -1], index.spec.dims[0])
     given = asked.queries, asked.rows, tuned.kept_settings, Watch(usual)
     index.promise = Promise(recall, k, confidence, *given)
     return index
@@ -172,7 +172,10 @@ def _whole(
     spec = IndexSpec((width,), "Flat", ((width, k),), similarity=promised.similarity)
     index = AdaptiveIndex.holding(vectors, ids, spec)
     found = exact_neighbours(asked.queries, vectors, k + asked.drawn, promised.similarity)
-    watch, setting = Watch(figures(asked.queries, found, width)), (spec.effort, spec.stages)
+    watch, setting = (
+        Watch(figures(asked.queries, found.similarities[:, -1], width)),
+        (spec.effort, spec.stages),
+    )
     given = promised.recall, k, promised.confidence, asked.queries, asked.rows, (setting,), watch
     index.promise = Promise(*given, exact=True)
     return index

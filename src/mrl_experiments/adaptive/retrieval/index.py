@@ -19,7 +19,7 @@ from mrl_experiments.adaptive.retrieval.shortlist import (
     set_effort,
 )
 from mrl_experiments.adaptive.retrieval.similarity import check_range, compared, exact_neighbours
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel, split_effort
 from mrl_experiments.cost import search_macs
 from mrl_experiments.directions import inverse_norms
 from mrl_experiments.embeddings import check_finite
@@ -206,8 +206,9 @@ class AdaptiveIndex:
         """Return what `search_stages` does of what it has checked, as positions."""
         (dim, keep), *later = stages
         found = self.scan(queries, dim, keep, mask, effort)
-        for dim, keep in later:
-            found = self.rerank(queries, found, dim, keep)
+        patience = self.spec.patience if effort is None else split_effort(effort)[1]
+        for number, (dim, keep) in enumerate(later, start=1):
+            found = self.rerank(queries, found, dim, keep, patience if number == len(later) else 0)
         return found
 
     def scan(
@@ -229,12 +230,14 @@ class AdaptiveIndex:
             return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
         return Candidates(-found if similarity == "l2" else found, ids)
 
-    def rerank(self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int) -> Candidates:
+    def rerank(
+        self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int, patience: int = 0
+    ) -> Candidates:
         """Return the best `keep` of `found` exactly compared at `dim`; `found` stays as it is."""
         if dim not in self.norms:
             self.norms |= self._norms(self.vectors, [dim])
         given = (queries, self.vectors, self.norms[dim], found, dim, min(keep, found.ids.shape[1]))
-        return rerank.nearest(*given, self.spec.similarity)
+        return rerank.nearest(*given, self.spec.similarity, patience)
 
     def _norms(self, vectors: NDArray[np.float32], dims: Sequence[int]) -> dict[int, NDArray[Any]]:
         if self.spec.similarity == "cosine":

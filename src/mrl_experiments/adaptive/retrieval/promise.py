@@ -42,25 +42,29 @@ class Watch:
     Attributes:
         usual: (T, 2) of the queries that tested.
         recent: Those of the latest queries, until they are enough to be compared.
+        waiting: How many they are.
         tests: How many comparisons were made.
         shifted: What differed first, None while nothing did.
     """
 
     usual: NDArray[np.float32]
-    recent: list[NDArray[np.float32]] = field(default_factory=list)
+    recent: list[tuple[NDArray[np.float32], NDArray[np.float32], int]] = field(default_factory=list)
+    waiting: int = 0
     tests: int = 0
     shifted: str | None = None
 
-    def note(self, figures: NDArray[np.float32]) -> None:
-        """Take in figures (Q, 2), and warn once where they differ from the usual."""
+    def note(self, queries: NDArray[np.float32], found: Candidates, dim: int) -> None:
+        """Take in queries (Q, D) with what a scan at `dim` found, and warn once where they differ."""
         if self.shifted is not None:
             return
-        self.recent.append(figures)
-        if sum(map(len, self.recent)) < WATCHED:
+        self.recent.append((queries, found.similarities[:, -1], dim))
+        self.waiting += len(queries)
+        if self.waiting < WATCHED:
             return
         from scipy.stats import ks_2samp
 
-        latest, self.recent = np.concatenate(self.recent), []
+        latest = np.concatenate([figures(*part) for part in self.recent])
+        self.recent, self.waiting = [], 0
         self.tests += 1
         level = FALSE_ALARM * 6 / (np.pi * self.tests) ** 2 / 2
         for column, name in enumerate(
@@ -140,7 +144,7 @@ class Promise:
         else:
             found = index.search_stages(queries, chosen[1], mask, chosen[0])
         if not filtered:
-            self.watch.note(figures(queries, found, index.spec.dims[0]))
+            self.watch.note(queries, found, index.spec.dims[0])
         return found
 
     def _within(self, index: "AdaptiveIndex", mask: NDArray[np.bool_]) -> Setting | None:
@@ -197,9 +201,9 @@ class Promise:
         return replace(self, rungs=rungs, exact=exact, stale=False, filters={}, watch=Watch(self.watch.usual))
 
 
-def figures(queries: NDArray[np.float32], found: Candidates, dim: int) -> NDArray[np.float32]:
-    """Return what a `Watch` compares, (Q, 2)."""
+def figures(queries: NDArray[np.float32], last: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Return what a `Watch` compares, (Q, 2); last (Q,) is how near the last neighbour is."""
     whole = np.linalg.norm(queries.astype(np.float64), axis=1)
     scanned = np.linalg.norm(queries[:, :dim].astype(np.float64), axis=1)
     share = np.divide(scanned, whole, out=np.zeros_like(whole), where=whole > 0)
-    return np.column_stack([found.similarities[:, -1], share]).astype(np.float32)
+    return np.column_stack([last, share]).astype(np.float32)

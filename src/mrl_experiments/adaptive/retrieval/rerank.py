@@ -27,6 +27,7 @@ def nearest(
     dim: int,
     keep: int,
     similarity: str = "cosine",
+    patience: int = 0,
 ) -> Candidates:
     """Return the best `keep` of `found` (Q, K) at `dim`, best first; equals are ordered by position.
 
@@ -38,11 +39,14 @@ def nearest(
         dim: What is compared.
         keep: How many are returned, at most K.
         similarity: What near means.
+        patience: A query is done once so many candidates in turn have not been among its nearest; 0 for
+            never, and without numba.
     """
     if COMPILED and norms.dtype == np.float32:
         from mrl_experiments.adaptive.retrieval.kernels import rerank
 
-        return rerank(compared(queries, dim, similarity), vectors, norms, found.ids, keep, similarity == "l2")
+        asked = compared(queries, dim, similarity)
+        return rerank(asked, vectors, norms, found.ids, keep, similarity == "l2", patience)
     scores = similarities(queries, vectors, norms, found.ids, dim, similarity)
     return best(Candidates(scores, found.ids), keep)
 

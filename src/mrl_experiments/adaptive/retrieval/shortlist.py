@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.similarity import compared, metric
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, split_effort
 from mrl_experiments.directions import BLOCK
 from mrl_experiments.errors import UserError
 
@@ -115,9 +115,8 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
     Returns:
         None if this kind of index takes no mask.
     """
-    chosen = {
-        name: int(value) for name, value in (part.split("=") for part in (effort or "").split(",") if part)
-    }
+    pairs = (part.split("=") for part in split_effort(effort or "")[0].split(",") if part)
+    chosen = {name: int(value) for name, value in pairs}
     selector: Any = None
     if mask is not None:
         bits = np.packbits(mask, bitorder="little")
@@ -146,7 +145,7 @@ def set_effort(index: faiss.Index, effort: str) -> None:
     try:
         outer: Any = faiss.downcast_index(index)
         inner = outer.index if isinstance(outer, faiss.IndexIDMap) else outer
-        faiss.ParameterSpace().set_index_parameters(inner, effort)
+        faiss.ParameterSpace().set_index_parameters(inner, split_effort(effort)[0])
     except RuntimeError as error:
         raise UserError(
             f"effort={effort!r}: {_reason(error)}",

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
-from mrl_experiments.directions import BLOCK, dtype_for, unit_prefixes
+from mrl_experiments.directions import BLOCK, HIGHEST, LOWEST, dtype_for, unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import prefix
 
+FEW = 64  # queries
 SIMILARITIES = ("cosine", "inner_product", "l2")
 
 
@@ -34,6 +35,12 @@ def metric(similarity: str) -> int:
 def compared(vectors: NDArray[np.float32], dim: int, similarity: str) -> NDArray[np.float32]:
     """Return the prefixes (N, dim) of vectors (N, D) that are compared, contiguous: for cosines of norm 1."""
     if similarity == "cosine":
+        if len(vectors) <= FEW:  # without the steps that many need
+            part = prefix(vectors, dim)
+            with np.errstate(over="ignore", under="ignore"):
+                squares = np.einsum("nd,nd->n", part, part)
+            if len(part) and squares.min() >= LOWEST and squares.max() <= HIGHEST:
+                return np.ascontiguousarray(part * (1 / np.sqrt(squares))[:, None], np.float32)
         return unit_prefixes(vectors, dim)
     return np.ascontiguousarray(prefix(vectors, dim), np.float32)
 

@@ -22,7 +22,8 @@ class IndexSpec:
             "HNSW32", "IVF1024,Flat", "IVF4096,SQ8", "OPQ16,IVF1024,PQ16x4fs", "RaBitQ" (1 bit per feature).
         stages: The default funnel [[D_s, shortlist], [D_r, keep], ...].
         coarse_dim: The prefix clustered into the lists of an IVF index; None means the scanned one.
-        effort: FAISS search parameters: "nprobe=16", "efSearch=64".
+        effort: FAISS search parameters, "nprobe=16" or "efSearch=64", and "patience=10": the last re-rank of
+            a query ends once so many candidates in turn have not been among its nearest.
         similarity: What near means, "cosine", "inner_product" or "l2"; of prefixes, too.
     """
 
@@ -46,6 +47,11 @@ class IndexSpec:
             )
 
     @property
+    def patience(self) -> int:
+        """How many candidates in turn may fail before a re-rank ends; 0 for any."""
+        return split_effort(self.effort)[1]
+
+    @property
     def exact(self) -> bool:
         """True if all vectors are compared at the only dim."""
         return self.codes == "Flat" and len(self.stages) == 1
@@ -54,6 +60,23 @@ class IndexSpec:
     def width(self) -> int:
         """The largest prefix that a query or a stage needs."""
         return max(self.dims[-1], self.stages[-1][0])
+
+
+def split_effort(effort: str) -> tuple[str, int]:
+    """Return what FAISS is told of an effort, and the patience of a re-rank.
+
+    Example:
+        >>> split_effort("nprobe=16,patience=10"), split_effort("efSearch=64")
+        (('nprobe=16', 10), ('efSearch=64', 0))
+
+    Raises:
+        UserError: If the patience is no whole number.
+    """
+    parts = [part for part in effort.split(",") if part]
+    own = [part.partition("=")[2] for part in parts if part.startswith("patience=")]
+    if any(not value.isdecimal() for value in own):
+        raise UserError(f"effort={effort!r}", expected="patience=<whole number>")
+    return ",".join(part for part in parts if not part.startswith("patience=")), int((own or ["0"])[-1])
 
 
 def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], ...]:

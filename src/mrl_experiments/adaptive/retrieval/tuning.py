@@ -15,7 +15,7 @@ from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.promise import Setting
 from mrl_experiments.adaptive.retrieval.quality import Quality
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, split_effort
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 
@@ -299,7 +299,21 @@ class Tuner:
                     break
                 else:
                     low = middle + 1
-        return trials
+        return [*trials, *self._sooner(index, self.budget.best([*earlier, *trials]), trials)]
+
+    def _sooner(self, index: AdaptiveIndex, best: Trial | None, trials: Sequence[Trial]) -> list[Trial]:
+        """Try the best trial, where it is one of this index's, with re-ranks that end early."""
+        if best is None or len(best.spec.stages) < 2 or not any(best is trial for trial in trials):
+            return []
+        (dim, keep), *later = best.spec.stages
+        found = []
+        for longer in (keep, 2 * keep):
+            stages = ((dim, longer), *later)
+            for patience in (later[-1][1] // 2 + 1, later[-1][1], 2 * later[-1][1]):
+                if patience < longer - later[-1][1]:
+                    index.configure(f"{best.spec.effort},patience={patience}", stages)
+                    found.append(self.measure(index, self.parts[0], best.latency))
+        return found
 
     def _raised(self, index: AdaptiveIndex, family: Family) -> Iterator[Trial]:
         for stages in family.plans:
@@ -347,8 +361,11 @@ def ladder(family: Family, chosen: Setting) -> list[Setting]:
     Each does at most as much as the one before: fewer efforts with the chosen stages.
     """
     effort, stages = chosen
-    place = list(family.efforts).index(effort)
+    whole, patience = split_effort(effort)
+    place = list(family.efforts).index(whole)
     above = [*family.efforts[place + 1 :: 2]][-RUNGS // 2 :]
     below = [*family.efforts[max(0, place - 2) : place]]
-    steps = [(other, stages) for other in (*reversed(above), effort, *reversed(below))]
+    sooner = f",patience={patience}" if patience else ""
+    steps = [(other, stages) for other in (*reversed(above), whole, effort)]
+    steps += [(other + sooner, stages) for other in reversed(below)]
     return list(dict.fromkeys([family.most, *steps]))
