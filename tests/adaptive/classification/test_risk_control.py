@@ -4,12 +4,12 @@ from functools import partial
 import numpy as np
 import pytest
 
+from mrl_experiments.adaptive.bounds import p_value
 from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier
 from mrl_experiments.adaptive.classification.exits import read_exits
 from mrl_experiments.adaptive.classification.policies.joint import Joint
 from mrl_experiments.adaptive.classification.policies.risk_control import (
     RiskControl,
-    p_value,
     samples_needed,
     sweep,
 )
