@@ -17,7 +17,8 @@ from mrl_experiments.checkpoint import REMEDY
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
-from mrl_experiments.losses.method import Inputs
+from mrl_experiments.data.loaders.augment import Resolution
+from mrl_experiments.losses.method import Inputs, Method
 from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
@@ -88,6 +89,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
+    _keep_size(method, data)
     if cfg.init_from and (is_trial(cfg) or not run.has_checkpoint):
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if is_trial(cfg) or not run.has_checkpoint:
@@ -107,6 +109,15 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
         options["benchmark"] = method.static_shapes
     trainer = construct(cfg.trainer, **options)(run=run, loggers=[], callbacks=callbacks)
     return trainer, module, data
+
+
+def _keep_size(method: Method, data: Any) -> None:
+    """Train at one resolution where the backbone takes no other."""
+    resolution = getattr(data, "resolution", None)
+    if getattr(method.backbone, "fixed_size", False) and resolution not in (None, Resolution.of(data.size)):
+        data.resolution = Resolution.of(data.size)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            print(f"{method.backbone.name} takes images of {data.size} px alone: data.resolution has no effect")
 
 
 def _augment(cfg: DictConfig, data: Any) -> BatchAugment | None:

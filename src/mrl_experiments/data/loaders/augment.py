@@ -31,6 +31,11 @@ class Resolution:
     end_epoch: int = 0
     step: int = 32
 
+    @classmethod
+    def of(cls, size: int) -> "Resolution":
+        """Return the resolution that is `size` pixels in every epoch."""
+        return cls(size, size)
+
     def at(self, epoch: int) -> int:
         """Return the side in pixels at an epoch."""
         if epoch <= self.start_epoch or self.start == self.end:
