@@ -170,7 +170,7 @@ def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> N
     """Let the method do what it does after training, and save what came of it; it is validated anew then."""
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        changed = module.method.finish(_training_inputs(data, module.device))
+        changed = module.method.finish(_training_inputs(data, trainer.current_epoch, module.device))
         if choose_map(module.method, data, run if trainer.is_global_zero else None) or changed:
             module.validated_step = -1
             for callback in _averaging(trainer):
@@ -182,8 +182,10 @@ def _averaging(trainer: Any) -> list[WeightAveraging]:
     return [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
 
 
-def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
-    for x, _, _ in data.train_dataloader():
+def _training_inputs(data: Any, epoch: int, device: torch.device) -> Iterator[Inputs]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # images of the size that training ended with
+    for x, _, _ in loader:
         yield move_data_to_device(x, device)
 
 

@@ -332,7 +332,7 @@ class ImageData(DataModule):
 
         def run(batches: Batches, epoch: int) -> Iterator[Batch]:
             side = size(epoch)
-            for images, labels, index in read(batches, side, epoch):
+            for images, labels, index in read(batches, self.size if self.channels == 1 else side, epoch):
                 if images.shape[-1] != side:
                     images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
                 yield images, labels, index
