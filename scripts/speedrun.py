@@ -1,11 +1,11 @@
-"""The default job to a fixed result: python scripts/speedrun.py [--seeds 0 1 2] [--rounds 5] [options of train.py]
+"""The default job to a fixed result: python scripts/speedrun.py [--seeds 0 1 2] [options of train.py]
 
-The result: top-1 of at least 75.0 at 512 dims and 38.0 at 8 on kanji1k val, mean of three seeds, from random weights.
-Prints seconds, images and accuracy of each seed and, as its last line, a JSON object; records are in
+The result: top-1 of at least 75.0 at 512 dims and 38.0 at 8 on kanji1k val, mean of three seeds, from random
+weights. Prints seconds, images and accuracy of each seed and, as its last line, a JSON object; records are in
 docs/speedrun.md. Each seed is one train.py command, from prepared data, on as many threads as torch is told.
-`cpu_over_baseline` compares the CPU seconds of the training's steps with those of 500,000 images by the recipe of
-before (optim=sgd_cyclic at 32 px, the network's plain convolutions, an optimizer that is not fused): steps of
-both in turns, medians over rounds, since machines drift.
+`cpu_over_baseline` compares the CPU seconds of training steps with those of 500,000 images by the recipe
+of before (optim=sgd_cyclic at 32 px, plain convolutions, no fused optimizer): steps of both in turns,
+medians over rounds, since machines drift.
 """
 
 import argparse
@@ -121,26 +121,37 @@ def train(options: list[str]) -> tuple[float, float, dict[int, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     arguments, options = parser.parse_known_args()
     cfg = configured(*options)
     data = construct(cfg.data)
+    data.resolution = data.resolution.within(cfg.epochs)
     data.prepare_data()
     images = len(data.train_dataloader()) * data.batch_size * cfg.epochs
     ratio = cpu_over_baseline(cfg, data, configured(*options, "optim=sgd_cyclic"), arguments.rounds)
     table = Table("seed", "seconds", "CPU seconds", "images", "top-1 at 8", "top-1 at 512")
-    table.title = f"{os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())} threads, {best_precision('cpu')}"
+    table.title = (
+        f"{os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())} threads, {best_precision('cpu')}"
+    )
     rows = []
     for seed in arguments.seeds:
         seconds, cpu, top1 = train([*options, f"seed={seed}"])
         rows.append((seconds, cpu, top1[min(top1)], top1[max(top1)]))
-        table.add_row(str(seed), f"{seconds:.0f}", f"{cpu:.0f}", f"{images:,}", *(f"{v:.2f}" for v in rows[-1][2:]))
+        table.add_row(
+            str(seed), f"{seconds:.0f}", f"{cpu:.0f}", f"{images:,}", *(f"{v:.2f}" for v in rows[-1][2:])
+        )
     Console().print(table)
     names = ("seconds", "cpu_seconds", "top1_8", "top1_512")
     means = [round(statistics.mean(column), 2) for column in zip(*rows, strict=True)] or [None] * len(names)
-    print(json.dumps(dict(zip(names, means, strict=True)) | {"images": images, "cpu_over_baseline": round(ratio, 3)}))
+    print(
+        json.dumps(
+            dict(zip(names, means, strict=True)) | {"images": images, "cpu_over_baseline": round(ratio, 3)}
+        )
+    )
 
 
 if __name__ == "__main__":

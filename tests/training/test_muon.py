@@ -22,9 +22,13 @@ def net():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_moves_as_timms_does_where_all_taps_are_met(dtype, monkeypatch):
     ours, theirs = net()[:1], net()[:1]
-    optimizer = Muon([{"params": ours.parameters(), "orthogonal": True, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}])
+    optimizer = Muon(
+        [{"params": ours.parameters(), "orthogonal": True, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}]
+    )
     optimizer.dtype = dtype
-    other = OfTimm(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True, adjust_lr_fn="rms_to_rms")
+    other = OfTimm(
+        theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True, adjust_lr_fn="rms_to_rms"
+    )
     for _ in range(3):
         x = torch.randn(4, 3, 4, 4)
         for module, one in ((ours, optimizer), (theirs, other)):
@@ -50,7 +54,9 @@ def test_taps_that_only_meet_padding_stay_and_the_others_move_as_the_matrix_that
 
 
 def test_matrices_are_orthogonal_and_the_rest_is_adamws_with_its_own_rate():
-    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 8, 1), nn.Flatten(), nn.Linear(8, 2))
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 8, 1), nn.Flatten(), nn.Linear(8, 2)
+    )
     optimizer, schedule = muon(module, LENGTH, lr=0.1, rest_lr=0.01, lr_images=256, warmup_epochs=0)
     matrices, rest = optimizer.param_groups
     assert {tuple(p.shape) for p in matrices["params"]} == {(8, 4, 1, 1), (2, 8)}

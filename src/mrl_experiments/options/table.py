@@ -190,7 +190,9 @@ GROUPS: dict[str, Options] = {
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
         "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
         "resolution.start_epoch": count("before the side begins to grow", low=0, unit="epochs"),
-        "resolution.end_epoch": count("after which the side is the last", low=0, unit="epochs"),
+        "resolution.end_epoch": count(
+            "after which the side is the last; null: the last one", low=0, null=True, unit="epochs"
+        ),
         "resolution.step": count("sides are multiples of it", unit="pixels"),
         "augment.shift": count("translate by up to as many", low=0, high=16_384, unit="pixels"),
         "augment.crop": List(

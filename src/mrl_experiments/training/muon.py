@@ -39,6 +39,11 @@ class Muon(AdamW):
         native = best_precision("gpu" if on_gpu else "cpu") == "bf16-mixed"
         self.dtype = torch.bfloat16 if native else torch.float32
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for own in state["state"].values():
+            own.setdefault("step", torch.tensor(0.0))  # which AdamW asks of every parameter
+        super().__setstate__(state)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Take one step; the gradients of the orthogonal groups are used up."""

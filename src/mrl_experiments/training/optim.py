@@ -134,7 +134,13 @@ def muon(
     assert nesterov, "Muon's momentum is Nesterov's"
     matrices, rest = split_parameters(module)
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "orthogonal": True, "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
+        {
+            "params": matrices,
+            "orthogonal": True,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        },
         {"params": rest, "lr": rest_lr, "weight_decay": 0.0},
     ]
     for group in groups:

@@ -15,9 +15,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from mrl_experiments.build import build_method, check_owner, checkpoint_of, owner
 from mrl_experiments.checkpoint import REMEDY
 from mrl_experiments.construct import construct
+from mrl_experiments.data.loaders.augment import Resolution
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
-from mrl_experiments.data.loaders.augment import Resolution
 from mrl_experiments.losses.method import Inputs, Method
 from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.next_commands import next_command
@@ -89,7 +89,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
-    _keep_size(method, data)
+    _settle_resolution(method, data, cfg.epochs)
     if cfg.init_from and (is_trial(cfg) or not run.has_checkpoint):
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if is_trial(cfg) or not run.has_checkpoint:
@@ -111,13 +111,16 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     return trainer, module, data
 
 
-def _keep_size(method: Method, data: Any) -> None:
-    """Train at one resolution where the backbone takes no other."""
+def _settle_resolution(method: Method, data: Any, epochs: int) -> None:
+    """Let the resolution of training end with the last epoch, and stay where the backbone takes no other."""
     resolution = getattr(data, "resolution", None)
-    if getattr(method.backbone, "fixed_size", False) and resolution not in (None, Resolution.of(data.size)):
+    if resolution is None:
+        return
+    data.resolution = resolution.within(epochs)
+    if getattr(method.backbone, "fixed_size", False) and resolution != Resolution.of(data.size):
         data.resolution = Resolution.of(data.size)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            print(f"{method.backbone.name} takes images of {data.size} px alone: data.resolution has no effect")
+            print(f"{method.backbone.name} takes images of {data.size} px alone: no data.resolution")
 
 
 def _augment(cfg: DictConfig, data: Any) -> BatchAugment | None:

@@ -66,7 +66,7 @@ class ImageData(DataModule):
         workers: int | None,
         cache: str,
         size: int | None,
-        resolution: Mapping[str, int] | None,
+        resolution: Mapping[str, int | None] | None,
         augment: Mapping[str, Any],
         storage: Mapping[str, Mapping[str, Any]],
         betons: Mapping[str, str],
@@ -333,9 +333,8 @@ class ImageData(DataModule):
         def run(batches: Batches, epoch: int) -> Iterator[Batch]:
             side = size(epoch)
             for images, labels, index in read(batches, self.size if self.channels == 1 else side, epoch):
-                if images.shape[-1] != side:
-                    images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-                yield images, labels, index
+                whole = images.shape[-1] == side
+                yield images if whole else _resized(images, side), labels, index
 
         return run, count
 
@@ -350,6 +349,10 @@ class ImageData(DataModule):
 
     def _count(self, beton: Path) -> int:
         return check_beton(beton, channels=self.channels, num_classes=self.num_classes, size=self.size)
+
+
+def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def _size(size: int | None, source: Source) -> int:
