@@ -147,6 +147,7 @@ OTHERS = [
     ),
     ("train", "loss.mode=any", "loss=slim"),
     ("train", "optim.nesterov=true", "optim=adamw_cosine"),
+    ("train", "optim.nesterov=false", "optim=muon"),
     ("train", "optim.nesterov=true", "optim.momentum=0"),
     ("train", "loss.weights=[1]", "loss.dims=[8,16]"),
     ("train", "data.masked=1.5", "data=python_stdlib"),
