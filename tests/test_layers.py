@@ -47,6 +47,7 @@ PROGRAM = {
     "first_line",
     "embed",
     "generate",
+    "loaded",
     "evaluate",
     "evaluation_jobs",
     "evaluation_tables",

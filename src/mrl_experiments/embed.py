@@ -41,6 +41,7 @@ from mrl_experiments.external.adapted_file import write_adapted
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import select_labelled
 from mrl_experiments.losses.method import Method, width_of
+from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
@@ -86,6 +87,7 @@ def embed(cfg: DictConfig) -> None:
     def read(run: Run) -> tuple[DictConfig, Method]:
         weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
         method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+        quicken_small_maps(method)
         return trusted_config(run, cfg.trust), method
 
     with together(fabric.strategy, fabric.world_size):

@@ -132,6 +132,31 @@ COMMANDS: dict[str, Options] = {
         "root": ROOT,
         "debug": DEBUG,
     },
+    "export": {
+        "run": RUNS,
+        "format": Choice("what is written", ("hub", "timm", "onnx", "torch_export", "safetensors")),
+        "dim": Either(
+            "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
+        ),
+        "output": Choice("what a file gives", ("embeddings", "logits"), null=True),
+        "int8": Flag("of format=onnx also files in 8 bits"),
+        "calibration": count("by which their ranges are chosen", high=1_000_000, unit="images"),
+        "out": Path("the folder", null=True, example="outputs/exports/my_run"),
+        "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
+        "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
+        "license": Text("of the weights, as hubs call it", null=True, pattern=r"[\w.+-]+", example="mit"),
+        "overwrite": Flag("replace another export in the folder"),
+        "push": Flag("upload to the Hugging Face hub"),
+        "repo": Text(
+            "the repository there", null=True, pattern=r"[\w.-]+(/[\w.-]+)?", called="<owner>/<name>",
+            example="me/my-model",
+        ),
+        "private": Flag("a new repository is"),
+        "cache": CACHE,
+        "trust": TRUST,
+        "root": ROOT,
+        "debug": DEBUG,
+    },
     "report": {
         "rows": List("glob patterns of result files", Path(), example=["results/**/*.csv"]),
         "root": ROOT,

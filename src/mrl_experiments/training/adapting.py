@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mrl_experiments.adaptive.classification.policies.risk_control import p_value
+from mrl_experiments.adaptive.bounds import p_value
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.data.vectors.rows import Rows
 from mrl_experiments.data.vectors.vector_data import VectorData
