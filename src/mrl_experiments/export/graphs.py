@@ -128,6 +128,12 @@ class AdaptorMap(nn.Module):
 
     def __init__(self, adaptor: AdaptorFile) -> None:
         super().__init__()
+        if adaptor.two_maps:
+            raise UserError(
+                "this adaptor has one map for queries and another one for documents",
+                expected="one map for all vectors, model.two_maps=false",
+                remedy="embed.py out=<file> side=queries, and side=documents",
+            )
         for name, array in adaptor.arrays.items():
             self.register_parameter(name, nn.Parameter(torch.from_numpy(array)))
         self.has_mlp = "mlp_in" in adaptor.arrays
