@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrl_experiments.adaptor_file import AdaptorFile
+from mrl_experiments.errors import UserError
 from mrl_experiments.export.truncated import linear_of, narrowed
 from mrl_experiments.heads import Heads
 from mrl_experiments.loaded.inputs import ImageInputs, SequenceInputs
@@ -128,6 +129,12 @@ class AdaptorMap(nn.Module):
 
     def __init__(self, adaptor: AdaptorFile) -> None:
         super().__init__()
+        if adaptor.two_maps:
+            raise UserError(
+                "this adaptor has one map for queries and another one for documents",
+                expected="one map for all vectors, model.two_maps=false",
+                remedy="embed.py out=<file> side=queries, and side=documents",
+            )
         for name, array in adaptor.arrays.items():
             self.register_parameter(name, nn.Parameter(torch.from_numpy(array)))
         self.has_mlp = "mlp_in" in adaptor.arrays
