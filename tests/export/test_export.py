@@ -163,7 +163,7 @@ def test_sentence_transformers_loads_a_text_tower_and_timm_the_image_tower(train
     with torch.inference_mode():
         np.testing.assert_allclose(unit(image(x).numpy()[:, :8]), ours.encode(x, 8), atol=1e-5)
     card = (out / "README.md").read_text()
-    assert "library_name: sentence-transformers" in card and "image/" in card
+    assert "library_name: sentence-transformers" in card and '/image"' in card
     small = exported(run, f"out={tmp_path / 'small'}", "dim=8")
     assert library.SentenceTransformer(str(small), local_files_only=True).encode("red").shape == (8,)
 

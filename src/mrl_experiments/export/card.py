@@ -108,8 +108,8 @@ def _text_notes(both: bool) -> Sequence[str]:
     notes = ["Vectors are cut before they get length one: `normalize_embeddings=True`."]
     if both:
         notes.append(
-            'The image encoder is in `image/`; `timm.create_model("local-dir:<folder>/image", pretrained=True)`, '
-            "called with images, gives their vectors."
+            'The image encoder is `timm.create_model("local-dir:<folder>/image", pretrained=True)`; '
+            "called with images, it gives their vectors."
         )
     return notes
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_model
@@ -170,7 +171,7 @@ def _check_hub(job: Job) -> None:
         raise UserError(
             f"format=hub: run {job.model.run.name} is an adaptor, which has no model of its own",
             expected="a run of images or texts",
-            remedy="embed.py out=<folder> encoder=<a model of sentence-transformers> puts it behind that one; "
+            remedy="embed.py out=<folder> encoder=<a folder of sentence-transformers> puts it behind one; "
             "or format=onnx",
         )
     if not isinstance(job.model.inputs, TextInputs):
@@ -255,17 +256,17 @@ def _write_onnx(job: Job, folder: Path) -> None:
 
 
 def _calibration(job: Job) -> list[Tensor]:
-    """Return some of the images that the run was trained on, as it is shown them in validation."""
-    model, cfg, batches = job.model, job.cfg, list[Tensor]()
+    """Return batches of some of the images that the run was trained on, spread evenly, as validation sees them.
+
+    Raises:
+        UserError: If they are not there.
+    """
+    model, cfg = job.model, job.cfg
     with stored_data(model.run, trusted_config(model.run, cfg.trust), cfg.cache) as data:
-        data.prepare("train")
-        loader = data.dataloader("train")
-        step = max(1, len(loader) * loader.batch_size // max(1, cfg.calibration))
-        for images, _, _ in loader:
-            batches.append(images[::step].contiguous())
-            if sum(map(len, batches)) >= cfg.calibration:
-                break
-    return [batch for batch in batches if len(batch)]
+        samples = data.source.open("train")
+        count = min(cfg.calibration, len(samples))
+        items = [samples[int(row)][0] for row in np.linspace(0, len(samples) - 1, count)]
+        return [batch for _, batch in model.inputs.batches(items, 32)]
 
 
 def _check_program(job: Job) -> None:
