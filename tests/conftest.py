@@ -2,7 +2,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/commands.py
 
@@ -18,6 +17,8 @@ def data_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import torch  # which the process that only hands out tests does without
+
     torch.manual_seed(0)
 
 

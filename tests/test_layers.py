@@ -53,6 +53,7 @@ PROGRAM = {
     "evaluation_tables",
     "next_commands",
     "export",
+    "adaptor_export",
     "external",
     "looks",
     "reproduce",
