@@ -269,7 +269,7 @@ def _write_onnx(job: Job, folder: Path) -> None:
 
 
 def _calibration(job: Job) -> list[Tensor]:
-    """Return batches of some of the images that the run was trained on, spread evenly, as validation sees them.
+    """Return batches of images that the run was trained on, spread evenly, as validation sees them.
 
     Raises:
         UserError: If they are not there.
