@@ -139,6 +139,8 @@ COMMANDS: dict[str, Options] = {
             "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
         ),
         "output": Choice("what a file gives", ("embeddings", "logits"), null=True),
+        "encoder": Path("a model that sentence-transformers has saved, to put an adaptor behind", null=True,
+                        example="all-MiniLM-L6-v2"),
         "int8": Flag("of format=onnx also files in 8 bits"),
         "calibration": count("by which their ranges are chosen", high=1_000_000, unit="images"),
         "out": Path("the folder", null=True, example="outputs/exports/my_run"),
