@@ -15,6 +15,7 @@ most 5 %. The last line is a JSON object; `promise_broken_share` is the largest 
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -145,8 +146,8 @@ def recalls(sets: int, resamples: int) -> Iterator[dict[str, Any]]:
         yield {"recall": share, "sets": sets, "queries": ASKED} | _shares(found)
 
 
-def builds(sets: int) -> dict[str, Any]:
-    """Return the share of broken recalls of whole builds, whose queries are drawn from the vectors."""
+def builds(sets: int) -> Iterator[dict[str, Any]]:
+    """Yield the share of broken recalls of whole builds, whose queries are drawn from the vectors."""
     broken = []
     for number in range(sets):
         draw, share = data_set(number), RECALLS[number % len(RECALLS)]
@@ -156,7 +157,7 @@ def builds(sets: int) -> dict[str, Any]:
         truth = recall(exact_neighbours(queries, database, K))(found, np.arange(len(queries)))
         broken.append(float(truth.mean()) < share)
         print(f"build {number}: {share:g} {truth.mean():.4f} {index.spec.codes}", file=sys.stderr, flush=True)
-    return {"builds": sets, "broken": float(np.mean(broken)) if broken else 0.0}
+    yield {"builds": sets, "broken": float(np.mean(broken)) if broken else 0.0}
 
 
 def data_set(number: int) -> Callable[[int], NDArray[np.float32]]:
@@ -198,7 +199,9 @@ def main() -> None:
     asked = parser.parse_args()
     faiss.omp_set_num_threads(1)
     rows = []
-    for row in (*budgets(asked.samples), *recalls(asked.sets, asked.resamples), builds(asked.builds)):
+    for row in itertools.chain(
+        budgets(asked.samples), recalls(asked.sets, asked.resamples), builds(asked.builds)
+    ):
         rows.append(row)
         print("  ".join(f"{name} {value:g}" for name, value in row.items()), flush=True)
     largest = max(row["broken"] for row in rows if "builds" not in row)
