@@ -49,10 +49,11 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.nesting import default_dims
 
-K, SINGLES, ROUNDS, QUERIES, MAX_LOST, MARGIN = 10, 200, 5, 4000, 0.001, 0.002
+K, SINGLES, ROUNDS, QUERIES, MAX_LOST, MARGIN = 10, 200, 5, 2000, 0.001, 0.002
 SHORTLISTS = (2, 3, 5, 10, 20, 40)  # times K
+FAR = 1.2  # times the best latency, from which on a shortlist is given up
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
-OPTIONS = ("database", "query", "texts", "count", "minutes", "target", "rows", "clock")
+OPTIONS = ("database", "query", "texts", "count", "minutes", "target", "rows", "clock", "samples")
 Found = NDArray[np.int64]
 Setting = tuple[Any, Any]
 
@@ -111,7 +112,7 @@ def nested_form(count: int, spec: IndexSpec, plans: Sequence[Any]) -> Form:
 
         return configure, lambda queries: index.search_stages(queries).ids, index.shortlist_bytes
 
-    outer = [(plan, patience) for plan in plans for patience in (0, K // 2, K, 2 * K)]
+    outer = [(plan, patience) for plan in plans for patience in (0, K)]
     return Form(f"nested {spec.dims[0]}: {spec.codes}", build, outer, PROBES, ours=True)
 
 
@@ -273,7 +274,15 @@ class Bench:
                         batch, found = self.timed(search, self.tune)
                         quality = self.quality(found, self.tune)
                         form.points[setting] = Point(*quality, batch, self.singly(search, self.tune))
-                    low, high = (low, middle - 1) if goal(form.points[setting]) else (middle + 1, high)
+                    point, best = form.points[setting], form.best(goal, False)
+                    if goal(point):
+                        high = middle - 1
+                    elif (
+                        best and point.batch > FAR * form.points[best].batch
+                    ):  # more effort takes longer still
+                        break
+                    else:
+                        low = middle + 1
         return configure, search
 
 
@@ -378,7 +387,7 @@ def split(
     queries: NDArray[np.float32] | None,
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
 ) -> Data:
-    """Return unit vectors and evenly spaced queries, taken out of the vectors where there are no others."""
+    """Return unit vectors and evenly spaced queries, taken out of them where there are no others."""
     rows = np.unique(
         np.linspace(0, len(vectors if queries is None else queries) - 1, QUERIES).astype(np.int64)
     )
@@ -434,28 +443,30 @@ def main(arguments: Sequence[str]) -> None:
     if data.labels is not None:
         equal_map = finals(bench, entries, lambda point: point.mean_ap >= bench.map_of_exact - MAX_LOST)
     if "rows" in named:
-        with open(named["rows"], "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["form", "outer", "inner", "recall", "map", "batch_ms", "single_ms"])
-            writer.writerows(
-                (form.name, *setting, *point)
-                for form, *_ in entries
-                for setting, point in form.points.items()
-            )
+        write_points(Path(named["rows"]), entries)
     console = Console(width=170)
     count, width = data.vectors.shape
-    console.print(
-        f"{count:,} vectors, D={width}, {len(bench.test)} queries, one thread, recall@10 >= {target:g}"
-    )
+    asked = f"{len(bench.test)} queries, one thread, recall@10 >= {target:g}"
+    console.print(f"{count:,} vectors, D={width}, {asked}")
     console.print(table(runs))
     if equal_map:
         console.print("at most 0.1 points of mAP@10 lost:", table(equal_map))
-    last = figures(runs, equal_map) | {"promise_broken_share": max(row["broken"] for row in budgets(40))}
-    print(
-        json.dumps(
-            {name: round(value, 3) if isinstance(value, float) else value for name, value in last.items()}
+    last = figures(runs, equal_map)
+    last["promise_broken_share"] = max(row["broken"] for row in budgets(int(named.get("samples", "40"))))
+    rounded = {name: value if isinstance(value, str) else round(value, 3) for name, value in last.items()}
+    print(json.dumps(rounded))
+
+
+def write_points(path: Path, entries: Sequence[tuple[Form, Any, Any]]) -> None:
+    """Write what each setting gave on the queries that tune: the curves of quality against time."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["form", "outer", "inner", "recall", "map", "batch_ms", "single_ms", "bytes", "build_s"]
         )
-    )
+        for form, *_ in entries:
+            for setting, point in form.points.items():
+                writer.writerow((form.name, *setting, *point, form.size, round(form.seconds, 1)))
 
 
 if __name__ == "__main__":

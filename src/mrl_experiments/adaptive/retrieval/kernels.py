@@ -6,6 +6,7 @@ candidate is fetched from memory while one is compared: candidates lie far apart
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import faiss
 import numba
@@ -70,7 +71,25 @@ def _fetch(_, address):  # type: ignore[no-untyped-def]
     return types.void(types.intp), code
 
 
-@numba.njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+compiled = partial(
+    numba.njit, fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy"
+)
+
+
+@compiled(inline="always")  # type: ignore[untyped-decorator]
+def _compare(query, vector, distances):  # type: ignore[no-untyped-def]
+    score = np.float32(0)
+    if distances:
+        for column in range(len(query)):
+            apart = query[column] - vector[column]
+            score -= apart * apart
+    else:
+        for column in range(len(query)):
+            score += query[column] * vector[column]
+    return score
+
+
+@compiled()  # type: ignore[untyped-decorator]
 def _select(  # type: ignore[no-untyped-def]
     asked, vectors, norms, positions, distances, patience, scores, ids, first, last
 ):
@@ -87,17 +106,9 @@ def _select(  # type: ignore[no-untyped-def]
                     _fetch(address + line)
             score = np.float32(-np.inf)
             if place >= 0:
-                vector = vectors[place]
-                score = np.float32(0)
-                if distances:
-                    for column in range(dim):
-                        apart = query[column] - vector[column]
-                        score -= apart * apart
-                else:
-                    for column in range(dim):
-                        score += query[column] * vector[column]
-                    if len(norms):
-                        score *= norms[place]
+                score = _compare(query, vectors[place], distances)
+                if len(norms):
+                    score *= norms[place]
             if held == keep and (
                 score < best[keep - 1] or (score == best[keep - 1] and place >= places[keep - 1])
             ):
@@ -106,7 +117,7 @@ def _select(  # type: ignore[no-untyped-def]
                     break
                 continue
             idle = 0
-            at = held if held < keep else keep - 1
+            at = min(held, keep - 1)
             held = min(held + 1, keep)
             while at > 0 and (score > best[at - 1] or (score == best[at - 1] and place < places[at - 1])):
                 best[at], places[at] = best[at - 1], places[at - 1]

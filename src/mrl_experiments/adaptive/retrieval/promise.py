@@ -167,7 +167,7 @@ class Promise:
         return self.filters[key]
 
     def tested(self, index: "AdaptiveIndex", mask: NDArray[np.bool_] | None) -> list[Setting]:
-        """Return the settings, of `rungs`, that are shown to keep the recall among rows that mask lets through.
+        """Return the settings, of `rungs`, that are shown to keep the recall among rows of a mask.
 
         They are tested in turn until the first that fails, so all keep it at once. Queries of the database
         are not compared with themselves. A graph leads such a query to its neighbours as it leads no other,
