@@ -63,7 +63,7 @@ class Pool:
     def trial(self, index: AdaptiveIndex) -> Trial:
         """Return the trial of an index, as it is configured, on all queries."""
         if index.spec not in self.trials:
-            self.trials[index.spec] = self.search(index, np.arange(len(self.queries)))
+            self.trials[index.spec] = self.search(index, np.arange(len(self.queries)), 0.0)
         return self.trials[index.spec]
 
 

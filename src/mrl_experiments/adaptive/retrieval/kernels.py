@@ -6,7 +6,6 @@ candidate is fetched from memory while one is compared: candidates lie far apart
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import faiss
 import numba
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
 
 WORTH_SHARING = 64  # queries, fewer of which one thread answers
-LINE = 64  # bytes that memory is fetched by
+LINE, AHEAD = 64, 2  # bytes that memory is fetched by; how many candidates before one is compared
 
 
 def rerank(
@@ -71,26 +70,8 @@ def _fetch(_, address):  # type: ignore[no-untyped-def]
     return types.void(types.intp), code
 
 
-compiled = partial(
-    numba.njit, fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy"
-)
-
-
-@compiled(inline="always")  # type: ignore[untyped-decorator]
-def _compare(query, vector, distances):  # type: ignore[no-untyped-def]
-    score = np.float32(0)
-    if distances:
-        for column in range(len(query)):
-            apart = query[column] - vector[column]
-            score -= apart * apart
-    else:
-        for column in range(len(query)):
-            score += query[column] * vector[column]
-    return score
-
-
-@compiled()  # type: ignore[untyped-decorator]
-def _select(  # type: ignore[no-untyped-def]
+@numba.njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
     asked, vectors, norms, positions, distances, patience, scores, ids, first, last
 ):
     keep, dim, count = scores.shape[1], asked.shape[1], positions.shape[1]
@@ -100,15 +81,23 @@ def _select(  # type: ignore[no-untyped-def]
         held = idle = 0
         for number in range(count):
             place = positions[row, number]
-            if number + 1 < count and positions[row, number + 1] >= 0:
-                address = start + positions[row, number + 1] * stride
+            if number + AHEAD < count and positions[row, number + AHEAD] >= 0:
+                address = start + positions[row, number + AHEAD] * stride
                 for line in range(0, 4 * dim, LINE):
                     _fetch(address + line)
             score = np.float32(-np.inf)
             if place >= 0:
-                score = _compare(query, vectors[place], distances)
-                if len(norms):
-                    score *= norms[place]
+                vector = vectors[place]
+                score = np.float32(0)
+                if distances:
+                    for column in range(dim):
+                        apart = query[column] - vector[column]
+                        score -= apart * apart
+                else:
+                    for column in range(dim):
+                        score += query[column] * vector[column]
+                    if len(norms):
+                        score *= norms[place]
             if held == keep and (
                 score < best[keep - 1] or (score == best[keep - 1] and place >= places[keep - 1])
             ):
