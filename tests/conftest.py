@@ -2,7 +2,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/commands.py
 
@@ -18,4 +17,14 @@ def data_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import torch  # which the process that only hands out tests does without
+
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained_runs(data_cache, tmp_path_factory):
+    """Small runs by their kinds, each trained when it is first asked for."""
+    from trained_runs import TrainedRuns
+
+    return TrainedRuns(tmp_path_factory.mktemp("trained"))

@@ -3,11 +3,11 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+import composing
 import numpy as np
 import pytest
 from captioned import write_table
 from commands import ROOT, run
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -29,8 +29,7 @@ def options(group: str) -> list[str]:
 
 
 def composed(*overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
+    return composing.composed("train", *overrides)
 
 
 def method_of(cfg, size=32):

@@ -1,12 +1,11 @@
 """The documentation: code and commands of its pages run, links lead somewhere, and no option is missing."""
 
-import os
 import re
 import subprocess
 import sys
 
 import pytest
-from commands import ROOT
+from commands import ROOT, run, succeed
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -77,6 +76,12 @@ def typed(page):
     return re.findall(r"^    \$ (.*)$", text, flags=re.MULTILINE)
 
 
+def words(command, folder):
+    """Return what a shell makes of a command."""
+    shown = ["sh", "-c", f"printf '%s\\0' {command}"]
+    return subprocess.check_output(shown, cwd=folder, text=True).split("\0")[:-1]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
@@ -98,13 +103,13 @@ def test_the_commands_of_a_page_run(page, folder, tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(block)
     if page in ("your_embeddings", "vectors"):  # whose code writes what its commands read
-        subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=folder, check=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    environment["MRL_DATA"] = str(tmp_path_factory.getbasetemp() / "prepared")
+        (folder / "page.py").write_text("\n".join(code))
+        succeed(folder / "page.py", folder=folder)
+    environment = {"WANDB_MODE": "disabled", "MRL_DATA": str(tmp_path_factory.getbasetemp() / "prepared")}
     for command in typed(page):
-        line = re.sub(r"^python (\w+\.py)", rf'"{sys.executable}" "{ROOT}/\1"', command)
-        options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
-        done = subprocess.run(line, shell=True, timeout=900, check=False, **options)
+        program, script, *arguments = words(command, folder)
+        assert program == "python"
+        done = run(script, *arguments, env=environment, folder=folder, timeout=900)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 

@@ -1,13 +1,10 @@
 """The table of options is whole, and its kinds refuse what they should."""
 
-import copy
-from functools import cache
 from pathlib import Path
 
+import composing
 import pytest
 from commands import ROOT
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from mrl_experiments.errors import UserError
@@ -24,12 +21,14 @@ ROOTS = {
     "embed": ["data", "trainer"],
     "evaluate": ["data", "evaluation", "reduction"],
     "generate": [],
+    "export": [],
     "report": [],
 }
 GROUPS = sorted({group for groups in ROOTS.values() for group in groups})
 GIVEN = {  # what the shipped files leave open
     "embed": ["run=x"],
     "generate": ["run=x"],
+    "export": ["run=x"],
     "vectors": ["data.base=x"],
     "timm": ["model.arch=resnet18"],
     "module": ["model.name=mine", "model.module._target_=torch.nn.Flatten"],
@@ -39,23 +38,8 @@ GIVEN = {  # what the shipped files leave open
 }
 
 
-@cache
-def _composed(command: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(command, [*GIVEN.get(command, []), *overrides])
-
-
 def composed(command: str, *overrides: str) -> DictConfig:
-    """Compose as Hydra does; what sets a value only is set afterwards, which is faster."""
-    files = [
-        text for text in overrides if text.partition("=")[0] in (*GROUPS, "experiment") or text[0] in "+~"
-    ]
-    cfg = copy.deepcopy(_composed(command, *files))
-    for override in OverridesParser.create().parse_overrides(
-        [text for text in overrides if text not in files]
-    ):
-        OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
-    return cfg
+    return composing.composed(command, *GIVEN.get(command, []), *overrides)
 
 
 def checked(command: str, *overrides: str) -> DictConfig:
@@ -228,6 +212,7 @@ OTHERS = [
     ("evaluate", "evaluation.solver.iterations=0", "evaluation=probe"),
     ("evaluate", "evaluation.quantiles=[101]", "evaluation=trends"),
     ("evaluate", "evaluation.present_classes_only=null"),
+    *(("export", typed) for typed in ("format=x", "dim=0", "dim=[8,x]", "output=x", "repo=a/b/c", "int8=2")),
     ("generate", "tokens=0"),
     ("generate", "temperature=-1"),
     ("generate", "temperature=inf"),

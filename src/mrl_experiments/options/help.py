@@ -46,6 +46,13 @@ EXAMPLES = {
         f"run={TEXTS} temperature=0",
         f"-m run={TEXTS} dim=8,32,128",
     ),
+    "export": (
+        f"run={RUN}",
+        f"run={RUN} format=onnx  # any dim, as an argument",
+        f"run={RUN} format=onnx dim=[8,64] int8=true",
+        f"run={RUN} push=true repo=me/digits",
+        f"run={RUN} format=torch_export dim=64 output=logits",
+    ),
     "report": (
         "",
         "open=true  # shows the page in a browser",
@@ -67,6 +74,10 @@ KEYS = {
         *("run", "embeddings", "queries", "database", "dims", "quiet", "variant", "reduction.draws", "root"),
     ),
     "generate": ("run", "prompt", "dim", "adaptive", "tokens", "temperature", "seed", "root"),
+    "export": (
+        *("run", "format", "dim", "output", "int8", "out", "checkpoint", "weights", "overwrite", "push"),
+        *("repo", "license", "root"),
+    ),
     "report": ("rows", "out", "open", "root"),
 }  # fmt: skip
 

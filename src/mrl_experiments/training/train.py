@@ -18,6 +18,7 @@ from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.losses.method import Inputs
+from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
 from mrl_experiments.training.adapting import choose_map, print_choice, start_adaptor
@@ -93,6 +94,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
         start_adaptor(method, data)
     if cfg.train_only is not None:
         freeze(method, cfg.train_only)
+    quicken_small_maps(method)
     module = NestedModule(method, construct(cfg.optim), inputs, _augment(cfg, data))
     module = module.to(memory_format=torch.channels_last)
     callbacks = [Description(cfg), *build_callbacks(cfg, run)]
