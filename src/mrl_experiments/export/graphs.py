@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrl_experiments.adaptor_file import AdaptorFile
-from mrl_experiments.errors import UserError
 from mrl_experiments.export.truncated import linear_of, narrowed
 from mrl_experiments.heads import Heads
 from mrl_experiments.loaded.inputs import ImageInputs, SequenceInputs
