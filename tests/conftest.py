@@ -2,9 +2,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+from mrl_experiments.deferred import defer_metrics
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/commands.py
+defer_metrics()  # as each command does
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,4 +20,14 @@ def data_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def seeded():
-    torch.manual_seed(0)
+    import torch  # which the process that only hands out tests does without
+
+    torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a stack trace for each other device
+
+
+@pytest.fixture(scope="session")
+def trained_runs(data_cache, tmp_path_factory):
+    """Small runs by their kinds, each trained when it is first asked for."""
+    from trained_runs import TrainedRuns
+
+    return TrainedRuns(tmp_path_factory.mktemp("trained"))

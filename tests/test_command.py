@@ -1,6 +1,5 @@
 """What the commands make of errors."""
 
-import os
 import shlex
 import signal
 import subprocess
@@ -189,15 +188,7 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_output_that_nobody_reads_is_one_line_at_most(command, stream, tmp_path):
-    reading, writing = os.pipe()
-    os.close(reading)
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writing}
-    script, *options = COMMANDS[command]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *options, f"hydra.sweep.dir={tmp_path}"],
-        cwd=ROOT, text=True, timeout=120, check=False, **streams,
-    )  # fmt: skip
-    os.close(writing)
+    done = run(*COMMANDS[command], f"hydra.sweep.dir={tmp_path}", unread=stream)
     if stream == "stdout":
         assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     unwritten = command != "a configuration" or stream == "stdout"
@@ -209,13 +200,9 @@ def test_names_that_a_terminal_cannot_show_end_no_command(encoding, tmp_path):
     out = tmp_path / "報告é"
     names = ["走", "method", "model", "dataset", "split", "evaluation", "reduction"]
     write_rows(tmp_path / "rows.csv", [ResultRow(*names, 8, True, {}, "top1", 0.5, 0)])
-    command = [sys.executable, str(ROOT / "report.py"), f"rows=[{tmp_path}/rows.csv]", f"out={out}"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True,
-        timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert b"report: " in done.stdout and rb"\u5831\u544a" in done.stdout
+    options = [f"rows=[{tmp_path}/rows.csv]", f"out={out}"]
+    said = succeed("report.py", *options, env={"PYTHONIOENCODING": encoding})
+    assert "report: " in said and r"\u5831\u544a" in said
     assert (out / "index.html").exists()
 
 

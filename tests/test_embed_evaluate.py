@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run
-from hydra import compose, initialize_config_dir
+from composing import composed
 from methods import as_if_trained
 from omegaconf import OmegaConf
 from PIL import Image
@@ -35,8 +35,7 @@ DIMS = [8, 16, 512]
 
 
 def configured(name, *overrides):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose(name, list(overrides))
+    return composed(name, *overrides)
 
 
 def make_run(root, name, *overrides):

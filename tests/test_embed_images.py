@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import composed
 from methods import as_if_trained
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
@@ -28,8 +28,7 @@ SMALL += ["data.source.val_share=0.4"]
 
 
 def configured(name, *overrides):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose(name, list(overrides))
+    return composed(name, *overrides)
 
 
 def paint(root, names, count=6, seed=0):

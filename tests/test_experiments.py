@@ -3,9 +3,9 @@
 import json
 
 import captioned
+import composing
 import pytest
 from commands import ROOT
-from hydra import compose, initialize_config_dir
 
 from mrl_experiments.build import build_method
 from mrl_experiments.runs import run_of
@@ -33,8 +33,7 @@ NARROW = ["+model.options.channels=[8,8,8,32]"]  # the same layers, of few chann
 
 
 def composed(*overrides: str):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", [*STEPS, *overrides])
+    return composing.composed("train", *STEPS, *overrides)
 
 
 def small(experiment: str, folder) -> list[str]:

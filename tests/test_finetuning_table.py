@@ -1,8 +1,7 @@
 """Table 26 from nothing: an FF run, MRL from it with each choice of layers, their evaluation, the table."""
 
 import pytest
-from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 
 from mrl_experiments.embed import embed
 from mrl_experiments.evaluate import evaluate
@@ -22,13 +21,12 @@ QUICK = [
 @pytest.mark.slow
 def test_each_choice_of_layers_is_a_line(tmp_path):
     root = f"root={tmp_path}"
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        train(compose("train", [root, *QUICK, "loss=ff", "epochs=3"]))
-        for choice in CHOICES:
-            recipe = ["experiment=ablation/finetune", f"unfreeze={choice}", "epochs=1"]
-            train(compose("train", [root, *QUICK, *recipe]))
-        embed(compose("embed", [root, "run=*_unfrozen-*", "splits=[val]"]))
-        evaluate(compose("evaluate", [root, "run=*_unfrozen-*"]), "linear", "prefix")
+    train(composed("train", root, *QUICK, "loss=ff", "epochs=3"))
+    for choice in CHOICES:
+        recipe = ["experiment=ablation/finetune", f"unfreeze={choice}", "epochs=1"]
+        train(composed("train", root, *QUICK, *recipe))
+    embed(composed("embed", root, "run=*_unfrozen-*", "splits=[val]"))
+    evaluate(composed("evaluate", root, "run=*_unfrozen-*"), "linear", "prefix")
     rows = [row for path in sorted(tmp_path.glob("runs/*/results/*.csv")) for row in read_rows(path)]
     (view,) = (table for table in TABLES if table.name == "table26")
     (grid,) = grids(view, aggregate(tidy(rows)), aggregate(tidy([])), {})

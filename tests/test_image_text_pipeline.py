@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from captioned import CLASSES, options, write_table
-from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -27,8 +26,7 @@ DATASET = "image_text_folder"
 
 
 def configured(name, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, list(overrides))
+    return composed(name, *overrides)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from composing import composed
 from torch import nn
 
 from mrl_experiments import NestedClassifier, load_method
@@ -49,8 +49,7 @@ def test_a_network_of_ones_own_by_its_target(tmp_path):
     ]
     small = ["data.loader=torch", "data.workers=0", "trainer.limit_train_batches=2", "epochs=1"]
     typed = [TINY[0], *TINY[3:4], *own, *small, f"root={tmp_path}"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", typed)
+    cfg = composed("train", *typed)
     train(cfg)
     with pytest.raises(UserError, match=r"model\.module\._target_"):
         load_method(run_of(cfg))

@@ -2,7 +2,7 @@
 
 What people import is here, and loaded when it is first used:
 
-    from mrl_experiments import AdaptiveIndex, load_method, nested_cross_entropy, truncate
+    from mrl_experiments import AdaptiveIndex, load, nested_cross_entropy, truncate
 """
 
 import importlib
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mrl_experiments.build import load_method
     from mrl_experiments.embeddings import Embeddings
     from mrl_experiments.export import truncate
+    from mrl_experiments.loaded.model import load
     from mrl_experiments.losses.classifier import NestedClassifier
     from mrl_experiments.losses.cross_entropy import nested_cross_entropy
     from mrl_experiments.nesting import NestingSpec
@@ -28,6 +29,7 @@ _PLACES = {
     "NestedModule": "training.module",
     "NestingSpec": "nesting",
     "Run": "runs",
+    "load": "loaded.model",
     "load_method": "build",
     "nested_cross_entropy": "losses.cross_entropy",
     "truncate": "export",
@@ -40,6 +42,7 @@ __all__ = [
     "NestedModule",
     "NestingSpec",
     "Run",
+    "load",
     "load_method",
     "nested_cross_entropy",
     "truncate",

@@ -84,6 +84,15 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
         yield data
 
 
+def existing(run: Run | Path | str) -> Run:
+    """Return a run, given it or its folder.
+
+    Raises:
+        UserError: If no run is in the folder.
+    """
+    return run if isinstance(run, Run) else Run(str(run))  # type: ignore[arg-type]
+
+
 def load_method(
     run: Run | Path | str, trust: Trust = False, *, checkpoint: str = "last", weights: str | None = None
 ) -> Method:
@@ -99,7 +108,7 @@ def load_method(
     Raises:
         UserError: If the run has no such checkpoint or weights, is damaged, or names what is not allowed.
     """
-    run = run if isinstance(run, Run) else Run(Path(run))
+    run = existing(run)
     cfg = trusted_config(run, trust)
     path = run.checkpoint_at(checkpoint)
     inputs, stored = _trained(run, path, weights)

@@ -18,6 +18,11 @@ BLOCK = 65536  # vectors at a time
 LOWEST, HIGHEST = 2.0**-100, 2.0**100
 
 
+def setting_of(similarity: str) -> dict[str, str]:
+    """Return what rows say of the similarity: nothing of cosine, as all did before there were others."""
+    return {} if similarity == "cosine" else {"similarity": similarity}
+
+
 def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.floating[Any]]:
     """Return the type in which squares and products of the prefixes of some vectors can be computed.
 

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import Tensor
 
+from mrl_experiments.adaptor_export import write_sentence_transformers
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import is_averaged, load_method, restore_data, stored_data, trusted_config
 from mrl_experiments.construct import construct
@@ -40,6 +41,7 @@ from mrl_experiments.external.adapted_file import write_adapted
 from mrl_experiments.files import sha256
 from mrl_experiments.losses.classifier import select_labelled
 from mrl_experiments.losses.method import Method, width_of
+from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
@@ -85,6 +87,7 @@ def embed(cfg: DictConfig) -> None:
     def read(run: Run) -> tuple[DictConfig, Method]:
         weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
         method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+        quicken_small_maps(method)
         return trusted_config(run, cfg.trust), method
 
     with together(fabric.strategy, fabric.world_size):
@@ -102,19 +105,27 @@ def embed(cfg: DictConfig) -> None:
 
 
 def _write_mapped(cfg: DictConfig) -> None:
-    """Write the vectors of data.base, else those that a run was trained on, as its adaptor maps them."""
+    """Write the vectors of data.base, else those that a run was trained on, as its adaptor maps them.
+
+    With `encoder`, write no vectors but a copy of this model that ends with the adaptor.
+    """
     runs = find_runs(Path(cfg.root), cfg.run)
     if len(runs) > 1 or not runs[0].adaptor.is_file():
         raise UserError(
             f"out={cfg.out} needs one adaptor, and run={cfg.run} means {', '.join(run.name for run in runs)}",
             expected="the name of one run of model=adaptor, finished",
         )
+    adaptor, out = AdaptorFile.load(runs[0].adaptor), Path(cfg.out).expanduser()
+    if cfg.encoder:
+        write_sentence_transformers(
+            adaptor, out, Path(cfg.encoder).expanduser(), cfg.dim, queries=cfg.side == "queries"
+        )
+        print(f"{out}: SentenceTransformer('{out}'), its vectors by adaptor {adaptor.digest}")
+        return
     data = cfg.get("data") or runs[0].config.data
     if (base := data.get("base")) is None:
         raise UserError(f"data={data.name} are no vectors", remedy="data=vectors data.base=<file>")
-    adaptor = AdaptorFile.load(runs[0].adaptor)
-    source, out = Path(base).expanduser(), Path(cfg.out).expanduser()
-    count = write_adapted(adaptor, source, out, cfg.dim)
+    count = write_adapted(adaptor, Path(base).expanduser(), out, cfg.dim, queries=cfg.side == "queries")
     print(f"{out}: {count:,} vectors of {cfg.dim or adaptor.width} dims, by adaptor {adaptor.digest}")
 
 

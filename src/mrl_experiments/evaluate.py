@@ -218,7 +218,9 @@ def _rows(
         databases = {folder: fitted.apply(loaded[folder]) for folder in searched}
         for part in parts:
             queries, database = loaded[part.queries], databases[part.database] if part.database else None
-            reduced = databases[part.queries] if part.queries in databases else fitted.apply(queries)
+            of_queries = getattr(fitted, "of_queries", fitted)
+            searches_itself = part.queries == part.database
+            reduced = databases[part.queries] if searches_itself else of_queries.apply(queries)
             for measurement in _finite(task.measure(reduced, database, dims_of[part]), part.split):
                 if measurement.examples and found is not None and not draw:
                     found.append((part.split, queries, database, measurement.examples))

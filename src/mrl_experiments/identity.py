@@ -29,7 +29,10 @@ NON_IDENTITY_CALLBACKS = {  # callbacks that change nothing of a run
     "mrl_experiments.training.throughput.Throughput",
 }
 # Options that were added, with what the runs of before were made with; not needed where that is null.
-ADDED = {"trainer.check_val_every_n_epoch": 1, "model.pretrained_by_order": False}
+ADDED: dict[str, Any] = {
+    **{"trainer.check_val_every_n_epoch": 1, "model.pretrained_by_order": False, "model.two_maps": False},
+    **{"data.similarity": "cosine", "loss.similarity": "cosine"},
+}
 BATCH, STEP = "data.batch_size", "data.batch_size of all processes"
 ENDLESS = ("constant", "plateau", "step", "multistep", "none")  # schedules that no length ends
 NAMED = {  # options that are in a run's name, and those that choose them

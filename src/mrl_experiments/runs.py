@@ -33,9 +33,37 @@ NEW_NAME = "name this run differently: tag=_second, or auto_tag=true, a tag of t
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run and the paths inside it."""
+    """The folder of one training run and the paths inside it.
+
+    Args:
+        folder: As text, which somebody typed, it must hold a run; a `Path` may be that of a run to come.
+
+    Raises:
+        UserError: If no run is there.
+
+    Example:
+        >>> Run("outputs/runs/none")
+        Traceback (most recent call last):
+        ...
+        mrl_experiments.errors.UserError: outputs/runs/none is not a run: it has no config.yaml
+          expected: a folder written by train.py
+          remedy:   check the path, or train one first: python train.py experiment=digits
+    """
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        if isinstance(self.folder, str):
+            object.__setattr__(self, "folder", Path(self.folder).expanduser())
+            self._require_config("check the path, or train one first: python train.py experiment=digits")
+
+    def _require_config(self, remedy: str) -> None:
+        if not self.config_path.exists():
+            raise UserError(
+                f"{self.folder} is not a run: it has no {self.config_path.name}",
+                expected="a folder written by train.py",
+                remedy=remedy,
+            )
 
     @property
     def name(self) -> str:
@@ -59,12 +87,7 @@ class Run:
         Raises:
             UserError: If the run has none, or one that is damaged (see stored.py).
         """
-        if not self.config_path.exists():
-            raise UserError(
-                f"{self.folder} is not a run: it has no {self.config_path.name}",
-                expected="a folder written by train.py",
-                remedy="restore the file from a copy, or name another run",
-            )
+        self._require_config("restore the file from a copy, or name another run")
         return read_config(self.config_path)
 
     @property

@@ -179,7 +179,8 @@ def test_an_index_does_not_give_queries_themselves(evaluation):
     else:
         (value,) = [value for (_, metric, _), value in found.items() if metric == "mAP@5"]
         (lost,) = [value for (_, metric, _), value in found.items() if metric == "mAP@5_lost"]
-        assert value + lost == pytest.approx(precisions[1::2].mean())
+        tested = np.random.default_rng(0).permutation(200)[200 // 3 :]
+        assert value + lost == pytest.approx(precisions[tested].mean())
 
 
 def test_both_directions_leave_out_the_query_itself():

@@ -1,12 +1,9 @@
 """python evaluate.py embeddings=...: from files to rows and lines of the report."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from commands import ROOT, run
-from hydra import compose, initialize_config_dir
+from commands import run
+from composing import composed
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -24,9 +21,8 @@ from mrl_experiments.runs import Run
 
 
 def evaluated(root, *overrides, evaluation="knn", reduction="prefix"):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        groups = [f"root={root}", f"evaluation={evaluation}", f"reduction={reduction}"]
-        cfg = compose("evaluate", [*groups, *overrides])
+    groups = [f"root={root}", f"evaluation={evaluation}", f"reduction={reduction}"]
+    cfg = composed("evaluate", *groups, *overrides)
     evaluate(cfg, evaluation, reduction)
     (file,) = (root / "runs").glob(f"*/results/{evaluation}-*-{reduction}.csv")
     return read_rows(file)
@@ -277,10 +273,7 @@ def test_vectors_without_labels_go_from_files_to_tables(tmp_path, digits, capsys
 
 @pytest.mark.slow
 def test_the_example_from_a_model_to_the_report(tmp_path):
-    script = [sys.executable, "scripts/write_digit_embeddings.py", "--arch", "resnet10t"]
-    done = subprocess.run(
-        [*script, "--out", str(tmp_path / "digits")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run("scripts/write_digit_embeddings.py", "--arch", "resnet10t", "--out", tmp_path / "digits")
     assert done.returncode == 0, done.stderr
     where = [f"embeddings={tmp_path}/digits/test.npz", f"database={tmp_path}/digits/database.npz"]
     done = run("evaluate.py", *where, "names.model=resnet10t", f"root={tmp_path}/out", "evaluation=knn")

@@ -5,12 +5,15 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
 from safetensors.torch import save_file
 
 from mrl_experiments.errors import UserError
@@ -379,3 +382,132 @@ def test_tables_without_the_columns_or_without_rows_are_refused(tmp_path, name):
     empty = pytest.importorskip("pyarrow").table(TABLE).slice(0, 0)
     with pytest.raises(UserError, match=r"shape \(0, 0\)"):
         read_vectors(save_table(tmp_path / name, {key: empty[key] for key in TABLE}))
+
+
+def rows_of_file(path):
+    """Return all rows as they are read: in slices and by number."""
+    found = read_vectors(path).features
+    every = np.arange(len(found))[::-1]
+    np.testing.assert_array_equal(found[every][::-1], found[:])
+    return np.asarray(found[:])
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IDMap,Flat", "IVF4,Flat", "SQfp16"])
+def test_an_index_of_faiss_gives_its_vectors_and_ids(kind, tmp_path):
+    import faiss
+
+    x = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+    index = faiss.index_factory(8, kind)
+    index.train(x)
+    ids = np.arange(200) + 1000
+    index.add_with_ids(x, ids) if "IDMap" in kind else index.add(x)
+    faiss.write_index(index, str(tmp_path / "x.faiss"))
+    np.testing.assert_allclose(rows_of_file(tmp_path / "x.faiss"), x, atol=1e-2 if kind == "SQfp16" else 0)
+    found = read_vectors(tmp_path / "x.faiss").ids
+    assert (None if found is None else found.tolist()) == (
+        ids.astype(str).tolist() if "IDMap" in kind else None
+    )
+
+
+def test_a_damaged_index_is_one_message(tmp_path):
+    (tmp_path / "x.faiss").write_bytes(b"IxFI" + b"\xff" * 50)
+    with pytest.raises(UserError, match=r"x\.faiss cannot be read"):
+        read_vectors(tmp_path / "x.faiss")
+
+
+def test_a_table_of_lancedb_is_read_with_labels_and_ids(tmp_path):
+    lancedb = pytest.importorskip("lancedb")
+    import pyarrow
+
+    x = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+    vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(x.ravel()), 8)
+    rows = {"vector": vectors, "id": [f"d{n}" for n in range(300)], "label": list(range(300))}
+    lancedb.connect(tmp_path).create_table("items", pyarrow.table(rows))
+    found = read_vectors(tmp_path / "items.lance")
+    np.testing.assert_array_equal(found.features, x)
+    assert found.ids.tolist() == rows["id"] and found.labels.tolist() == rows["label"]
+
+
+@pytest.mark.parametrize("form", [".parquet", "parts", ".npz", "compressed .npz"])
+def test_what_is_larger_than_memory_goes_through_a_temporary_file(form, tmp_path, monkeypatch):
+    from mrl_experiments.external import spool, vector_file
+
+    for module in (spool, vector_file):
+        monkeypatch.setattr(module, "LARGE", 1000)
+    for module in (arrow_tables, vector_file):
+        monkeypatch.setattr(module, "BATCH" if module is arrow_tables else "BLOCK", 64)
+    x = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float16)
+    path = tmp_path / f"x{form.split()[-1]}"
+    if "npz" in form:
+        save = np.savez_compressed if "compressed" in form else np.savez
+        save(path, first=np.arange(3), embeddings=x, labels=np.arange(500))
+    else:
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        path.mkdir() if form == "parts" else None
+        column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(x.ravel()), 8)
+        table = pyarrow.table({"embedding": column, "label": np.arange(500)})
+        for name, part in (("a", table[:0]), ("b", table[:300]), ("c", table[300:])):
+            parquet.write_table(part, path / f"{name}.parquet") if form == "parts" else None
+        parquet.write_table(table, path) if form != "parts" else None
+    found = read_vectors(path)
+    assert isinstance(found.features, np.memmap) and found.features.dtype == np.float16
+    np.testing.assert_array_equal(rows_of_file(path), x)
+    assert found.labels.tolist() == list(range(500))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [".npz", ".parquet"])
+def test_memory_does_not_grow_with_the_file(form, tmp_path):
+    """Two GB of float16 are read, checked and split within 700 MB beside what the program needs."""
+    path, code = tmp_path / f"x{form}", MEASURED
+    blocks = (np.random.default_rng(n).standard_normal((25_000, 1024)).astype(np.float16) for n in range(40))
+    if form == ".npz":
+        whole = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float16, (1_000_000, 1024))
+        for n, block in enumerate(blocks):
+            whole[n * 25_000 : (n + 1) * 25_000] = block
+        whole.flush()
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.write(tmp_path / "x.npy", "embeddings.npy")
+        (tmp_path / "x.npy").unlink()
+    else:
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        kind = pyarrow.schema({"embedding": pyarrow.list_(pyarrow.float16(), 1024)})
+        with parquet.ParquetWriter(path, kind) as writer:
+            for block in blocks:
+                column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.ravel()), 1024)
+                writer.write_table(pyarrow.table([column], schema=kind))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    before, peak = map(int, done.stdout.split()[-2:])
+    assert peak - before < 700 << 10, done.stdout
+
+
+MEASURED = """
+import sys, threading, time
+from pathlib import Path
+
+import mrl_experiments.data.vectors.vector_data, pyarrow.parquet
+from mrl_experiments.data.vectors.rows import is_held_out, read_rows
+from mrl_experiments.external.vector_file import read_matrix
+
+
+def anonymous():  # kB; pages of mapped files are given back when others need them
+    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0])
+
+
+def watch():
+    while True:
+        seen.append(anonymous())
+        time.sleep(0.005)
+
+
+before, seen = anonymous(), []
+threading.Thread(target=watch, daemon=True).start()
+path = Path(sys.argv[1])
+matrix = read_matrix(path)
+rows, said = read_rows(matrix, path)
+held_out = rows.take(is_held_out(rows.keys, 0.1))
+assert len(rows) == 1_000_000 and 90_000 < len(held_out) < 110_000 and held_out[:4096].shape == (4096, 1024)
+print(before, max(seen))
+"""

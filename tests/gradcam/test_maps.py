@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 from methods import as_if_trained
 
 from mrl_experiments.build import build_method
@@ -16,8 +15,7 @@ SIZE = 64  # test_resnet then ends in 2 x 2 cells
 
 
 def method_of(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", ["data=digits", "model.arch=test_resnet", *overrides])
+    cfg = composed("train", "data=digits", "model.arch=test_resnet", *overrides)
     return as_if_trained(build_method(cfg, channels=1, size=SIZE, num_classes=5)).eval()
 
 

@@ -9,6 +9,7 @@ from composing import loss_options
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.models.adaptor import Adaptor
+from mrl_experiments.names import SIMILARITIES
 
 DIMS, WIDTH, COUNT = (3, 6, 12), 12, 9
 
@@ -25,28 +26,40 @@ def vectors(seed=0):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((COUNT, WIDTH)).astype(np.float32))
 
 
-def by_definition(method, queries, candidates, never, share, target):
+def score(similarity, query, candidates):
+    """Return (N,) of one query (D,); of vectors as they are in units of their mean square."""
+    if similarity == "cosine":
+        return F.cosine_similarity(query, candidates, dim=1)
+    products = (
+        candidates @ query if similarity == "inner_product" else -(candidates - query).square().sum(1) / 2
+    )
+    return products
+
+
+def by_definition(method, queries, candidates, never, share, target, similarity="cosine"):
     """Return the KL divergence (L, N), row by row, over the candidates that count."""
     z, others = method.embed(queries), method.embed(candidates)
-    rows = []
+    rows, cut = [], [others[:, :dim].detach() for dim in DIMS]
     for row in range(len(queries)):
         kept = (~never[row]).nonzero()[:, 0]
-        p = (F.cosine_similarity(queries[row], candidates[kept], dim=1) / 0.2).softmax(0)
+        unit = [1 if similarity == "cosine" else x.square().sum(1).mean() for x in (candidates, *cut)]
+        p = (score(similarity, queries[row], candidates[kept]) / unit[0] / 0.2).softmax(0)
         if target is not None:
             p = (1 - share) * p + share * (kept == target[row])
         column = []
-        for dim, log_scale in zip(DIMS, method.log_scale, strict=True):
-            cosines = F.cosine_similarity(z[row, :dim], others[kept, :dim], dim=1)
-            log_q = (log_scale.exp() * cosines).log_softmax(0)
+        for dim, log_scale, one in zip(DIMS, method.log_scale, unit[1:], strict=True):
+            scores = score(similarity, z[row, :dim], others[kept, :dim]) / one
+            log_q = (log_scale.exp() * scores).log_softmax(0)
             column.append((p * (p.log() - log_q)).sum())
         rows.append(torch.stack(column))
     return torch.stack(rows, dim=1)
 
 
-def test_rows_are_compared_with_all_others():
-    method, x = method_of(), vectors()
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_rows_are_compared_with_all_others(similarity):
+    method, x = method_of(similarity=similarity), 3 * vectors()
     out = method(x, torch.arange(COUNT))
-    expected = by_definition(method, x, x, torch.eye(COUNT, dtype=torch.bool), 0, None)
+    expected = by_definition(method, x, x, torch.eye(COUNT, dtype=torch.bool), 0, None, similarity)
     torch.testing.assert_close(out.losses, expected.mean(dim=1).detach(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(out.loss, (torch.tensor([1, 2, 0.5]) * expected.mean(dim=1)).sum())
     sums = method.validate(x, torch.arange(COUNT))

@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import start
+from commands import ROOT, run, start, succeed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from study_rows import sheet, study
 from test_report_page import browser, chromium, opened  # noqa: F401
-from test_write_report import ROOT, report_command
 
 from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.examples import Sheet, write_sheets
@@ -291,7 +290,7 @@ def test_a_folder_that_cannot_be_written_is_named(out, tmp_path):
 def test_the_command_takes_one_pattern_and_says_what_it_left_out(tmp_path):
     write_rows(tmp_path / "good.csv", sound("linear"))
     (tmp_path / "bad.csv").write_text("no rows")
-    result = report_command(f"rows={tmp_path}/*.csv", f"out={tmp_path}/out")
+    result = run("report.py", f"rows={tmp_path}/*.csv", f"out={tmp_path}/out")
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"note: left out: .*bad.csv is no file of result rows: .*\n", result.stderr)
 
@@ -312,8 +311,7 @@ def test_two_reports_at_once_wait_for_each_other(tmp_path):
     both = [start("report.py", *options) for _ in range(2)]
     ends = [(process.communicate(timeout=300), process.returncode) for process in both]
     assert [status for _, status in ends] == [0, 0], ends
-    alone = start("report.py", options[0], f"out={tmp_path}/alone")
-    assert alone.wait(timeout=300) == 0
+    succeed("report.py", options[0], f"out={tmp_path}/alone")
     for part in ("tables", "figures"):
         assert {path.name for path in (tmp_path / "out" / part).iterdir()} == {
             path.name for path in (tmp_path / "alone" / part).iterdir()

@@ -1,17 +1,12 @@
 """The folder that report.py writes."""
 
-import os
 import resource
-import subprocess
-import sys
-from pathlib import Path
 
+from commands import run
 from study_rows import study
 
 from mrl_experiments.report.write import FORMS, write_report
 from mrl_experiments.results import write_rows
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_table_has_three_forms(report):
@@ -26,7 +21,7 @@ def test_the_command_reads_rows_alone_is_quick_and_opens_the_page(tmp_path, monk
     write_rows(tmp_path / "study.csv", study(seeds=(0,)))
     monkeypatch.setenv("BROWSER", f"sh -c 'echo %s > {tmp_path}/opened'")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = report_command(f"rows=[{tmp_path}/*.csv]", f"out={tmp_path}/out", "figures=[svg]", "open=true")
+    result = run("report.py", f"rows=[{tmp_path}/*.csv]", f"out={tmp_path}/out", "figures=[svg]", "open=true")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
     # Of a processor, not of the clock: tests run side by side.
@@ -49,27 +44,8 @@ def test_a_second_report_leaves_nothing_of_the_first_and_figures_have_three_form
     assert "</svg>" in svg.read_text()
 
 
-def test_torch_stays_unloaded():
-    code = (
-        "import sys, mrl_experiments.report.write; print([m for m in ('torch', 'faiss') if m in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
-
-
 def test_without_rows_the_command_says_what_to_do(tmp_path):
-    result = report_command(f"rows=[{tmp_path}/*.csv]", f"out={tmp_path}/out")
+    result = run("report.py", f"rows=[{tmp_path}/*.csv]", f"out={tmp_path}/out")
     assert result.returncode == 2
     assert "no result rows" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def report_command(*overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "report.py", *overrides],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from composing import composed
 from PIL import Image
 
 from mrl_experiments.training.train import train
@@ -17,8 +17,7 @@ def root(tmp_path_factory):
     """A folder with one short run."""
     root = tmp_path_factory.mktemp("gradcam")
     quick = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4", "trainer.progress=false"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        train(compose("train", [*TINY, f"root={root}", *quick, "epochs=1", "loss=mrl"]))
+    train(composed("train", *TINY, f"root={root}", *quick, "epochs=1", "loss=mrl"))
     return root
 
 

@@ -146,12 +146,16 @@ def test_it_stops_when_asked_to_and_keeps_what_is_finished(tmp_path):
             break
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130 and "goes on from here" in err
     assert (
         time.monotonic() - asked < 120
-    )  # a slow machine takes that long to begin a command, and then leaves
-    assert 3 <= waiting(tmp_path) <= 6
+    )  # a slow machine needs that long to begin a command, and then leaves
+    reported = max([1, *map(int, re.findall(r"^\[(\d)/7\]", out, re.MULTILINE))])
+    finished = 7 - waiting(tmp_path)
+    assert (
+        reported <= finished <= min(reported + 2, 6)
+    )  # the two that were running may have come to their end
 
 
 @pytest.mark.slow

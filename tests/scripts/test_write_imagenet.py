@@ -1,11 +1,8 @@
 """The script that writes ImageNet, on a tree of the same shape."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import run
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -13,8 +10,7 @@ pytest.importorskip("ffcv", reason="FFCV is not installed")
 
 
 def write(*arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "write_imagenet.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return run("scripts/write_imagenet.py", *arguments)
 
 
 @pytest.fixture

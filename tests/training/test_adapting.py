@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from commands import succeed
 from composing import composed
 
@@ -9,6 +10,7 @@ from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import build_method
 from mrl_experiments.construct import construct
 from mrl_experiments.data.vectors.rows import read_rows
+from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
 from mrl_experiments.models.adaptor import Adaptor
 from mrl_experiments.runs import Run
@@ -94,6 +96,32 @@ def test_a_map_that_helps_is_used_and_its_evidence_is_kept(tmp_path):
     chosen = evidence["candidates"]["trained"]
     assert min(chosen["lower"]) >= 0 and chosen["gain"][0] > 0.1
     assert evidence["dims"] == [8, 16] and chosen["kept"][-1] == evidence["plain"][-1] == 1
+
+
+@pytest.mark.parametrize("similarity", ["inner_product", "l2"])
+def test_maps_are_compared_by_the_similarity_that_is_asked_for(similarity, tmp_path):
+    norms = np.random.default_rng(1).uniform(0.3, 3, (1500, 1)).astype(np.float32)
+    vectors = clusters(1500, 16) * norms
+    method, data = setting(tmp_path, vectors, f"data.similarity={similarity}")
+    rows, _ = read_rows(vectors[data.rows["train"].numbers], tmp_path)
+    forms = closed_forms(rows, rows, similarity)
+    directions = np.linalg.svd(rows[:])[2]
+    np.testing.assert_allclose(np.abs(forms[0]), np.abs(directions.T), atol=1e-3)  # of rows as they are
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    choose_map(method, data, run)
+    found, evidence = AdaptorFile.load(run.adaptor), read_object(run.folder / "adaptor.json")
+    assert found.similarity == similarity and evidence["map"] != "identity"
+    held_out = HeldOut.from_data(data)
+    z = [each.astype(np.float64) for each in (held_out.database, found.apply(held_out.database)[:, :8])]
+    products = [x @ x.T for x in z]
+    if similarity == "l2":
+        products = [2 * x - np.diag(x) - np.diag(x)[:, None] for x in products]
+    for scores in products:
+        np.fill_diagonal(scores, -np.inf)
+    true, ours = (np.argsort(-scores, axis=1)[:, :10] for scores in products)
+    overlap = np.mean([len({*a} & {*b}) / 10 for a, b in zip(true, ours, strict=True)])
+    assert evidence["candidates"][evidence["map"]]["kept"][0] == pytest.approx(overlap, abs=2e-3)
 
 
 def test_a_map_that_was_ruined_gives_way_to_the_closed_form_and_that_to_identity(tmp_path):
@@ -227,3 +255,68 @@ def test_the_command_of_the_page_trains_prints_and_embeds(tmp_path):
     assert meta["adaptor"] == adaptor.digest and meta["labelled"] is False
     again = succeed("train.py", *options, f"root={tmp_path}", "epochs=1")
     assert "is finished already" in again and "promised" in again
+
+
+def asymmetric(count=3000, width=16, seed=5):
+    """Return documents, and queries of another encoding: of few directions, around another mean."""
+    rng = np.random.default_rng(seed)
+    documents = clusters(count, width, centres=300, noise=0.3, seed=seed)
+    turned = np.linalg.qr(rng.standard_normal((width, width)))[0]
+    queries = documents @ (np.eye(width) + 0.3 * turned) + 0.5 * rng.standard_normal((count, width))
+    return documents, queries.astype(np.float32)
+
+
+def test_queries_of_an_encoding_of_their_own_train_and_judge_the_map(tmp_path):
+    documents, queries = asymmetric()
+    np.save(tmp_path / "queries.npy", queries[:1500])
+    method, data = setting(tmp_path, documents, f"data.queries={tmp_path / 'queries.npy'}")
+    assert method.backbone.kind == "orthogonal" and "pairs" not in data.inputs
+    (x, found), y, _ = next(iter(data.train_dataloader()))
+    base = data.rows["train"][:]
+    unit = base / np.linalg.norm(base, axis=1, keepdims=True)
+    best = (x.numpy() @ unit.T).argmax(axis=1)
+    np.testing.assert_array_equal(found, base[best])  # the nearest document is a query's positive
+    held_out = HeldOut.from_data(data)
+    assert held_out.of == "queries" and method(tuple((x, found)), y).count == 2 * len(x)
+    kept = held_out.quality({"matrix": method.backbone.arrays()["matrix"]}, [8, 16])
+    z = [each @ method.backbone.arrays()["matrix"][:, :8] for each in (held_out.queries, held_out.database)]
+    tops = []
+    for asked, rows in ((held_out.queries, held_out.database), z):
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        tops.append(np.argsort(-asked @ unit.T, axis=1)[:, : held_out.k])
+    overlap = np.mean([len({*a} & {*b}) / held_out.k for a, b in zip(*tops, strict=True)])
+    assert kept[8].mean() == pytest.approx(overlap, abs=2e-3) and (kept[16] > 0.99).all()
+
+
+def test_two_maps_are_trained_chosen_written_and_applied_each_to_its_side(tmp_path):
+    from mrl_experiments.reductions.adaptor import Adaptor as Reduction
+
+    documents, queries = asymmetric()
+    np.savez(tmp_path / "pairs.npz", queries=queries, positives=documents)
+    options = [f"data.pairs={tmp_path / 'pairs.npz'}", "model.two_maps=true", "data.share=0.3"]
+    method, data = setting(tmp_path, documents, *options)
+    adaptor, optimizer = method.backbone, torch.optim.Adam(method.parameters(), lr=0.01)
+    np.testing.assert_allclose(adaptor.query.weight.detach(), adaptor.linear.weight.detach())
+    for _ in range(10):
+        for x, y, _ in data.train_dataloader():
+            optimizer.zero_grad()
+            method(x, y).loss.backward()
+            optimizer.step()
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    choose_map(method, data, run)
+    found = AdaptorFile.load(run.adaptor)
+    assert found.map == "trained" and found.two_maps
+    matrices = [adaptor.arrays()[name] for name in ("query_matrix", "matrix")]
+    fitted = Reduction(1, str(run.adaptor)).fit(None, 0)
+    for side, matrix in zip((fitted.of_queries, fitted), matrices, strict=True):
+        np.testing.assert_allclose(side.transform(queries), queries @ matrix, atol=1e-5)
+    held_out = HeldOut.from_data(data)
+    z = [x @ m for x, m in zip((held_out.queries, held_out.database), matrices, strict=True)]
+    z = [each[:, :8] / np.linalg.norm(each[:, :8], axis=1, keepdims=True) for each in z]
+    order = np.argsort(-z[0] @ z[1].T, axis=1)[:, : held_out.k]
+    gains = 1 / np.log2(np.arange(held_out.k) + 2)
+    expected = ((order == held_out.answers[:, None]) @ gains).mean()
+    assert held_out.quality(found.arrays, [8])[8].mean() == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(UserError, match="two_maps"):
+        setting(tmp_path, documents, "model.two_maps=true")

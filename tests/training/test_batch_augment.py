@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from commands import TINY
+from composing import composed
 
 from mrl_experiments.data.loaders.order import TrainingOrder, balanced
 from mrl_experiments.errors import UserError
@@ -58,9 +58,8 @@ def test_labels_become_the_shares_of_the_images(options):
 
 
 def configured(root, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        small = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.progress=false"]
-        cfg = compose("train", [*TINY, *small, f"root={root}", "epochs=1", *overrides])
+    small = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.progress=false"]
+    cfg = composed("train", *TINY, *small, f"root={root}", "epochs=1", *overrides)
     check(cfg, "train")
     return cfg
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from commands import TINY
+from composing import composed
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
@@ -35,8 +35,7 @@ CHOSEN = [
 
 def configured(root, *overrides, command="train"):
     base = [*TINY, *QUICK] if command == "train" else []
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(command, [*base, f"root={root}", *overrides])
+    cfg = composed(command, *base, f"root={root}", *overrides)
     check(cfg, command)
     return cfg
 

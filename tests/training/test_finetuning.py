@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
-from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from commands import TINY
+from composing import composed
 
 from mrl_experiments.build import build_method, load_method
 from mrl_experiments.errors import UserError
@@ -17,9 +17,8 @@ BLOCK = "backbone.net.layer4.0"
 
 
 def config(root, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4"]
-        return compose("train", [*TINY, f"root={root}", *loader, *overrides])
+    loader = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4"]
+    return composed("train", *TINY, f"root={root}", *loader, *overrides)
 
 
 @pytest.fixture(scope="module")

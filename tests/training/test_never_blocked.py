@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from commands import TINY
+from composing import composed
 
 from mrl_experiments import identity
 from mrl_experiments.errors import UserError
@@ -19,13 +19,13 @@ from mrl_experiments.training.module import NestedModule
 from mrl_experiments.training.train import train
 
 QUICK = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.progress=false", "epochs=1"]
+QUICK += ["trainer.limit_train_batches=2"]
 NAME = "mrl_tiny_digits_s0"
 CONSTANT = ["optim=timm", "optim.schedule=constant", "optim.warmup_epochs=0.5"]
 
 
 def configured(root, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [*TINY, *QUICK, f"root={root}", *overrides])
+    cfg = composed("train", *TINY, *QUICK, f"root={root}", *overrides)
     check(cfg, "train")
     return cfg
 

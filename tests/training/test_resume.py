@@ -7,8 +7,7 @@ import signal
 
 import pytest
 import torch
-from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 from hydra.utils import instantiate
 
 from mrl_experiments.build import load_method
@@ -32,8 +31,7 @@ SMALL = [
 
 
 def configured(root, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", [*SMALL, f"root={root}", *overrides])
+    return composed("train", *SMALL, f"root={root}", *overrides)
 
 
 def attempt(cfg):

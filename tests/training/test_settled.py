@@ -1,9 +1,8 @@
 """What pretrained weights want of their images, and what a run of before keeps."""
 
+import composing
 import pytest
 import timm
-from commands import ROOT
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mrl_experiments.training import settled
@@ -11,9 +10,8 @@ from mrl_experiments.training.settled import settle
 
 
 def composed(tmp_path, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        options = ["model=timm", f"root={tmp_path}", "run_name=r", "data.root=images", *overrides]
-        return compose("train", options)
+    options = ["model=timm", f"root={tmp_path}", "run_name=r", "data.root=images", *overrides]
+    return composing.composed("train", *options)
 
 
 @pytest.fixture

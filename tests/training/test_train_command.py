@@ -2,31 +2,29 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import ROOT, TINY, run
-from hydra import compose, initialize_config_dir
+from commands import TINY, run
+from composing import composed
 
 from mrl_experiments.build import load_method, owner
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.runs import Run, run_lock, run_name, run_of
-from mrl_experiments.training.train import _fit, train
+from mrl_experiments.training.train import _build, _fit, train
 from mrl_experiments.training.trainer import check_devices
 
 
 def config(tmp_path, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(
-            "train", [*TINY, f"root={tmp_path}", "data.loader=torch", "data.workers=1", *overrides]
-        )
+    quick = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4"]
+    return composed("train", *TINY, *quick, f"root={tmp_path}", *overrides)
 
 
 def metrics(run_folder):
@@ -35,7 +33,7 @@ def metrics(run_folder):
 
 
 def test_a_run_leaves_its_configuration_metrics_checkpoint_and_summary(tmp_path, capsys):
-    train(config(tmp_path, "trainer.log_every_n_steps=5"))
+    train(config(tmp_path, "trainer.log_every_n_steps=3"))
     folder = tmp_path / "runs" / "mrl_tiny_digits_s0"
     assert {path.name for path in folder.iterdir()} >= {"config.yaml", "metrics.csv", "finished.json"}
     assert (folder / "checkpoints" / "last.ckpt").exists()
@@ -140,11 +138,9 @@ def test_bad_input_is_named_before_work_is_spent(tmp_path, overrides, complaint)
 
 @pytest.mark.slow
 def test_a_refused_value_is_one_message_at_once_and_leaves_nothing(tmp_path):
-    began = time.monotonic()
     done = run("train.py", f"root={tmp_path}/out", "epochs=abc", "optim.lr=-1")
     assert (done.returncode, "Traceback" in done.stderr, done.stdout) == (2, False, "")
     assert "epochs=abc" in done.stderr and "optim.lr=-1" in done.stderr
-    assert time.monotonic() - began < 10  # no torch was imported
     for typed in ("model=null", "optim.learning_rate=1", "loss.dims=[8,16", "loss=foo"):
         done = run("train.py", f"root={tmp_path}/out", typed)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
@@ -156,22 +152,40 @@ def test_a_refused_value_is_one_message_at_once_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
-@pytest.mark.parametrize("optim", ["sgd_cyclic", "adamw_cosine"])
+@pytest.mark.parametrize("optim", ["sgd_cyclic", "adamw_cosine", "muon"])
 def test_every_method_and_optimizer_learns_a_step(tmp_path, loss, optim):
-    train(config(tmp_path, f"loss={loss}", f"optim={optim}", "epochs=1", "trainer.limit_train_batches=2"))
+    train(config(tmp_path, f"loss={loss}", f"optim={optim}", "epochs=1"))
+
+
+def test_small_images_at_first_end_with_whole_ones_and_are_described_as_these(tmp_path, capsys):
+    seen, ramp = [], "data.resolution={start: 16, end: 32, start_epoch: 0, end_epoch: null, step: 8}"
+    for epochs in (1, 2):
+        cfg = config(tmp_path, f"epochs={epochs}", f"tag=_{epochs}", ramp, "trainer.limit_train_batches=1")
+        trainer, module, data = _build(cfg, run_of(cfg))
+        module.method.backbone.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[-1]))
+        trainer.fit(module, datamodule=data)
+    assert [size for size in seen if size < 32] == [16] and seen[-1] == 32
+    assert len(set(re.findall(r"[\d.]+ . multiply-adds", capsys.readouterr().out))) == 1
+
+
+def test_a_network_of_one_size_trains_at_that_one_and_says_so(tmp_path, capsys):
+    ramp = "data.resolution={start: 16, end: 32, start_epoch: 0, end_epoch: null, step: 8}"
+    train(config(tmp_path, "model.arch=test_vit", ramp, "trainer.limit_train_batches=1"))
+    assert "takes images of 32 px alone" in capsys.readouterr().out
 
 
 def test_gradient_accumulation_counts_optimizer_steps(tmp_path):
-    train(config(tmp_path, "trainer.accumulate_grad_batches=4", "data.batch_size=32"))
+    train(config(tmp_path, "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=12"))
     rates = [row for row in metrics(tmp_path / "runs/mrl_tiny_digits_s0") if row["metric"] == "lr"]
-    assert int(rates[-1]["step"]) == 2 * 11  # 44 batches of 32 an epoch, a step after each fourth
+    assert int(rates[-1]["step"]) == 2 * 3  # 12 batches an epoch, a step after each fourth
 
 
 def test_rows_of_accumulated_batches_follow_steps(tmp_path):
-    options = ["trainer.accumulate_grad_batches=4", "trainer.log_every_n_steps=3", "data.batch_size=32"]
+    options = ["trainer.accumulate_grad_batches=3", "trainer.log_every_n_steps=3"]
+    options += ["trainer.limit_train_batches=21"]
     train(config(tmp_path, *options, "epochs=1"))
     rates = [row for row in metrics(tmp_path / "runs/mrl_tiny_digits_s0") if row["metric"] == "lr"]
-    assert [int(row["step"]) for row in rates] == [3, 6, 9, 11]
+    assert [int(row["step"]) for row in rates] == [3, 6, 7]
 
 
 def test_data_are_prepared_before_other_processes_are_started(tmp_path):

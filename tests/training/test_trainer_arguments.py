@@ -6,8 +6,8 @@ import inspect
 import pytest
 import pytorch_lightning as pl
 import torch
-from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from commands import TINY
+from composing import composed
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import SimpleProfiler
@@ -27,8 +27,7 @@ QUICK = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.
 
 
 def configured(root, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [*TINY, *QUICK, f"root={root}", *overrides])
+    cfg = composed("train", *TINY, *QUICK, f"root={root}", *overrides)
     check(cfg, "train")
     return cfg
 

@@ -5,8 +5,7 @@ import re
 import time
 
 import pytest
-from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.runs import Run
@@ -18,8 +17,7 @@ KEY = "0" * 40
 
 
 def configured(mode="auto"):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", ["logger=wandb", f"logger.wandb.mode={mode}"])
+    return composed("train", "logger=wandb", f"logger.wandb.mode={mode}")
 
 
 def started(run, mode="auto"):

@@ -2,8 +2,8 @@
 
 import re
 
-from commands import ROOT, TINY
-from hydra import compose, initialize_config_dir
+from commands import TINY
+from composing import composed
 
 from mrl_experiments import progress
 from mrl_experiments.runs import run_of
@@ -11,9 +11,8 @@ from mrl_experiments.training.train import train
 
 
 def configured(root, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        quick = ["data.loader=torch", "data.workers=0", "trainer.precision=32-true", "trainer=cpu"]
-        return compose("train", [*TINY, *quick, "data.batch_size=128", f"root={root}", *overrides])
+    quick = ["data.loader=torch", "data.workers=0", "trainer.precision=32-true", "trainer=cpu"]
+    return composed("train", *TINY, *quick, "data.batch_size=128", f"root={root}", *overrides)
 
 
 def test_a_training_says_what_it_does_on_what_and_how_long(tmp_path, monkeypatch, capsys):

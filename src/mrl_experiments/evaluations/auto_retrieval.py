@@ -5,14 +5,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.adaptive.retrieval.families import nested_families, wider_families
+from mrl_experiments.adaptive.retrieval.quality import Quality, recall
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner, recall
+from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.search.same_rows import without_self
 from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
 
@@ -29,9 +32,11 @@ def auto_retrieval(
     """Yield the held-out half's mAP@k, its loss against exact search, ms per query and index bytes.
 
     Without labels the quality is recall@k, of the neighbours that exact search finds. The budget is either
-    `max_loss`, the quality lost (kept with 95 % confidence on the tuning half), or `max_latency`, in ms per
-    query in one batch. Small dims are tried first; where their shortlists lose too much, as those of vectors
-    not trained nested do, larger ones, indexes of the full width and exact search. `dim` is the chosen D_s,
+    `max_loss`, the quality lost on new queries like these (kept with 95 % confidence, by `Tuner`), or
+    `max_latency`, in ms per query in one batch. A third of the queries chooses; the others test and are
+    measured. Where they are too few for `max_loss`, exact search is taken and a line says which loss they
+    certify. Small dims are tried first; where their shortlists lose too much, as those of vectors not
+    trained nested do, larger ones, indexes of the full width and exact search. `dim` is the chosen D_s,
     `setting` the whole choice. latency_ratio: time of exact search / time of the choice.
 
     Raises:
@@ -42,19 +47,18 @@ def auto_retrieval(
     search = StagedSearch.of(queries, database, k, max_queries, max_queries, labelled=labelled)
     nested = nested_dims(queries, dims)
     if len(search.queries) < 2:
-        raise UserError(
-            "auto_retrieval of one query", expected="at least two: one half chooses, the other half measures"
-        )
+        raise UserError("auto_retrieval of one query", expected="at least two: some choose, the others test")
     whole = IndexSpec((nested[-1],), "Flat", ((nested[-1], search.reach),))
     exact, _ = search.build(whole, Setting())
 
-    ids = exact.search_stages(search.queries).ids
+    nearest = exact.search_stages(search.queries)
 
-    def precision(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return average_precision(search.relevant(found, rows), k)
+    def precision(found: Candidates, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return average_precision(search.relevant(found.ids, rows), k)
 
-    tuner = Tuner(search.queries, ids, precision if labelled else recall(ids), budget)
-    slowest = tuner.measure(exact, np.arange(1, len(search.queries), 2))
+    quality = precision if labelled else _recall_of_others(search, nearest)
+    tuner = Tuner(search.queries, nearest, quality, budget, binary=not labelled and k == 1)
+    slowest = tuner.measure(exact, tuner.parts[1])
     vectors = search.database.features
     tuned = tuner.choose(
         vectors,
@@ -62,11 +66,10 @@ def auto_retrieval(
         wider_families(len(vectors), nested, search.reach),
     )
     spec, held_out = tuned.index.spec, tuned.held_out
-    others = [trial for trial in tuned.trials if trial.spec.codes != "Flat"]
-    if max_loss is not None and others and not any(map(budget.admits, others)):
-        enough = 1.01 * min(trial.loss_bound for trial in others)
+    if tuned.smallest is not None:
         print_once(
-            f"only exact search keeps max_loss={max_loss:g}; evaluation.max_loss={enough:.2g} admits more"
+            f"only exact search keeps max_loss={max_loss:g} with {budget.confidence:.0%} confidence, "
+            f"{tuner.why()}; evaluation.max_loss={tuned.smallest:.3g} admits more"
         )
     setting = {"index": "auto", "codes": spec.codes, "effort": spec.effort, "stages": spec.stages}
     metric = f"{'mAP' if labelled else 'recall'}@{k}"
@@ -79,3 +82,18 @@ def auto_retrieval(
     }
     for name, value in values.items():
         yield Measurement(spec.dims[0], name, value, setting)
+
+
+def _recall_of_others(search: StagedSearch, nearest: Candidates) -> Quality:
+    """Return recall@k; of queries that are the database, of others than themselves."""
+    rows = search.self_rows
+    if rows is None:
+        return recall(nearest)
+    of_others = recall(Candidates(*reversed(without_self(rows, nearest.ids, nearest.similarities))))
+
+    def share(found: Candidates, asked: NDArray[np.int64]) -> NDArray[np.float64]:
+        return of_others(
+            Candidates(*reversed(without_self(rows[asked], found.ids, found.similarities))), asked
+        )
+
+    return share

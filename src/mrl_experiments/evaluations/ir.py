@@ -1,11 +1,13 @@
 """Retrieval of documents that are judged relevant to queries: nDCG, MRR and recall with intervals."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import setting_of
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
@@ -30,6 +32,7 @@ def ir(
     k: Sequence[int],
     resamples: int,
     seed: int,
+    similarity: str = "cosine",
 ) -> Iterator[Measurement]:
     """Yield nDCG@first, MRR@first and recall@k of exact search, as BEIR and TREC measure them.
 
@@ -47,6 +50,7 @@ def ir(
         k: Those of recall.
         resamples: Of the queries, for intervals.
         seed: Draws them.
+        similarity: By which documents are ranked: cosine, inner_product or l2.
 
     Raises:
         UserError: Without judgments, for ids that are not there, and for more neighbours than there are.
@@ -66,9 +70,10 @@ def ir(
     if left := len(queries) - len(asked):
         print_once(f"{left:,} of {len(queries):,} queries are not judged in {path} and are left out")
     rows = np.array([*asked.values()])
-    full = _scores(queries.unreduced, database.unreduced, rows, [queries.unreduced.width], grades, first, k)
+    scored = partial(_scores, rows=rows, grades=grades, first=first, k=k, similarity=similarity)
+    full = scored(queries.unreduced, database.unreduced, dims=[queries.unreduced.width])
     whole = next(iter(full.values()))
-    found = _scores(queries, database, rows, dims, grades, first, k)
+    found, setting = scored(queries, database, dims=dims), setting_of(similarity)
     draw = np.random.default_rng(seed)
     counts = [
         np.bincount(draw.integers(0, len(rows), len(rows)), minlength=len(rows)) for _ in range(resamples)
@@ -76,9 +81,9 @@ def ir(
     for dim, values in tracked(found.items(), "drawing queries anew", len(found)):
         for metric, each in values.items():
             for name, per_query in ((metric, each), (f"{metric}_lost", whole[metric] - each)):
-                yield Measurement(dim, name, float(per_query.mean()))
-                yield Measurement(dim, f"{name}_ci95", half_interval(per_query, counts))
-        yield Measurement(dim, "queries", float(len(rows)))
+                yield Measurement(dim, name, float(per_query.mean()), setting)
+                yield Measurement(dim, f"{name}_ci95", half_interval(per_query, counts), setting)
+        yield Measurement(dim, "queries", float(len(rows)), setting)
 
 
 def half_interval(values: Values, counts: Sequence[NDArray[np.int64]]) -> float:
@@ -100,10 +105,12 @@ def _scores(
     grades: Sequence[dict[int, int]],
     first: int,
     k: Sequence[int],
+    similarity: str,
 ) -> dict[int, dict[str, Values]]:
     """Return the metrics of each query in `rows`, by dim."""
     found = {}
-    for dim, near in nearest_of_rows(queries, database, rows, dims, max(first, *k)).items():
+    nearest = nearest_of_rows(queries, database, rows, dims, max(first, *k), similarity)
+    for dim, near in nearest.items():
         relevant = np.array([
             [one.get(document, 0) > 0 for document in line]
             for one, line in zip(grades, near.positions.tolist(), strict=True)

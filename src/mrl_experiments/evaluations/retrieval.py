@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments import cost
+from mrl_experiments.directions import setting_of
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.metrics import ranking
 from mrl_experiments.results import Measurement
@@ -16,9 +17,16 @@ FIRST = (1, 5, 10)
 
 
 def retrieval(
-    queries: Embeddings, database: Embeddings | None, dims: Sequence[int], *, k: Sequence[int]
+    queries: Embeddings,
+    database: Embeddings | None,
+    dims: Sequence[int],
+    *,
+    k: Sequence[int],
+    similarity: str = "cosine",
 ) -> Iterator[Measurement]:
     """Yield retrieval metrics of exact search on unit-norm prefixes (Figure 7, Tables 8 to 10).
+
+    Another `similarity` than cosine compares prefixes as they are.
 
     Means over the Q queries: top1, top5, top10: any right item in the first 1, 5, 10. P@k: right ones in the
     first k / k. mAP@k: the sum of P@i over right ranks i <= k / k. R@k: right ones in the first k / those in
@@ -32,9 +40,10 @@ def retrieval(
     """
     database = labelled(queries, database)
     same = same_rows(queries, database)
+    setting = setting_of(similarity)
     total = _occurrences(database.labels, queries.labels) - same
     first = [count for count in FIRST if count <= max(1, len(database) - same)]
-    for dim, found in neighbours(queries, database, dims, max(*k, *first)).items():
+    for dim, found in neighbours(queries, database, dims, max(*k, *first), similarity).items():
         relevant = database.labels[found.positions] == queries.labels[:, None]
         values = {f"top{count}": ranking.hit(relevant, count) for count in first}
         for count in k:
@@ -43,9 +52,9 @@ def retrieval(
             values[f"R@{count}"] = ranking.recall(relevant[total > 0], count, total[total > 0])
         for metric, per_query in values.items():
             if len(per_query):
-                yield Measurement(dim, metric, float(per_query.mean()))
-        yield Measurement(dim, "macs", cost.search_macs(len(database), [(dim, max(k))]))
-        yield Measurement(dim, "index_bytes", cost.index_bytes(len(database), dim))
+                yield Measurement(dim, metric, float(per_query.mean()), setting)
+        yield Measurement(dim, "macs", cost.search_macs(len(database), [(dim, max(k))]), setting)
+        yield Measurement(dim, "index_bytes", cost.index_bytes(len(database), dim), setting)
 
 
 def _occurrences(labels: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

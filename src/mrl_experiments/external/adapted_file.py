@@ -2,8 +2,9 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ class _Mapped:
     form: str
 
 
-def write_adapted(adaptor: AdaptorFile, source: Path, out: Path, dim: int | None = None) -> int:
+def write_adapted(
+    adaptor: AdaptorFile, source: Path, out: Path, dim: int | None = None, *, queries: bool = False
+) -> int:
     """Write the vectors of a file as an adaptor maps them, in the same order, and return how many they are.
 
     Other arrays and columns of a .npz file or of a table go along where both files are of one kind.
@@ -49,6 +52,7 @@ def write_adapted(adaptor: AdaptorFile, source: Path, out: Path, dim: int | None
         source: What `read_matrix` reads.
         out: Its suffix says the form: one of FORMS.
         dim: The first features that are written; None: all.
+        queries: They are queries, which may have a map of their own.
 
     Raises:
         UserError: If the vectors are of another width, were mapped already, or a file cannot be read or
@@ -75,7 +79,7 @@ def write_adapted(adaptor: AdaptorFile, source: Path, out: Path, dim: int | None
         out.suffix, _write_table
     )
     with atomic_path(out) as temporary:
-        blocks = _blocks(adaptor, matrix, shape[1])
+        blocks = _blocks(partial(adaptor.apply, queries=queries), matrix, shape[1])
         write(temporary, _Mapped(blocks, shape, adaptor.digest, source, out.suffix))
     if out.suffix == ".npy":
         write_json(beside(out), {KEY: adaptor.digest})
@@ -118,9 +122,11 @@ def refuse_mixed(paths: Sequence[Path]) -> None:
         )
 
 
-def _blocks(adaptor: AdaptorFile, matrix: NDArray[Any], dim: int) -> Iterator[NDArray[np.float32]]:
+def _blocks(
+    mapped: Callable[[NDArray[np.float32]], NDArray[np.float32]], matrix: NDArray[Any], dim: int
+) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(matrix), BLOCK):
-        yield adaptor.apply(np.asarray(matrix[start : start + BLOCK], np.float32))[:, :dim]
+        yield mapped(np.asarray(matrix[start : start + BLOCK], np.float32))[:, :dim]
 
 
 def _write_npy(path: Path, what: _Mapped) -> None:

@@ -1,6 +1,6 @@
 """Reading columns of vectors and labels from Parquet and Arrow files, row by row where one is at fault."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.external.spool import Spool
 
 EMBEDDINGS = ("embeddings", "embedding", "features", "vectors", "vector")  # arrays or columns, first found
 LABELS = ("labels", "label")
@@ -58,31 +59,63 @@ def read_tables(files: Sequence[Path], root: Path) -> Columns:
             no numbers; other exceptions for damaged files.
     """
     require_pyarrow(root)
-    parts = [_read_table(path, root) for path in files]
-    parts = [part for part in parts if len(part[0])] or parts[:1]  # Spark writes empty ones too
+    spool, parts = Spool(root), []
+    for path in files:
+        before = spool.rows
+        _add_matrix(spool, path, EMBEDDINGS)
+        parts.append((spool.rows - before, *_read_others(path, root, spool.rows - before)))
+    parts = [part for part in parts if part[0]] or parts[:1]  # Spark writes empty ones too
     for what, found in (
-        ("width", {features.shape[1] for features, _, _ in parts}),
         ("the kind of their labels", {None if ls is None else ls.dtype.kind == "U" for _, ls, _ in parts}),
         ("whether they have ids", {ids is None for _, _, ids in parts}),
     ):
         if len(found) > 1:
             raise UserError(f"{root}: its parts differ in {what}", expected="files of one table")
-    features, *others = zip(*parts, strict=True)
+    _, *others = zip(*parts, strict=True)
     labels, ids = (None if column[0] is None else np.concatenate(column) for column in others)
-    return features[0] if len(features) == 1 else np.concatenate(features), labels, ids
+    return spool.result(), labels, ids
 
 
 def read_matrices(files: Sequence[Path], root: Path, names: tuple[str, ...]) -> NDArray[Any]:
     """Return the first column of `names` of all files as (N, D), one after the other."""
     require_pyarrow(root)
-    parts = []
+    spool = Spool(root)
     for path in files:
-        columns = _columns(path, names)
-        parts.append(_matrix(columns[named(list(columns), names, path)], path))
-    parts = [part for part in parts if len(part)] or parts[:1]
-    if len({part.shape[1] for part in parts}) > 1:
-        raise UserError(f"{root}: its parts differ in width", expected="files of one table")
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        _add_matrix(spool, path, names)
+    return spool.result()
+
+
+def _add_matrix(spool: Spool, path: Path, names: tuple[str, ...]) -> None:
+    """Add the first column of `names` as (N, D), batch by batch: it may exceed the memory."""
+    row, width = 0, None
+    for column in (_parquet_batches if path.suffix in PARQUET else _arrow_batches)(path, names):
+        block = matrix_of(column, path, row, width)
+        row, width = row + len(block), block.shape[1] or width
+        spool.add(block)
+
+
+def _parquet_batches(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        name, total = named(file.schema_arrow.names, names, path), 0
+        for batch in file.iter_batches(BATCH, columns=[name]):
+            total += batch.nbytes
+            check_inflation(total, path.stat().st_size, path)
+            column = pyarrow.chunked_array([batch.column(0)])
+            column.validate(full=True)
+            yield column
+        if not total:
+            yield pyarrow.chunked_array([], type=file.schema_arrow.field(name).type)
+
+
+def _arrow_batches(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
+    import pyarrow
+
+    columns = _columns(path, names)
+    column = columns[named(list(columns), names, path)]
+    yield from [pyarrow.chunked_array([chunk]) for chunk in column.chunks] or [column]
 
 
 def require_pyarrow(root: Path) -> None:
@@ -109,21 +142,21 @@ def _columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
     return (_parquet_columns if path.suffix in PARQUET else _arrow_columns)(path, wanted)
 
 
-def _read_table(path: Path, root: Path) -> Columns:
-    columns = _columns(path, EMBEDDINGS + LABELS + IDS)
-    features = _matrix(columns[named(list(columns), EMBEDDINGS, path)], path)
+def _read_others(path: Path, root: Path, count: int) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Return labels and ids (N,) of a file of `count` rows."""
+    columns = _columns(path, LABELS + IDS)
     # A folder label=cat of Spark or Hive gives all rows in it a label.
     folders = path.relative_to(root).parts[:-1]
     partition = dict(part.split("=", 1) for part in folders if "=" in part)
     value = next((partition[name] for name in LABELS if name in partition and name not in columns), None)
-    labels = None if value is None else np.full(len(features), unquote(value))
+    labels = None if value is None else np.full(count, unquote(value))
     if labels is None and (name := first_of(list(columns), LABELS)):
         labels = _names(columns[name], path, "label")
     ids = None
     if name := first_of(list(columns), IDS):
         with suppress(UserError):  # most evaluations need none, and a column of this name may be anything
             ids = _names(columns[name], path, "id").astype(str)
-    return features, labels, ids
+    return labels, ids
 
 
 def _parquet_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
@@ -171,8 +204,15 @@ def _checked_columns(table: Any, names: Sequence[str], wanted: tuple[str, ...]) 
     return columns
 
 
-def _matrix(column: Any, path: Path) -> NDArray[Any]:
-    """Return lists of numbers as (N, D)."""
+def matrix_of(column: Any, path: Path, first: int = 0, width: int | None = None) -> NDArray[Any]:
+    """Return lists of numbers as (N, D).
+
+    Args:
+        column: A chunked array.
+        path: Where it comes from, for messages.
+        first: The row that it begins at.
+        width: D, where it is known from rows before.
+    """
     from pyarrow import BaseExtensionType, types
 
     chunks = [c.storage if isinstance(c.type, BaseExtensionType) else c for c in column.chunks]  # tensors
@@ -181,14 +221,15 @@ def _matrix(column: Any, path: Path) -> NDArray[Any]:
         lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
         if not lists or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
             raise UserError(f"{path}: embeddings of type {kind}", expected="a list of numbers in each row")
-    _refuse_nulls(column, path, "embedding")
+    _refuse_nulls(column, path, "embedding", first)
     lengths = np.concatenate([np.empty(0, np.int64), *map(_lengths, chunks)])
     if not len(lengths):
         return np.empty((0, 0), np.float32)
-    width = np.bincount(lengths).argmax()
+    width = int(np.bincount(lengths).argmax()) if width is None else width
     if len(odd := np.flatnonzero(lengths != width)):
         raise UserError(
-            f"{path}: row {odd[0]} has {lengths[odd[0]]} values, most others {width} ({len(odd)} such rows)",
+            f"{path}: row {first + odd[0]} has {lengths[odd[0]]} values, most others {width} "
+            f"({len(odd)} such rows)",
             expected="embeddings of one length",
             remedy="leave these rows out, or embed them again",
         )
@@ -196,7 +237,7 @@ def _matrix(column: Any, path: Path) -> NDArray[Any]:
     nulls = np.concatenate([part.is_null().to_numpy(zero_copy_only=False) for part in values])
     if nulls.any():
         raise UserError(
-            f"{path}: row {nulls.argmax() // width} has values that are null",
+            f"{path}: row {first + nulls.argmax() // width} has values that are null",
             expected="numbers only",
             remedy="leave such rows out, or embed them again",
         )
@@ -226,11 +267,11 @@ def _names(column: Any, path: Path, what: str) -> NDArray[Any]:
     return values.astype(str) if strings else values
 
 
-def _refuse_nulls(column: Any, path: Path, what: str) -> None:
+def _refuse_nulls(column: Any, path: Path, what: str, first: int = 0) -> None:
     if column.null_count:
         nulls = np.flatnonzero(column.is_null().to_numpy())
         raise UserError(
-            f"{path}: row {nulls[0]} has no {what} ({len(nulls)} such rows)",
+            f"{path}: row {first + nulls[0]} has no {what} ({len(nulls)} such rows)",
             expected=f"one {what} in each row",
             remedy="leave these rows out",
         )

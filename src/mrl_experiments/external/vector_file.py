@@ -1,5 +1,6 @@
-"""Reading vectors, with labels and ids where there are any: NumPy, safetensors, Parquet and Arrow files."""
+"""Reading vectors, with labels and ids: NumPy, safetensors, Parquet, Arrow, FAISS and LanceDB."""
 
+import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
@@ -24,15 +24,21 @@ from mrl_experiments.external.arrow_tables import (
     TEXTS,
     check_inflation,
     first_of,
+    matrix_of,
     named,
     read_column,
     read_matrices,
     read_tables,
 )
+from mrl_experiments.external.spool import LARGE, Spool
 from mrl_experiments.files import read_object, read_text
 from mrl_experiments.stored import shown
 
-SAFETENSORS = ".safetensors"
+SAFETENSORS, LANCE = ".safetensors", ".lance"
+FAISS = (".faiss", ".index")
+BLOCK = 8192  # rows
+STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
+STORED |= {"I8": "i1", "U8": "u1"}  # NumPy's names of the types of safetensors
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -68,7 +74,7 @@ def read_vectors(path: Path) -> VectorFile:
     if not path.is_dir() and path.suffix not in READERS:
         raise UserError(
             f"{path} is not a file of embeddings",
-            expected=f"a name in {', '.join(READERS)}, or a folder of Parquet or Arrow files",
+            expected=f"a name in {', '.join(READERS)}, or a folder of Parquet, Arrow or LanceDB",
         )
     if not path.exists():
         raise UserError(f"{path} does not exist", expected="a file of embeddings")
@@ -91,7 +97,7 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
             with zipfile.ZipFile(path) as archive:
                 there = [name.removesuffix(".npy") for name in archive.namelist()]
                 texts: Any = _member(archive, f"{named(there, TEXTS, path)}.npy", path)
-        elif path.suffix in (".npy", SAFETENSORS):
+        elif path.suffix in (".npy", SAFETENSORS, LANCE, *FAISS):
             raise UserError(f"{path} has no texts", expected="a table, or a .npz file with texts")
         else:
             texts = read_column(_parts(path) if path.is_dir() else [path], TEXTS)
@@ -99,7 +105,10 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
 
 
 def read_matrix(path: Path, names: tuple[str, ...] = EMBEDDINGS) -> NDArray[Any]:
-    """Return vectors (N, D) alone, a memory map where the file allows it: .npy, and Arrow files of one batch.
+    """Return vectors (N, D) alone, which need not fit into memory.
+
+    A memory map of .npy, of safetensors, of .npz without compression and of Arrow files of one batch; of
+    large others one of a temporary file.
 
     Args:
         path: What `read_vectors` reads.
@@ -109,7 +118,7 @@ def read_matrix(path: Path, names: tuple[str, ...] = EMBEDDINGS) -> NDArray[Any]
         UserError: As `read_vectors`, and if none is there.
     """
     if names == EMBEDDINGS:
-        return np.asarray(read_vectors(path).features)
+        return read_vectors(path).features
     with _reading(path):
         if path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
@@ -190,52 +199,154 @@ def _read_npz(path: Path) -> VectorFile:
     return VectorFile(features, labels, (path,), path.parent, None if ids is None else ids.astype(str))
 
 
-class _Tensor:
-    """A matrix in a safetensors file, of which rows are read when they are asked for; bfloat16 as float32."""
+class _Lazy:
+    """A matrix of which rows are read when they are asked for."""
 
-    def __init__(self, stored: Any) -> None:
-        self._stored = stored
-        self.shape, self.ndim = tuple(stored.get_shape()), len(stored.get_shape())
-        self.dtype = self[:0].dtype
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        part = self._stored[rows]
-        return np.asarray(part.float() if part.dtype == torch.bfloat16 else part)
+        raise NotImplementedError
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
 
 
+class _BFloat16(_Lazy):
+    """A memory map (N, D) of bfloat16 numbers, which NumPy has no type for, read as float32."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, halves: NDArray[np.uint16]) -> None:
+        self._halves, self.shape = halves, halves.shape
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        return (np.asarray(self._halves[rows], np.uint32) << 16).view(np.float32)
+
+
+class _Index(_Lazy):
+    """The vectors that a FAISS index holds, decoded where they are codes, after its own transformations."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, path: Path) -> None:
+        import faiss
+
+        self._whole = self._index = faiss.read_index(str(path))  # which owns all the others
+        self.ids: NDArray[np.str_] | None = None
+        while isinstance(self._index, faiss.IndexIDMap | faiss.IndexPreTransform):
+            if isinstance(self._index, faiss.IndexIDMap):
+                self.ids = faiss.vector_to_array(self._index.id_map).astype(str)
+            self._index = faiss.downcast_index(self._index.index)
+        if isinstance(self._index, faiss.IndexIVF):
+            self._index.make_direct_map()
+        self.shape = (self._index.ntotal, self._index.d)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        numbers = np.arange(len(self))[rows]
+        if not numbers.size:
+            return np.empty((0, self.shape[1]), np.float32)
+        return np.asarray(self._index.reconstruct_batch(numbers.astype(np.int64)))
+
+
+def _read_faiss(path: Path) -> VectorFile:
+    index: Any = _Index(path)
+    return VectorFile(index, None, (path,), path.parent, index.ids)
+
+
+def _read_lance(folder: Path) -> VectorFile:
+    """Read a table of LanceDB, which is a folder <name>.lance in that of its database."""
+    try:
+        import lancedb
+    except ImportError as error:
+        raise UserError(
+            f"{folder}: tables of LanceDB need lancedb, which is not installed",
+            remedy="pip install lancedb, or export the table to Parquet",
+        ) from error
+    import pyarrow
+
+    table = lancedb.connect(folder.parent).open_table(folder.stem)
+    there = table.schema.names
+    name, spool, row = named(there, EMBEDDINGS, folder), Spool(folder), 0
+    for batch in table.search().select([name]).to_batches(BLOCK):
+        block = matrix_of(pyarrow.chunked_array([batch.column(name)]), folder, row)
+        row += len(block)
+        spool.add(block)
+    found = [first_of(there, names) for names in (LABELS, IDS)]
+    others = table.search().select([column for column in found if column]).to_arrow() if any(found) else None
+    labels, ids = (None if column is None else np.asarray(others[column].to_pylist()) for column in found)
+    files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+    return VectorFile(spool.result(), labels, files, folder, None if ids is None else ids.astype(str))
+
+
 def _read_safetensors(path: Path) -> VectorFile:
-    with safe_open(path, "pt") as file:
+    with safe_open(path, "pt") as file:  # which checks the header that is read again below
         there = list(file.keys())
         name = first_of(there, EMBEDDINGS) or (
             there[0] if len(there) == 1 else named(there, EMBEDDINGS, path)
         )
-        features: Any = _Tensor(file.get_slice(name))
         label = first_of(there, LABELS)
         labels = file.get_tensor(label).numpy() if label else None
-        return VectorFile(features, labels, (path,), path.parent)
+    with path.open("rb") as header:
+        size = int.from_bytes(header.read(8), "little")
+        said = json.loads(header.read(size))[name]
+    kind, shape = said["dtype"], tuple(said["shape"])
+    if kind not in STORED or 0 in shape:
+        raise UserError(f"{path}: numbers of type {kind}, {shape}", expected=f"one of {', '.join(STORED)}")
+    features: Any = np.memmap(path, STORED[kind], "r", 8 + size + said["data_offsets"][0], shape)
+    return VectorFile(_BFloat16(features) if kind == "BF16" else features, labels, (path,), path.parent)
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+    """Return an array of a .npz file; a large matrix as a map of the file, or of a temporary one."""
     info = archive.getinfo(name)
     check_inflation(info.file_size, min(info.compress_size, path.stat().st_size), path)
     with archive.open(info) as file:
-        _check_header(file, info.file_size, path)
+        shape, by_columns, dtype = _check_header(file, info.file_size, path)
+        start = file.tell()
+        if info.file_size > LARGE and len(shape) == 2 and not by_columns:
+            if info.compress_type == zipfile.ZIP_STORED:
+                return np.memmap(path, dtype, "r", _start_of(info, path) + start, shape)
+            return _streamed(file, shape, dtype, path)
     with archive.open(info) as file:
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def _check_header(file: IO[bytes], size: int, path: Path) -> None:
-    """Raise UserError where the header of a .npy of `size` bytes declares objects, or more than is there."""
+def _start_of(info: zipfile.ZipInfo, path: Path) -> int:
+    """Return where the bytes of a member begin: behind its own header, whose name and extra field vary."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(30)
+    return info.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+
+
+def _streamed(file: IO[bytes], shape: tuple[int, ...], dtype: Any, path: Path) -> NDArray[Any]:
+    spool, row = Spool(path), shape[1] * dtype.itemsize
+    for start in range(0, shape[0], BLOCK):
+        count = min(BLOCK, shape[0] - start)
+        content = file.read(count * row)
+        spool.add(np.frombuffer(content, dtype).reshape(count, shape[1]))
+    return spool.result()
+
+
+def _check_header(file: IO[bytes], size: int, path: Path) -> tuple[tuple[int, ...], bool, Any]:
+    """Return shape, whether columns are contiguous, and type of a .npy of `size` bytes.
+
+    Raises:
+        UserError: If it declares objects, or more than is there.
+    """
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:
         raise UserError(f"{path} is a NumPy file of version {version}", expected="versions 1.0 and 2.0")
-    shape, _, dtype = HEADERS[version](file)
+    shape, by_columns, dtype = HEADERS[version](file)
     if dtype.hasobject:
         raise UserError(
             f"{path} holds Python objects, which are not loaded: they could run any code",
@@ -249,9 +360,12 @@ def _check_header(file: IO[bytes], size: int, path: Path) -> None:
             expected="a whole file",
             remedy="copy or save it again",
         )
+    return shape, by_columns and len(shape) > 1, dtype
 
 
 def _read_folder(folder: Path) -> VectorFile:
+    if folder.suffix == LANCE:
+        return _read_lance(folder)
     files = _parts(folder)
     return _table(files, folder)
 
@@ -313,6 +427,7 @@ READERS: dict[str, Callable[[Path], VectorFile]] = {
     ".npz": _read_npz,
     SAFETENSORS: _read_safetensors,
     **dict.fromkeys((*PARQUET, *ARROW), _read_table),
+    **dict.fromkeys(FAISS, _read_faiss),
 }
 
 

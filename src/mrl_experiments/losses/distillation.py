@@ -45,6 +45,8 @@ class SimilarityDistillation(Contrastive):
         label_smoothing: Must be 0.
         temperature: Of p, and initial value of all q_m.
         pair_share: Of pairs, the weight of the partner in p, from 0 to 1.
+        similarity: cosine; or inner_product or l2 of vectors as they are, in units of the mean square of
+            their norms, so that temperatures mean what they do for cosines.
     """
 
     weights: Tensor
@@ -60,17 +62,18 @@ class SimilarityDistillation(Contrastive):
         label_smoothing: float,
         temperature: float,
         pair_share: float,
+        similarity: str = "cosine",
     ) -> None:
         width = width_of(backbone)
         dims = one_or_many(width, dim, dims, nested=True, option=name, separate="ff")
         super().__init__(backbone, NestingSpec.resolve(width, dims, weights), temperature)
         if label_smoothing != 0:
             raise UserError(f"loss.label_smoothing={label_smoothing} has no meaning without labels")
-        self.temperature, self.pair_share = temperature, pair_share
+        self.temperature, self.pair_share, self.similarity = temperature, pair_share, similarity
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
 
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
-        """Return the loss of vectors x (B, D), or of pairs, whose y says which are alike."""
+        """Return the loss of vectors x (B, D), or of pairs, whose y (B,) or (B, 2) says which are alike."""
         losses, hits = self._compare(x, y)
         means = losses.mean(dim=1)
         loss = (self.weights * means).sum()
@@ -91,9 +94,11 @@ class SimilarityDistillation(Contrastive):
             z = self.embed(x)
             return self._direction(_Batch(x, x, never), _Batch(z, z, never), None)
         queries, positives = x
-        same = y[:, None] == y
-        same.fill_diagonal_(False)  # copies of a partner are no negatives
-        ours, theirs = self.embed(queries), self.embed(positives)
+        of_both = y.reshape(len(y), -1)
+        same = (of_both[:, None] == of_both).any(dim=2)
+        same.fill_diagonal_(False)  # a copy of a partner, or another one of a query, is no negative
+        ours = getattr(self.backbone, "forward_queries", self.backbone)(queries)
+        theirs = self.embed(positives)
         target = torch.arange(len(y), device=y.device)
         ways = [
             self._direction(_Batch(queries, positives, same), _Batch(ours, theirs, same), target),
@@ -106,7 +111,7 @@ class SimilarityDistillation(Contrastive):
         scales = self.scales()
         with torch.autocast(whole.queries.device.type, enabled=False):
             with torch.no_grad():
-                teacher = _logits(whole, whole.queries.shape[1], 1 / self.temperature)
+                teacher = self._logits(whole, whole.queries.shape[1], 1 / self.temperature)
                 p = teacher.softmax(dim=1)
                 nearest = teacher.argmax(dim=1)
                 if target is not None:
@@ -120,10 +125,23 @@ class SimilarityDistillation(Contrastive):
                     losses.append(torch.zeros_like(entropy) * scale)  # which stays in the graph
                     hits.append(torch.full((2,), len(entropy), device=p.device))
                     continue
-                logits = _logits(mapped, dim, scale)
+                logits = self._logits(mapped, dim, scale)
                 losses.append(F.cross_entropy(logits, p, reduction="none") - entropy)
                 hits.append(nested_hits({dim: logits.detach()}, nearest)[0])
         return torch.stack(losses), torch.stack(hits).float()
+
+    def _logits(self, batch: _Batch, dim: int, scale: float | Tensor) -> Tensor:
+        """Return scaled similarities (B, N) of the first `dim` features; far below for what is `never`."""
+        queries, candidates = (prefix(z.float(), dim) for z in batch[:2])
+        if self.similarity == "cosine":
+            queries, candidates = (F.normalize(z, dim=1) for z in (queries, candidates))
+        else:
+            squares = candidates.square().sum(dim=1)
+            scale = scale / squares.mean().detach().clamp_min(torch.finfo(squares.dtype).tiny)
+        logits = (scale * queries) @ candidates.T
+        if self.similarity == "l2":  # without the query's own square, which is the same for all
+            logits = logits - scale * squares / 2
+        return logits.masked_fill(batch.never, NEVER)
 
     def _is_whole(self, dim: int) -> bool:
         """Return whether z ranks as x at a dim by construction."""
@@ -132,9 +150,3 @@ class SimilarityDistillation(Contrastive):
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Refuse: there are no classes."""
         raise UserError("vectors without labels have no classifier", remedy="data.labels= with loss=mrl")
-
-
-def _logits(batch: _Batch, dim: int, scale: float | Tensor) -> Tensor:
-    """Return the cosines (B, N) of the first `dim` features, scaled; far below them for what is `never`."""
-    queries, candidates = (F.normalize(prefix(z.float(), dim), dim=1) for z in batch[:2])
-    return ((scale * queries) @ candidates.T).masked_fill_(batch.never, NEVER)

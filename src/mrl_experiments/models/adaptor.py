@@ -23,6 +23,8 @@ class Adaptor(nn.Module):
         pairs: Whether the data have pairs of queries and documents.
         kind: One of KINDS; None is linear for pairs, which judge the full width too, else orthogonal.
         hidden: Neurons of the MLP; None is D.
+        two_maps: One matrix for queries and another one for documents, of kind=linear with pairs. Both begin
+            as one.
         name: How runs call the model.
 
     Attributes:
@@ -39,6 +41,7 @@ class Adaptor(nn.Module):
         pairs: int = 0,
         kind: str | None = None,
         hidden: int | None = None,
+        two_maps: bool = False,
         name: str = "adaptor",
     ) -> None:
         super().__init__()
@@ -53,6 +56,12 @@ class Adaptor(nn.Module):
             self.mlp = nn.Sequential(
                 nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width, bias=False)
             )
+        if two_maps and not (pairs and kind == "linear"):
+            raise UserError(
+                f"model.two_maps=true with model.kind={kind} and {'' if pairs else 'no '}data.pairs",
+                expected="model.kind=linear and data.pairs: nothing else tells queries from documents",
+            )
+        self.query = nn.Linear(width, width, bias=False) if two_maps else None
         self.register_buffer("start", torch.eye(width))
         self.use(np.eye(width))
 
@@ -71,6 +80,14 @@ class Adaptor(nn.Module):
             if self.mlp is not None:
                 norms = x.norm(dim=1, keepdim=True)
                 z = z + norms * self.mlp(x / norms.clamp_min(torch.finfo(x.dtype).tiny))
+            return z
+
+    def forward_queries(self, x: Tensor) -> Tensor:
+        """Return z (B, D) of queries, which may have a map of their own."""
+        if self.query is None:
+            return self(x)
+        with torch.autocast(x.device.type, enabled=False):
+            z: Tensor = self.query(x.float())
             return z
 
     def train(self, mode: bool = True) -> "Adaptor":
@@ -101,7 +118,8 @@ class Adaptor(nn.Module):
     @torch.no_grad()
     def use(self, matrix: Matrix) -> None:
         """Become the linear map (D, D) alone; an orthogonal one must be given where only that is allowed."""
-        self.linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(matrix.T)))
+        for linear in filter(None, (self.linear, self.query)):
+            linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(matrix.T)))
         if self.mlp is not None:
             nn.init.zeros_(self.mlp.get_parameter("2.weight"))
 
@@ -111,10 +129,12 @@ class Adaptor(nn.Module):
 
         Returns:
             `matrix` (D, D), orthogonal to float32's last digits where the kind is; of `mlp` also `mlp_in`
-            (D, H), `mlp_bias` (H,) and `mlp_out` (H, D).
+            (D, H), `mlp_bias` (H,) and `mlp_out` (H, D); of two maps `query_matrix` (D, D), if it differs.
         """
         matrix = self.linear.weight.double().cpu().numpy().T
         arrays = {"matrix": matrix if self.kind == "linear" else nearest_orthogonal(matrix)}
+        if self.query is not None and not torch.equal(self.query.weight, self.linear.weight):
+            arrays["query_matrix"] = self.query.weight.double().cpu().numpy().T
         if self.mlp is not None and self.mlp.get_parameter("2.weight").any():
             into, bias, out = (parameter.cpu().numpy() for parameter in self.mlp.parameters())
             arrays |= {"mlp_in": into.T, "mlp_bias": bias, "mlp_out": out.T}

@@ -15,6 +15,7 @@ class ModuleBackbone(nn.Module):
         size: Their side in pixels.
 
     Attributes:
+        shape: Of one image, (channels, size, size).
         width: D.
 
     Raises:
@@ -24,7 +25,8 @@ class ModuleBackbone(nn.Module):
     def __init__(self, module: nn.Module, *, name: str = "module", channels: int, size: int) -> None:
         super().__init__()
         self.name, self.net = name, module
-        self.width = measure_width(module, (channels, size, size), type(module).__name__)
+        self.shape = (channels, size, size)
+        self.width = measure_width(module, self.shape, type(module).__name__)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of images x (B, channels, size, size)."""

@@ -7,7 +7,7 @@ in a dot for the options inside it.
 from dataclasses import replace
 from typing import Any
 
-from mrl_experiments.names import LONGEST
+from mrl_experiments.names import LONGEST, SIMILARITIES
 from mrl_experiments.options.kinds import (
     Batches,
     Choice,
@@ -56,6 +56,7 @@ TRUST = Either(
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
+SIMILARITY = Choice("by which vectors are compared", SIMILARITIES)
 EPOCHS, STEPS = Whole(low=1, high=1_000_000, unit="epochs"), Whole(low=1, unit="steps")
 TIME = (
     Text(pattern=r"\d+:\d\d?:\d\d?:\d\d?", called='"days:hours:minutes:seconds"'),
@@ -91,6 +92,9 @@ COMMANDS: dict[str, Options] = {
         "accept_changes": Flag("although the files are not those that the run was trained on"),
         "out": Path("a file for the vectors of data.base as the run's adaptor maps them", null=True,
                     example="small.npy"),
+        "encoder": Path("a model of sentence-transformers; out is a copy that ends with the adaptor",
+                        null=True, example="all-MiniLM-L6-v2"),
+        "side": Choice("whose map of an adaptor with two is applied", ("documents", "queries")),
         "dim": Whole("the first features that are written there", low=1, null=True, unit="dims"),
         "seed": seed("of the data set, where data= is given"),
         "cache": CACHE,
@@ -124,6 +128,33 @@ COMMANDS: dict[str, Options] = {
         "tokens": count("tokens to generate", high=1_000_000, unit="tokens"),
         "temperature": Number("0: always the likeliest token", low=0, example=0.8),
         "seed": seed(),
+        "cache": CACHE,
+        "trust": TRUST,
+        "root": ROOT,
+        "debug": DEBUG,
+    },
+    "export": {
+        "run": RUNS,
+        "format": Choice("what is written", ("hub", "timm", "onnx", "torch_export", "safetensors")),
+        "dim": Either(
+            "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
+        ),
+        "output": Choice("what a file gives", ("embeddings", "logits"), null=True),
+        "encoder": Path("a model that sentence-transformers has saved, to put an adaptor behind", null=True,
+                        example="all-MiniLM-L6-v2"),
+        "int8": Flag("of format=onnx also files in 8 bits"),
+        "calibration": count("by which their ranges are chosen", high=1_000_000, unit="images"),
+        "out": Path("the folder", null=True, example="outputs/exports/my_run"),
+        "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
+        "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
+        "license": Text("of the weights, as hubs call it", null=True, pattern=r"[\w.+-]+", example="mit"),
+        "overwrite": Flag("replace another export in the folder"),
+        "push": Flag("upload to the Hugging Face hub"),
+        "repo": Text(
+            "the repository there", null=True, pattern=r"[\w.-]+(/[\w.-]+)?", called="<owner>/<name>",
+            example="me/my-model",
+        ),
+        "private": Flag("a new repository is"),
         "cache": CACHE,
         "trust": TRUST,
         "root": ROOT,
@@ -191,7 +222,9 @@ GROUPS: dict[str, Options] = {
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
         "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
         "resolution.start_epoch": count("before the side begins to grow", low=0, unit="epochs"),
-        "resolution.end_epoch": count("after which the side is the last", low=0, unit="epochs"),
+        "resolution.end_epoch": count(
+            "after which the side is the last; null: the last one", low=0, null=True, unit="epochs"
+        ),
         "resolution.step": count("sides are multiples of it", unit="pixels"),
         "augment.shift": count("translate by up to as many", low=0, high=16_384, unit="pixels"),
         "augment.crop": List(
@@ -223,8 +256,10 @@ GROUPS: dict[str, Options] = {
             (Path(), List("", Path(), count=2, single=False)), null=True,
             example="[queries.npy,positives.npy]",
         ),
+        "queries": Path("vectors that are searched in the base", null=True, example="queries.npy"),
         "share": Number("of the vectors, held out", above=0, below=1, example=0.1),
         "neighbours": count("nearest others that come with a row; 0: none", low=0, unit="vectors"),
+        "similarity": SIMILARITY,
         "anchors": count("of an epoch whose neighbours are searched", unit="vectors"),
         "source.name": Name("how the cache calls the data set"),
         "source.root": Path("where the files lie", null=True),
@@ -263,6 +298,7 @@ GROUPS: dict[str, Options] = {
             "of an adaptor; null: linear with data.pairs, else orthogonal",
             ("orthogonal", "linear", "mlp"), null=True,
         ),
+        "two_maps": Flag("of a linear adaptor: queries have a matrix of their own"),
         "hidden": count("of an adaptor's MLP; null: as many as dims", null=True, unit="neurons"),
         "width": count("dims of the features", high=1_000_000, unit="dims"),
         "layers": count("of the transformer", high=10_000, unit="layers"),
@@ -286,6 +322,7 @@ GROUPS: dict[str, Options] = {
         "nested": Flag("several dims at once; false: a separate model for each"),
         "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
         "temperature": Number("where it begins", above=0, example=0.07),
+        "similarity": SIMILARITY,
         "pair_share": share("weight of a query's own document beside what whole vectors say"),
         "cache_chunk": count("samples embedded at a time", null=True, unit="samples"),
         "mode": Choice("which widths run", ("switchable", "universal")),
@@ -297,6 +334,7 @@ GROUPS: dict[str, Options] = {
     "optim": {
         "name": Label("how it is called"),
         "lr": Number("peak learning rate, for lr_images images per step", above=0, example=0.1),
+        "rest_lr": Number("that of Muon for all but matrices", above=0, example=4e-3),
         "lr_images": Number("images per step that lr is given for", above=0, unit="images", example=256),
         "momentum": Number("of SGD; beta_1 of AdamW", low=0, below=1, example=0.9),
         "nesterov": Flag("Nesterov momentum, of SGD"),
@@ -453,13 +491,14 @@ POLICIES = {
 
 # By the function that an evaluation calls, since two may mean different things by one name.
 EVALUATIONS: dict[str, Options] = {
-    "knn": {"k": FIRST_K},
-    "retrieval": {"k": FIRST_K},
+    "knn": {"k": FIRST_K, "similarity": SIMILARITY},
+    "retrieval": {"k": FIRST_K, "similarity": SIMILARITY},
     "cross_modal": {"k": FIRST_K},
     "agreement": {
         "k": FIRST_K,
         "ranked": count("nearest by the full vector whose order is compared", low=2, unit="neighbours"),
         "max_queries": QUERIES,
+        "similarity": SIMILARITY,
     },
     "ir": {
         "qrels": Path("judgments: query, document, grade in each line", null=True, example="qrels/test.tsv"),
@@ -467,6 +506,7 @@ EVALUATIONS: dict[str, Options] = {
         "k": FIRST_K,
         "resamples": count("of the queries, for intervals", low=2, high=1_000_000, unit="repetitions"),
         "seed": seed(),
+        "similarity": SIMILARITY,
     },
     "trained_head": {"present_classes_only": PRESENT},
     "probe": {

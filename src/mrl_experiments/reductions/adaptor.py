@@ -1,6 +1,6 @@
 """A trained adaptor, read from its file, as a reduction of the vectors it was made for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,12 @@ class AdaptedMap(LinearMap):
     """What an adaptor does, be it a matrix or more."""
 
     adaptor: AdaptorFile
+    queries: bool = False
+
+    @property
+    def of_queries(self) -> "AdaptedMap":
+        """The map of queries, where they have one of their own."""
+        return replace(self, queries=True)
 
     @property
     def setting(self) -> dict[str, str]:
@@ -25,7 +31,7 @@ class AdaptedMap(LinearMap):
 
     def transform(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mapped features (n, D)."""
-        return self.adaptor.apply(features)
+        return self.adaptor.apply(features, queries=self.queries)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event, Lock
 
@@ -53,7 +53,10 @@ class Reproduction:
         self._logs.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self._jobs) as pool:
             try:
-                return [problem for problem in pool.map(self._run_chain, self._plan) if problem]
+                running = [pool.submit(self._run_chain, chain) for chain in self._plan]
+                while wait(running, timeout=1).not_done:  # awake each second, Ctrl-C is never noticed late
+                    pass
+                return [problem for chain in running if (problem := chain.result())]
             except KeyboardInterrupt:
                 self._stop()
                 raise

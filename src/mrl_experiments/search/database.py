@@ -1,6 +1,7 @@
 """A labelled database and the neighbours of queries in it, with which most evaluations begin."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +13,6 @@ from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search import neighbour_cache
 from mrl_experiments.search.neighbours import Neighbours, nearest
 from mrl_experiments.search.same_rows import same_rows, told_same_rows, without_self
-
-
-def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
-    """Return `count` rows, or `most` of them.
-
-    Example:
-        >>> evenly_spaced(9, 3).tolist()
-        [0, 4, 8]
-    """
-    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
 
 
 def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
@@ -49,7 +40,7 @@ def labelled(queries: Embeddings, database: Embeddings | None) -> Embeddings:
 
 
 def neighbours(
-    queries: Embeddings, database: Embeddings, dims: Sequence[int], k: int
+    queries: Embeddings, database: Embeddings, dims: Sequence[int], k: int, similarity: str = "cosine"
 ) -> dict[int, Neighbours]:
     """Return the k nearest neighbours at each dim; of queries that are the database, others than themselves.
 
@@ -67,12 +58,18 @@ def neighbours(
         )
     # One more than asked for shows whether the last of them is tied with others.
     reach = max(k, min(k + same + 1, len(database)))
-    found = neighbour_cache.neighbours(queries, database, dims, reach)
-    return {dim: _relevant_last(queries, database, dim, near, k, same) for dim, near in found.items()}
+    found = neighbour_cache.neighbours(queries, database, dims, reach, similarity)
+    search = partial(nearest, similarity=similarity)
+    return {dim: _relevant_last(queries, database, dim, near, k, same, search) for dim, near in found.items()}
 
 
 def nearest_of_rows(
-    queries: Embeddings, database: Embeddings, rows: NDArray[np.int64], dims: Sequence[int], k: int
+    queries: Embeddings,
+    database: Embeddings,
+    rows: NDArray[np.int64],
+    dims: Sequence[int],
+    k: int,
+    similarity: str = "cosine",
 ) -> dict[int, Neighbours]:
     """Return the k nearest neighbours of the queries `rows` at each dim, (Q, k); no label is read.
 
@@ -88,7 +85,7 @@ def nearest_of_rows(
             expected="at least as many vectors",
             remedy="ask for fewer neighbours: evaluation.k=[...]",
         )
-    found = nearest(queries.features[rows], database.features, dims, k + same)
+    found = nearest(queries.features[rows], database.features, dims, k + same, similarity=similarity)
     if not same:
         return found
     return {
@@ -98,7 +95,13 @@ def nearest_of_rows(
 
 
 def _relevant_last(
-    queries: Embeddings, database: Embeddings, dim: int, near: Neighbours, k: int, same: bool
+    queries: Embeddings,
+    database: Embeddings,
+    dim: int,
+    near: Neighbours,
+    k: int,
+    same: bool,
+    search: Callable[..., dict[int, Neighbours]],
 ) -> Neighbours:
     """Order neighbours (Q, K), and search anew where a tie goes on beyond those that were found."""
     near = _ordered(queries, database, near, np.arange(len(queries)), same)
@@ -108,7 +111,7 @@ def _relevant_last(
         rows = np.flatnonzero((relevant & as_near).any(axis=1))
         if len(rows):
             asked, labels = queries.features[rows], (queries.labels[rows], database.labels)
-            again = nearest(asked, database.features, [dim], k + same, labels)[dim]
+            again = search(asked, database.features, [dim], k + same, labels)[dim]
             again = _ordered(queries, database, again, rows, same)
             near.similarities[rows, :k], near.positions[rows, :k] = again
     return Neighbours(near.similarities[:, :k], near.positions[:, :k])

@@ -20,7 +20,7 @@ SHARE, LEAST = 2, 64 << 20  # of the bytes of the features, and bytes: the large
 
 
 def neighbours(
-    queries: Embeddings, database: Embeddings, dims: Sequence[int], k: int
+    queries: Embeddings, database: Embeddings, dims: Sequence[int], k: int, similarity: str = "cosine"
 ) -> dict[int, Neighbours]:
     """Return the k nearest neighbours at each dim, from disk where an earlier search kept as many.
 
@@ -30,38 +30,40 @@ def neighbours(
         UserError: If k exceeds N.
     """
     shared_width([queries, database])
-    kept = {dim: _read(queries, database, dim, k) for dim in dims}
+    names = {dim: _name(queries, database, dim, similarity) for dim in dims}
+    kept = {dim: _read(queries, database, names[dim], k) for dim in dims}
     missing = [dim for dim in dims if kept[dim] is None]
-    new = nearest(queries.features, database.features, missing, k) if missing else {}
+    new = nearest(queries.features, database.features, missing, k, similarity=similarity) if missing else {}
     if new and len(queries) * len(database) * max(missing) >= WORTH:
         for dim, found in new.items():
-            _write(queries, database, dim, found)
+            _write(queries, database, names[dim], found)
         _keep_budget(queries)
     return {dim: found for dim, found in {**kept, **new}.items() if found is not None}
 
 
-def _path(queries: Embeddings, database: Embeddings, dim: int) -> Path | None:
+def _path(queries: Embeddings, database: Embeddings, name: str) -> Path | None:
     if queries.folder is None or database.folder is None:
         return None
     folder = queries.folder / "neighbours"
-    return None if folder.is_symlink() else folder / f"{_name(queries, database, dim)}.npz"
+    return None if folder.is_symlink() else folder / f"{name}.npz"
 
 
-def _name(queries: Embeddings, database: Embeddings, dim: int) -> str:
+def _name(queries: Embeddings, database: Embeddings, dim: int, similarity: str = "cosine") -> str:
     """Return what a file of neighbours is called, and says inside: another file in its place is noticed."""
-    return f"{queries.identity}-{database.identity}-{dim}"
+    end = "" if similarity == "cosine" else f"-{similarity}"
+    return f"{queries.identity}-{database.identity}-{dim}{end}"
 
 
-def _read(queries: Embeddings, database: Embeddings, dim: int, k: int) -> Neighbours | None:
+def _read(queries: Embeddings, database: Embeddings, name: str, k: int) -> Neighbours | None:
     """Return what an earlier search kept; None where it is too little, damaged, or of something else."""
-    path = _path(queries, database, dim)
+    path = _path(queries, database, name)
     if path is None or not path.exists():
         return None
     try:
         require_regular(path)
         with np.load(path) as stored:
-            name, similarities, positions = (stored[key] for key in ("name", "similarities", "positions"))
-        if str(name) != _name(queries, database, dim) or similarities.shape != positions.shape:
+            inside, similarities, positions = (stored[key] for key in ("name", "similarities", "positions"))
+        if str(inside) != name or similarities.shape != positions.shape:
             raise ValueError("it belongs to other embeddings")
         if len(positions) != len(queries) or not ((positions >= 0) & (positions < len(database))).all():
             raise ValueError("it does not fit these embeddings")
@@ -75,16 +77,15 @@ def _read(queries: Embeddings, database: Embeddings, dim: int, k: int) -> Neighb
     return Neighbours(similarities[:, :k], positions[:, :k].astype(np.int64))
 
 
-def _write(queries: Embeddings, database: Embeddings, dim: int, found: Neighbours) -> None:
+def _write(queries: Embeddings, database: Embeddings, name: str, found: Neighbours) -> None:
     """Keep neighbours where that is possible: they only save time."""
-    path = _path(queries, database, dim)
+    path = _path(queries, database, name)
     if path is None:
         return
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            name = np.array(_name(queries, database, dim))
             positions = found.positions.astype(np.min_scalar_type(len(database)))
-            np.savez(file, name=name, similarities=found.similarities, positions=positions)
+            np.savez(file, name=np.array(name), similarities=found.similarities, positions=positions)
     except UserError as error:
         print(f"neighbours are not kept: {error.problem}", flush=True)
 

@@ -1,8 +1,9 @@
-"""Exact nearest neighbours by cosine at many nested dims, in one pass over the data."""
+"""Exact nearest neighbours at many nested dims, by cosine, inner product or L2, in one pass over the data."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import faiss
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrl_experiments.directions import dtype_for, inverse_norms, unit_prefixes
+from mrl_experiments.directions import dtype_for, inverse_norms, prefix_norms, unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
@@ -20,6 +21,7 @@ from mrl_experiments.nesting import prefix
 # A block of scores, twice, stays in a core's second-level cache.
 QUERY_BLOCK, DATABASE_BLOCK = 256, 512
 WIDE = 64  # features from which a transposed view is as fast as a copy
+PAIRED = 64  # queries whose neighbours are in memory at a time
 DATABASE_CHUNK = 16 * DATABASE_BLOCK  # rows read and transposed at a time
 
 Array = NDArray[np.float32]
@@ -30,7 +32,7 @@ class Neighbours(NamedTuple):
     """Nearest database vectors, nearest first; equally near ones in the order of the database.
 
     Attributes:
-        similarities: (Q, K) cosines.
+        similarities: (Q, K) cosines, or what `nearest` says of another similarity.
         positions: (Q, K) rows of the database, int64.
     """
 
@@ -44,10 +46,14 @@ def nearest(
     dims: Sequence[int],
     k: int,
     labels: tuple[Labels, Labels] | None = None,
+    similarity: str = "cosine",
 ) -> dict[int, Neighbours]:
     """Return the k nearest neighbours at each of several dims, of unit-norm prefixes (Tables 2 and 8).
 
-    Nearest by cosine is nearest by L2 between unit vectors. The inner product of a prefix is that of the next
+    Nearest by cosine is nearest by L2 between unit vectors. Similarities of prefixes as they are have a
+    scale on which SAME_SCORE means what it does for cosines: inner products are divided by the norm of the
+    query and the median one r of the database; of L2 it is -|q - d|^2 / (|q|^2 + r^2), for unit vectors the
+    cosine less 1. The inner product of a prefix is that of the next
     shorter one plus that of the features between them, so all dims together multiply as much as the largest
     alone. A GPU build of FAISS searches dim by dim instead. A prefix of zeros, as rectified features can
     have, has similarity 0 with everything. Vectors whose squares are out of float32's range are compared in
@@ -60,6 +66,7 @@ def nearest(
         k: How many neighbours.
         labels: Of the queries (Q,) and of the database (N,). A row with the query's label then counts as
             SAME_SCORE less near than it is, and so comes after all that are as near.
+        similarity: cosine, inner_product or l2.
 
     Returns:
         {dim: neighbours}, dims ascending.
@@ -78,14 +85,16 @@ def nearest(
             f"k={k} neighbours in a database of {len(database)} vectors",
             expected=f"a k from 1 to {len(database)}",
         )
-    if faiss.get_num_gpus() > 0 and labels is None:
+    if faiss.get_num_gpus() > 0 and labels is None and similarity == "cosine":
         each = tracked(dims, "searching neighbours", len(dims))
         return {dim: _nearest_on_gpu(queries, database, dim, k) for dim in each}
     threads, of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
     try:
         # Kernels of one thread on many blocks: the blocks are too small to share.
         _use_one_thread()
-        search = _Search(queries, dims, k, dtype_for(dims, queries, database), labels)
+        dtype = dtype_for(dims, queries, database)
+        scales = _scales(similarity, queries, database, dims, dtype)
+        search = _Search(queries, dims, k, scales, labels)
         with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
             starts = range(0, len(database), DATABASE_CHUNK)
             for start in tracked(starts, "searching neighbours", len(starts)):
@@ -97,12 +106,35 @@ def nearest(
         faiss.omp_set_num_threads(of_faiss)
 
 
+def similarities_of(
+    queries: Array, database: Array, found: NDArray[np.int64], dim: int, similarity: str = "cosine"
+) -> Array:
+    """Return similarities of queries (Q, D) and rows (Q, K) of the database at one dim, as `nearest` does."""
+    values = np.empty(found.shape, np.float32)
+    of_all = _scales(similarity, queries, database, [dim], np.float64)
+    for start in range(0, len(queries), PAIRED):
+        part = slice(start, start + PAIRED)
+        asked, rows = queries[part], database[found[part].ravel()]
+        if similarity == "cosine":
+            asked, rows = unit_prefixes(asked, dim), unit_prefixes(rows, dim)
+        near = prefix(rows, dim).reshape(len(asked), -1, dim)
+        if similarity == "l2":
+            apart = near.astype(np.float64) - prefix(asked, dim)[:, None]
+            values[part] = -np.square(apart).sum(axis=2) / 2 * of_all.scale[dim][part, None]
+        elif similarity == "inner_product":
+            product = np.einsum("qkd,qd->qk", near.astype(np.float64), prefix(asked, dim))
+            values[part] = product / of_all.usual[dim] * of_all.scale[dim][part, None]
+        else:
+            np.einsum("qkd,qd->qk", near, asked, out=values[part])
+    return values
+
+
 class _Search:
     """The running result of a search: for each dim a heap of the nearest found so far, for every query.
 
     The heaps keep the smallest values, so queries enter negated: then FAISS drops the later of two equals.
-    They hold float32: products scaled by the database's norms alone or, of products in float64 and where
-    labels matter, whole cosines.
+    They hold float32: what is left of a similarity without the query's own scale and shift or, of products in
+    float64 and where labels matter, whole similarities.
     """
 
     def __init__(
@@ -110,14 +142,13 @@ class _Search:
         queries: Array,
         dims: Sequence[int],
         k: int,
-        dtype: type[np.floating[Any]],
+        scales: "_Scales",
         labels: tuple[Labels, Labels] | None,
     ) -> None:
-        self.dims, self.dtype, self.labels = dims, dtype, labels
-        self.whole = dtype is np.float64 or labels is not None
+        self.dims, self.dtype, self.labels, self.scales = dims, scales.dtype, labels, scales
+        self.whole = scales.dtype is np.float64 or labels is not None
         self.segments = list(itertools.pairwise((0, *dims)))
-        full = torch.from_numpy(np.array(prefix(queries, dims[-1]), dtype))
-        self.scale = inverse_norms(full.numpy(), dims)
+        full = torch.from_numpy(np.array(prefix(queries, dims[-1]), scales.dtype))
         self.queries = [-full[:, low:high].contiguous() for low, high in self.segments]
         self.values = [np.empty((len(queries), k), np.float32) for _ in dims]
         self.positions = [np.empty((len(queries), k), np.int64) for _ in dims]
@@ -125,12 +156,12 @@ class _Search:
 
     def add(self, chunk: Tensor, start: int, pool: ThreadPoolExecutor) -> None:
         """Compare all queries with database rows (n, D) that begin at `start`."""
-        inverse = [torch.from_numpy(norms) for norms in inverse_norms(chunk.numpy(), self.dims).values()]
+        terms = self.scales.of_rows(chunk.numpy(), self.dims)
         blocks = []
         for first in range(0, len(chunk), DATABASE_BLOCK):
             rows = slice(first, first + DATABASE_BLOCK)
             parts = [_columns(chunk[rows, low:high]) for low, high in self.segments]
-            blocks.append((start + first, parts, [norms[rows] for norms in inverse]))
+            blocks.append((start + first, parts, [term[rows] for term in terms]))
         starts = range(0, len(self.queries[0]), QUERY_BLOCK)
         for _ in pool.map(lambda row: self._compare(row, blocks), starts):
             pass
@@ -138,21 +169,22 @@ class _Search:
     def _compare(self, row: int, blocks: list[tuple[int, list[Tensor], list[Tensor]]]) -> None:
         queries = [part[row : row + QUERY_BLOCK] for part in self.queries]
         count = len(queries[0])
-        for position, parts, inverse in blocks:
-            products = queries[0].new_zeros(count, len(inverse[0]))
+        asked = slice(row, row + count)
+        for position, parts, terms in blocks:
+            products = queries[0].new_zeros(count, len(terms[0]))
             scores = torch.empty_like(products)
-            for dim, heap, query, part, norms in zip(
-                self.dims, self.heaps, queries, parts, inverse, strict=True
+            for dim, heap, query, part, term in zip(
+                self.dims, self.heaps, queries, parts, terms, strict=True
             ):
                 products.addmm_(query, part)
-                torch.mul(products, norms, out=scores)
+                self.scales.combine(products, term, out=scores)
                 if self.whole:
-                    scores = (scores * torch.from_numpy(self.scale[dim][row : row + count, None])).float()
+                    scores = torch.from_numpy(self.scales.whole(scores.numpy(), dim, asked)).float()
                 if self.labels is not None:
-                    labels, others = self.labels[0][row : row + count], self.labels[1]
-                    same = labels[:, None] == others[position : position + len(norms)]
+                    labels, others = self.labels[0][asked], self.labels[1]
+                    same = labels[:, None] == others[position : position + len(term)]
                     scores += SAME_SCORE * torch.from_numpy(same)
-                heap.addn(len(norms), faiss.swig_ptr(scores.numpy()), position, row, count)
+                heap.addn(len(term), faiss.swig_ptr(scores.numpy()), position, row, count)
 
     def result(self) -> dict[int, Neighbours]:
         """Return the neighbours in order."""
@@ -161,12 +193,65 @@ class _Search:
             self.dims, self.heaps, self.values, self.positions, strict=True
         ):
             heap.reorder()
-            scale = 1 if self.whole else self.scale[dim][:, None]
-            similarities = -values * scale
+            similarities = -(values if self.whole else self.scales.whole(values, dim, slice(None)))
             if self.labels is not None:
                 similarities += SAME_SCORE * (self.labels[1][positions] == self.labels[0][:, None])
             found[dim] = _order_equals(values, similarities, positions)
         return found
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """What turns negated inner products of prefixes into negated similarities.
+
+    Attributes:
+        similarity: One of SIMILARITIES.
+        dtype: In which they are computed.
+        scale: {dim: (Q,)} factors of each query.
+        shift: {dim: (Q,)} what is added before; of l2 only.
+        usual: {dim: r}, the median norm of the database; not of cosine.
+    """
+
+    similarity: str
+    dtype: type[np.floating[Any]]
+    scale: dict[int, NDArray[Any]]
+    shift: dict[int, NDArray[Any]]
+    usual: dict[int, float]
+
+    @property
+    def combine(self) -> Callable[..., Tensor]:
+        """How products (Q, n) and what belongs to the rows (n,) are put together."""
+        return torch.add if self.similarity == "l2" else torch.mul
+
+    def of_rows(self, rows: NDArray[Any], dims: Sequence[int]) -> list[Tensor]:
+        """Return what belongs to rows (n, D) of the database at each dim, (n,)."""
+        if self.similarity == "cosine":
+            terms = inverse_norms(rows, dims)
+        elif self.similarity == "l2":
+            terms = {dim: norms**2 / 2 for dim, norms in prefix_norms(rows, dims).items()}
+        else:
+            terms = {dim: np.full(len(rows), 1 / self.usual[dim], rows.dtype) for dim in dims}
+        return [torch.from_numpy(np.asarray(term, rows.dtype)) for term in terms.values()]
+
+    def whole(self, values: NDArray[Any], dim: int, asked: slice) -> NDArray[Any]:
+        """Return negated similarities (Q, K) of the queries that are asked."""
+        if self.shift:
+            values = values + self.shift[dim][asked, None]
+        return np.asarray(values * self.scale[dim][asked, None])
+
+
+def _scales(
+    similarity: str, queries: Array, database: Array, dims: Sequence[int], dtype: type[np.floating[Any]]
+) -> _Scales:
+    asked = np.array(prefix(queries, dims[-1]), dtype)
+    if similarity == "cosine":
+        return _Scales(similarity, dtype, inverse_norms(asked, dims), {}, {})
+    usual = {dim: float(np.median(norms)) or 1.0 for dim, norms in prefix_norms(database, dims).items()}
+    if similarity == "inner_product":
+        return _Scales(similarity, dtype, inverse_norms(asked, dims), {}, usual)
+    squares = {dim: norms**2 for dim, norms in prefix_norms(asked, dims).items()}
+    scale = {dim: 2 / (square + usual[dim] ** 2) for dim, square in squares.items()}
+    return _Scales(similarity, dtype, scale, {dim: square / 2 for dim, square in squares.items()}, usual)
 
 
 def _columns(block: Tensor) -> Tensor:

@@ -114,6 +114,16 @@ def row_keys(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
     return keys
 
 
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """Return `count` rows, or `most` of them.
+
+    Example:
+        >>> evenly_spaced(9, 3).tolist()
+        [0, 4, 8]
+    """
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+
+
 def without_self(self_rows: Rows, found: Rows, *others: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Return `found` and what goes with it without each query's own row.
 

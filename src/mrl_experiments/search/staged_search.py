@@ -22,8 +22,7 @@ from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
-from mrl_experiments.search.database import evenly_spaced
-from mrl_experiments.search.same_rows import told_same_rows, without_self
+from mrl_experiments.search.same_rows import evenly_spaced, told_same_rows, without_self
 
 REPEATS = 3
 SINGLES = 20  # queries timed one at a time

@@ -5,6 +5,7 @@ A map is used only where it was shown, on held-out rows, that no dim gets worse 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mrl_experiments.adaptive.classification.policies.risk_control import p_value
+from mrl_experiments.adaptive.bounds import p_value
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.data.vectors.rows import Rows
 from mrl_experiments.data.vectors.vector_data import VectorData
@@ -25,12 +26,13 @@ from mrl_experiments.losses.method import Method
 from mrl_experiments.models.adaptor import Adaptor, Matrix
 from mrl_experiments.reductions.linear_map import BLOCK
 from mrl_experiments.runs import Run
-from mrl_experiments.search.same_rows import without_self
+from mrl_experiments.search.same_rows import evenly_spaced, without_self
 
 K = 10  # neighbours that are to stay
 QUERIES, DATABASE = 4096, 20_000  # held-out rows at most
 FEWER = 512  # queries by which closed forms are compared
 REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
+SEPARATE = ("pairs", "queries")  # whose queries are no rows of the database
 LEVEL = 0.05  # of error, over all dims and candidates
 SAME = 1e-6  # by which cosines may differ through rounding
 EVIDENCE = "adaptor.json"
@@ -53,7 +55,7 @@ def start_adaptor(method: Method, data: Any) -> None:
             found = rows.quality({"matrix": matrix.astype(np.float32)}, dims)
             return float(np.mean([each.mean() for each in found.values()]))
 
-        adaptor.start_from(max(closed_forms(*_sides(data)), key=quality))
+        adaptor.start_from(max(closed_forms(*_sides(data), data.similarity), key=quality))
 
 
 def _sides(data: VectorData) -> tuple[Rows, Rows]:
@@ -61,7 +63,7 @@ def _sides(data: VectorData) -> tuple[Rows, Rows]:
     return (data.rows["train"],) * 2 if data.pairs is None else data.pairs["train"]
 
 
-def closed_forms(queries: Rows, documents: Rows) -> list[Matrix]:
+def closed_forms(queries: Rows, documents: Rows, similarity: str = "cosine") -> list[Matrix]:
     """Return orthogonal maps (D, D) whose first m columns keep most of what is compared, for every m.
 
     They are the eigenvectors of the symmetric part of the covariance of queries and documents, since one map
@@ -71,16 +73,13 @@ def closed_forms(queries: Rows, documents: Rows) -> list[Matrix]:
     width = queries.shape[1]
     covariance, sums = np.zeros((width, width)), np.zeros((2, width))
     for start in range(0, len(queries), BLOCK):
-        sides = [_unit(rows[start : start + BLOCK]) for rows in (queries, documents)]
+        sides = [rows[start : start + BLOCK].astype(np.float64) for rows in (queries, documents)]
+        if similarity == "cosine":
+            sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
         covariance += sides[0].T @ sides[1]
         sums += [side.sum(axis=0) for side in sides]
     centred = covariance - np.outer(*sums) / len(queries)
     return [np.linalg.eigh(each + each.T)[1][:, ::-1] for each in (covariance, centred)]
-
-
-def _unit(x: Array) -> Matrix:
-    wide = x.astype(np.float64)
-    return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True))
 
 
 def choose_map(method: Method, data: Any, run: Run | None) -> bool:
@@ -105,7 +104,8 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     simpler = {CLOSED_FORM: adaptor.start.double().cpu().numpy(), IDENTITY: np.eye(adaptor.width)}
     trained = adaptor.arrays()
     if adaptor.kind == "linear":
-        simpler = {ROTATION: np.linalg.qr(trained["matrix"].astype(np.float64))[0], **simpler}
+        both = trained["matrix"] + trained.get("query_matrix", trained["matrix"]).astype(np.float64)
+        simpler = {ROTATION: np.linalg.qr(both)[0], **simpler}
     rotations = {name: {"matrix": x.astype(np.float32)} for name, x in simpler.items() if name != IDENTITY}
     dims = sorted({*method.spec.dims, adaptor.width})
     keeps_cosines = {TRAINED: adaptor.keeps_cosines} | dict.fromkeys(rotations, True)
@@ -117,7 +117,7 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     else:
         adaptor.eval()
     if run is not None:
-        found = AdaptorFile(adaptor.arrays(), method.spec.dims, chosen)
+        found = AdaptorFile(adaptor.arrays(), method.spec.dims, chosen, data.similarity)
         found.save(run.adaptor)
         write_json(run.folder / EVIDENCE, {**evidence, "adaptor": found.digest, "data": data.name})
     return chosen != TRAINED
@@ -129,7 +129,7 @@ def _refit(method: Method, data: VectorData) -> None:
         return
     method.eval()
     rows = data.rows["train"]
-    rows = rows.take(_spread(len(rows), REFITTED))
+    rows = rows.take(evenly_spaced(len(rows), REFITTED))
     device = method.weights.device
     y = torch.from_numpy(data.labels["train"][rows.numbers]).to(device)
     with torch.no_grad():
@@ -154,43 +154,56 @@ class HeldOut:
         database: (N, D).
         answers: Labels (N,) of the database where a neighbour of the same label is right; the row (Q,) of the
             database that answers each query, of pairs; None: the nearest by all D dims are right.
-        of: rows, labels or pairs.
+        of: rows, labels, pairs or queries, which are no rows of the database.
+        similarity: By which vectors are compared.
     """
 
     queries: Array
     database: Array
     answers: NDArray[np.int64] | None
     of: str
+    similarity: str = "cosine"
 
     @classmethod
     def of_rows(
-        cls, rows: Rows, labels: NDArray[np.int64] | None = None, queries: int = QUERIES
+        cls,
+        rows: Rows,
+        labels: NDArray[np.int64] | None = None,
+        queries: int = QUERIES,
+        similarity: str = "cosine",
     ) -> "HeldOut":
         """Return held-out rows, each content once, since copies say nothing new."""
         distinct = rows.distinct()
-        kept = distinct.take(_spread(len(distinct), DATABASE))
+        kept = distinct.take(evenly_spaced(len(distinct), DATABASE))
         # In an order of their content: were classes sorted in the file, the first rows would be of few.
         kept = kept.take(np.argsort(kept.keys))
         database = kept[:]
         answers = None if labels is None else labels[kept.numbers]
-        return cls(database[:queries], database, answers, "rows" if labels is None else "labels")
+        return cls(database[:queries], database, answers, "rows" if labels is None else "labels", similarity)
 
     @classmethod
     def from_data(cls, data: VectorData, split: str = "val", queries: int = QUERIES) -> "HeldOut":
         """Return what the data hold out: pairs where there are any, else rows, with the labels they have."""
         if data.pairs is None:
             labels = None if data.labels is None else data.labels[split]
-            return cls.of_rows(data.rows[split], labels, queries)
+            return cls.of_rows(data.rows[split], labels, queries, data.similarity)
         pairs = data.pairs[split]
+        if not data.judged:
+            sides = (pairs.queries.distinct(), queries), (data.rows[split].distinct(), DATABASE)
+            asked, base = (rows.take(evenly_spaced(len(rows), most)) for rows, most in sides)
+            return cls(asked[:], base[:], None, "queries", data.similarity)
         _, first, same = np.unique(pairs.positives.keys, return_index=True, return_inverse=True)
-        asked = _spread(len(same), queries)
-        return cls(pairs.queries[asked], pairs.positives[first], same[asked].astype(np.int64), "pairs")
+        asked = evenly_spaced(len(same), queries)
+        answers = same[asked].astype(np.int64)
+        return cls(pairs.queries[asked], pairs.positives[first], answers, "pairs", data.similarity)
 
     @property
     def measure(self) -> str:
         """What quality is."""
+        by_all = "by all dims that stay among the"
         return {
-            "rows": f"share of the {self.k} nearest by all dims that stay among the {self.k} nearest",
+            "queries": f"share of the {self.k} nearest {by_all} {self.k} nearest",
+            "rows": f"share of the {self.k} nearest {by_all} {self.k} nearest",
             "labels": f"share of the {self.k} nearest that have the label",
             "pairs": f"nDCG@{self.k} of each query's document",
         }[self.of]
@@ -217,23 +230,17 @@ class HeldOut:
     def _found(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> dict[int, NDArray[np.int64]]:
         from mrl_experiments.search.neighbours import nearest  # which loads FAISS
 
-        queries, database = self.queries, self.database
+        queries, database, search = self.queries, self.database, partial(nearest, similarity=self.similarity)
         if arrays is not None:
             adaptor = AdaptorFile(arrays, dims, "")
-            queries, database = adaptor.apply(queries), adaptor.apply(database)
-        if self.of == "pairs":
-            return {dim: found.positions for dim, found in nearest(queries, database, dims, self.k).items()}
+            queries, database = adaptor.apply(queries, queries=True), adaptor.apply(database)
+        if self.of in SEPARATE:
+            return {dim: found.positions for dim, found in search(queries, database, dims, self.k).items()}
         own = np.arange(len(queries))
         return {
             dim: without_self(own, found.positions)[0]
-            for dim, found in nearest(queries, database, dims, self.k + 1).items()
+            for dim, found in search(queries, database, dims, self.k + 1).items()
         }
-
-
-def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most `most` of `count` places, spread evenly."""
-    kept = min(count, most)
-    return np.arange(kept) * count // kept
 
 
 def _overlap(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -338,6 +345,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         dim = found["dims"][worst]
         yield f"  not {name}: {dim} dims gain {gain:+.2f} points over the plain prefix, at least {bound:+.2f}"
     what = {"rows": "rows like those of the base, as queries too", "pairs": "pairs like those given"}
+    what["queries"] = "queries like those given in rows like those of the base"
     rows = what.get(found["of"], "rows like those with labels")
     yield (
         f"promised with {found['confidence']:.0%} confidence: none of these dims is worse than the plain "

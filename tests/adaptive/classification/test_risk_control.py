@@ -4,12 +4,12 @@ from functools import partial
 import numpy as np
 import pytest
 
+from mrl_experiments.adaptive.bounds import p_value
 from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier
 from mrl_experiments.adaptive.classification.exits import read_exits
 from mrl_experiments.adaptive.classification.policies.joint import Joint
 from mrl_experiments.adaptive.classification.policies.risk_control import (
     RiskControl,
-    p_value,
     samples_needed,
     sweep,
 )
@@ -28,7 +28,7 @@ def loss_and_size(cascade, exits, labels):
 
 def test_the_promise_holds_over_200_splits(synthetic):
     """The population's loss is known exactly, and each split draws from it with replacement."""
-    logits, labels = synthetic(0, 20000, DIMS)
+    logits, labels = synthetic(0, 5000, DIMS)
     exits = read_exits(logits)
     outcomes = {"promised": [], "unpromised": []}
     for split in range(SPLITS):

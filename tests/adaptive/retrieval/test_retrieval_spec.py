@@ -22,7 +22,7 @@ def test_the_papers_funnel_halves_the_list_down_to_k():
     [
         ([], "no indexed dim"),
         ([[32, 100], [64, 10]], "no indexed dim"),
-        ([[16, 100], [16, 10]], "do not nest"),
+        ([[16, 100], [32, 50], [32, 10]], "do not nest"),
         ([[16, 100], [8, 10]], "do not nest"),
         ([[16, 10], [64, 20]], "keep more"),
         ([[16, 0]], "keep nothing"),

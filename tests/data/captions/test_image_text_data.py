@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from captioned import CLASSES, write_table
-from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 
 from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
@@ -21,8 +20,7 @@ def table(tmp_path_factory):
 def data_of(table, *overrides):
     given = ["data=image_text_folder", f"data.root={table}", "data.vocabulary=280", "data.length=24"]
     given += ["data.size=32", "data.batch_size=8", "data.loader=torch", "data.workers=1"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return construct(compose("train", [*given, *overrides]).data)
+    return construct(composed("train", *given, *overrides).data)
 
 
 def epoch(data, number):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 from stand_ins import folders
 
 from mrl_experiments.construct import construct
@@ -126,9 +126,8 @@ def test_every_shift_is_read_through_its_option(option, split, names, expected, 
     mapping = tmp_path / "mapping.json"
     mapping.write_text(json.dumps({"banana": "n07753592"}))
     named = [f"data.source.mapping={mapping}"] if option == "objectnet" else []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        root = folders(tmp_path / "images", names)
-        cfg = compose("train", [f"data={option}", f"data.root={root}", "data.loader=torch", *named])
+    root = folders(tmp_path / "images", names)
+    cfg = composed("train", f"data={option}", f"data.root={root}", "data.loader=torch", *named)
     cfg.data.cache, cfg.data.size, cfg.data.workers = str(tmp_path / "cache"), 16, 1
     data = construct(cfg.data)
     assert data.splits == (split,) and data.num_classes == 1000

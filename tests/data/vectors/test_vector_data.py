@@ -146,10 +146,41 @@ def test_pairs_are_split_by_their_documents_and_no_query_is_on_both_sides(tmp_pa
         assert not {*ours.keys.tolist()} & {*theirs.keys.tolist()}
     (x, positives), y, index = next(iter(data.val_dataloader()))
     np.testing.assert_array_equal(x, queries[val.queries.numbers[index.numpy()]])
-    assert ((y[:, None] == y).numpy() == (positives[:, None] == positives).all(-1).numpy()).all()
+    for column, side in enumerate((x, positives)):
+        same = y[:, None, column] == y[:, column]
+        assert (same.numpy() == (side[:, None] == side).all(-1).numpy()).all()
     two = [saved(tmp_path / "q.npy", queries), saved(tmp_path / "d.npy", documents)]
     other = data_of(base, f"data.pairs=[{two[0]},{two[1]}]", "data.share=0.3")
     np.testing.assert_array_equal(other.pairs["val"].queries[:], val.queries[:])
+
+
+def judged(folder, name="qrels/train.tsv"):
+    """Write a folder in the form of BEIR: query q<n> has the documents d<2n> and d<2n + 1>, and no d0."""
+    (folder / name).parent.mkdir(parents=True)
+    np.savez(
+        folder / "queries.npz", embeddings=VECTORS[:200] + 1, ids=np.array([f"q{n}" for n in range(200)])
+    )
+    np.savez(folder / "corpus.npz", embeddings=VECTORS, ids=np.array([f"d{n}" for n in range(400)])[::-1])
+    lines = [f"q{n}\td{2 * n + more}\t{more + 1}" for n in range(1, 200) for more in (0, 1)]
+    (folder / name).write_text("query-id\tcorpus-id\tscore\n" + "\n".join([*lines, "q5\td0\t0"]))
+    return folder
+
+
+def test_a_folder_of_beir_gives_a_pair_for_each_relevant_document(tmp_path):
+    folder = judged(tmp_path / "beir")
+    data = data_of(folder / "corpus.npz", f"data.pairs={folder}", "data.share=0.3")
+    both = [data.pairs[split] for split in ("train", "val")]
+    for pairs in both:
+        queries, documents = pairs.queries.numbers, 399 - pairs.positives.numbers
+        assert ((documents == 2 * queries) | (documents == 2 * queries + 1)).all() and 0 not in documents
+    assert not {*both[0].queries.numbers.tolist()} & {*both[1].queries.numbers.tolist()}
+    assert 300 < sum(len(pairs.queries) for pairs in both) <= 398
+
+
+def test_judgments_of_a_test_are_never_trained_on(tmp_path):
+    folder = judged(tmp_path / "beir", "qrels/test.tsv")
+    with pytest.raises(UserError, match=r"qrels/test\.tsv"):
+        data_of(folder / "corpus.npz", f"data.pairs={folder}")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The indexes worth trying when the index is chosen automatically."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,6 +35,52 @@ def wider_families(count: int, dims: Sequence[int], k: int) -> list[Family]:
     return [*_scanning(larger, count, dims, k), *full_width_families(count, dims[-1], k), exact]
 
 
+def declared_families(
+    count: int, dims: Sequence[int], k: int, similarity: str = "cosine"
+) -> tuple[list[Family], list[Family]]:
+    """Return what is tried for a declared recall, and what else where none of it is likely to do.
+
+    The former scan nested dims up to half the width, or whole vectors in the forms that do best without
+    nesting: so that vectors which are not nested get an index that suits them.
+    """
+    width = dims[-1]
+    stages = ((width, k),)
+    exact = Family(IndexSpec((width,), "Flat", stages), ("",), [stages])
+    if lists(count) < 2:
+        return [], [_by(exact, similarity)]
+    scanned = [dim for dim in dims[:-1] if dim >= min(SMALLEST_SCAN, dims[0] * 2)] or list(dims[:-1])
+    found = []
+    for dim in scanned:
+        plans = _plans(dim, dims, count, k)
+        found.append(Family(IndexSpec((dim,), f"IVF{lists(count)},PQ{dim}x4fsr", plans[0]), PROBED, plans))
+    found += opponent_families(count, width, k)
+    return [_by(family, similarity) for family in found], [_by(exact, similarity)]
+
+
+def opponent_families(count: int, width: int, k: int, *, rotated: bool = False) -> list[Family]:
+    """Return the forms of search that do best on vectors of any kind, whose shortlists the vectors order.
+
+    Args:
+        count: N.
+        width: D.
+        k: How many are found.
+        rotated: Also those whose rotation takes minutes to learn.
+    """
+    plans = [((width, min(factor * k, count)), (width, k)) for factor in (2, 3, 5, 10, 20, 40)]
+    ivf, efforts = f"IVF{lists(count)}", _efforts("efSearch", EFFORTS)
+    found = [(f"RR{width},{ivf},RaBitQfs", PROBED), (f"{ivf},PQ{width // 2}x4fsr", PROBED)]
+    found += [(f"PCA{dim},{ivf},PQ{dim}x4fsr", PROBED) for dim in (32, 64, 128) if dim < width]
+    if rotated:
+        found += [(f"OPQ{dim},{ivf},PQ{dim}x4fsr", PROBED) for dim in (64, 128) if dim < width]
+    coded = [Family(IndexSpec((width,), codes, plans[0]), probes, plans) for codes, probes in found]
+    graph = Family(IndexSpec((width,), "HNSW32_SQ8", plans[0]), efforts, plans[:2])
+    return [*coded, graph, *full_width_families(count, width, k)]
+
+
+def _by(family: Family, similarity: str) -> Family:
+    return replace(family, spec=replace(family.spec, similarity=similarity))
+
+
 def _scanning(scanned: Sequence[int], count: int, dims: Sequence[int], k: int) -> list[Family]:
     families = []
     for dim in scanned:
@@ -65,6 +112,9 @@ def lists(count: int) -> int:
     """Return a power of two near eight times the root of N, within FAISS's advice of 4 to 16 times."""
     wanted = min(8 * np.sqrt(count), count / LIST_LENGTH)
     return int(2 ** np.floor(np.log2(max(1.0, wanted))))
+
+
+PROBED = tuple(f"nprobe={value}" for value in PROBES)
 
 
 def _plans(dim: int, dims: Sequence[int], count: int, k: int) -> list[tuple[tuple[int, int], ...]]:

@@ -9,16 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval import rerank
-from mrl_experiments.adaptive.retrieval.rerank import Candidates
+from mrl_experiments.adaptive.retrieval.candidates import Candidates
+from mrl_experiments.adaptive.retrieval.promise import Promise
 from mrl_experiments.adaptive.retrieval.shortlist import (
     build_shortlist,
     extend_shortlist,
     scanned_vectors,
+    search_parameters,
     set_effort,
 )
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel
+from mrl_experiments.adaptive.retrieval.similarity import check_range, compared, exact_neighbours
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel, split_effort
 from mrl_experiments.cost import search_macs
-from mrl_experiments.directions import inverse_norms, unit_prefixes
+from mrl_experiments.directions import inverse_norms
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.errors import UserError
 
@@ -33,6 +36,9 @@ class AdaptiveIndex:
         ids: (N,) int64, unique.
         shortlists: For each scanned dim a FAISS index of the unit-norm prefixes.
         norms: For each re-ranked dim (N,) inverse norms, computed when first needed; see `inverse_norms`.
+            Empty for similarities other than the cosine.
+        promise: What was declared of it, if anything; see `build`.
+        deleted: (N,) True where a vector is no longer found, None while none was deleted.
 
     Example:
         >>> database = np.random.default_rng(0).normal(size=(100, 32)).astype(np.float32)
@@ -40,6 +46,9 @@ class AdaptiveIndex:
         >>> found = index.search(database[:3], k=5)  # 20 by 8 dims, of these the best 5 by all 32
         >>> found.ids.shape, found.ids[:, 0].tolist()
         ((3, 5), [0, 1, 2])
+        >>> declared = AdaptiveIndex.build(database, recall=0.9, k=5)  # too few to sample: exact search
+        >>> declared.search(database[:3]).ids.shape
+        (3, 5)
     """
 
     spec: IndexSpec
@@ -47,31 +56,68 @@ class AdaptiveIndex:
     ids: NDArray[np.int64]
     shortlists: dict[int, faiss.Index]
     norms: dict[int, NDArray[Any]] = field(default_factory=dict)
+    promise: Promise | None = None
+    deleted: NDArray[np.bool_] | None = None
 
     @classmethod
     def build(
-        cls, embeddings: NDArray[np.float32], ids: NDArray[np.int64] | None, spec: IndexSpec
+        cls,
+        embeddings: NDArray[np.float32],
+        ids: NDArray[np.int64] | None = None,
+        spec: IndexSpec | None = None,
+        *,
+        recall: float | None = None,
+        k: int = 10,
+        queries: NDArray[np.float32] | None = None,
+        similarity: str = "cosine",
+        **options: Any,
     ) -> "AdaptiveIndex":
-        """Build an index.
+        """Build an index: what a spec describes, or the fastest that keeps a recall.
 
         Args:
             embeddings: (N, D) of any real number type, not modified.
             ids: (N,) whole numbers from 0 up; None for positions.
-            spec: What to build.
+            spec: What to build. None where `recall` declares what is wanted.
+            recall: The share of the k nearest by all features that a search finds on average, over queries
+                like the given ones, with 95 % confidence; see `declared.build_declared`, which takes further
+                options.
+            k: How many neighbours each search finds then.
+            queries: (Q, D) a sample of what will be asked; None to draw from the embeddings.
+            similarity: "cosine", "inner_product" or "l2", of an index with a recall; a spec has its own.
+            **options: Those of `build_declared`.
 
         Raises:
             UserError: If the database is empty, holds NaN or zero vectors, vectors beyond float32 or ones
-                narrower than a dim, and if ids repeat.
+                narrower than a dim, and if ids repeat. With a recall, also if it is none below 1, or the
+                queries are too few to promise it.
         """
+        if (spec is None) == (recall is None):
+            raise UserError("an index takes a spec or a recall", expected="one of them")
+        if spec is None:
+            from mrl_experiments.adaptive.retrieval.declared import build_declared
+
+            return build_declared(embeddings, ids, recall or 0.0, k, queries, similarity, **options)
+        return cls.holding(embeddings, ids, spec)
+
+    @classmethod
+    def holding(
+        cls,
+        embeddings: NDArray[np.float32],
+        ids: NDArray[np.int64] | None,
+        spec: IndexSpec,
+        rows: NDArray[np.int64] | None = None,
+    ) -> "AdaptiveIndex":
+        """Build an index of what a spec describes that finds only some rows, until `insert` adds others."""
         width = np.shape(embeddings)[-1] if np.size(embeddings) else 0
         if 0 < width < spec.width:
             raise UserError(
                 f"an index that uses {spec.width} features of embeddings of width {width}",
                 expected=f"dims up to {width}",
             )
-        vectors = _float32(embeddings, "database", "(N, D) with at least 1 vector", width)
+        vectors = checked_vectors(embeddings)
+        check_range(vectors, [*spec.dims, width], spec.similarity, "database")
         ids = check_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
-        return cls(spec, vectors, ids, {dim: build_shortlist(vectors, dim, spec) for dim in spec.dims})
+        return cls(spec, vectors, ids, {dim: build_shortlist(vectors, dim, spec, rows) for dim in spec.dims})
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -89,31 +135,42 @@ class AdaptiveIndex:
     def search(
         self,
         queries: NDArray[np.float32],
-        k: int,
+        k: int | None = None,
         shortlist_dim: int | None = None,
         rerank_dims: Sequence[int] | None = None,
         shortlist: int | None = None,
+        *,
+        mask: NDArray[np.bool_] | None = None,
     ) -> Candidates:
         """Return the k nearest neighbours; `search_stages` takes any stages.
 
         Args:
             queries: (Q, D).
-            k: How many neighbours.
+            k: How many neighbours; with a declared recall the k that it was built for.
             shortlist_dim: The dim to scan.
             rerank_dims: Those to re-rank at, ascending; several make a funnel in which each keeps half. Of
                 all three left out, the stages are those of the spec.
             shortlist: How many the scan keeps.
+            mask: (N,) True where the vector of `ids` at this place may be found. A declared recall is kept
+                among these; the first search with a mask takes longer, since it tests that.
 
         Returns:
-            Cosines at the last dim and ids, both (Q, k).
+            Similarities at the last dim and ids, both (Q, k): cosines, products, or squared distances,
+            negated.
 
         Raises:
             UserError: If a dim has no index, dims do not nest, the shortlist is shorter than k, or the
                 queries do not fit.
         """
         dims = [dim for dim, _ in self.spec.stages]
-        if shortlist_dim is rerank_dims is shortlist is None:
-            return self.search_stages(queries, (*self.spec.stages[:-1], (dims[-1], k)))
+        usual = shortlist_dim is rerank_dims is shortlist is None
+        if self.promise is not None and usual:
+            allowed = self._checked_mask(mask)
+            return self.promise.search(self, self._checked_queries(queries), k, allowed, mask is not None)
+        if k is None:
+            raise UserError("a search without k", expected="k, of an index without a declared recall")
+        if usual:
+            return self.search_stages(queries, (*self.spec.stages[:-1], (dims[-1], k)), mask)
         return self.search_stages(
             queries,
             funnel(
@@ -122,53 +179,152 @@ class AdaptiveIndex:
                 max(k, self.spec.stages[0][1]) if shortlist is None else shortlist,
                 k,
             ),
+            mask,
         )
 
-    def search_stages(self, queries: NDArray[np.float32], stages: Stages | None = None) -> Candidates:
-        """Return what is left after the stages [[dim, keep], ...]: one scan, then any number of re-ranks."""
-        (dim, keep), *later = self._checked(stages)
-        queries = self._checked_queries(queries)
-        found = self.scan(queries, dim, keep)
-        for dim, keep in later:
-            found = self.rerank(queries, found, dim, keep)
+    def search_stages(
+        self,
+        queries: NDArray[np.float32],
+        stages: Stages | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        effort: str | None = None,
+    ) -> Candidates:
+        """Return what is left after the stages [[dim, keep], ...]: one scan, then any number of re-ranks.
+
+        Where a mask (N,) leaves out too much for the scan's codes to find enough, there may be fewer.
+        """
+        stages, queries = self._checked(stages), self._checked_queries(queries)
+        found = self.found(queries, stages, self._checked_mask(mask), effort)
         return Candidates(found.similarities, np.where(found.ids < 0, -1, self.ids[found.ids]))
 
-    def scan(self, queries: NDArray[np.float32], dim: int, keep: int) -> Candidates:
-        """Return the shortlist of queries (Q, D) at an indexed dim; ids are positions in `vectors`."""
-        keep = min(keep, len(self))
-        return Candidates(*self.shortlists[dim].search(unit_prefixes(queries, dim), keep))
+    def found(
+        self,
+        queries: NDArray[np.float32],
+        stages: Stages,
+        mask: NDArray[np.bool_] | None = None,
+        effort: str | None = None,
+    ) -> Candidates:
+        """Return what `search_stages` does of what it has checked, as positions."""
+        (dim, keep), *later = stages
+        found = self.scan(queries, dim, keep, mask, effort)
+        patience = self.spec.patience if effort is None else split_effort(effort)[1]
+        for number, (dim, keep) in enumerate(later, start=1):
+            found = self.rerank(queries, found, dim, keep, patience if number == len(later) else 0)
+        return found
 
-    def rerank(self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int) -> Candidates:
-        """Return the best `keep` of `found` by the exact cosine at `dim`; `found` stays as it is."""
+    def scan(
+        self,
+        queries: NDArray[np.float32],
+        dim: int,
+        keep: int,
+        mask: NDArray[np.bool_] | None = None,
+        effort: str | None = None,
+    ) -> Candidates:
+        """Return the shortlist of queries (Q, D) at an indexed dim; ids are positions in `vectors`."""
+        keep, index, similarity = min(keep, len(self)), self.shortlists[dim], self.spec.similarity
+        asked = compared(queries, dim, similarity)
+        if mask is None and effort in (None, self.spec.effort):
+            found, ids = index.search(asked, keep)
+        elif (parameters := search_parameters(index, mask, effort)) is not None:
+            found, ids = index.search(asked, keep, params=parameters)  # type: ignore[call-arg]
+        else:
+            return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
+        return Candidates(-found if similarity == "l2" else found, ids)
+
+    def rerank(
+        self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int, patience: int = 0
+    ) -> Candidates:
+        """Return the best `keep` of `found` exactly compared at `dim`; `found` stays as it is."""
         if dim not in self.norms:
-            self.norms |= inverse_norms(self.vectors, [dim])
-        scores = rerank.similarities(queries, self.vectors, self.norms[dim], found.ids, dim)
-        return rerank.best(Candidates(scores, found.ids), keep)
+            self.norms |= self._norms(self.vectors, [dim])
+        given = (queries, self.vectors, self.norms[dim], found, dim, min(keep, found.ids.shape[1]))
+        return rerank.nearest(*given, self.spec.similarity, patience)
+
+    def _norms(self, vectors: NDArray[np.float32], dims: Sequence[int]) -> dict[int, NDArray[Any]]:
+        if self.spec.similarity == "cosine":
+            return inverse_norms(vectors, dims)
+        return {dim: np.empty(0, np.float32) for dim in dims}
 
     def macs(self, queries: NDArray[np.float32], stages: Stages | None = None) -> float:
         """Return multiply-adds per query; scanning a code of a prefix counts as scanning the prefix."""
         stages = self._checked(stages)
         dim, keep = stages[0]
-        units = unit_prefixes(queries, dim)
+        units = compared(queries, dim, self.spec.similarity)
         return search_macs(scanned_vectors(self.shortlists[dim], units, keep), stages)
+
+    def insert(self, rows: NDArray[np.int64]) -> None:
+        """Let rows (N',) of `vectors` be found that the index was built without."""
+        for index in self.shortlists.values():
+            extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity)
 
     def add(self, embeddings: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
         """Append embeddings (N', D) under new ids; clusters and codes stay as trained.
 
-        Copies the vectors, in O(N) memory, also those that were memory-mapped.
+        Copies the vectors, in O(N) memory, also those that were memory-mapped. A declared recall has to be
+        tested anew (`certify`).
 
         Raises:
             UserError: If widths differ or an id is already in the index; the index is then unchanged.
         """
-        added = _float32(embeddings, "added vectors", f"(N, {self.width}), as in the index", self.width)
-        all_ids = check_ids(np.concatenate([self.ids, ids]), len(self) + len(added))
+        added = checked_vectors(embeddings, "added vectors", self.width)
+        check_range(added, [*self.spec.dims, self.width], self.spec.similarity, "added vectors")
+        there = self.ids if self.deleted is None else self.ids[~self.deleted]
+        check_ids(np.concatenate([there, ids]), len(there) + len(added))
+        all_ids = np.concatenate([self.ids, np.asarray(ids, np.int64)])
+        rows = np.arange(len(self), len(self) + len(added))
         for index in self.shortlists.values():
-            extend_shortlist(index, added)
-        self.norms = {
-            dim: np.concatenate([norms, inverse_norms(added, [dim])[dim]])
-            for dim, norms in self.norms.items()
-        }
+            extend_shortlist(index, added, rows, self.spec.similarity)
+        new = self._norms(added, list(self.norms))
+        self.norms = {dim: np.concatenate([norms, new[dim]]) for dim, norms in self.norms.items()}
         self.vectors, self.ids = np.concatenate([self.vectors, added]), all_ids
+        if self.deleted is not None:
+            self.deleted = np.concatenate([self.deleted, np.zeros(len(added), bool)])
+        self._changed()
+
+    def delete(self, ids: NDArray[np.int64]) -> None:
+        """Let vectors no longer be found; their memory is freed when the index is built anew.
+
+        Raises:
+            UserError: If an id is not in the index; the index is then unchanged.
+        """
+        rows = self._rows(ids)
+        deleted = np.zeros(len(self), bool) if self.deleted is None else self.deleted.copy()
+        deleted[rows] = True
+        if deleted.all():
+            raise UserError(f"all {len(self)} vectors deleted", expected="at least one that stays")
+        self.deleted = deleted
+        self._changed()
+
+    def certify(self) -> None:
+        """Test the declared recall anew, after vectors were added or deleted; see `Promise.renewed`.
+
+        Raises:
+            UserError: If none was declared.
+        """
+        if self.promise is None:
+            raise UserError(
+                "no recall was declared of this index", remedy="AdaptiveIndex.build(x, recall=0.95)"
+            )
+        self.promise = self.promise.renewed(self)
+
+    def _changed(self) -> None:
+        if self.promise is not None:
+            self.promise = replace(self.promise, stale=True, filters={})
+
+    def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of ids (M,)."""
+        ids = np.atleast_1d(np.asarray(ids))
+        there = np.arange(len(self)) if self.deleted is None else np.flatnonzero(~self.deleted)
+        order = there[np.argsort(self.ids[there])]
+        places = np.minimum(np.searchsorted(self.ids[order], ids), len(order) - 1)
+        rows = order[places]
+        gone = self.ids[rows] != ids
+        if gone.any():
+            raise UserError(
+                f"{int(gone.sum())} of {len(ids)} ids are not in the index, such as {ids[gone][0]}",
+                expected="ids that are there",
+            )
+        return rows
 
     def configure(self, effort: str, stages: Stages) -> None:
         """Set how the index is searched by default: FAISS parameters such as "nprobe=16", and a funnel."""
@@ -186,7 +342,33 @@ class AdaptiveIndex:
         return checked
 
     def _checked_queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _float32(queries, "queries", f"(Q, {self.width}), as in the index", self.width)
+        return checked_vectors(queries, "queries", self.width)
+
+    def _checked_mask(self, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """Return which rows may be found, None for all."""
+        if mask is None:
+            return None if self.deleted is None else ~self.deleted
+        mask = np.asarray(mask)
+        if mask.shape != (len(self),) or mask.dtype != bool or not mask.any():
+            raise UserError(
+                f"a mask of shape {mask.shape} and type {mask.dtype}, {np.count_nonzero(mask)} of it true",
+                expected=f"({len(self)},) booleans, one for each of the ids, at least one true",
+            )
+        return mask if self.deleted is None else mask & ~self.deleted
+
+
+def checked_vectors(
+    given: NDArray[Any], name: str = "database", width: int | None = None
+) -> NDArray[np.float32]:
+    """Return vectors (N, D) as contiguous float32.
+
+    Raises:
+        UserError: Unless there is at least one, and all are finite, not zero and of this width.
+    """
+    expected = "(N, D) with at least 1 vector" if width is None else f"(N, {width}), as in the index"
+    if width is None:
+        width = np.shape(given)[-1] if np.size(given) else 0
+    return _float32(given, name, expected, width)
 
 
 def _float32(given: NDArray[Any], name: str, expected: str, width: int) -> NDArray[np.float32]:

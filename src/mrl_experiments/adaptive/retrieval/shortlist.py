@@ -7,31 +7,45 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.directions import BLOCK, unit_prefixes
+from mrl_experiments.adaptive.retrieval.similarity import compared, metric
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, split_effort
+from mrl_experiments.directions import BLOCK
 from mrl_experiments.errors import UserError
 
 LISTS = re.compile(r"IVF(\d+)")  # in codes
+QUERY_BY_QUERY = 11  # how FAISS scans 4-bit codes; a tenth faster than what it takes for batches
 ADVISED = 39  # vectors a list or centroid, below which FAISS warns
 
 
-def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> faiss.Index:
-    """Train and fill the FAISS index of the unit-norm prefixes at `dim`; inner product is then the cosine.
+def build_shortlist(
+    vectors: NDArray[np.float32], dim: int, spec: IndexSpec, rows: NDArray[np.int64] | None = None
+) -> faiss.Index:
+    """Train and fill the FAISS index of the prefixes at `dim`; of unit norm for cosines.
+
+    Args:
+        vectors: (N, D).
+        dim: What is scanned.
+        spec: The codes and their search.
+        rows: The vectors that the index learns from and holds, None for all; `insert` adds others.
 
     Raises:
         UserError: If FAISS cannot build `spec.codes` at this dim or from this many vectors.
     """
-    units = unit_prefixes(vectors, dim)
+    units = compared(vectors if rows is None else vectors[rows], dim, spec.similarity)
     try:
-        if any(not 1 <= lists <= len(vectors) for lists in lists_of(spec.codes)):
+        if any(not 1 <= lists <= len(units) for lists in lists_of(spec.codes)):
             # FAISS would take memory for them first.
             raise RuntimeError("no list, or more lists than vectors")
-        index = faiss.index_factory(dim, spec.codes, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, spec.codes, metric(spec.similarity))
         _accept_few_vectors(index)
         if spec.coarse_dim not in (None, dim):
-            _cluster_shorter_prefix(index, units, spec.coarse_dim)
+            _cluster_shorter_prefix(index, units, spec.coarse_dim, spec.similarity)
         index.train(units)
-        index.add(units)
+        if rows is None:
+            index.add(units)
+        else:
+            index = _named(index)
+            index.add_with_ids(units, rows)
     except RuntimeError as error:
         raise UserError(
             f"codes={spec.codes!r} for {len(vectors)} prefixes of {dim} features: {_reason(error)}",
@@ -39,6 +53,24 @@ def build_shortlist(vectors: NDArray[np.float32], dim: int, spec: IndexSpec) -> 
             remedy='for example codes=Flat, codes=HNSW32 or codes="IVF256,SQ8"',
         ) from error
     set_effort(index, spec.effort)
+    return index
+
+
+def _named(index: Any) -> Any:
+    """Return an index that takes positions with its vectors: lists do, others by a table of them."""
+    if isinstance(core_of(index), faiss.IndexIVF):
+        return index
+    table: Any = faiss.IndexIDMap(index)
+    table.own_fields = True
+    index.this.disown()
+    return table
+
+
+def core_of(index: Any) -> Any:
+    """Return what searches, without transforms before it and tables of positions around it."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, (faiss.IndexPreTransform, faiss.IndexIDMap)):
+        return core_of(index.index)
     return index
 
 
@@ -58,10 +90,51 @@ def _accept_few_vectors(index: Any) -> None:
             part.cp.min_points_per_centroid = 1
 
 
-def extend_shortlist(index: faiss.Index, vectors: NDArray[np.float32]) -> None:
-    """Append vectors (N, D) to a built index, a block at a time."""
+def extend_shortlist(
+    index: Any, vectors: NDArray[np.float32], rows: NDArray[np.int64], similarity: str
+) -> None:
+    """Append vectors (N, D), in rows (N,), to a built index, a block at a time."""
+    by_row = isinstance(faiss.downcast_index(index), faiss.IndexIDMap) or isinstance(
+        core_of(index), faiss.IndexIVF
+    )
     for start in range(0, len(vectors), BLOCK):
-        index.add(unit_prefixes(vectors[start : start + BLOCK], index.d))
+        block = compared(vectors[start : start + BLOCK], index.d, similarity)
+        if by_row:
+            index.add_with_ids(block, rows[start : start + BLOCK])
+        else:
+            index.add(block)
+
+
+def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | None) -> Any:
+    """Return parameters of one search: what it may find, and its effort if that is not the index's.
+
+    Args:
+        index: As `build_shortlist` returns it.
+        mask: (N,) True where a position may be found, None for all.
+        effort: "nprobe=..." or "efSearch=...".
+
+    Returns:
+        None if this kind of index takes no mask.
+    """
+    pairs = (part.split("=") for part in split_effort(effort or "")[0].split(",") if part)
+    chosen = {name: int(value) for name, value in pairs}
+    selector: Any = None
+    if mask is not None:
+        bits = np.packbits(mask, bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits)
+        selector.bits_of_python = bits  # which it only points to
+    core, outer = core_of(index), faiss.downcast_index(index)
+    if isinstance(core, faiss.IndexIVF):
+        found: Any = faiss.SearchParametersIVF(sel=selector, nprobe=chosen.get("nprobe", core.nprobe))
+    elif isinstance(outer, (faiss.IndexPreTransform, faiss.IndexIDMap)) and mask is not None:
+        return None
+    elif isinstance(core, faiss.IndexHNSW):
+        found = faiss.SearchParametersHNSW(sel=selector, efSearch=chosen.get("efSearch", core.hnsw.efSearch))
+    else:
+        found = faiss.SearchParameters(sel=selector)
+    if isinstance(outer, faiss.IndexPreTransform):
+        found = faiss.SearchParametersPreTransform(index_params=found)
+    return found
 
 
 def set_effort(index: faiss.Index, effort: str) -> None:
@@ -71,7 +144,12 @@ def set_effort(index: faiss.Index, effort: str) -> None:
         UserError: If the index has no such parameter.
     """
     try:
-        faiss.ParameterSpace().set_index_parameters(index, effort)  # type: ignore[arg-type]
+        outer: Any = faiss.downcast_index(index)
+        inner = outer.index if isinstance(outer, faiss.IndexIDMap) else outer
+        faiss.ParameterSpace().set_index_parameters(inner, split_effort(effort)[0])
+        core = core_of(outer)
+        if isinstance(core, faiss.IndexIVFFastScan):
+            core.implem = QUERY_BY_QUERY
     except RuntimeError as error:
         raise UserError(
             f"effort={effort!r}: {_reason(error)}",
@@ -85,6 +163,8 @@ def scanned_vectors(index: Any, queries: NDArray[np.float32], keep: int) -> floa
     A centroid counts by its share of the scanned dim. A graph's comparisons are those that FAISS counts.
     """
     index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexIDMap):
+        return scanned_vectors(index.index, queries, keep)
     if isinstance(index, faiss.IndexPreTransform):
         chain: Any = index.chain
         for number in range(chain.size()):
@@ -104,7 +184,7 @@ def scanned_vectors(index: Any, queries: NDArray[np.float32], keep: int) -> floa
     return float(index.ntotal)
 
 
-def _cluster_shorter_prefix(index: Any, units: NDArray[np.float32], coarse_dim: int) -> None:
+def _cluster_shorter_prefix(index: Any, units: NDArray[np.float32], coarse_dim: int, similarity: str) -> None:
     """Give an untrained IVF index centroids of `coarse_dim`, which its training then leaves as they are."""
     index = faiss.downcast_index(index)
     if not isinstance(index, faiss.IndexIVF):
@@ -113,11 +193,12 @@ def _cluster_shorter_prefix(index: Any, units: NDArray[np.float32], coarse_dim: 
             expected='codes that start with "IVF"',
             remedy="leave coarse_dim out",
         )
+    spherical = similarity == "cosine"
     clustering: Any = faiss.Kmeans(
-        coarse_dim, index.nlist, niter=index.cp.niter, spherical=True, min_points_per_centroid=1
+        coarse_dim, index.nlist, niter=index.cp.niter, spherical=spherical, min_points_per_centroid=1
     )
-    clustering.train(unit_prefixes(units, coarse_dim))
-    centroids: Any = faiss.IndexFlatIP(coarse_dim)
+    clustering.train(compared(units, coarse_dim, similarity))
+    centroids: Any = faiss.IndexFlat(coarse_dim, metric(similarity))
     centroids.add(clustering.centroids)
     cut: Any = faiss.LinearTransform(index.d, coarse_dim)
     faiss.copy_array_to_vector(np.eye(coarse_dim, index.d, dtype=np.float32).ravel(), cut.A)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mrl_experiments.adaptive.retrieval.similarity import check_similarity
 from mrl_experiments.errors import UserError
 
 Stages = Sequence[Sequence[int]]  # [[dim, keep], ...]: as a configuration or a caller writes a funnel
@@ -21,7 +22,9 @@ class IndexSpec:
             "HNSW32", "IVF1024,Flat", "IVF4096,SQ8", "OPQ16,IVF1024,PQ16x4fs", "RaBitQ" (1 bit per feature).
         stages: The default funnel [[D_s, shortlist], [D_r, keep], ...].
         coarse_dim: The prefix clustered into the lists of an IVF index; None means the scanned one.
-        effort: FAISS search parameters: "nprobe=16", "efSearch=64".
+        effort: FAISS search parameters, "nprobe=16" or "efSearch=64", and "patience=10": the last re-rank of
+            a query ends once so many candidates in turn have not been among its nearest.
+        similarity: What near means, "cosine", "inner_product" or "l2"; of prefixes, too.
     """
 
     dims: tuple[int, ...]
@@ -29,9 +32,11 @@ class IndexSpec:
     stages: tuple[tuple[int, int], ...]
     coarse_dim: int | None = None
     effort: str = ""
+    similarity: str = "cosine"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
+        check_similarity(self.similarity)
         object.__setattr__(self, "stages", check_stages(self.stages, self.dims))
         if list(self.dims) != sorted(set(self.dims)) or self.dims[0] < 1:
             raise UserError(f"dims={list(self.dims)} do not nest", expected="strictly increasing dims")
@@ -42,23 +47,51 @@ class IndexSpec:
             )
 
     @property
+    def patience(self) -> int:
+        """How many candidates in turn may fail before a re-rank ends; 0 for any."""
+        return split_effort(self.effort)[1]
+
+    @property
+    def exact(self) -> bool:
+        """True if all vectors are compared at the only dim."""
+        return self.codes == "Flat" and len(self.stages) == 1
+
+    @property
     def width(self) -> int:
         """The largest prefix that a query or a stage needs."""
         return max(self.dims[-1], self.stages[-1][0])
+
+
+def split_effort(effort: str) -> tuple[str, int]:
+    """Return what FAISS is told of an effort, and the patience of a re-rank.
+
+    Example:
+        >>> split_effort("nprobe=16,patience=10"), split_effort("efSearch=64")
+        (('nprobe=16', 10), ('efSearch=64', 0))
+
+    Raises:
+        UserError: If the patience is no whole number.
+    """
+    parts = [part for part in effort.split(",") if part]
+    own = [part.partition("=")[2] for part in parts if part.startswith("patience=")]
+    if any(not value.isdecimal() for value in own):
+        raise UserError(f"effort={effort!r}", expected="patience=<whole number>")
+    return ",".join(part for part in parts if not part.startswith("patience=")), int((own or ["0"])[-1])
 
 
 def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Return the stages as tuples.
 
     Raises:
-        UserError: Unless one index scans, dims grow, lists shrink.
+        UserError: Unless one index scans, dims grow, lists shrink. The first re-rank may be at the scanned
+            dim, whose codes it then corrects.
     """
     checked = tuple((int(dim), int(keep)) for dim, keep in stages)
     shown = f"stages {[list(stage) for stage in checked]}"
     if not checked or checked[0][0] not in dims:
         raise UserError(f"{shown} start at no indexed dim", expected=f"first a dim of {list(dims)}")
     for (dim, keep), (next_dim, next_keep) in itertools.pairwise(checked):
-        if next_dim <= dim:
+        if next_dim < dim or (next_dim == dim and checked.index((dim, keep)) > 0):
             raise UserError(f"{shown} do not nest", expected=f"a dim above {dim} after it")
         if next_keep > keep:
             raise UserError(

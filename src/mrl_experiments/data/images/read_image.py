@@ -40,8 +40,8 @@ BEGINNINGS = {
 }
 
 
-def read_image(value: Image | Path, channels: int, converted: Tally | None = None) -> Image:
-    """Return the pixels (H, W, channels) uint8 of an image or of an image file.
+def read_image(value: Image | Path | Pillow.Image, channels: int, converted: Tally | None = None) -> Image:
+    """Return the pixels (H, W, channels) uint8 of an image, of one that Pillow has opened, or of a file.
 
     A file is read as a viewer shows it: turned as its EXIF orientation says, its first frame, colours as RGB,
     transparent parts on white. More than 8 bits are scaled by their depth; values without a depth of their
@@ -53,6 +53,9 @@ def read_image(value: Image | Path, channels: int, converted: Tally | None = Non
     """
     if isinstance(value, np.ndarray):
         return value
+    if isinstance(value, Pillow.Image):
+        pixels = _pixels(value.copy(), "RGB" if channels == 3 else "L", [])
+        return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))
     return _decoded(_content(value), value, channels, Tally() if converted is None else converted)
 
 

@@ -12,6 +12,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.search.same_rows import row_keys
 
 BLOCK = 65536  # rows read at once
+LEAST = 8  # rows to train on, and to validate on
 UNIT = 1e-2  # how far from 1 the norm of a normalised vector may be: float16 and bfloat16 round
 
 Numbers = NDArray[np.int64]
@@ -78,7 +79,7 @@ def read_rows(matrix: NDArray[Any], path: Path) -> tuple[Rows, str]:
         said.append(f"{copies:,} are exact copies of others and stay with them in one split")
     low, high = norms[numbers].min(), norms[numbers].max()
     if max(abs(low - 1), abs(high - 1)) > UNIT:
-        said.append(f"norms from {low:.3g} to {high:.3g}: compared by their directions")
+        said.append(f"norms from {low:.3g} to {high:.3g}, which cosines do not see")
     return rows, "; ".join(said)
 
 
@@ -86,3 +87,13 @@ def is_held_out(keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
     """Return which rows are for validation: as a hash of their content says, so that copies stay together."""
     mixed = (keys ^ (keys >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)  # the low bits are weak
     return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53 < share
+
+
+def check_parts(train: int, val: int, what: str) -> None:
+    """Raise UserError where there are too few rows of one of both."""
+    if train < LEAST or val < LEAST:
+        raise UserError(
+            f"{what}: {train:,} to train on and {val:,} to validate on",
+            expected=f"at least {LEAST} of each, which are no copies of each other",
+            remedy="hold out another share, data.share=0.3, or give more vectors",
+        )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,35 +13,23 @@ from numpy.typing import NDArray
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
 from mrl_experiments.data.loaders.order import Batches, TrainingOrder
-from mrl_experiments.data.vectors.rows import Rows, is_held_out, read_rows
+from mrl_experiments.data.vectors.pairs import POOL, Pairs, files_of, pair_batches, read_pairs, read_queries
+from mrl_experiments.data.vectors.rows import Rows, check_parts, is_held_out, read_rows
 from mrl_experiments.embeddings import UNLABELLED
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.adapted_file import refuse_mixed
 from mrl_experiments.external.vector_file import read_labels, read_matrix
 from mrl_experiments.notices import print_once
 
-QUERIES, POSITIVES = ("queries", "query", "anchor"), ("positives", "positive", "documents", "document")
-LEAST = 8  # rows to validate on
 PASSES = 4  # over the rows in an epoch, at most, where neighbours come with them
-POOL = 100_000  # rows at most in which neighbours are searched
-
-
-class Pairs(NamedTuple):
-    """Queries with a document each that answers them, row by row."""
-
-    queries: Rows
-    positives: Rows
-
-    def take(self, which: NDArray[Any]) -> "Pairs":
-        """Return some of the pairs, by their places or a mask."""
-        return Pairs(self.queries.take(which), self.positives.take(which))
 
 
 class VectorData(DataModule):
     """Vectors in batches (x (B, D), y (B,), index (B,)); of pairs x is (queries (B, D), positives (B, D)).
 
-    y is a row's label, else its number, as index is. Training batches are made of rows together with their
-    nearest others, since a loss that compares within a batch learns most where vectors are near.
+    y is a row's label, else its number, as index is; of pairs (B, 2), which query and which document each is.
+    Training batches are made of rows together with their nearest others, since a loss that compares within a
+    batch learns most where vectors are near.
 
     Args:
         name: How runs and tables call the data set.
@@ -49,11 +37,15 @@ class VectorData(DataModule):
         val: Another, to validate on; None holds out a share of `base`.
         labels: A file of labels (N,) of `base`, or the same file where it has them; None: no labels.
         val_labels: Those of `val`, where both are given.
-        pairs: Two files of queries and positives, row by row, or one that has both; None: no pairs.
+        pairs: Two files of queries and positives, row by row, one that has both, or a folder in the form of
+            BEIR: queries and corpus, with ids, and qrels.tsv or qrels/train.tsv; None: no pairs.
+        queries: A file of vectors that are searched in `base`, perhaps encoded otherwise, without judgments:
+            each is paired with its nearest document. None: vectors are searched in themselves.
         share: Of the rows, held out by a hash of their content.
         neighbours: That come with each row of a training batch; 0: none.
         anchors: Rows of an epoch whose neighbours are searched.
         batch_size: Rows per batch of one process.
+        similarity: By which vectors are compared: cosine, inner_product or l2.
         seed: Of the order, and of the anchors.
 
     Raises:
@@ -76,18 +68,27 @@ class VectorData(DataModule):
         anchors: int,
         batch_size: int,
         seed: int,
+        similarity: str = "cosine",
+        queries: str | None = None,
         val_labels: str | None = None,
     ) -> None:
         super().__init__()
         self.name, self.seed, self.base = name, seed, Path(base).expanduser()
-        self.neighbours, self.anchors = neighbours, anchors
+        self.neighbours, self.anchors, self.similarity = neighbours, anchors, similarity
         rows, said = read_rows(read_matrix(self.base), self.base)
-        given = [pairs] if isinstance(pairs, str) else pairs or []
-        refuse_mixed([self.base, *(Path(path).expanduser() for path in ([val] if val else []) + [*given])])
+        others = [Path(path).expanduser() for path in (val, queries) if path]
+        refuse_mixed([self.base, *others, *files_of(pairs)])
         print_once(said)
+        if pairs is not None and queries is not None:
+            raise UserError("data.pairs and data.queries are both given", expected="one of them")
         self._digest = blake2b(rows.keys.tobytes(), digest_size=16).hexdigest()
         self.rows = _split(rows, val, share)
-        self.pairs = None if pairs is None else _read_pairs(pairs, rows.shape[1], share)
+        self.pairs: dict[str, Pairs] | None = None
+        if pairs is not None:
+            self.pairs = read_pairs(pairs, rows.shape[1], share)
+        elif queries is not None:
+            self.pairs = read_queries(Path(queries).expanduser(), self.rows, share, similarity)
+        self.judged = pairs is not None
         self.labels: dict[str, NDArray[np.int64]] | None = None
         self.classes: NDArray[Any] | None = None
         if labels is not None or val_labels is not None:
@@ -102,7 +103,7 @@ class VectorData(DataModule):
     @property
     def inputs(self) -> dict[str, int]:
         """What a model must know of vectors: how many features they have, and if there are pairs of them."""
-        return {"width": self.rows["train"].shape[1]} | ({} if self.pairs is None else {"pairs": 1})
+        return {"width": self.rows["train"].shape[1]} | ({"pairs": 1} if self.judged else {})
 
     def files_identity(self) -> str:
         """Return a digest of the vectors, in whatever file they lie."""
@@ -151,7 +152,7 @@ class VectorData(DataModule):
         if self.pairs is None:
             return self.dataloader("val")
         pairs = self.pairs["val"]
-        return EvalLoader(len(pairs.queries), self.batch_size, lambda b, _: _pair_batches(pairs, b))
+        return EvalLoader(len(pairs.queries), self.batch_size, lambda b, _: pair_batches(pairs, b))
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return the rows of a split in the order of their file."""
@@ -185,15 +186,15 @@ class VectorData(DataModule):
         anchors = random.permutation(len(rows))[:most]
         count = min(self.neighbours, self.batch_size // 2, len(pool) - 1)
         width = rows.shape[1]
-        found = nearest(rows[anchors], rows[pool], [width], count + 1)[width].positions
-        others = pool[found]
+        found = nearest(rows[anchors], rows[pool], [width], count + 1, similarity=self.similarity)
+        others = pool[found[width].positions]
         own = others == anchors[:, None]
         own[~own.any(axis=1), -1] = True
         return np.column_stack([anchors, others[~own].reshape(len(anchors), count)])
 
     def _batches(self, batches: Batches) -> Iterator[Batch]:
         if self.pairs is not None:
-            return _pair_batches(self.pairs["train"], batches)
+            return pair_batches(self.pairs["train"], batches)
         return self._row_batches("train", batches)
 
     def _row_batches(self, split: str, batches: Batches) -> Iterator[Batch]:
@@ -202,14 +203,6 @@ class VectorData(DataModule):
             numbers = rows.numbers[index]
             y = numbers if self.labels is None else self.labels[split][numbers]
             yield torch.from_numpy(rows[index]), torch.from_numpy(y), torch.from_numpy(index)
-
-
-def _pair_batches(pairs: Pairs, batches: Batches) -> Iterator[Batch]:
-    """Yield pairs; their label is that of their document, so that copies are no negatives of each other."""
-    _, same = np.unique(pairs.positives.keys, return_inverse=True)
-    for index in batches:
-        x = tuple(torch.from_numpy(side[index]) for side in pairs)
-        yield x, torch.from_numpy(same[index].astype(np.int64)), torch.from_numpy(index)
 
 
 def _split(rows: Rows, val: str | None, share: float) -> dict[str, Rows]:
@@ -229,47 +222,8 @@ def _split(rows: Rows, val: str | None, share: float) -> dict[str, Rows]:
             )
         parts = {"train": rows.take(~np.isin(rows.keys, others.keys)), "val": others}
         what = f"data.val={val}"
-    _check_parts(len(parts["train"]), len(parts["val"]), what)
+    check_parts(len(parts["train"]), len(parts["val"]), what)
     return parts
-
-
-def _check_parts(train: int, val: int, what: str) -> None:
-    if train < LEAST or val < LEAST:
-        raise UserError(
-            f"{what}: {train:,} to train on and {val:,} to validate on",
-            expected=f"at least {LEAST} of each, which are no copies of each other",
-            remedy="hold out another share, data.share=0.3, or give more vectors",
-        )
-
-
-def _read_pairs(given: str | Sequence[str], width: int, share: float) -> dict[str, Pairs]:
-    """Return the pairs of both splits: neither a query nor a document of one is in the other."""
-    files = [Path(path).expanduser() for path in ([given] if isinstance(given, str) else given)]
-    if len(files) == 1 and files[0].suffix != ".npy":
-        sides = [read_matrix(files[0], names) for names in (QUERIES, POSITIVES)]
-    elif len(files) == 2:
-        sides = [read_matrix(path) for path in files]
-    else:
-        raise UserError(
-            f"data.pairs={given} names {len(files)} array{'s' * (len(files) > 1)}",
-            expected="queries and positives: [queries.npy,positives.npy], or a .npz or table with both",
-        )
-    shapes = [side.shape for side in sides]
-    if shapes[0] != shapes[1] or shapes[0][1] != width:
-        raise UserError(
-            f"data.pairs: queries of shape {shapes[0]} and positives of {shapes[1]}",
-            expected=f"as many of each, row by row, with {width} dims as data.base",
-        )
-    (queries, said), (positives, other) = (
-        read_rows(side, path) for side, path in zip(sides, (files[0], files[-1]), strict=True)
-    )
-    print_once(f"pairs: {said}" + ("" if other == said else f" | {other}"))
-    _, ours, theirs = np.intersect1d(queries.numbers, positives.numbers, return_indices=True)
-    pairs = Pairs(queries.take(ours), positives.take(theirs))
-    held_out = is_held_out(pairs.positives.keys, share)
-    seen = np.isin(pairs.queries.keys, pairs.queries.keys[held_out])
-    _check_parts(int((~held_out & ~seen).sum()), int(held_out.sum()), f"data.share={share} of the pairs")
-    return {"train": pairs.take(~held_out & ~seen), "val": pairs.take(held_out)}
 
 
 def _labels(

@@ -1,12 +1,12 @@
 """Thresholds that keep a promised accuracy on new samples, whatever their distribution."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.bounds import least_samples, p_value
 from mrl_experiments.adaptive.classification.cascade import Cascade, full_cascade
 from mrl_experiments.adaptive.classification.exits import Exits, check_labels
 from mrl_experiments.adaptive.classification.frontier import Frontier
@@ -14,7 +14,6 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.results import Setting
 
 PATH_STEPS = 10
-LARGEST_BET = 0.75  # of the stake that a single sample could lose whole
 
 
 @dataclass(frozen=True)
@@ -102,38 +101,4 @@ def samples_needed(drop: float, delta: float) -> int:
         >>> samples_needed(0.1, 0.1)
         58
     """
-    most = 1
-    while p_value(np.zeros(most), drop, delta) > delta:
-        most *= 2
-    tested = bisect_left(
-        range(most + 1), True, key=lambda count: p_value(np.zeros(count), drop, delta) <= delta
-    )
-    return 2 * tested  # the other half learns
-
-
-def p_value(losses: NDArray[np.float64], drop: float, delta: float) -> float:
-    """Return a p-value, valid for any number of samples, of "the expected loss is at least `drop`".
-
-    No sample gives 1. A bettor stakes a share of the wealth on each loss falling below `drop`. Under the
-    hypothesis the wealth is a non-negative supermartingale from 1, so by Ville's inequality its peak exceeds
-    1 / delta with probability at most delta, and 1 / peak is a p-value. Each stake depends on earlier samples
-    only; its size follows their variance, aimed at level `delta`, and so the test gains from few
-    disagreements, which Hoeffding's bound cannot (Waudby-Smith and Ramdas, "Estimating means of bounded
-    random variables by betting", 2024).
-
-    Args:
-        losses: (N,) in [-1, 1], independent: 1 where only the full dim is right, -1 where only the cascade
-            is.
-        drop: The loss that the hypothesis claims.
-        delta: The level that stakes are chosen for.
-    """
-    if not len(losses):
-        return 1.0
-    count = np.arange(1, len(losses) + 1)
-    means = np.cumsum(losses) / (count + 1)
-    variances = (0.25 + np.cumsum((losses - means) ** 2)) / (count + 1)
-    earlier = np.concatenate([[0.25], variances[:-1]])
-    stakes = np.sqrt(2 * np.log(1 / delta) / (len(losses) * earlier))
-    stakes = np.minimum(stakes, LARGEST_BET / (1 - drop))
-    wealth = np.cumsum(np.log1p(stakes * (drop - losses)))
-    return float(min(1.0, np.exp(-wealth.max())))
+    return 2 * least_samples(drop, delta)  # the other half learns

@@ -1,0 +1,155 @@
+"""ONNX files: written by torch's exporter, compared with the model, and in 8 bits where asked for."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrl_experiments.errors import UserError, said
+from mrl_experiments.export.graphs import DIM, Graph
+from mrl_experiments.export.packages import needed
+
+CLOSE = 1e-4  # of the largest value of an output: rounding
+
+
+def check_packages() -> None:
+    """Raise UserError unless what writes and runs ONNX is installed."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        needed(name, "format=onnx")
+
+
+def write_onnx(graph: Graph, path: Path) -> None:
+    """Write a graph, with a batch of any size, and compare what onnxruntime makes of its example.
+
+    Raises:
+        UserError: If torch cannot export it, or the file computes something else.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            program: Any = torch.onnx.export(
+                graph.module,
+                (),
+                kwargs=dict(graph.example),
+                input_names=[*graph.example],
+                output_names=[*graph.outputs],
+                dynamic_shapes=graph.shapes(),
+                dynamo=True,
+                verbose=False,
+            )
+            program.save(str(path), external_data=False)
+    except Exception as error:  # each network that cannot be exported fails in its own way
+        raise UserError(
+            f"torch cannot export {graph.name} as ONNX: {type(error).__name__}: {said(error)}",
+            expected="a network of operators that ONNX has",
+            remedy="name the dims, dim=[8,64], where the dim is an argument; or format=torch_export",
+        ) from error
+    check_same(graph, run_onnx(path, graph.example), path)
+
+
+def check_same(graph: Graph, found: Sequence[NDArray[np.float32]], path: Path) -> None:
+    """Raise UserError unless outputs are those of a graph's module, up to rounding."""
+    with torch.no_grad():
+        expected = graph.module(**graph.example)
+    for name, ours, theirs in zip(graph.outputs, expected, found, strict=True):
+        largest = float(ours.abs().max())
+        if theirs.shape != ours.shape or np.abs(theirs - ours.numpy()).max() > CLOSE * max(largest, 1e-6):
+            raise UserError(
+                f"{path.name}: {name} differs from the run's",
+                expected=f"the same up to {CLOSE:g} of the largest value",
+                remedy="report it with the run's config.yaml; format=safetensors has the weights as they are",
+            )
+
+
+def run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> list[NDArray[np.float32]]:
+    """Return what onnxruntime makes of inputs, on the CPU."""
+    outputs: list[NDArray[np.float32]] = session(path).run(
+        None, {name: one.numpy() for name, one in inputs.items()}
+    )
+    return outputs
+
+
+def session(path: Path, threads: int = 0) -> Any:
+    """Return onnxruntime's session of a file, on the CPU; 0 threads: as many as it chooses."""
+    runtime = needed("onnxruntime", "format=onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] | None) -> None:
+    """Write an ONNX file in 8 bits.
+
+    With images to calibrate on, weights and activations are 8 bits, ranges as these images have them.
+    Without, as for transformers and adaptors, weights are, and activations are rounded as they come.
+
+    Args:
+        graph: What is in the file.
+        path: The file.
+        out: The new one.
+        calibration: Batches of the first argument, or None.
+    """
+    needed("onnxruntime", "int8=true")
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = out.with_suffix(".prepared.onnx")
+    try:
+        with quiet():
+            quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+            if calibration is None:
+                quantization.quantize_dynamic(
+                    str(prepared), str(out), weight_type=quantization.QuantType.QInt8
+                )
+            else:
+                quantization.quantize_static(
+                    str(prepared),
+                    str(out),
+                    _Reader(graph, calibration),
+                    per_channel=True,
+                    reduce_range=True,  # processors without VNNI add pairs of products in 16 bits
+                    op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+                )
+    except Exception as error:
+        raise UserError(
+            f"onnxruntime cannot write {path.name} in 8 bits: {said(error)}", remedy="leave out int8=true"
+        ) from error
+    finally:
+        prepared.unlink(missing_ok=True)
+
+
+class _Reader:
+    """Batches in the form in which onnxruntime asks for them."""
+
+    def __init__(self, graph: Graph, batches: Sequence[Tensor]) -> None:
+        first, *_ = graph.example
+        rest = {name: one.numpy() for name, one in graph.example.items() if name == DIM}
+        self._batches: Iterator[dict[str, Any]] = iter([{first: one.numpy(), **rest} for one in batches])
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next batch, None after the last."""
+        return next(self._batches, None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' notes on their own progress from the terminal; errors are raised."""
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "")
+    ]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,21 @@
+"""Packages that only some formats need."""
+
+import importlib
+from typing import Any
+
+from mrl_experiments.errors import UserError, said
+
+
+def needed(name: str, what: str) -> Any:
+    """Import a package of the extra `export`.
+
+    Raises:
+        UserError: With how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{what} needs {name}, which does not import: {said(error)}",
+            remedy="pip install 'mrl-experiments[export]', in a checkout pip install -e '.[export]'",
+        ) from error
