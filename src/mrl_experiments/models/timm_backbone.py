@@ -39,6 +39,7 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         shape: Of one image, (C, H, W).
+        fixed_size: Whether images of other sizes are refused, as by most vision transformers.
         width: D, measured, since no attribute of timm gives it for all architectures.
 
     Raises:
@@ -64,6 +65,7 @@ class TimmBackbone(nn.Module):
         self.shape = (channels, size, size)
         settings = {"num_classes": 0, "in_chans": channels, **(options or {})}
         self.net = _create(arch, pretrained, bool(pretrained_by_order), size, settings)
+        self.fixed_size = bool((getattr(self.net, "pretrained_cfg", None) or {}).get("fixed_input_size"))
         if blurpool:
             blur_strided_convolutions(self.net)
         self.width = measure_width(self.net, self.shape, f"model.arch={arch}", LARGER)

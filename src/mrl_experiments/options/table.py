@@ -139,6 +139,8 @@ COMMANDS: dict[str, Options] = {
             "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
         ),
         "output": Choice("what a file gives", ("embeddings", "logits"), null=True),
+        "encoder": Path("a model that sentence-transformers has saved, to put an adaptor behind", null=True,
+                        example="all-MiniLM-L6-v2"),
         "int8": Flag("of format=onnx also files in 8 bits"),
         "calibration": count("by which their ranges are chosen", high=1_000_000, unit="images"),
         "out": Path("the folder", null=True, example="outputs/exports/my_run"),
@@ -219,7 +221,9 @@ GROUPS: dict[str, Options] = {
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
         "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
         "resolution.start_epoch": count("before the side begins to grow", low=0, unit="epochs"),
-        "resolution.end_epoch": count("after which the side is the last", low=0, unit="epochs"),
+        "resolution.end_epoch": count(
+            "after which the side is the last; null: the last one", low=0, null=True, unit="epochs"
+        ),
         "resolution.step": count("sides are multiples of it", unit="pixels"),
         "augment.shift": count("translate by up to as many", low=0, high=16_384, unit="pixels"),
         "augment.crop": List(
@@ -328,6 +332,7 @@ GROUPS: dict[str, Options] = {
     "optim": {
         "name": Label("how it is called"),
         "lr": Number("peak learning rate, for lr_images images per step", above=0, example=0.1),
+        "rest_lr": Number("that of Muon for all but matrices", above=0, example=4e-3),
         "lr_images": Number("images per step that lr is given for", above=0, unit="images", example=256),
         "momentum": Number("of SGD; beta_1 of AdamW", low=0, below=1, example=0.9),
         "nesterov": Flag("Nesterov momentum, of SGD"),

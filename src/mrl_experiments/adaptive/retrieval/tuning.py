@@ -350,7 +350,7 @@ class Tuner:
 
 
 def queries_needed(max_loss: float, delta: float, *, binary: bool = False) -> int:
-    """Return how many queries show a loss at least, of which a third chooses, where the others lose nothing."""
+    """Return how many queries show a loss at least: a third chooses, and of the others none loses."""
     tests = least_samples(max_loss, delta, binary=binary)
     return next(count for count in range(tests, 3 * tests + 3) if count - max(1, count // SHARE) >= tests)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from mrl_experiments.data.advice import advice
@@ -65,7 +66,7 @@ class ImageData(DataModule):
         workers: int | None,
         cache: str,
         size: int | None,
-        resolution: Mapping[str, int] | None,
+        resolution: Mapping[str, int | None] | None,
         augment: Mapping[str, Any],
         storage: Mapping[str, Mapping[str, Any]],
         betons: Mapping[str, str],
@@ -80,7 +81,7 @@ class ImageData(DataModule):
         self.balance = balance
         self.workers = torch.get_num_threads() if workers is None else workers
         self.augment = Augment(**augment)
-        self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
+        self.resolution = Resolution(**resolution) if resolution else Resolution.of(self.size)
         self.loader = _choose(loader, reads_fast=self._whole and not betons and not torch.cuda.is_available())
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(cache_folder(cache), source, kept)
@@ -116,8 +117,12 @@ class ImageData(DataModule):
 
     @property
     def _whole(self) -> bool:
-        """Whether a model sees images as they are prepared, neither cropped nor resized."""
-        sizes = {self.source.size, self.size, self.resolution.start, self.resolution.end}
+        """Whether images are read as they are prepared, neither cropped nor resized one by one.
+
+        Gray ones are resized a batch at a time, with any loader.
+        """
+        sizes = {self.source.size, self.size}
+        sizes |= {self.resolution.start, self.resolution.end} if self.channels > 1 else set()
         return len(sizes) == 1 and self.augment.crop is None and self.augment.center == 1
 
     def facts(self, split: str) -> dict[str, Any]:
@@ -324,7 +329,14 @@ class ImageData(DataModule):
         samples, count = self._counted(split)
         read = self._batches(samples, self.seed if training else None)
         size = self.resolution.at if training else lambda epoch: self.size
-        return lambda batches, epoch: read(batches, size(epoch), epoch), count
+
+        def run(batches: Batches, epoch: int) -> Iterator[Batch]:
+            side = size(epoch)
+            for images, labels, index in read(batches, self.size if self.channels == 1 else side, epoch):
+                whole = images.shape[-1] == side
+                yield images if whole else _resized(images, side), labels, index
+
+        return run, count
 
     def _batches(self, samples: Any, seed: int | None) -> Callable[[Batches, int, int], Iterator[Batch]]:
         if self.loader == "torch" and isinstance(samples, ArraySamples) and self._whole:
@@ -337,6 +349,10 @@ class ImageData(DataModule):
 
     def _count(self, beton: Path) -> int:
         return check_beton(beton, channels=self.channels, num_classes=self.num_classes, size=self.size)
+
+
+def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def _size(size: int | None, source: Source) -> int:
