@@ -21,7 +21,9 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) as `nn.Conv2d` does."""
-        elsewhere = x.device.type != "cpu" or torch.compiler.is_compiling()  # exports take any number of images
+        elsewhere = (
+            x.device.type != "cpu" or torch.compiler.is_compiling()
+        )  # exports take any number of images
         if elsewhere or x.shape[2] * x.shape[3] > MOST_PIXELS or len(x) < FEWEST_IMAGES:
             return super().forward(x)
         if torch.is_autocast_enabled("cpu"):
