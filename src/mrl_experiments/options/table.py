@@ -568,7 +568,7 @@ EVALUATIONS: dict[str, Options] = {
     },
     "auto_retrieval": {
         "k": K,
-        "max_loss": share("mAP (recall without labels) that new queries may lose, with 95 % confidence", null=True),
+        "max_loss": share("mAP or recall that new queries may lose, with 95 % confidence", null=True),
         "max_latency": Number("of a query", above=0, null=True, unit="milliseconds", example=1.0),
         "max_queries": QUERIES,
     },
