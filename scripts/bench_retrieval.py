@@ -401,7 +401,7 @@ def split(
 
 
 def encoded(paths: Sequence[str], count: int) -> NDArray[np.float32]:
-    """Return vectors of the first `count` different lines of files, by the static encoder of text_vectors.py."""
+    """Return vectors of the first `count` different lines of files, by text_vectors.py's static encoder."""
     from text_vectors import DATA, ENCODERS, download
 
     packages = download(DATA / "packages")

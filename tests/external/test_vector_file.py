@@ -478,7 +478,11 @@ def test_memory_does_not_grow_with_the_file(form, rows, tmp_path):
                 column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.ravel()), 1024)
                 writer.write_table(pyarrow.table([column], schema=kind))
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(rows)], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", code, str(path), str(rows)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     before, peak = map(int, done.stdout.split()[-2:])
     assert peak - before < 500 << 10, done.stdout
@@ -510,6 +514,7 @@ matrix = read_matrix(path)
 rows, said = read_rows(matrix, path)
 held_out = rows.take(is_held_out(rows.keys, 0.1))
 count = int(sys.argv[2])
-assert len(rows) == count and 0.09 * count < len(held_out) < 0.11 * count and held_out[:99].shape == (99, 1024)
+assert len(rows) == count and held_out[:99].shape == (99, 1024)
+assert 0.09 * count < len(held_out) < 0.11 * count
 print(before, max(seen))
 """
