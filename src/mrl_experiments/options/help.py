@@ -15,7 +15,7 @@ from mrl_experiments.options.check import tree_of
 from mrl_experiments.options.kinds import Number, Option, show
 
 WIDTH, NAMES = 80, 22  # columns of the page, and of the names of options
-NO_OPTIONS = ("hydra", "base")  # folders of conf/ from which nothing is chosen
+NO_OPTIONS = ("hydra", "base", "recipe")  # folders of conf/ from which nothing is chosen
 RUN, TEXTS = "mrl_resnet10t_digits_s0", "mrl_e_gpt_tiny_python_stdlib_s0"
 EXAMPLES = {
     "train": (
@@ -48,10 +48,10 @@ EXAMPLES = {
     ),
     "export": (
         f"run={RUN}",
-        f"run={RUN} format=onnx  # any dim, as an argument",
+        f"run={RUN} format=onnx  # of any dim",
         f"run={RUN} format=onnx dim=[8,64] int8=true",
         f"run={RUN} push=true repo=me/digits",
-        f"run={RUN} format=torch_export dim=64 output=logits",
+        f"run={RUN} format=torch_export dim=64",
     ),
     "report": (
         "",
@@ -75,8 +75,7 @@ KEYS = {
     ),
     "generate": ("run", "prompt", "dim", "adaptive", "tokens", "temperature", "seed", "root"),
     "export": (
-        *("run", "format", "dim", "output", "int8", "out", "checkpoint", "weights", "overwrite", "push"),
-        *("repo", "license", "root"),
+        *("run", "format", "dim", "int8", "out", "overwrite", "push", "repo", "license", "root"),
     ),
     "report": ("rows", "out", "open", "root"),
 }  # fmt: skip
