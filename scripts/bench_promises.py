@@ -101,7 +101,7 @@ def chosen(
     pool: Pool, sample: NDArray[np.int64], budget: Budget, families: Sequence[Sequence[Family]]
 ) -> tuple[bool, bool, bool]:
     """Return whether the promise of a sample is broken, is used, and that of the rule before is broken."""
-    exact = Candidates(*(part[sample] for part in pool.exact))
+    exact = Candidates(pool.exact.similarities[sample], pool.exact.ids[sample])
     tuner = Replayed(pool.queries[sample], exact, recall(exact), budget, threads=1, pool=pool, sample=sample)
     tuned = tuner.choose(pool.database, *families)
     limit = budget.max_loss or 0.0

@@ -336,7 +336,8 @@ class Tuner:
                 if best is not None and seconds[-1] / len(rows) * 1e3 > FAR * best:
                     break
         quality = self.quality(found, rows)
-        losses = self.quality(Candidates(*(part[rows] for part in self.exact)), rows) - quality
+        exact = Candidates(self.exact.similarities[rows], self.exact.ids[rows])
+        losses = self.quality(exact, rows) - quality
         latency = median(seconds) / len(rows) * 1e3
         loss = float(losses.mean())
         likely = loss if index.spec.exact else loss + self._margin(losses)
