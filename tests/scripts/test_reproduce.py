@@ -148,10 +148,14 @@ def test_it_stops_when_asked_to_and_keeps_what_is_finished(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130 and "goes on from here" in err
-    assert time.monotonic() - asked < 120  # a slow machine needs that long to begin a command, and then leaves
+    assert (
+        time.monotonic() - asked < 120
+    )  # a slow machine needs that long to begin a command, and then leaves
     reported = max([1, *map(int, re.findall(r"^\[(\d)/7\]", out, re.MULTILINE))])
     finished = 7 - waiting(tmp_path)
-    assert reported <= finished <= min(reported + 2, 6)  # the two that were running may have come to their end
+    assert (
+        reported <= finished <= min(reported + 2, 6)
+    )  # the two that were running may have come to their end
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -17,7 +18,7 @@ from mrl_experiments.construct import construct
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
 from mrl_experiments.runs import Run, run_lock, run_name, run_of
-from mrl_experiments.training.train import _fit, train
+from mrl_experiments.training.train import _build, _fit, train
 from mrl_experiments.training.trainer import check_devices
 
 
@@ -151,9 +152,26 @@ def test_a_refused_value_is_one_message_at_once_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["mrl", "mrl_e", "ff"])
-@pytest.mark.parametrize("optim", ["sgd_cyclic", "adamw_cosine"])
+@pytest.mark.parametrize("optim", ["sgd_cyclic", "adamw_cosine", "muon"])
 def test_every_method_and_optimizer_learns_a_step(tmp_path, loss, optim):
     train(config(tmp_path, f"loss={loss}", f"optim={optim}", "epochs=1"))
+
+
+def test_small_images_at_first_end_with_whole_ones_and_are_described_as_these(tmp_path, capsys):
+    seen, ramp = [], "data.resolution={start: 16, end: 32, start_epoch: 0, end_epoch: null, step: 8}"
+    for epochs in (1, 2):
+        cfg = config(tmp_path, f"epochs={epochs}", f"tag=_{epochs}", ramp, "trainer.limit_train_batches=1")
+        trainer, module, data = _build(cfg, run_of(cfg))
+        module.method.backbone.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[-1]))
+        trainer.fit(module, datamodule=data)
+    assert [size for size in seen if size < 32] == [16] and seen[-1] == 32
+    assert len(set(re.findall(r"[\d.]+ . multiply-adds", capsys.readouterr().out))) == 1
+
+
+def test_a_network_of_one_size_trains_at_that_one_and_says_so(tmp_path, capsys):
+    ramp = "data.resolution={start: 16, end: 32, start_epoch: 0, end_epoch: null, step: 8}"
+    train(config(tmp_path, "model.arch=test_vit", ramp, "trainer.limit_train_batches=1"))
+    assert "takes images of 32 px alone" in capsys.readouterr().out
 
 
 def test_gradient_accumulation_counts_optimizer_steps(tmp_path):

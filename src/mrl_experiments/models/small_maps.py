@@ -21,7 +21,7 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) as `nn.Conv2d` does."""
-        elsewhere = x.device.type != "cpu" or torch.compiler.is_compiling()  # exports take any number of images
+        elsewhere = x.device.type != "cpu" or torch.compiler.is_compiling()
         if elsewhere or x.shape[2] * x.shape[3] > MOST_PIXELS or len(x) < FEWEST_IMAGES:
             return super().forward(x)
         if torch.is_autocast_enabled("cpu"):
@@ -38,9 +38,13 @@ class SmallMapConv2d(nn.Conv2d):
 def quicken_small_maps(module: nn.Module) -> None:
     """Let the plain convolutions inside `module` be such, in place; parameters and their names stay."""
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and layer.groups == 1 and layer.dilation == (1, 1):
-            if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-                layer.__class__ = SmallMapConv2d
+        if type(layer) is nn.Conv2d and _plain(layer):
+            layer.__class__ = SmallMapConv2d
+
+
+def _plain(conv: nn.Conv2d) -> bool:
+    padded = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return padded and conv.groups == 1 and conv.dilation == (1, 1)
 
 
 class _SmallConvolution(torch.autograd.Function):

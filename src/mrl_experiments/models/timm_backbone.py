@@ -33,12 +33,13 @@ class TimmBackbone(nn.Module):
         channels: C of the data's images (B, C, H, W).
         size: H = W of the data's images, in pixels.
         pretrained: None, True or a timm tag (weights are downloaded), or a file of weights or its folder.
-        pretrained_by_order: Take a file's tensors one after the other, whatever they are called.
+        pretrained_by_order: Take a file's tensors module after module, whatever their names; see `in_order`.
         blurpool: Low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
         options: Further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
 
     Attributes:
         shape: Of one image, (C, H, W).
+        fixed_size: Whether images of other sizes are refused, as by most vision transformers.
         width: D, measured, since no attribute of timm gives it for all architectures.
 
     Raises:
@@ -64,6 +65,7 @@ class TimmBackbone(nn.Module):
         self.shape = (channels, size, size)
         settings = {"num_classes": 0, "in_chans": channels, **(options or {})}
         self.net = _create(arch, pretrained, bool(pretrained_by_order), size, settings)
+        self.fixed_size = bool((getattr(self.net, "pretrained_cfg", None) or {}).get("fixed_input_size"))
         if blurpool:
             blur_strided_convolutions(self.net)
         self.width = measure_width(self.net, self.shape, f"model.arch={arch}", LARGER)
@@ -135,7 +137,7 @@ def _create(
         state, where = choose_state(read_weights(file), shapes)
         if where:
             print(f"{option}: its tensors are those of {where}", flush=True)
-        chosen = in_order(state, shapes) if by_order else state
+        chosen = in_order(state, shapes, option) if by_order else state
         settings = {**settings, "pretrained_cfg_overlay": {"state_dict": chosen, "custom_load": False}}
     with checked_loading(option):
         net = _built(arch, {**settings, "pretrained": True}, option)

@@ -87,6 +87,7 @@ COMMANDS: dict[str, Options] = {
         "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
         "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
         "tta": Choice("how many views of an image are averaged", ("none", "flip")),
+        "augmented": count("of train, each augmented as in training; 0: none", low=0, unit="copies"),
         "overwrite": Flag("also what is complete"),
         "accept_changes": Flag("although the files are not those that the run was trained on"),
         "out": Path("a file for the vectors of data.base as the run's adaptor maps them", null=True,
@@ -221,7 +222,9 @@ GROUPS: dict[str, Options] = {
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
         "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
         "resolution.start_epoch": count("before the side begins to grow", low=0, unit="epochs"),
-        "resolution.end_epoch": count("after which the side is the last", low=0, unit="epochs"),
+        "resolution.end_epoch": count(
+            "after which the side is the last; null: the last one", low=0, null=True, unit="epochs"
+        ),
         "resolution.step": count("sides are multiples of it", unit="pixels"),
         "augment.shift": count("translate by up to as many", low=0, high=16_384, unit="pixels"),
         "augment.crop": List(
@@ -247,6 +250,7 @@ GROUPS: dict[str, Options] = {
         "base": Path("a file or folder of vectors", example="base.npy"),
         "val": Path("another, to validate on", null=True, example="val.npy"),
         "labels": Path("a file of labels, or the base where it holds them", null=True, example="labels.npy"),
+        "val_labels": Path("a file of labels of val", null=True, example="val_labels.npy"),
         "pairs": Either(
             "two files of queries and positives, row by row, or one with both",
             (Path(), List("", Path(), count=2, single=False)), null=True,
@@ -287,7 +291,7 @@ GROUPS: dict[str, Options] = {
             "its weights: true, a timm tag, a file, or local-dir:<folder>", (Flag(), Path()), null=True,
             example=True,
         ),
-        "pretrained_by_order": Flag("a file's tensors one after the other, whatever their names"),
+        "pretrained_by_order": Flag("a file's tensors module after module, whatever their names"),
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),
         "kind": Choice(
@@ -330,6 +334,7 @@ GROUPS: dict[str, Options] = {
     "optim": {
         "name": Label("how it is called"),
         "lr": Number("peak learning rate, for lr_images images per step", above=0, example=0.1),
+        "rest_lr": Number("that of Muon for all but matrices", above=0, example=4e-3),
         "lr_images": Number("images per step that lr is given for", above=0, unit="images", example=256),
         "momentum": Number("of SGD; beta_1 of AdamW", low=0, below=1, example=0.9),
         "nesterov": Flag("Nesterov momentum, of SGD"),
@@ -563,7 +568,7 @@ EVALUATIONS: dict[str, Options] = {
     },
     "auto_retrieval": {
         "k": K,
-        "max_loss": share("mAP that may be lost", null=True),
+        "max_loss": share("mAP or recall that new queries may lose, with 95 % confidence", null=True),
         "max_latency": Number("of a query", above=0, null=True, unit="milliseconds", example=1.0),
         "max_queries": QUERIES,
     },

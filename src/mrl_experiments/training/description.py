@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from mrl_experiments.cost import head_macs, network_macs
@@ -23,7 +24,10 @@ class Description(pl.Callback):
         """Describe the run, once a process."""
         if self._facts is None or not trainer.is_global_zero:
             return
-        cost = model_cost(pl_module.method, batch[0], pl_module.inputs.get("num_classes", 0))
+        x, size = batch[0], pl_module.inputs.get("size")
+        if isinstance(x, Tensor) and x.ndim == 4 and size:  # training may begin with smaller images
+            x = x.new_zeros(1, x.shape[1], size, size)
+        cost = model_cost(pl_module.method, x, pl_module.inputs.get("num_classes", 0))
         for logger in trainer.loggers:
             logger.log_hyperparams({**self._facts, "cost": cost})
         self._facts = None

@@ -15,9 +15,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from mrl_experiments.build import build_method, check_owner, checkpoint_of, owner
 from mrl_experiments.checkpoint import REMEDY
 from mrl_experiments.construct import construct
+from mrl_experiments.data.loaders.augment import Resolution
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import write_json
-from mrl_experiments.losses.method import Inputs
+from mrl_experiments.losses.method import Inputs, Method
 from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import Run, is_trial, refuse_other_config, run_lock, run_of
@@ -88,6 +89,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
     data = construct(cfg.data)
     inputs = {**data.inputs, "num_classes": data.num_classes}
     method = build_method(cfg, **inputs)
+    _settle_resolution(method, data, cfg.epochs)
     if cfg.init_from and (is_trial(cfg) or not run.has_checkpoint):
         take_backbone(method, cfg.init_from, Path(cfg.root), cfg.trust)
     if is_trial(cfg) or not run.has_checkpoint:
@@ -107,6 +109,18 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
         options["benchmark"] = method.static_shapes
     trainer = construct(cfg.trainer, **options)(run=run, loggers=[], callbacks=callbacks)
     return trainer, module, data
+
+
+def _settle_resolution(method: Method, data: Any, epochs: int) -> None:
+    """Let the resolution of training end with the last epoch, and stay where the backbone takes no other."""
+    resolution = getattr(data, "resolution", None)
+    if resolution is None:
+        return
+    data.resolution = resolution.within(epochs)
+    if getattr(method.backbone, "fixed_size", False) and resolution != Resolution.of(data.size):
+        data.resolution = Resolution.of(data.size)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            print(f"{method.backbone.name} takes images of {data.size} px alone: no data.resolution")
 
 
 def _augment(cfg: DictConfig, data: Any) -> BatchAugment | None:
@@ -159,7 +173,7 @@ def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> N
     """Let the method do what it does after training, and save what came of it; it is validated anew then."""
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        changed = module.method.finish(_training_inputs(data, module.device))
+        changed = module.method.finish(_training_inputs(data, trainer.current_epoch, module.device))
         if choose_map(module.method, data, run if trainer.is_global_zero else None) or changed:
             module.validated_step = -1
             for callback in _averaging(trainer):
@@ -171,8 +185,10 @@ def _averaging(trainer: Any) -> list[WeightAveraging]:
     return [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
 
 
-def _training_inputs(data: Any, device: torch.device) -> Iterator[Inputs]:
-    for x, _, _ in data.train_dataloader():
+def _training_inputs(data: Any, epoch: int, device: torch.device) -> Iterator[Inputs]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # images of the size that training ended with
+    for x, _, _ in loader:
         yield move_data_to_device(x, device)
 
 

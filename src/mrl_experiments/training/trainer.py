@@ -22,6 +22,7 @@ from mrl_experiments.options.kinds import show
 from mrl_experiments.runs import Run
 from mrl_experiments.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from mrl_experiments.training.metrics_file import MetricsFile
+from mrl_experiments.training.precision import best_precision
 from mrl_experiments.training.processes import set_timeout
 from mrl_experiments.training.watching import ProgressBar
 
@@ -129,15 +130,6 @@ def check_devices(accelerator: str | None, devices: Any) -> None:
             expected=f"at most {found}, or some of the numbers from 0 to {found - 1}",
             remedy="trainer.devices=auto takes all",
         )
-
-
-def best_precision(accelerator: str) -> str:
-    """Return bf16-mixed where the hardware computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
-    if accelerator in ("gpu", "cuda"):
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    native = any(known for name, known in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-    # torch emulates it elsewhere, which takes half as long again.
-    return "bf16-mixed" if native else "32-true"
 
 
 def build_callbacks(cfg: DictConfig, run: Run) -> list[pl.Callback]:

@@ -51,3 +51,11 @@ def test_the_papers_resolutions():
     ramp = Resolution(160, 192, start_epoch=29, end_epoch=34)
     assert [ramp.at(epoch) for epoch in (0, 29, 30, 31, 32, 34, 39)] == [160, 160, 160, 160, 192, 192, 192]
     assert Resolution(16, 16).at(5) == 16
+
+
+def test_a_resolution_without_an_end_reaches_it_in_the_last_epoch():
+    ramp = Resolution(20, 32, end_epoch=None, step=4)
+    assert [[ramp.within(epochs).at(epoch) for epoch in range(epochs)] for epochs in (1, 2, 3)] == [
+        [32], [20, 32], [20, 24, 32],
+    ]  # fmt: skip
+    assert Resolution(160, 192, 29, 34).within(3) == Resolution(160, 192, 29, 34)

@@ -180,3 +180,23 @@ def test_a_process_may_end_inside_an_epoch_and_keeps_its_threads(photographs, tm
     command = [sys.executable, "-c", LEAVE, str(photographs), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_gray_images_of_a_smaller_resolution_are_the_same_ones_reduced(loader, pictures, image_data):
+    source, augment = pictures(channels=1), {"shift": 3, "mean": [0.5], "std": [0.25]}
+    resolution = {"start": 8, "end": 16, "start_epoch": 0, "end_epoch": 1, "step": 4}
+    small, whole = (
+        image_data(source, loader, augment=augment, resolution=of).train_dataloader()
+        for of in (resolution, None)
+    )
+    for epoch, side in enumerate((8, 16)):
+        for data in (small, whole):
+            data.sampler.set_epoch(epoch)
+        for (images, *others), (expected, *rest) in zip(copied(small), copied(whole), strict=True):
+            assert images.shape[2:] == (side, side)
+            assert all(torch.equal(*pair) for pair in zip(others, rest, strict=True))
+            reduced = torch.nn.functional.interpolate(expected, (side, side), mode="bilinear", antialias=True)
+            torch.testing.assert_close(images, reduced)
+    assert {
+        images.shape[-1] for images, *_ in image_data(source, loader, resolution=resolution).val_dataloader()
+    } == {16}

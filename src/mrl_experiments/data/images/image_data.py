@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from mrl_experiments.data.advice import advice
@@ -31,6 +32,8 @@ from mrl_experiments.data.loaders.order import Batches, balanced, world
 from mrl_experiments.data.loaders.torch_loader import ArrayLoader, ArraySamples, TorchLoader
 from mrl_experiments.data.source import Source
 from mrl_experiments.errors import UserError
+
+LATER = 1 << 20  # epochs from here on are drawn as no training draws them
 
 
 class ImageData(DataModule):
@@ -65,7 +68,7 @@ class ImageData(DataModule):
         workers: int | None,
         cache: str,
         size: int | None,
-        resolution: Mapping[str, int] | None,
+        resolution: Mapping[str, int | None] | None,
         augment: Mapping[str, Any],
         storage: Mapping[str, Mapping[str, Any]],
         betons: Mapping[str, str],
@@ -80,7 +83,7 @@ class ImageData(DataModule):
         self.balance = balance
         self.workers = torch.get_num_threads() if workers is None else workers
         self.augment = Augment(**augment)
-        self.resolution = Resolution(**resolution) if resolution else Resolution(self.size, self.size)
+        self.resolution = Resolution(**resolution) if resolution else Resolution.of(self.size)
         self.loader = _choose(loader, reads_fast=self._whole and not betons and not torch.cuda.is_available())
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(cache_folder(cache), source, kept)
@@ -116,8 +119,12 @@ class ImageData(DataModule):
 
     @property
     def _whole(self) -> bool:
-        """Whether a model sees images as they are prepared, neither cropped nor resized."""
-        sizes = {self.source.size, self.size, self.resolution.start, self.resolution.end}
+        """Whether images are read as they are prepared, neither cropped nor resized one by one.
+
+        Gray ones are resized a batch at a time, with any loader.
+        """
+        sizes = {self.source.size, self.size}
+        sizes |= {self.resolution.start, self.resolution.end} if self.channels > 1 else set()
         return len(sizes) == 1 and self.augment.crop is None and self.augment.center == 1
 
     def facts(self, split: str) -> dict[str, Any]:
@@ -309,6 +316,23 @@ class ImageData(DataModule):
         run, count = self._reader(split, training=False)
         return EvalLoader(count, self.batch_size, self._relabelled(run))
 
+    def augmented(self, split: str, copies: int) -> EvalLoader:
+        """Return `copies` of a split one after the other, each augmented as in an epoch after any training.
+
+        Sample i of the loader is a variant of sample i modulo the size of the split.
+        """
+        run, count = self._reader(split, training=True)
+
+        def read(batches: Batches, _: int) -> Iterator[Batch]:
+            rows = np.concatenate(batches)
+            for copy in range(copies):
+                mine = rows[rows // count == copy] - copy * count
+                cut = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
+                for images, labels, index in run(cut, LATER + copy):
+                    yield images, labels, index + copy * count
+
+        return EvalLoader(count * copies, self.batch_size, self._relabelled(read))
+
     def _relabelled(self, run: BatchReader) -> BatchReader:
         if (table := self._label_of) is None:
             return run
@@ -324,7 +348,14 @@ class ImageData(DataModule):
         samples, count = self._counted(split)
         read = self._batches(samples, self.seed if training else None)
         size = self.resolution.at if training else lambda epoch: self.size
-        return lambda batches, epoch: read(batches, size(epoch), epoch), count
+
+        def run(batches: Batches, epoch: int) -> Iterator[Batch]:
+            side = size(epoch)
+            for images, labels, index in read(batches, self.size if self.channels == 1 else side, epoch):
+                whole = images.shape[-1] == side
+                yield images if whole else _resized(images, side), labels, index
+
+        return run, count
 
     def _batches(self, samples: Any, seed: int | None) -> Callable[[Batches, int, int], Iterator[Batch]]:
         if self.loader == "torch" and isinstance(samples, ArraySamples) and self._whole:
@@ -337,6 +368,10 @@ class ImageData(DataModule):
 
     def _count(self, beton: Path) -> int:
         return check_beton(beton, channels=self.channels, num_classes=self.num_classes, size=self.size)
+
+
+def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def _size(size: int | None, source: Source) -> int:

@@ -5,7 +5,7 @@ Both loaders compute a window with the functions here, so they show a model the 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +21,33 @@ class Resolution:
 
     Attributes:
         start: The side in pixels up to `start_epoch`.
-        end: The side in pixels from `end_epoch` on.
+        end: The side in pixels from `end_epoch` on; None is the last epoch, see `within`.
         step: Sides in between are rounded to multiples of it.
     """
 
     start: int
     end: int
     start_epoch: int = 0
-    end_epoch: int = 0
+    end_epoch: int | None = 0
     step: int = 32
+
+    @classmethod
+    def of(cls, size: int) -> "Resolution":
+        """Return the resolution that is `size` pixels in every epoch."""
+        return cls(size, size)
+
+    def within(self, epochs: int) -> "Resolution":
+        """Return the resolution of a training of that many epochs, of which the last one is at `end`."""
+        if self.end_epoch is not None:
+            return self
+        last = epochs - 1
+        return replace(self, end_epoch=last) if last > self.start_epoch else Resolution.of(self.end)
 
     def at(self, epoch: int) -> int:
         """Return the side in pixels at an epoch."""
         if epoch <= self.start_epoch or self.start == self.end:
             return self.start
-        share = min(1.0, (epoch - self.start_epoch) / max(1, self.end_epoch - self.start_epoch))
+        share = min(1.0, (epoch - self.start_epoch) / max(1, (self.end_epoch or 0) - self.start_epoch))
         return round((self.start + share * (self.end - self.start)) / self.step) * self.step
 
 
