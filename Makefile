@@ -7,8 +7,8 @@ PROFILE ?= full
 # TORCH=cpu: builds of torch without CUDA, which saves 4 GB, where the index offers them; TORCH_INDEX names another one.
 TORCH   ?= cuda
 LOCKS   := $(if $(filter cpu,$(TORCH)),$(VENV)/cpu,requirements)
-# One worker a core, of one thread each; the tests of a file share what is dear to make.
-PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# One worker a core, of one thread each; the tests of a file share what is dear to make. Compiled tests are kept.
+PYTEST  := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation
 HASHED  := $(INSTALL) --require-hashes $(if $(filter cpu,$(TORCH)),--no-deps)
 # For every platform and Python; of the index, only the hashes remain.

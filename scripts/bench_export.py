@@ -119,11 +119,11 @@ def channels_last(module: nn.Module, x: torch.Tensor) -> torch.memory_format:
     formats = (torch.contiguous_format, torch.channels_last)
     times = {}
     for one in formats:
-        module.to(memory_format=one)  # type: ignore[call-overload]
+        module.to(memory_format=one)
         images = x.to(memory_format=one)
         times[one] = interleaved({"": lambda images=images: module(images=images)}, 5)[""]  # type: ignore[misc]
     best = min(times, key=lambda one: times[one])
-    module.to(memory_format=best)  # type: ignore[call-overload]
+    module.to(memory_format=best)
     return best
 
 

@@ -2,12 +2,12 @@
 
     python scripts/bench_promises.py [--samples 300] [--sets 20] [--resamples 20] [--builds 20]
 
-Budgets: 300 samples of 200, 360 and 1,000 queries of digits (principal components of their pixels) choose an
-index that may lose 0.001 or 0.01 of mAP@10. Recalls: 20 data sets times 0.90, 0.95 and 0.99 times 20 samples
-of 800 queries choose an index. A sample is drawn, with replacement, from a pool of queries, over all of
-which the true loss is counted; what each index finds is searched once and then looked up, all else is the
-code that users run. Builds: AdaptiveIndex.build(x, recall=...) as it is, one for each data set, asked
-queries that it never saw.
+Budgets: 300 samples of 200 to 10,000 queries of 12,000 digits (moved and noisy, principal components of
+their pixels) choose an index that may lose 0.001 or 0.01 of mAP@10. Recalls: 20 data sets times 0.90, 0.95
+and 0.99 times 20 samples of 800 queries choose an index. A sample is drawn, with replacement, from a pool of
+queries, over all of which the true loss is counted; what each index finds is searched once and then looked
+up, all else is the code that users run. Builds: AdaptiveIndex.build(x, recall=...) as it is, one for each
+data set, asked queries that it never saw.
 
 Beside the shares stand those of the rule that was used before: the fastest of all trials whose normal
 interval lies within the budget, on all queries of a sample. A promise with 95 % confidence is broken in at
@@ -15,6 +15,7 @@ most 5 %. The last line is a JSON object; `promise_broken_share` is the largest 
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -38,15 +39,15 @@ from mrl_experiments.adaptive.retrieval.tuning import Budget, Family, Trial, Tun
 from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.nesting import default_dims
 
-K, POOL, BASE = 10, 1500, 4000
-SAMPLES, LOSSES = (200, 360, 1000), (0.001, 0.01)
+K, POOL, BASE, DIGITS = 10, 1500, 4000, 12_000
+SAMPLES, LOSSES = (200, 360, 1000, 3000, 10_000), (0.001, 0.01)
 RECALLS, ASKED = (0.9, 0.95, 0.99), 800
 ONE_SIDED_95 = 1.645
 
 
 @dataclass
 class Pool:
-    """A database and all queries that there are, with what each index finds for them, once it was searched."""
+    """A database and all queries that there are, with what each index was seen to find for them."""
 
     database: NDArray[np.float32]
     queries: NDArray[np.float32]
@@ -62,8 +63,15 @@ class Pool:
     def trial(self, index: AdaptiveIndex) -> Trial:
         """Return the trial of an index, as it is configured, on all queries."""
         if index.spec not in self.trials:
-            self.trials[index.spec] = self.search(index, np.arange(len(self.queries)))
+            self.trials[index.spec] = self.search(index, np.arange(len(self.queries)), 0.0)
         return self.trials[index.spec]
+
+    def try_all(self, family: Family) -> None:
+        """Try each setting of a family, as was done before."""
+        index = AdaptiveIndex.build(self.database, None, family.spec)
+        for effort, stages in itertools.product(family.efforts, family.plans):
+            index.configure(effort, stages)
+            self.trial(index)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Replayed(Tuner):
 def chosen(
     pool: Pool, sample: NDArray[np.int64], budget: Budget, families: Sequence[Sequence[Family]]
 ) -> tuple[bool, bool, bool]:
-    """Return whether the promise made by a sample is broken, is not idle, and that of the rule before is broken."""
+    """Return whether the promise of a sample is broken, is used, and that of the rule before is broken."""
     exact = Candidates(*(part[sample] for part in pool.exact))
     tuner = Replayed(pool.queries[sample], exact, recall(exact), budget, threads=1, pool=pool, sample=sample)
     tuned = tuner.choose(pool.database, *families)
@@ -109,21 +117,19 @@ def chosen(
 
 def budgets(samples: int) -> Iterator[dict[str, Any]]:
     """Yield the shares of broken budgets of mAP@10 on digits."""
-    digits = load_digits()
-    vectors = PCA(random_state=0).fit_transform(digits.data).astype(np.float32)
-    order = np.random.default_rng(0).permutation(len(vectors))
-    base, asked = order[:900], order[900:]
+    vectors, labels = moved_digits(np.random.default_rng(0), DIGITS + 2 * POOL)
 
     def precision(found: Candidates, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        relevant = (found.ids >= 0) & (digits.target[base][found.ids] == digits.target[asked][rows, None])
+        relevant = (found.ids >= 0) & (labels[:DIGITS][found.ids] == labels[DIGITS:][rows, None])
         return average_precision(relevant, K)
 
-    pool = Pool(vectors[base], vectors[asked], precision)
+    pool = Pool(vectors[:DIGITS], vectors[DIGITS:], precision)
     dims = default_dims(vectors.shape[1])
-    families = nested_families(len(base), dims, K), wider_families(len(base), dims, K)
+    families = nested_families(DIGITS, dims, K), wider_families(DIGITS, dims, K)
+    pool.try_all(families[0][0])
     for limit in LOSSES:
         for count in SAMPLES:
-            draws = np.random.default_rng(count).integers(len(asked), size=(samples, count))
+            draws = np.random.default_rng(count).integers(2 * POOL, size=(samples, count))
             outcomes = [chosen(pool, draw, Budget(max_loss=limit), families) for draw in draws]
             yield {"max_loss": limit, "queries": count} | _shares(outcomes)
 
@@ -145,8 +151,8 @@ def recalls(sets: int, resamples: int) -> Iterator[dict[str, Any]]:
         yield {"recall": share, "sets": sets, "queries": ASKED} | _shares(found)
 
 
-def builds(sets: int) -> dict[str, Any]:
-    """Return the share of broken recalls of whole builds, whose queries are drawn from the vectors."""
+def builds(sets: int) -> Iterator[dict[str, Any]]:
+    """Yield the share of broken recalls of whole builds, whose queries are drawn from the vectors."""
     broken = []
     for number in range(sets):
         draw, share = data_set(number), RECALLS[number % len(RECALLS)]
@@ -156,25 +162,14 @@ def builds(sets: int) -> dict[str, Any]:
         truth = recall(exact_neighbours(queries, database, K))(found, np.arange(len(queries)))
         broken.append(float(truth.mean()) < share)
         print(f"build {number}: {share:g} {truth.mean():.4f} {index.spec.codes}", file=sys.stderr, flush=True)
-    return {"builds": sets, "broken": float(np.mean(broken)) if broken else 0.0}
+    yield {"builds": sets, "broken": float(np.mean(broken)) if broken else 0.0}
 
 
 def data_set(number: int) -> Callable[[int], NDArray[np.float32]]:
-    """Return what draws vectors: digits moved by pixels, for one set in five, or a mixture of its own kind."""
+    """Return what draws vectors: moved digits, for one set in five, or a mixture of its own kind."""
     random = np.random.default_rng([7, number])
     if number % 5 == 4:
-        images = load_digits().images
-        axes = PCA(random_state=0).fit(images.reshape(-1, 64))
-
-        def moved(count: int) -> NDArray[np.float32]:
-            some = images[random.integers(len(images), size=count)] + random.normal(0, 2, (count, 8, 8))
-            parts = [
-                np.roll(image, step, 1)
-                for image, step in zip(some, random.integers(-1, 2, count), strict=True)
-            ]
-            return axes.transform(np.reshape(parts, (-1, 64))).astype(np.float32)
-
-        return moved
+        return lambda count: moved_digits(random, count)[0]
     width, centres = int(random.choice([32, 48, 64, 96])), int(random.choice([1, 20, 200, 1000]))
     decay = np.arange(1, width + 1) ** -random.choice([0.0, 0.3, 0.6, 1.0])
     middles, spread = random.normal(size=(centres, width)), random.choice([0.3, 0.7, 1.0])
@@ -184,6 +179,16 @@ def data_set(number: int) -> Callable[[int], NDArray[np.float32]]:
         return ((middles[random.integers(centres, size=count)] + spread * noise) * decay).astype(np.float32)
 
     return mixed
+
+
+def moved_digits(random: np.random.Generator, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return principal components (count, 64) of digits, moved by a pixel and noisy, and labels."""
+    digits = load_digits()
+    rows, steps = random.integers(len(digits.images), size=count), random.integers(-1, 2, count)
+    moved = [np.roll(digits.images[row], step, 1) for row, step in zip(rows, steps, strict=True)]
+    pixels = np.reshape(moved, (-1, 64)) + random.normal(0, 2, (count, 64))
+    axes = PCA(random_state=0).fit(digits.data)
+    return axes.transform(pixels).astype(np.float32), digits.target[rows]
 
 
 def _shares(outcomes: Sequence[tuple[bool, bool, bool]]) -> dict[str, float]:
@@ -198,7 +203,9 @@ def main() -> None:
     asked = parser.parse_args()
     faiss.omp_set_num_threads(1)
     rows = []
-    for row in (*budgets(asked.samples), *recalls(asked.sets, asked.resamples), builds(asked.builds)):
+    for row in itertools.chain(
+        budgets(asked.samples), recalls(asked.sets, asked.resamples), builds(asked.builds)
+    ):
         rows.append(row)
         print("  ".join(f"{name} {value:g}" for name, value in row.items()), flush=True)
     largest = max(row["broken"] for row in rows if "builds" not in row)

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from mrl_experiments.deferred import defer_metrics
+
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/commands.py
+defer_metrics()  # as each command does
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,7 +22,7 @@ def data_cache(tmp_path_factory):
 def seeded():
     import torch  # which the process that only hands out tests does without
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a stack trace for each other device
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
 from importlib import import_module
 
 LARGEST = 1 << 17  # bytes of a request
@@ -30,7 +29,6 @@ MODULES = (
     "mrl_experiments.report.write",
     "sklearn.datasets",
     "sympy",
-    "ffcv",
 )
 
 
@@ -62,8 +60,7 @@ def main() -> None:
 
     defer_metrics()
     for module in MODULES:
-        with suppress(ImportError):  # of an extra that is not installed
-            import_module(module)
+        import_module(module)
     gc.freeze()
     request = requested(socket.socket(fileno=int(sys.argv[1])))
     signal.signal(signal.SIGINT, signal.default_int_handler)

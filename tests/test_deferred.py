@@ -19,7 +19,7 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {dear}))
 """
 COMMANDS = {
     "before anything is known": (
-        "from mrl_experiments.cli import embed, evaluate, generate, report, train",
+        "from mrl_experiments.cli import embed, evaluate, export, generate, report, train",
         set(),
     ),
     "the first line": ("import mrl_experiments.first_line", set()),

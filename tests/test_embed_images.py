@@ -14,6 +14,7 @@ from PIL import Image
 
 from mrl_experiments.build import build_method, trusted_config
 from mrl_experiments.construct import construct
+from mrl_experiments.data.images.image_data import LATER
 from mrl_experiments.embed import embed
 from mrl_experiments.embeddings import META, load
 from mrl_experiments.errors import UserError
@@ -263,3 +264,32 @@ def test_other_data_are_normalised_as_the_run_was(root, tmp_path, capsys):
     embedded(root)
     own, again = (load(run.embeddings(name, "val")).features for name in ("image_folder", "again"))
     np.testing.assert_array_equal(own, again)
+
+
+def test_copies_are_augmented_as_in_training_each_in_its_way(root, tmp_path):
+    run = Run(root / "runs" / "mine")
+    embed(configured("embed", f"root={root}", "run=mine", "splits=[train]", "trainer=cpu"))
+    embed(configured("embed", f"root={root}", "run=mine", "augmented=3", "trainer=cpu"))
+    plain, copies = (load(run.embeddings("image_folder", "train", s)) for s in ("", "augmented3"))
+    count = len(plain)
+    assert len(copies) == 3 * count and copies.meta["augmented"] == 3
+    np.testing.assert_array_equal(copies.labels, np.tile(plain.labels, 3))
+    parts = np.split(np.asarray(copies.features), 3)
+    pairs = [(parts[0], parts[1]), (parts[1], parts[2]), (plain.features, parts[0])]
+    assert all((np.abs(one - other).max(axis=1) > 1e-4).mean() > 0.9 for one, other in pairs)
+
+
+@pytest.mark.parametrize("batch", [4, 7])
+def test_each_copy_is_what_a_later_epoch_of_training_shows(batch, root, tmp_path):
+    data = construct(
+        configured("train", *SMALL, f"data.root={tmp_path / 'images'}", f"data.batch_size={batch}").data
+    )
+    loader = data.augmented("train", 2)
+    found = {int(i): x for images, _, index in loader for i, x in zip(index, images, strict=True)}
+    count = len(data.samples("train"))
+    assert sorted(found) == [*range(2 * count)]
+    run, _ = data._reader("train", training=True)
+    for copy in range(2):
+        for images, _, index in run([np.arange(count)], LATER + copy):
+            for i, x in zip(index, images, strict=True):
+                torch.testing.assert_close(found[int(i) + copy * count], x)

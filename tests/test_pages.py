@@ -17,7 +17,8 @@ PAGES = [path for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("r
 CODE = [page for page in sorted(DOCS.glob("*.md")) if "```python\n" in page.read_text(encoding="utf-8")]
 # Whose commands run in one folder, one after the other, since later ones use the run of the first.
 RUN = ["start", "adaptive_retrieval", "adaptive_classification", "choose_dims", "your_embeddings"]
-RUN += ["your_images", "finetune", "extend", "vectors"]
+RUN += ["your_images", "finetune", "extend", "vectors", "export"]
+READS = ("export",)  # whose code reads what its commands write
 
 
 def blocks(page, language):
@@ -26,12 +27,19 @@ def blocks(page, language):
 
 
 @pytest.mark.parametrize("page", [page.stem for page in CODE])
-def test_the_code_of_a_page_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, capsys):
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
+    page, tmp_path, monkeypatch, capsys, trained_runs
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(ROOT / "results")
     if page == "library":
         pytest.skip("test_library.py runs it")
-    exec(compile("\n".join(blocks(page, "python")), f"{page}.md", "exec"), {"__name__": page})
+    code = blocks(page, "python")
+    if page in READS:  # the first blocks need the run of start.md alone
+        (tmp_path / "outputs" / "runs").mkdir(parents=True)
+        (tmp_path / "outputs" / "runs" / "mrl_resnet10t_digits_s0").symlink_to(trained_runs["digits"].folder)
+        code = code[:2]
+    exec(compile("\n".join(code), f"{page}.md", "exec"), {"__name__": page})
     shown = re.sub(r"\d", "0", (DOCS / f"{page}.md").read_text(encoding="utf-8"))
     for line in capsys.readouterr().out.splitlines():
         if re.search(r"[a-z]{3,} .*\d|\d.* [a-z]{3,}", line):  # a sentence with a figure
@@ -111,6 +119,8 @@ def test_the_commands_of_a_page_run(page, folder, tmp_path_factory):
         assert program == "python"
         done = run(script, *arguments, env=environment, folder=folder, timeout=900)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    if page in READS:
+        subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=folder, check=True)
 
 
 @pytest.mark.slow

@@ -180,10 +180,11 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
             "dims": [*network.spec.dims],
         }
         views = "" if cfg.tta == "none" else cfg.tta
-        suffix = "-".join(filter(None, (name, views, weights_name(meta))))
+        copies = f"augmented{cfg.augmented}" if cfg.augmented else ""
+        suffix = "-".join(filter(None, (name, views, copies, weights_name(meta))))
         folder = task.run.embeddings(task.data.name, split, suffix)
         _embed_folder(fabric, cfg, network, task.data, folder, {**meta, "split": split, **of_network})
-    if {*splits} <= {*DATABASES}:
+    if {*splits} <= {*DATABASES} or cfg.augmented:
         return None
     with_texts = any(split.endswith(TEXT) for split in splits)
     kind = "cross_modal" if with_texts else "knn" if task.data.num_classes else "agreement"
@@ -194,7 +195,9 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
 
 def _splits(cfg: DictConfig, data: Any) -> list[str]:
     """Return the splits to embed, once the data are known to have them, and the views."""
-    splits = list(cfg.splits or data.splits)
+    if cfg.augmented and not hasattr(data, "augmented"):
+        raise UserError(f"augmented={cfg.augmented}: {data.name} has no images", expected="0")
+    splits = list(cfg.splits or (["train"] if cfg.augmented else data.splits))
     unknown = [split for split in splits if split not in data.splits]
     if unknown:
         raise UserError(
@@ -217,6 +220,7 @@ def _meta(cfg: DictConfig, task: _Task) -> dict[str, Any]:
         "dataset": data.name,
         **described(data, config.data if task.options is None else task.options),
         "tta": cfg.tta,
+        **({"augmented": cfg.augmented} if cfg.augmented else {}),
         "precision": _precision(cfg.trainer),
         **({"adaptor": AdaptorFile.load(task.run.adaptor).digest} if task.run.adaptor.is_file() else {}),
         "weights": sha256(task.run.checkpoint_at(cfg.checkpoint)),
@@ -265,7 +269,7 @@ def _embed_folder(
             return
         with fabric.rank_zero_first():  # the others wait as long as it takes
             data.prepare(split)
-        loader = data.dataloader(split)
+        loader = data.augmented(split, cfg.augmented) if cfg.augmented else data.dataloader(split)
         macs = _embed_split(fabric, method, loader, folder, VIEWS[cfg.tta])
         if fabric.is_global_zero:
             finalize(folder, heads, {**meta, **data.facts(split), "macs": macs})

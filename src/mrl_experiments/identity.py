@@ -29,7 +29,7 @@ NON_IDENTITY_CALLBACKS = {  # callbacks that change nothing of a run
     "mrl_experiments.training.throughput.Throughput",
 }
 # Options that were added, with what the runs of before were made with; not needed where that is null.
-ADDED = {
+ADDED: dict[str, Any] = {
     **{"trainer.check_val_every_n_epoch": 1, "model.pretrained_by_order": False, "model.two_maps": False},
     **{"data.similarity": "cosine", "loss.similarity": "cosine"},
 }

@@ -6,7 +6,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
@@ -40,6 +39,8 @@ def table(measurements):
 
 
 def test_linear_against_scikit_learn_and_torchmetrics():
+    from torchmetrics.functional.classification import multiclass_accuracy  # which is dear to every worker
+
     queries = samples(0, 20_000, separate_heads())  # more than a block
     found = table(trained_head(queries, None, [4, 8, 16], present_classes_only=False))
     assert {dim for dim, _ in found} == {4, 16}  # 8 has no head

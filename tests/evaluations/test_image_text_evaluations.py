@@ -7,9 +7,6 @@ import pytest
 import torch
 from composing import composed
 from hydra.utils import instantiate
-from torchmetrics.functional import pairwise_cosine_similarity
-from torchmetrics.functional.classification import multiclass_accuracy
-from torchmetrics.retrieval import RetrievalHitRate
 
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
@@ -133,12 +130,17 @@ def test_cosine_span_is_the_mean_over_all_pairs(sides):
 
 
 def cosines(images, texts, dim):
+    from torchmetrics.functional import pairwise_cosine_similarity  # which is dear to every worker
+
     sides = [torch.from_numpy(side.features[:, :dim]).double() for side in (images, texts)]
     return pairwise_cosine_similarity(*sides)
 
 
 def test_libraries_agree(sides):
     """torchmetrics: the hit rate of retrieval, cosines of all pairs, accuracy of the nearest class."""
+    from torchmetrics.functional.classification import multiclass_accuracy
+    from torchmetrics.retrieval import RetrievalHitRate
+
     images, texts = sides
     own = torch.from_numpy(images.labels[:, None] == texts.labels)
     recall = values(evaluation("cross_modal", k=[1, 4])(images, texts, DIMS))

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.retrieval import RetrievalHitRate, RetrievalPrecision, RetrievalRecall
 
 from mrl_experiments.metrics import ranking
 
@@ -24,6 +23,8 @@ def brute_average_precision(relevant, k):
 
 @pytest.mark.parametrize("k", [1, 5, 10, 60])
 def test_against_loops_and_torchmetrics(k):
+    from torchmetrics.retrieval import RetrievalHitRate, RetrievalPrecision, RetrievalRecall  # dear to import
+
     relevant = random_lists(k)
     np.testing.assert_allclose(ranking.average_precision(relevant, k), brute_average_precision(relevant, k))
 

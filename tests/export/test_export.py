@@ -163,7 +163,7 @@ def test_sentence_transformers_loads_a_text_tower_and_timm_the_image_tower(train
     with torch.inference_mode():
         np.testing.assert_allclose(unit(image(x).numpy()[:, :8]), ours.encode(x, 8), atol=1e-5)
     card = (out / "README.md").read_text()
-    assert "library_name: sentence-transformers" in card and "image/" in card
+    assert "library_name: sentence-transformers" in card and '/image"' in card
     small = exported(run, f"out={tmp_path / 'small'}", "dim=8")
     assert library.SentenceTransformer(str(small), local_files_only=True).encode("red").shape == (8,)
 
@@ -185,6 +185,31 @@ def test_sentence_transformers_loads_language_models(kind, trained_runs, tmp_pat
     if kind == "causal":
         probabilities = torch.tensor(heads.logits(z[-1:], 8)).softmax(1)[0]
         np.testing.assert_allclose(ours.predict_proba(texts[0], 8), probabilities, atol=1e-5)
+
+
+def test_an_adaptor_is_modules_to_append_or_the_end_of_a_model(trained_runs, tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    run = trained_runs["adaptor"]
+    tokenizer = Tokenizer(models.WordLevel({"one": 0, "two": 1, "?": 2}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    weights = np.random.default_rng(1).standard_normal((3, 16)).astype(np.float32)
+    encoder = library.SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)])
+    encoder.save_pretrained(str(tmp_path / "encoder"), create_model_card=False)
+    expected = mrl_experiments.load(run, 8).encode(encoder.encode(["one", "one two"]))
+    alone = library.SentenceTransformer(
+        str(exported(run, f"out={tmp_path / 'alone'}")), local_files_only=True
+    )
+    joined = library.SentenceTransformer(modules=[*encoder, *alone], truncate_dim=8)
+    typed = [f"out={tmp_path / 'whole'}", f"encoder={tmp_path / 'encoder'}", "dim=8"]
+    whole = library.SentenceTransformer(str(exported(run, *typed)), local_files_only=True)
+    for model in (joined, whole):
+        vectors = model.encode(["one", "one two"], normalize_embeddings=True)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert "<the encoder>" in (tmp_path / "alone" / "README.md").read_text()
+    assert "<the encoder>" not in (tmp_path / "whole" / "README.md").read_text()
 
 
 def test_pushing_needs_a_token_before_any_work_and_uploads_the_folder(

@@ -47,6 +47,22 @@ def test_an_adaptor_as_onnx_takes_any_dim_and_rounds_others_up(trained_runs, tmp
         exported(run, tmp_path / "other", "format=onnx", "output=logits")
 
 
+def test_an_adaptor_of_two_maps_is_two_files_and_encodes_queries_by_their_own(trained_runs, tmp_path):
+    from mrl_experiments.adaptor_file import AdaptorFile
+    from mrl_experiments.export.graphs import graphs
+
+    model = mrl_experiments.load(trained_runs["adaptor"])
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.standard_normal((16, 16)).astype(np.float32) for name in ("matrix", "query_matrix")}
+    model.adaptor = AdaptorFile(arrays, model.dims, "trained", "inner_product")
+    x = rng.standard_normal((4, 16), dtype=np.float32)
+    np.testing.assert_allclose(model.encode_query(x, 8), (x @ arrays["query_matrix"])[:, :8], atol=1e-5)
+    np.testing.assert_allclose(model.encode_document(x, 8), (x @ arrays["matrix"])[:, :8], atol=1e-5)
+    for graph in graphs(model, [8], ["embeddings"]):
+        expected = model.encode(x, 8, queries=graph.name == "query-8")
+        np.testing.assert_allclose(graph.module(vectors=torch.from_numpy(x))[0].detach(), expected, atol=1e-5)
+
+
 def test_a_program_of_one_dim_has_the_layers_without_the_others_channels(trained_runs, tmp_path, capsys):
     run = trained_runs["digits"]
     out = exported(run, tmp_path, "format=torch_export", "dim=24")

@@ -86,10 +86,69 @@ def test_order_and_shape_count_when_asked_for(donor, tmp_path):
     backbone = built(tmp_path / "other.pth", pretrained_by_order=True)
     parameters = dict(backbone.net.named_parameters())
     assert all(torch.equal(value, donor[key]) for key, value in parameters.items())
-    with pytest.raises(UserError, match="with their shapes"):
+    with pytest.raises(
+        UserError, match=r"by order, conv1.1.weight 24 of the model would be layer_1 16 of the file"
+    ):
         built(tmp_path / "other.pth", arch="resnet10t", pretrained_by_order=True)
     with pytest.raises(UserError, match="a file"):
         built("r160_in1k", pretrained_by_order=True)
+
+
+TENSORFLOW = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
+def foreign(state, words, order):
+    """Return a state under other names, the tensors of a module in another order."""
+    modules = {}
+    for key, value in state.items():
+        if value.ndim:
+            module, _, leaf = key.rpartition(".")
+            modules.setdefault(module, []).append((words.get(leaf, leaf), value))
+    return {
+        f"_block_{number}.{leaf}": value
+        for number, tensors in enumerate(modules.values())
+        for leaf, value in (sorted(tensors) if order == "sorted" else tensors)
+    }
+
+
+@pytest.mark.parametrize(("words", "order"), [({}, "kept"), ({}, "sorted"), (TENSORFLOW, "sorted")])
+def test_within_a_module_names_say_what_a_tensor_is(words, order, donor, tmp_path, capsys):
+    torch.manual_seed(2)
+    distinct = {key: torch.rand_like(value) if value.ndim else value for key, value in donor.items()}
+    torch.save(foreign(distinct, words, order), tmp_path / "foreign.pth")
+    backbone = built(tmp_path / "foreign.pth", pretrained_by_order=True)
+    found = {key: value for key, value in backbone.net.state_dict().items() if value.ndim}
+    assert all(torch.equal(value, distinct[key]) for key, value in found.items())
+    told = capsys.readouterr().out
+    assert f"{len(found)} tensors by order, _block_0." in told and "not used: _block_" in told
+
+
+def test_an_order_that_makes_no_sense_is_refused_where_it_parts(donor, tmp_path):
+    first, *_ = state = foreign(donor, {}, "kept")
+    odd = {key.replace(".weight", ".bias") if key == first else key: value for key, value in state.items()}
+    torch.save(odd, tmp_path / "odd.pth")
+    with pytest.raises(
+        UserError, match=r"conv1.0.weight 16x3x3x3 of the model would be _block_0.bias 16x3x3x3"
+    ):
+        built(tmp_path / "odd.pth", pretrained_by_order=True)
+
+
+def test_more_than_a_classifier_left_over_is_refused(donor, tmp_path):
+    state = foreign(donor, {}, "kept")
+    more = {f"_more_{number}.weight": torch.zeros(3) for number in range(5)}
+    torch.save(state | more, tmp_path / "deeper.pth")
+    with pytest.raises(UserError, match="7 tensors are left over: _block_"):
+        built(tmp_path / "deeper.pth", pretrained_by_order=True)
+
+
+def test_by_order_the_first_convolution_follows_the_channels(donor, tmp_path):
+    torch.save(foreign(donor, {}, "kept"), tmp_path / "foreign.pth")
+    assert built(tmp_path / "foreign.pth", channels=1, pretrained_by_order=True).shape == (1, 32, 32)
 
 
 def test_shapes_count_as_names_do(donor, tmp_path):

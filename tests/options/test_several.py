@@ -56,6 +56,15 @@ def test_options_that_lie_deeper_and_what_an_evaluation_sets_elsewhere_stay_apar
     }  # fmt: skip
 
 
+def test_what_one_reduction_alone_has_need_not_name_it():
+    found = chosen("evaluation=knn", "reduction=[prefix,adaptor]", "reduction.file=a.safetensors")
+    assert {reduction: one.reduction.get("file") for (_, reduction), one in found.items()} == {
+        "prefix": None, "adaptor": "a.safetensors",
+    }  # fmt: skip
+    ((_, alone),) = chosen("evaluation=knn", "reduction=adaptor", "reduction.file=a.safetensors").items()
+    assert alone.reduction.file == "a.safetensors"
+
+
 def test_reductions_are_combined_with_evaluations():
     found = chosen("evaluation=[knn,probe]", "reduction=[prefix,jl]", "reduction.jl.draws=2")
     assert [*found] == [("knn", "prefix"), ("knn", "jl"), ("probe", "prefix"), ("probe", "jl")]

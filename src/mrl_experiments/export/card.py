@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import stored_data, trusted_config
 from mrl_experiments.errors import UserError
 from mrl_experiments.export import quality
@@ -33,8 +34,22 @@ model = SentenceTransformer("{place}", truncate_dim={dim})
 vectors = model.encode(["a text"], normalize_embeddings=True)"""
 
 
+ADAPTOR = """from sentence_transformers import SentenceTransformer
+
+encoder, adaptor = SentenceTransformer("<the encoder>"), SentenceTransformer("{place}")
+model = SentenceTransformer(modules=[*encoder, *adaptor], truncate_dim={dim})
+vectors = model.encode(["a text"], normalize_embeddings=True)"""
+
+
 def write_card(
-    model: LoadedModel, folder: Path, dim: int, *, name: str, licence: str | None, trust: Trust = False
+    model: LoadedModel,
+    folder: Path,
+    dim: int,
+    *,
+    name: str,
+    licence: str | None,
+    trust: Trust = False,
+    encoded: bool = False,
 ) -> None:
     """Write the card and, where result rows say how good the run is, the figure.
 
@@ -45,6 +60,7 @@ def write_card(
         name: What the folder is called in the end.
         licence: Of the weights, as hubs call it, or None.
         trust: As in `load`.
+        encoded: Whether an adaptor stands behind its encoder.
     """
     found = quality.columns(model.run) or quality.validated(model.run, model.dims)
     shares = [column for column in found if quality.are_shares(column)]
@@ -60,13 +76,13 @@ def write_card(
         table=quality.table(found) if found else "",
         figure=FIGURE if shares else "",
         intervals=INTERVALS if any(map(quality.has_intervals, found)) else "",
-        **_use(model, dim, _plain(name)),
+        **_use(model, dim, _plain(name), encoded),
         **_training(model, trust),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def _use(model: LoadedModel, dim: int, place: str) -> dict[str, Any]:
+def _use(model: LoadedModel, dim: int, place: str, encoded: bool) -> dict[str, Any]:
     """Return what depends on the kind of model: library, task, what it is, how it is loaded."""
     if isinstance(model.inputs, ImageInputs):
         line = (CLASSES if model.classes else NO_CLASSES).format(dim=dim)
@@ -78,6 +94,15 @@ def _use(model: LoadedModel, dim: int, place: str) -> dict[str, Any]:
             "what": "An image model with nested features.",
             "usage": TIMM.format(place=place, mode=mode, line=line),
             "notes": _timm_notes(model, dim),
+        }
+    if model.adaptor is not None:
+        return {
+            "library": "sentence-transformers",
+            "pipeline": "sentence-similarity",
+            "tags": ["sentence-transformers", "adaptor"],
+            "what": "A map of another model's vectors, after which their prefixes serve.",
+            "usage": (TEXT if encoded else ADAPTOR).format(place=place, dim=dim),
+            "notes": _adaptor_notes(model.adaptor),
         }
     both = isinstance(model.inputs, ImageOrTextInputs)
     kind = "A language model" if isinstance(model.inputs, SequenceInputs) else "A text encoder"
@@ -91,6 +116,13 @@ def _use(model: LoadedModel, dim: int, place: str) -> dict[str, Any]:
         "usage": TEXT.format(place=place, dim=dim),
         "notes": _text_notes(both),
     }
+
+
+def _adaptor_notes(adaptor: AdaptorFile) -> Sequence[str]:
+    notes = [f"Adaptor {adaptor.digest}: vectors are comparable where those of their adaptors are equal."]
+    if adaptor.two_maps:
+        notes.append("The folder maps documents; `queries/` maps queries.")
+    return notes
 
 
 def _timm_notes(model: LoadedModel, dim: int) -> Sequence[str]:
@@ -108,8 +140,8 @@ def _text_notes(both: bool) -> Sequence[str]:
     notes = ["Vectors are cut before they get length one: `normalize_embeddings=True`."]
     if both:
         notes.append(
-            'The image encoder is in `image/`; `timm.create_model("local-dir:<folder>/image", pretrained=True)`, '
-            "called with images, gives their vectors."
+            'The image encoder is `timm.create_model("local-dir:<folder>/image", pretrained=True)`; '
+            "called with images, it gives their vectors."
         )
     return notes
 

@@ -17,6 +17,7 @@ from mrl_experiments.models.dual_encoder import DualEncoder
 from mrl_experiments.nesting import prefix
 
 EMBEDDING, LOGITS, DIM = "embeddings", "logits", "dim"
+QUERY, DOCUMENT = "query", "document"
 EXAMPLES = 2  # in the batch that is traced: 1 would be taken for a constant
 
 
@@ -59,19 +60,30 @@ class AtDim(nn.Module):
         dim: How many count.
         linear: The classifier of these, or None.
         outputs: What is given.
+        normalize: Whether vectors have length one.
     """
 
     def __init__(
-        self, backbone: nn.Module, dim: int, linear: nn.Linear | None, outputs: Sequence[str]
+        self,
+        backbone: nn.Module,
+        dim: int,
+        linear: nn.Linear | None,
+        outputs: Sequence[str],
+        normalize: bool = True,
     ) -> None:
         super().__init__()
-        self.backbone, self.dim, self.linear, self.outputs = backbone, dim, linear, tuple(outputs)
+        self.backbone, self.dim, self.linear = backbone, dim, linear
+        self.outputs, self.normalize = tuple(outputs), normalize
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs: vectors (..., dim), logits (..., C)."""
         z = prefix(self.backbone(inputs), self.dim)
-        given = {EMBEDDING: lambda: F.normalize(z, dim=-1), LOGITS: lambda: self.linear(z)}  # type: ignore[misc]
+        given = {EMBEDDING: lambda: _vectors(z, self.normalize), LOGITS: lambda: self.linear(z)}  # type: ignore[misc]
         return tuple(given[name]() for name in self.outputs)
+
+
+def _vectors(z: Tensor, normalize: bool) -> Tensor:
+    return F.normalize(z, dim=-1) if normalize else z
 
 
 class AnyDim(nn.Module):
@@ -84,15 +96,22 @@ class AnyDim(nn.Module):
         dims: The nested dims, the last D.
         heads: A classifier of each, or None.
         outputs: What is given.
+        normalize: Whether vectors have length one.
     """
 
     dims: Tensor
     starts: Tensor
 
     def __init__(
-        self, backbone: nn.Module, dims: Sequence[int], heads: Heads | None, outputs: Sequence[str]
+        self,
+        backbone: nn.Module,
+        dims: Sequence[int],
+        heads: Heads | None,
+        outputs: Sequence[str],
+        normalize: bool = True,
     ) -> None:
         super().__init__()
+        self.normalize = normalize
         self.backbone, self.outputs, self.width = backbone, tuple(outputs), dims[-1]
         sizes = torch.tensor(dims)
         self.register_buffer("dims", sizes)
@@ -113,7 +132,8 @@ class AnyDim(nn.Module):
         torch._check(used <= self.width)
         z = z.narrow(-1, 0, used)
         return tuple(
-            F.normalize(z, dim=-1) if name == EMBEDDING else self._logits(z, place) for name in self.outputs
+            _vectors(z, self.normalize) if name == EMBEDDING else self._logits(z, place)
+            for name in self.outputs
         )
 
     def _logits(self, z: Tensor, place: Tensor) -> Tensor:
@@ -124,16 +144,26 @@ class AnyDim(nn.Module):
 
 
 class AdaptorMap(nn.Module):
-    """The map of an adaptor's file: vectors (B, D) to (B, D)."""
+    """The map of an adaptor's file: vectors (B, D) to the first `dim` features (B, dim).
 
-    def __init__(self, adaptor: AdaptorFile) -> None:
+    Args:
+        adaptor: The file.
+        dim: How many features.
+        queries: With the map of queries, where they have one of their own.
+    """
+
+    def __init__(self, adaptor: AdaptorFile, dim: int, queries: bool = False) -> None:
         super().__init__()
-        for name, array in adaptor.arrays.items():
-            self.register_parameter(name, nn.Parameter(torch.from_numpy(array)))
+        arrays = {"matrix": adaptor.arrays["query_matrix" if queries else "matrix"][:, :dim]}
         self.has_mlp = "mlp_in" in adaptor.arrays
+        if self.has_mlp:
+            arrays |= {name: adaptor.arrays[name] for name in ("mlp_in", "mlp_bias")}
+            arrays["mlp_out"] = adaptor.arrays["mlp_out"][:, :dim]
+        for name, array in arrays.items():
+            self.register_parameter(name, nn.Parameter(torch.tensor(array)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return z (B, D) of vectors x (B, D)."""
+        """Return z (B, dim) of vectors x (B, D)."""
         z = x @ self.get_parameter("matrix")
         if self.has_mlp:
             norms = x.norm(dim=1, keepdim=True)
@@ -146,7 +176,8 @@ class AdaptorMap(nn.Module):
 def graphs(model: LoadedModel, dims: Sequence[int] | None, outputs: Sequence[str]) -> Iterator[Graph]:
     """Yield what is exported of a run: one for each dim, or for None one with the dim as an argument.
 
-    A dual encoder has one for images and one for texts.
+    A dual encoder has one for images and one for texts, an adaptor of two maps one for queries and one for
+    documents.
 
     Args:
         model: The run.
@@ -159,14 +190,15 @@ def graphs(model: LoadedModel, dims: Sequence[int] | None, outputs: Sequence[str
             name = "-".join(filter(None, (part or "model", str(dim or ""))))
             cut: Sequence[str] = ()
             if dim is None:
-                module: nn.Module = AnyDim(_backbone(model, part), model.dims, model.heads, outputs)
+                backbone = _backbone(model, part, model.width)
+                module: nn.Module = AnyDim(backbone, model.dims, model.heads, outputs, model.by_cosine)
                 inputs = {argument: example, DIM: torch.tensor(model.dims[0])}
             else:
                 linear = linear_of(*model.heads.at(dim)) if model.heads else None
-                backbone = _backbone(model, part)
+                backbone = _backbone(model, part, dim)
                 if backbone is model.method.backbone:
                     backbone, cut = narrowed(model.method, dim)
-                module = AtDim(backbone, dim, linear, outputs)
+                module = AtDim(backbone, dim, linear, outputs, model.by_cosine)
             yield Graph(name, Named(module, [*inputs]).eval(), inputs, dynamic, outputs, cut)
 
 
@@ -192,19 +224,16 @@ def parts(model: LoadedModel) -> dict[str, tuple[str, Tensor, dict[int, tuple[st
         shape = (inputs.channels, inputs.size, inputs.size)
         return {"": ("images", torch.randn(EXAMPLES, *shape, generator=generator), batch)}
     if isinstance(inputs, SequenceInputs):
-        return {
-            "": (
-                "tokens",
-                *_tokens(inputs.length, generator),
-            )
-        }
+        return {"": ("tokens", *_tokens(inputs.length, generator))}
     if isinstance(backbone, DualEncoder):
         images = torch.randn(EXAMPLES, *backbone.image.shape, generator=generator)
         return {
             "image": ("images", images, batch),
             "text": ("tokens", *_tokens(inputs.texts.length, generator)),  # type: ignore[attr-defined]
         }
-    return {"": ("vectors", torch.randn(EXAMPLES, model.width, generator=generator), batch)}
+    two = model.adaptor is not None and model.adaptor.two_maps
+    vectors = torch.randn(EXAMPLES, model.width, generator=generator)
+    return {part: ("vectors", vectors, batch) for part in ((QUERY, DOCUMENT) if two else ("",))}
 
 
 def _tokens(length: int, generator: torch.Generator) -> tuple[Tensor, dict[int, tuple[str, int | None]]]:
@@ -213,26 +242,29 @@ def _tokens(length: int, generator: torch.Generator) -> tuple[Tensor, dict[int, 
 
 
 class Tower(nn.Module):
-    """One side of a dual encoder, with its projection."""
+    """One side of a dual encoder, with its projection to the first `dim` features."""
 
-    def __init__(self, tower: nn.Module, project: nn.Linear) -> None:
+    def __init__(self, tower: nn.Module, project: nn.Linear, dim: int) -> None:
         super().__init__()
-        self.tower, self.project = tower, project
+        self.tower, self.project = tower, nn.Linear(project.in_features, dim, bias=False)
+        with torch.no_grad():
+            self.project.weight.copy_(project.weight[:dim])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (B, D)."""
+        """Return features (B, dim)."""
         features: Tensor = self.project(self.tower(x))
         return features
 
 
-def _backbone(model: LoadedModel, part: str) -> nn.Module:
+def _backbone(model: LoadedModel, part: str, dim: int) -> nn.Module:
+    """Return what gives at least the first `dim` features of a tower."""
     backbone = model.method.backbone
     if model.adaptor is not None:
-        return AdaptorMap(model.adaptor)
+        return AdaptorMap(model.adaptor, dim, queries=part == QUERY)
     if isinstance(backbone, DualEncoder):
         towers = {
             "image": (backbone.image, backbone.project_image),
             "text": (backbone.text, backbone.project_text),
         }
-        return Tower(*towers[part])
+        return Tower(*towers[part], dim)
     return backbone

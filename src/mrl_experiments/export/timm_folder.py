@@ -90,7 +90,7 @@ def _classifying(model: LoadedModel, dim: int) -> tuple[nn.Module, tuple[Tensor,
         bias, network = torch.zeros(len(weight)), backbone.image.net
         weight = torch.where(torch.arange(len(weight))[:, None] < dim, weight, 0)  # dims behind are zero
     elif model.heads is None:
-        return copy.deepcopy(backbone.net).cpu(), None  # type: ignore[arg-type,return-value]
+        return copy.deepcopy(backbone.net).cpu(), None  # type: ignore[return-value]
     else:
         small, bias = map(torch.from_numpy, model.heads.at(dim))
         weight, network = torch.zeros(len(bias), width), backbone.net  # type: ignore[assignment]

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_model
 from torch import Tensor
 
+from mrl_experiments.adaptor_export import write_sentence_transformers
 from mrl_experiments.build import stored_data, trusted_config
 from mrl_experiments.cost import network_macs
 from mrl_experiments.errors import UserError
@@ -28,7 +30,7 @@ from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, TextIn
 from mrl_experiments.loaded.model import LoadedModel, load
 from mrl_experiments.runs import ID, find_runs
 
-DESCRIPTION, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+DESCRIPTION, TOKENIZER, WEIGHTS, QUERIES = "config.json", "tokenizer.json", "model.safetensors", "queries"
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def _meaning(job: Job) -> dict[str, Any]:
         "output": cfg.output,
         "int8": cfg.int8,
         "license": cfg.license,
+        "encoder": cfg.encoder,
         "rows": rows.hexdigest()[:16],
     }
 
@@ -166,28 +169,39 @@ def nested(model: LoadedModel) -> dict[str, Any]:
 
 
 def _check_hub(job: Job) -> None:
-    if isinstance(job.model.inputs, VectorInputs):
+    if job.cfg.encoder and job.model.adaptor is None:
         raise UserError(
-            f"format=hub: run {job.model.run.name} is an adaptor, which has no model of its own",
-            expected="a run of images or texts",
-            remedy="embed.py out=<folder> encoder=<a model of sentence-transformers> puts it behind that one; "
-            "or format=onnx",
+            f"encoder={job.cfg.encoder}: run {job.model.run.name} is no adaptor", remedy="leave out encoder="
         )
-    if not isinstance(job.model.inputs, TextInputs):
+    if not isinstance(job.model.inputs, TextInputs | VectorInputs):
         check_timm(job.model)
     assert job.dim
 
 
 def _write_hub(job: Job, folder: Path) -> None:
     model, trust = job.model, job.cfg.trust
-    if isinstance(model.inputs, TextInputs | ImageOrTextInputs):
+    if model.adaptor is not None:
+        _write_adaptor(job, folder)
+    elif isinstance(model.inputs, TextInputs | ImageOrTextInputs):
         write_text(model, folder, job.dim, nested(model))
         if isinstance(model.inputs, ImageOrTextInputs):
             (folder / "image").mkdir()
             write_timm(model, folder / "image", job.dim, nested(model))
     else:
         write_timm(model, folder, job.dim, nested(model))
-    write_card(model, folder, job.dim, name=job.out.name, licence=job.cfg.license, trust=trust)
+    told = {"name": job.out.name, "licence": job.cfg.license, "trust": trust}
+    write_card(model, folder, job.dim, **told, encoded=bool(job.cfg.encoder))
+
+
+def _write_adaptor(job: Job, folder: Path) -> None:
+    """Write modules of sentence-transformers; where queries have a map of their own, theirs in a folder."""
+    adaptor, encoder = job.model.adaptor, Path(job.cfg.encoder).expanduser() if job.cfg.encoder else None
+    assert adaptor is not None
+    dim = None if job.dims is None else job.dim
+    folder.rmdir()  # which is made anew
+    write_sentence_transformers(adaptor, folder, encoder, dim)
+    if adaptor.two_maps:
+        write_sentence_transformers(adaptor, folder / QUERIES, encoder, dim, queries=True)
 
 
 def _check_timm(job: Job) -> None:
@@ -255,17 +269,17 @@ def _write_onnx(job: Job, folder: Path) -> None:
 
 
 def _calibration(job: Job) -> list[Tensor]:
-    """Return some of the images that the run was trained on, as it is shown them in validation."""
-    model, cfg, batches = job.model, job.cfg, list[Tensor]()
+    """Return batches of images that the run was trained on, spread evenly, as validation sees them.
+
+    Raises:
+        UserError: If they are not there.
+    """
+    model, cfg = job.model, job.cfg
     with stored_data(model.run, trusted_config(model.run, cfg.trust), cfg.cache) as data:
-        data.prepare("train")
-        loader = data.dataloader("train")
-        step = max(1, len(loader) * loader.batch_size // max(1, cfg.calibration))
-        for images, _, _ in loader:
-            batches.append(images[::step].contiguous())
-            if sum(map(len, batches)) >= cfg.calibration:
-                break
-    return [batch for batch in batches if len(batch)]
+        samples = data.source.open("train")
+        count = min(cfg.calibration, len(samples))
+        items = [samples[int(row)][0] for row in np.linspace(0, len(samples) - 1, count)]
+        return [batch for _, batch in model.inputs.batches(items, 32)]
 
 
 def _check_program(job: Job) -> None:

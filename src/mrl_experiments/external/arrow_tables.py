@@ -1,6 +1,6 @@
 """Reading columns of vectors and labels from Parquet and Arrow files, row by row where one is at fault."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,28 +86,36 @@ def read_matrices(files: Sequence[Path], root: Path, names: tuple[str, ...]) -> 
 
 
 def _add_matrix(spool: Spool, path: Path, names: tuple[str, ...]) -> None:
-    """Add the first column of `names` as (N, D), of a Parquet file in batches: it may exceed the memory."""
-    if path.suffix not in PARQUET:
-        columns = _columns(path, names)
-        spool.add(matrix_of(columns[named(list(columns), names, path)], path))
-        return
+    """Add the first column of `names` as (N, D), batch by batch: it may exceed the memory."""
+    row, width = 0, None
+    for column in (_parquet_batches if path.suffix in PARQUET else _arrow_batches)(path, names):
+        block = matrix_of(column, path, row, width)
+        row, width = row + len(block), block.shape[1] or width
+        spool.add(block)
+
+
+def _parquet_batches(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
-        name = named(file.schema_arrow.names, names, path)
-        row, total, width = 0, 0, None
+        name, total = named(file.schema_arrow.names, names, path), 0
         for batch in file.iter_batches(BATCH, columns=[name]):
             total += batch.nbytes
             check_inflation(total, path.stat().st_size, path)
             column = pyarrow.chunked_array([batch.column(0)])
             column.validate(full=True)
-            block = matrix_of(column, path, row, width)
-            row, width = row + len(block), block.shape[1]
-            spool.add(block)
-        if not row:
-            empty = pyarrow.chunked_array([], type=file.schema_arrow.field(name).type)
-            spool.add(matrix_of(empty, path))
+            yield column
+        if not total:
+            yield pyarrow.chunked_array([], type=file.schema_arrow.field(name).type)
+
+
+def _arrow_batches(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
+    import pyarrow
+
+    columns = _columns(path, names)
+    column = columns[named(list(columns), names, path)]
+    yield from [pyarrow.chunked_array([chunk]) for chunk in column.chunks] or [column]
 
 
 def require_pyarrow(root: Path) -> None:

@@ -70,6 +70,11 @@ class LoadedModel:
         known = f"{len(self.classes)} classes" if self.classes else "no classes"
         return f"LoadedModel({self.run.name}, dim={self.dim} of {list(self.dims)}, {known})"
 
+    @property
+    def by_cosine(self) -> bool:
+        """Whether vectors are compared by their directions, as all are but those of some adaptors."""
+        return self.adaptor is None or self.adaptor.similarity == "cosine"
+
     def checked(self, dim: int | None) -> int:
         """Return a dim, or this model's own for None.
 
@@ -90,7 +95,13 @@ class LoadedModel:
         return self.inputs.prepare(self.inputs.listed(inputs)[0])
 
     def encode(
-        self, inputs: Any, dim: int | None = None, *, normalize: bool = True, batch_size: int = BATCH
+        self,
+        inputs: Any,
+        dim: int | None = None,
+        *,
+        normalize: bool | None = None,
+        batch_size: int = BATCH,
+        queries: bool = False,
     ) -> Array:
         """Return the vectors of the inputs: their first `dim` features, of length one after the cut.
 
@@ -100,8 +111,10 @@ class LoadedModel:
         Args:
             inputs: One or many.
             dim: A nested dim; None: the one that was loaded.
-            normalize: Whether vectors have length one, so that their products are cosines.
+            normalize: Whether vectors have length one, so that their products are cosines; None: unless an
+                adaptor was trained for another similarity.
             batch_size: How many are computed at once.
+            queries: They are queries, for which an adaptor may have a map of its own.
 
         Returns:
             (N, dim) float32, or (dim,) of a single input.
@@ -111,16 +124,17 @@ class LoadedModel:
         """
         dim = self.checked(dim)
         items, single = self.inputs.listed(inputs)
-        features = self._features(items, batch_size)
+        features = self._features(items, batch_size, queries=queries)
+        normalize = self.by_cosine if normalize is None else normalize
         vectors = unit_prefixes(features, dim) if normalize else prefix(features, dim).copy()
         return vectors[0] if single else vectors
 
     def encode_query(self, inputs: Any, dim: int | None = None, **options: Any) -> Array:
-        """Return the vectors of queries: `encode`, since no run maps queries and documents differently."""
-        return self.encode(inputs, dim, **options)
+        """Return the vectors of queries: `encode`, by the map of queries where an adaptor has two."""
+        return self.encode(inputs, dim, queries=True, **options)
 
     def encode_document(self, inputs: Any, dim: int | None = None, **options: Any) -> Array:
-        """Return the vectors of documents: `encode`, since no run maps queries and documents differently."""
+        """Return the vectors of documents: `encode`."""
         return self.encode(inputs, dim, **options)
 
     def predict_proba(self, inputs: Any, dim: int | None = None, *, batch_size: int = BATCH) -> Array:
@@ -167,13 +181,15 @@ class LoadedModel:
         return label if self.classes is None else self.classes[label]
 
     @torch.inference_mode()
-    def _features(self, items: list[Any], batch_size: int, *, predicting: bool = False) -> Array:
+    def _features(
+        self, items: list[Any], batch_size: int, *, predicting: bool = False, queries: bool = False
+    ) -> Array:
         """Return the features (N, D) of the inputs at full width."""
         features = np.empty((len(items), self.width), np.float32)
         device = next(self.method.parameters()).device
         for rows, batch in self.inputs.batches(items, batch_size):
             if self.adaptor is not None:
-                features[rows] = self.adaptor.apply(batch.numpy())
+                features[rows] = self.adaptor.apply(batch.numpy(), queries=queries)
             else:
                 z = self.method.embed(batch.to(device))
                 features[rows] = (self._of_text(z, batch, predicting) if z.ndim == 3 else z).float().cpu()

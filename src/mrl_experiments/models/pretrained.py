@@ -1,9 +1,10 @@
 """Pretrained weights from files: which of their tensors are meant, and that they are those of the model."""
 
 import argparse
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ FOLDER = "local-dir:"  # as timm calls a folder of weights
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 USUAL = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # in a folder
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|teacher)(?:[._]|$)")  # names of averaged weights, which come first
+KINDS = {  # what a tensor is in its module, by the last part of its name in PyTorch, TensorFlow and JAX
+    "weight": ("weight", "kernel", "gamma", "scale"),
+    "bias": ("bias", "beta"),
+    "mean": ("running_mean", "moving_mean", "mean"),
+    "variance": ("running_var", "moving_variance", "var", "variance"),
+}
+CLASSIFIER = (
+    4  # tensors that a file may have beyond a backbone's: of a classifier, or of two, by distillation
+)
 DEEPEST = 3  # mappings inside each other, such as {"checkpoint": {"model": {"state_dict": ...}}}
 
 State = dict[str, Tensor]
@@ -123,10 +133,76 @@ def choose_state(content: Mapping[str, Any], shapes: Shapes) -> tuple[State, str
     return chosen, told
 
 
-def in_order(state: State, shapes: Shapes) -> State:
-    """Return a file's tensors under the names of a model, one after the other; numbers are left out."""
-    names = [name for name, shape in shapes.items() if shape]
-    return dict(zip(names, (tensor for tensor in state.values() if tensor.ndim), strict=False))
+def in_order(state: State, shapes: Shapes, option: str) -> State:
+    """Return a file's tensors under the names of a model, module after module; numbers are left out.
+
+    What a tensor is within its module (weight, bias, running mean or variance) must be the same on both
+    sides where the names say so, in whatever order a file has them. Prints what was placed where.
+
+    Args:
+        state: Of the file.
+        shapes: Of the model, by name.
+        option: What names the weights, for messages.
+
+    Raises:
+        UserError: Where the two orders part, or more is left over than a classifier.
+    """
+    theirs = [name for name, tensor in state.items() if tensor.ndim]
+    ours = [name for name, shape in shapes.items() if shape]
+    placed: dict[str, str] = {}
+    for _, names in itertools.groupby(ours, key=lambda name: name.rpartition(".")[0]):
+        module = list(names)
+        placed |= _by_kind(module, theirs[len(placed) :][: len(module)])
+    left = theirs[len(placed) :]
+    if (apart := _parting(placed, state, shapes)) is not None:
+        found = f"{placed[apart]} {_size(state[placed[apart]].shape)}" if apart in placed else "nothing"
+        problem = f"by order, {apart} {_size(shapes[apart])} of the model would be {found} of the file"
+    elif len(left) > CLASSIFIER:
+        problem = f"by order, {len(left)} tensors are left over: {_shown(state, left)}"
+    else:
+        ends = (f"{placed[name]} -> {name}" for name in (ours[0], ours[-1]))
+        unused = f"; not used: {_shown(state, left)}" if left else ""
+        print(f"{option}: {len(placed)} tensors by order, {' ... '.join(ends)}{unused}", flush=True)
+        return {name: state[key] for name, key in placed.items()}
+    raise UserError(
+        f"{option}: {problem}",
+        expected="the same kinds of tensors in the same order, and after them at most a classifier",
+        remedy="name the architecture whose weights these are, or write a file with its names: "
+        "torch.save({ours: weights[theirs], ...}, path)",
+    )
+
+
+def _parting(placed: Mapping[str, str], state: State, shapes: Shapes) -> str | None:
+    """Return the first tensor of a model that cannot be what is placed there; None if all can.
+
+    Shapes may differ where timm makes them fit: of the first convolution and of positions.
+    """
+    first = next((name for name in shapes if len(shapes[name]) == 4), None)
+    for name, shape in shapes.items():
+        if not shape:
+            continue
+        if name not in placed or len({_kind(name), _kind(placed[name])} - {None}) > 1:
+            return name
+        if state[placed[name]].shape != shape and name != first and not name.endswith("pos_embed"):
+            return name
+    return None
+
+
+def _by_kind(ours: list[str], theirs: list[str]) -> dict[str, str]:
+    """Return {ours: theirs} within a module, by what they are where the names say it, else in order."""
+    kinds = [_kind(name) for name in theirs]
+    if None not in kinds and len({*kinds}) == len(kinds) and {*kinds} == {*map(_kind, ours)}:
+        return {name: theirs[kinds.index(_kind(name))] for name in ours}
+    return dict(zip(ours, theirs, strict=False))
+
+
+def _kind(name: str) -> str | None:
+    last = re.split("[./]", name)[-1].casefold()
+    return next((kind for kind, words in KINDS.items() if last in words), None)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _states(node: Mapping[Any, Any], place: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
@@ -204,4 +280,8 @@ def _fitting(module: nn.Module, state: Mapping[str, Any], option: str) -> State:
 
 
 def _shown(tensors: Mapping[str, Tensor], names: list[str]) -> str:
-    return ", ".join(f"{name} {'x'.join(map(str, tensors[name].shape))}" for name in names[:3])
+    return ", ".join(f"{name} {_size(tensors[name].shape)}" for name in names[:3])
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

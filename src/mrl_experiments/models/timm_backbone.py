@@ -33,7 +33,7 @@ class TimmBackbone(nn.Module):
         channels: C of the data's images (B, C, H, W).
         size: H = W of the data's images, in pixels.
         pretrained: None, True or a timm tag (weights are downloaded), or a file of weights or its folder.
-        pretrained_by_order: Take a file's tensors one after the other, whatever they are called.
+        pretrained_by_order: Take a file's tensors module after module, whatever their names; see `in_order`.
         blurpool: Low-pass before strided convolutions (Zhang, 2019), as in the paper's ResNet50.
         options: Further arguments of the timm model (`patch_size`, `drop_path_rate`, ...).
 
@@ -137,7 +137,7 @@ def _create(
         state, where = choose_state(read_weights(file), shapes)
         if where:
             print(f"{option}: its tensors are those of {where}", flush=True)
-        chosen = in_order(state, shapes) if by_order else state
+        chosen = in_order(state, shapes, option) if by_order else state
         settings = {**settings, "pretrained_cfg_overlay": {"state_dict": chosen, "custom_load": False}}
     with checked_loading(option):
         net = _built(arch, {**settings, "pretrained": True}, option)

@@ -48,10 +48,10 @@ EXAMPLES = {
     ),
     "export": (
         f"run={RUN}",
-        f"run={RUN} format=onnx  # any dim, as an argument",
+        f"run={RUN} format=onnx  # of any dim",
         f"run={RUN} format=onnx dim=[8,64] int8=true",
         f"run={RUN} push=true repo=me/digits",
-        f"run={RUN} format=torch_export dim=64 output=logits",
+        f"run={RUN} format=torch_export dim=64",
     ),
     "report": (
         "",
@@ -75,8 +75,7 @@ KEYS = {
     ),
     "generate": ("run", "prompt", "dim", "adaptive", "tokens", "temperature", "seed", "root"),
     "export": (
-        *("run", "format", "dim", "output", "int8", "out", "checkpoint", "weights", "overwrite", "push"),
-        *("repo", "license", "root"),
+        *("run", "format", "dim", "int8", "out", "overwrite", "push", "repo", "license", "root"),
     ),
     "report": ("rows", "out", "open", "root"),
 }  # fmt: skip

@@ -19,6 +19,7 @@ LISTS, OPTIONS = "several.choices", "several.options"
 GROUP = "|".join(USUAL)
 CHOICE, OPTION = re.compile(rf"({GROUP})=(.+)"), re.compile(rf"({GROUP})\.(\w+)(\..+)")
 LIST = re.compile(r"\[\s*\w+(\s*,\s*\w+)*\s*\]")
+SOLE = {"reduction.file=": "reduction.adaptor.file="}  # options that one choice alone has
 OURS = re.compile(rf"\+\+(?:{re.escape(LISTS)}\..+|{re.escape(OPTIONS)}\.({GROUP})\.(\w+)(\..+))")
 
 
@@ -33,7 +34,11 @@ def told_apart(arguments: Sequence[str]) -> list[str]:
     chosen = {match[1]: match[2] for match in map(CHOICE.fullmatch, arguments) if match}
     names = {group: re.findall(r"\w+", chosen[group]) if group in chosen else USUAL[group] for group in USUAL}
     told: list[str] = []
-    for argument in arguments:
+    for typed in arguments:
+        of_all, _, value = typed.partition("=")
+        own = SOLE.get(f"{of_all}=", "")
+        is_own = own and own.split(".")[1] in names[own.split(".")[0]]
+        argument = own + value if is_own else typed
         choice, option = CHOICE.fullmatch(argument), OPTION.fullmatch(argument)
         if choice and LIST.fullmatch(choice[2]):
             group = choice[1]

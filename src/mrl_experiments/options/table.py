@@ -87,6 +87,7 @@ COMMANDS: dict[str, Options] = {
         "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
         "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
         "tta": Choice("how many views of an image are averaged", ("none", "flip")),
+        "augmented": count("of train, each augmented as in training; 0: none", low=0, unit="copies"),
         "overwrite": Flag("also what is complete"),
         "accept_changes": Flag("although the files are not those that the run was trained on"),
         "out": Path("a file for the vectors of data.base as the run's adaptor maps them", null=True,
@@ -139,6 +140,8 @@ COMMANDS: dict[str, Options] = {
             "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
         ),
         "output": Choice("what a file gives", ("embeddings", "logits"), null=True),
+        "encoder": Path("a model that sentence-transformers has saved, to put an adaptor behind", null=True,
+                        example="all-MiniLM-L6-v2"),
         "int8": Flag("of format=onnx also files in 8 bits"),
         "calibration": count("by which their ranges are chosen", high=1_000_000, unit="images"),
         "out": Path("the folder", null=True, example="outputs/exports/my_run"),
@@ -247,6 +250,7 @@ GROUPS: dict[str, Options] = {
         "base": Path("a file or folder of vectors", example="base.npy"),
         "val": Path("another, to validate on", null=True, example="val.npy"),
         "labels": Path("a file of labels, or the base where it holds them", null=True, example="labels.npy"),
+        "val_labels": Path("a file of labels of val", null=True, example="val_labels.npy"),
         "pairs": Either(
             "two files of queries and positives, row by row, or one with both",
             (Path(), List("", Path(), count=2, single=False)), null=True,
@@ -287,7 +291,7 @@ GROUPS: dict[str, Options] = {
             "its weights: true, a timm tag, a file, or local-dir:<folder>", (Flag(), Path()), null=True,
             example=True,
         ),
-        "pretrained_by_order": Flag("a file's tensors one after the other, whatever their names"),
+        "pretrained_by_order": Flag("a file's tensors module after module, whatever their names"),
         "blurpool": Flag("low-pass before strided convolutions"),
         "options": Map("further arguments of the model", null=True),
         "kind": Choice(
@@ -564,7 +568,7 @@ EVALUATIONS: dict[str, Options] = {
     },
     "auto_retrieval": {
         "k": K,
-        "max_loss": share("mAP that may be lost", null=True),
+        "max_loss": share("mAP or recall that new queries may lose, with 95 % confidence", null=True),
         "max_latency": Number("of a query", above=0, null=True, unit="milliseconds", example=1.0),
         "max_queries": QUERIES,
     },

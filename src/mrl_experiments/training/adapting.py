@@ -131,7 +131,7 @@ def _refit(method: Method, data: VectorData) -> None:
     rows = data.rows["train"]
     rows = rows.take(evenly_spaced(len(rows), REFITTED))
     device = method.weights.device
-    y = torch.from_numpy(data.labels[rows.numbers]).to(device)
+    y = torch.from_numpy(data.labels["train"][rows.numbers]).to(device)
     with torch.no_grad():
         z = method.embed(torch.from_numpy(rows[:]).to(device))
     solver = torch.optim.LBFGS(method.head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
@@ -185,7 +185,8 @@ class HeldOut:
     def from_data(cls, data: VectorData, split: str = "val", queries: int = QUERIES) -> "HeldOut":
         """Return what the data hold out: pairs where there are any, else rows, with the labels they have."""
         if data.pairs is None:
-            return cls.of_rows(data.rows[split], data.labels, queries, data.similarity)
+            labels = None if data.labels is None else data.labels[split]
+            return cls.of_rows(data.rows[split], labels, queries, data.similarity)
         pairs = data.pairs[split]
         if not data.judged:
             sides = (pairs.queries.distinct(), queries), (data.rows[split].distinct(), DATABASE)

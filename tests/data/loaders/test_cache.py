@@ -2,9 +2,6 @@
 
 import json
 import multiprocessing as mp
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,29 +189,31 @@ def test_processes_that_prepare_at_once_write_once(kind, pictures, tmp_path):
     assert source.opened.read_text() == alone.opened.read_text()
 
 
-SLOWLY = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from mrl_experiments.data.loaders.beton import Storage
-from mrl_experiments.data.loaders.cache import Cache
-from mrl_experiments.data.artifact_cache import cache_folder, manifest_path
+class Slow(Sequence):
+    """A source of small images, which from the hundredth on take their time and are told of."""
 
-class Slow:
     name, num_classes, channels, size, splits = "slow", 2, 1, 16, ("train",)
-    def identity(self): return {}
-    def manifest(self, split): return {}
-    def open(self, split): return self
-    def __len__(self): return 1000
+
+    def __init__(self, begun=None):
+        self.begun = begun
+
+    def identity(self):
+        return {}
+
+    def manifest(self, split):
+        return {}
+
+    def open(self, split):
+        return self
+
+    def __len__(self):
+        return 1000
+
     def __getitem__(self, index):
-        if len(sys.argv) > 3 and index > 100:
-            Path(sys.argv[3]).touch()
+        if self.begun and index > 100:
+            self.begun.touch()
             time.sleep(0.01)
         return np.full((16, 16, 1), index % 251, dtype=np.uint8), index % 2
-
-path = getattr(Cache(Path(sys.argv[1]), Slow(), {"train": Storage()}), sys.argv[2])("train", 2)
-print(path)
-"""
 
 
 def children(pid):
@@ -230,21 +229,19 @@ def runs(pid):
 
 def test_a_killed_writer_leaves_nothing_that_is_taken_and_no_process(kind, tmp_path):
     begun = tmp_path / "begun"
-    writer = subprocess.Popen([sys.executable, "-c", SLOWLY, tmp_path / "cache", kind, begun])
-    while not begun.exists():
-        assert writer.poll() is None
+    cache = tmp_path / "cache"
+    writer = mp.get_context("fork").Process(target=prepare, args=(kind, Cache(cache, Slow(begun), RAW)))
+    writer.start()
+    while not begun.exists() or len(workers := children(writer.pid)) < 2:
+        assert writer.is_alive()
         time.sleep(0.05)
-    workers = children(writer.pid)
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
-    assert len(workers) >= 2
-    (folder,) = (tmp_path / "cache").iterdir()
+    writer.kill()
+    writer.join()
+    (folder,) = cache.iterdir()
     assert all(name.endswith(".part") for name in files(folder))
 
-    command = [sys.executable, "-c", SLOWLY, tmp_path / "cache", kind]
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    path = prepare(kind, Cache(cache, Slow(), RAW))  # waits for those that the writer had begun
     assert not any(runs(pid) for pid in workers)
-    path = Path(again.stdout.splitlines()[-1])
     assert path.exists() and not any(name.endswith(".part") for name in files(folder))
 
 

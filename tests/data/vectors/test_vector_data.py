@@ -116,6 +116,23 @@ def test_labels_are_classes_by_name(tmp_path):
     assert data.num_classes == 2 and data.class_facts("val") == {"name": ["ant", "bee"]}
 
 
+def test_a_file_to_validate_on_has_labels_of_its_own(tmp_path):
+    base, val = saved(tmp_path / "x.npy", VECTORS[:300]), saved(tmp_path / "v.npy", VECTORS[300:])
+    np.save(tmp_path / "y.npy", np.array(["ant", "bee", "cow"])[np.arange(300) % 3])
+    np.save(tmp_path / "vy.npy", np.array(["bee", "cow"])[np.arange(100) % 2])
+    given = [f"data.val={val}", f"data.labels={tmp_path / 'y.npy'}", f"data.val_labels={tmp_path / 'vy.npy'}"]
+    data = data_of(base, *given)
+    assert len(data.rows["train"]) == 300 and data.num_classes == 3
+    _, y, index = next(iter(data.val_dataloader()))
+    np.testing.assert_array_equal(y, 1 + index.numpy() % 2)
+    np.testing.assert_array_equal(data.labels_of("val"), 1 + np.arange(100) % 2)
+    with pytest.raises(UserError, match=r"labels of the base, and of data.val"):
+        data_of(base, *given[:2])
+    with pytest.raises(UserError, match=r"2 classes that .* lacks, such as bee"):
+        np.save(tmp_path / "y.npy", np.array(["ant", "dog"])[np.arange(300) % 2])
+        data_of(base, *given)
+
+
 def test_pairs_are_split_by_their_documents_and_no_query_is_on_both_sides(tmp_path):
     documents = np.repeat(VECTORS[:200], 2, axis=0)
     queries = documents + RNG.standard_normal(documents.shape).astype(np.float32)

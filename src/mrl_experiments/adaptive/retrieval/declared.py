@@ -159,7 +159,8 @@ def _asked(
     rows = np.unique(nearest[same])
     rows = np.sort(np.random.default_rng(seed).choice(rows, min(most, len(rows)), replace=False))
     print_once(
-        f"{int(same.sum()):,} of {len(asked):,} queries are vectors of the index: not compared with themselves"
+        f"{int(same.sum()):,} of {len(asked):,} queries are vectors of the index: "
+        "none is compared with itself"
     )
     return Asked(np.array(vectors[rows]), rows, True)
 

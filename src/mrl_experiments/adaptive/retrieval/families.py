@@ -58,7 +58,7 @@ def declared_families(
 
 
 def opponent_families(count: int, width: int, k: int, *, rotated: bool = False) -> list[Family]:
-    """Return the forms of search that do best on vectors of any kind; the vectors themselves order the shortlist.
+    """Return the forms of search that do best on vectors of any kind, whose shortlists the vectors order.
 
     Args:
         count: N.

@@ -165,7 +165,8 @@ class AdaptiveIndex:
         dims = [dim for dim, _ in self.spec.stages]
         usual = shortlist_dim is rerank_dims is shortlist is None
         if self.promise is not None and usual:
-            return self.promise.search(self, self._checked_queries(queries), k, self._checked_mask(mask))
+            allowed = self._checked_mask(mask)
+            return self.promise.search(self, self._checked_queries(queries), k, allowed, mask is not None)
         if k is None:
             raise UserError("a search without k", expected="k, of an index without a declared recall")
         if usual:

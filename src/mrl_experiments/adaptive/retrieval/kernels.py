@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
 
 WORTH_SHARING = 64  # queries, fewer of which one thread answers
-LINE = 64  # bytes that memory is fetched by
+LINE, AHEAD = 64, 2  # bytes that memory is fetched by; how many candidates before one is compared
 
 
 def rerank(
@@ -71,7 +71,7 @@ def _fetch(_, address):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _select(  # type: ignore[no-untyped-def]
+def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
     asked, vectors, norms, positions, distances, patience, scores, ids, first, last
 ):
     keep, dim, count = scores.shape[1], asked.shape[1], positions.shape[1]
@@ -81,8 +81,8 @@ def _select(  # type: ignore[no-untyped-def]
         held = idle = 0
         for number in range(count):
             place = positions[row, number]
-            if number + 1 < count and positions[row, number + 1] >= 0:
-                address = start + positions[row, number + 1] * stride
+            if number + AHEAD < count and positions[row, number + AHEAD] >= 0:
+                address = start + positions[row, number + AHEAD] * stride
                 for line in range(0, 4 * dim, LINE):
                     _fetch(address + line)
             score = np.float32(-np.inf)
@@ -106,7 +106,7 @@ def _select(  # type: ignore[no-untyped-def]
                     break
                 continue
             idle = 0
-            at = held if held < keep else keep - 1
+            at = min(held, keep - 1)
             held = min(held + 1, keep)
             while at > 0 and (score > best[at - 1] or (score == best[at - 1] and place < places[at - 1])):
                 best[at], places[at] = best[at - 1], places[at - 1]

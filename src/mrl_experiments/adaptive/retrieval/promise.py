@@ -118,8 +118,16 @@ class Promise:
         queries: NDArray[np.float32],
         k: int | None,
         mask: NDArray[np.bool_] | None,
+        filtered: bool,
     ) -> Candidates:
         """Return the neighbours (Q, k) of queries as ids, among rows that are True in mask (N,).
+
+        Args:
+            index: Whose promise this is.
+            queries: (Q, D).
+            k: None, or the promised one.
+            mask: What may be found, None for all.
+            filtered: The caller has given a mask; else it leaves out no more than what was deleted.
 
         Raises:
             UserError: For another k than the promised one.
@@ -136,8 +144,7 @@ class Promise:
                 "index.certify() tests it anew",
                 stacklevel=3,
             )
-        filtered = mask is not None and mask is not index.deleted
-        chosen = self._within(index, mask) if filtered else self.rungs[-1]
+        chosen = self._within(index, mask) if filtered and mask is not None else self.rungs[-1]
         if chosen is None or (self.exact and not index.spec.exact):
             found = exact_neighbours(queries, index.vectors, self.k, index.spec.similarity, mask)
             found = Candidates(found.similarities, np.where(found.ids < 0, -1, index.ids[found.ids]))
@@ -160,7 +167,7 @@ class Promise:
         return self.filters[key]
 
     def tested(self, index: "AdaptiveIndex", mask: NDArray[np.bool_] | None) -> list[Setting]:
-        """Return the settings, of `rungs`, that are shown to keep the recall among rows that mask lets through.
+        """Return the settings, of `rungs`, that are shown to keep the recall among rows of a mask.
 
         They are tested in turn until the first that fails, so all keep it at once. Queries of the database
         are not compared with themselves. A graph leads such a query to its neighbours as it leads no other,

@@ -13,6 +13,7 @@ from mrl_experiments.directions import BLOCK
 from mrl_experiments.errors import UserError
 
 LISTS = re.compile(r"IVF(\d+)")  # in codes
+QUERY_BY_QUERY = 11  # how FAISS scans 4-bit codes; a tenth faster than what it takes for batches
 ADVISED = 39  # vectors a list or centroid, below which FAISS warns
 
 
@@ -146,6 +147,9 @@ def set_effort(index: faiss.Index, effort: str) -> None:
         outer: Any = faiss.downcast_index(index)
         inner = outer.index if isinstance(outer, faiss.IndexIDMap) else outer
         faiss.ParameterSpace().set_index_parameters(inner, split_effort(effort)[0])
+        core = core_of(outer)
+        if isinstance(core, faiss.IndexIVFFastScan):
+            core.implem = QUERY_BY_QUERY
     except RuntimeError as error:
         raise UserError(
             f"effort={effort!r}: {_reason(error)}",

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.directions import BLOCK, HIGHEST, LOWEST, dtype_for, unit_prefixes
 from mrl_experiments.errors import UserError
+from mrl_experiments.names import SIMILARITIES
 from mrl_experiments.nesting import prefix
 
 FEW = 64  # queries
-SIMILARITIES = ("cosine", "inner_product", "l2")
 
 
 def check_similarity(similarity: str) -> str:

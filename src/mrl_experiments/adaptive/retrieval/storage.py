@@ -7,8 +7,10 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
+from mrl_experiments.adaptive.retrieval.promise import Promise, Watch
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import (
@@ -21,6 +23,7 @@ from mrl_experiments.files import (
 )
 
 SPEC, VECTORS, IDS, NORMS = "index.json", "vectors.npy", "ids.npy", "norms.npz"
+PROMISED, DELETED = "promised.npz", "deleted.npz"  # of indexes that have them
 VERSION = 1
 REMEDY = "build and save the index again"
 
@@ -42,9 +45,27 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
     for dim, shortlist in index.shortlists.items():
         with atomic_path(folder / _shortlist(dim)) as path:
             faiss.write_index(shortlist, str(path))
-    names = [VECTORS, IDS, NORMS, *map(_shortlist, index.shortlists)]
+    described, names = _save_more(index, folder)
+    names += [VECTORS, IDS, NORMS, *map(_shortlist, index.shortlists)]
     files = {name: fingerprint(folder / name) for name in names}
-    write_json(folder / SPEC, {"version": VERSION, "spec": asdict(index.spec), "files": files})
+    described |= {"version": VERSION, "spec": asdict(index.spec), "files": files}
+    write_json(folder / SPEC, described)
+
+
+def _save_more(index: AdaptiveIndex, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Write what not every index has; return what describes it, and the names of its files."""
+    described: dict[str, Any] = {}
+    arrays: dict[str, dict[str, NDArray[Any]]] = {}
+    if (promise := index.promise) is not None:
+        names = ("recall", "k", "confidence", "rungs", "exact", "stale")
+        described["promise"] = {name: getattr(promise, name) for name in names}
+        arrays[PROMISED] = {"queries": promise.queries, "rows": promise.rows, "usual": promise.watch.usual}
+    if index.deleted is not None:
+        arrays[DELETED] = {"deleted": index.deleted}
+    for name, parts in arrays.items():
+        with atomic_path(folder / name) as path, path.open("wb") as file:
+            np.savez(file, **parts)  # type: ignore[arg-type]
+    return described, [*arrays]
 
 
 def load_index(folder: Path) -> AdaptiveIndex:
@@ -65,10 +86,25 @@ def load_index(folder: Path) -> AdaptiveIndex:
             norms = {int(dim): stored[dim] for dim in stored.files}
         vectors = np.load(folder / VECTORS, mmap_mode="r")
         index = AdaptiveIndex(spec, vectors, np.load(folder / IDS), shortlists, norms)
+        for name in (PROMISED, DELETED):
+            if name in noted:
+                require_unchanged(folder / name, noted[name], REMEDY)
+        if DELETED in noted:
+            with np.load(folder / DELETED) as stored:
+                index.deleted = stored["deleted"]
+        if "promise" in described:
+            with np.load(folder / PROMISED) as stored:
+                index.promise = _promise(described["promise"], stored)
         index.configure(spec.effort, spec.stages)
     except Exception as error:  # what lacks checksums, or has forged ones, makes its readers raise anything
         raise UserError(f"{folder} is damaged: {said(error)}", remedy=REMEDY) from error
     return index
+
+
+def _promise(described: Mapping[str, Any], stored: Mapping[str, Any]) -> Promise:
+    rungs = tuple((effort, tuple(map(tuple, stages))) for effort, stages in described["rungs"])
+    given = {**described, "rungs": rungs, "watch": Watch(stored["usual"])}
+    return Promise(queries=stored["queries"], rows=stored["rows"], **given)
 
 
 def _noted(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

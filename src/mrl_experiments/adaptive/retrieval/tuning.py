@@ -229,9 +229,9 @@ class Tuner:
                     smallest = upper_bound(trial.losses, 1 - self.budget.confidence, binary=self.binary)
                 break
             kept.append((trial, index))
-        if exact and (not kept or any(trial.exact for trial in trials)):
+        if exact:
             whole = self.build(database, exact[0])
-            kept.append((self.measure(whole, self.parts[1]), whole))
+            kept.append((self.measure(whole, self.parts[1], 0.0), whole))
         if not kept:
             raise self._nothing(trials, smallest)
         held_out, index = min(kept, key=lambda pair: pair[0].latency)
@@ -350,7 +350,7 @@ class Tuner:
 
 
 def queries_needed(max_loss: float, delta: float, *, binary: bool = False) -> int:
-    """Return how many queries show a loss at least, of which a third chooses, where the others lose nothing."""
+    """Return how many queries show a loss at least: a third chooses, and of the others none loses."""
     tests = least_samples(max_loss, delta, binary=binary)
     return next(count for count in range(tests, 3 * tests + 3) if count - max(1, count // SHARE) >= tests)
 

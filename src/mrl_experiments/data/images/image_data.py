@@ -33,6 +33,8 @@ from mrl_experiments.data.loaders.torch_loader import ArrayLoader, ArraySamples,
 from mrl_experiments.data.source import Source
 from mrl_experiments.errors import UserError
 
+LATER = 1 << 20  # epochs from here on are drawn as no training draws them
+
 
 class ImageData(DataModule):
     """Images of a source in batches (images (B, C, size, size), labels (B,), index (B,)).
@@ -313,6 +315,23 @@ class ImageData(DataModule):
         """Return all of a split in order, without augmentation."""
         run, count = self._reader(split, training=False)
         return EvalLoader(count, self.batch_size, self._relabelled(run))
+
+    def augmented(self, split: str, copies: int) -> EvalLoader:
+        """Return `copies` of a split one after the other, each augmented as in an epoch after any training.
+
+        Sample i of the loader is a variant of sample i modulo the size of the split.
+        """
+        run, count = self._reader(split, training=True)
+
+        def read(batches: Batches, _: int) -> Iterator[Batch]:
+            rows = np.concatenate(batches)
+            for copy in range(copies):
+                mine = rows[rows // count == copy] - copy * count
+                cut = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
+                for images, labels, index in run(cut, LATER + copy):
+                    yield images, labels, index + copy * count
+
+        return EvalLoader(count * copies, self.batch_size, self._relabelled(read))
 
     def _relabelled(self, run: BatchReader) -> BatchReader:
         if (table := self._label_of) is None:

@@ -98,8 +98,10 @@ def _narrowest(image: Image, max_size: int | None) -> Image:
 
 def _fields(samples: Sequence[Sample], channels: int, storage: Storage) -> dict[str, Any]:
     from ffcv.fields import IntField, NDArrayField, RGBImageField
+    from ffcv.fields.rgb_image import IMAGE_MODES
 
     if channels == 3:
+        _ = IMAGE_MODES["raw"]  # numba compiles the look-up: here once, or else in each worker process
         image: Any = RGBImageField(
             storage.mode, storage.max_size, None, storage.jpeg_quality, storage.jpeg_share
         )

@@ -36,6 +36,7 @@ class VectorData(DataModule):
         base: A file of vectors, see `read_matrix`.
         val: Another, to validate on; None holds out a share of `base`.
         labels: A file of labels (N,) of `base`, or the same file where it has them; None: no labels.
+        val_labels: Those of `val`, where both are given.
         pairs: Two files of queries and positives, row by row, one that has both, or a folder in the form of
             BEIR: queries and corpus, with ids, and qrels.tsv or qrels/train.tsv; None: no pairs.
         queries: A file of vectors that are searched in `base`, perhaps encoded otherwise, without judgments:
@@ -69,6 +70,7 @@ class VectorData(DataModule):
         seed: int,
         similarity: str = "cosine",
         queries: str | None = None,
+        val_labels: str | None = None,
     ) -> None:
         super().__init__()
         self.name, self.seed, self.base = name, seed, Path(base).expanduser()
@@ -87,10 +89,10 @@ class VectorData(DataModule):
         elif queries is not None:
             self.pairs = read_queries(Path(queries).expanduser(), self.rows, share, similarity)
         self.judged = pairs is not None
-        self.labels: NDArray[np.int64] | None = None
+        self.labels: dict[str, NDArray[np.int64]] | None = None
         self.classes: NDArray[Any] | None = None
-        if labels is not None:
-            self.labels, self.classes = _labels(labels, self.base, rows, val)
+        if labels is not None or val_labels is not None:
+            self.labels, self.classes = _labels(labels, val_labels, self.rows, val)
         self.num_classes = 0 if self.classes is None else len(self.classes)
         self.batch_size = min(batch_size, len(self._training))
 
@@ -156,11 +158,11 @@ class VectorData(DataModule):
         """Return the rows of a split in the order of their file."""
         self._check_split(split)
         rows = self.rows[split]
-        return EvalLoader(len(rows), self.batch_size, lambda batches, _: self._row_batches(rows, batches))
+        return EvalLoader(len(rows), self.batch_size, lambda batches, _: self._row_batches(split, batches))
 
     def labels_of(self, split: str) -> NDArray[np.int64] | None:
         """Return the labels (n,) of the rows of a split, or None."""
-        return None if self.labels is None else self.labels[self.rows[split].numbers]
+        return None if self.labels is None else self.labels[split][self.rows[split].numbers]
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:
         """Return the names of the classes, where labels are names."""
@@ -193,12 +195,13 @@ class VectorData(DataModule):
     def _batches(self, batches: Batches) -> Iterator[Batch]:
         if self.pairs is not None:
             return pair_batches(self.pairs["train"], batches)
-        return self._row_batches(self.rows["train"], batches)
+        return self._row_batches("train", batches)
 
-    def _row_batches(self, rows: Rows, batches: Batches) -> Iterator[Batch]:
+    def _row_batches(self, split: str, batches: Batches) -> Iterator[Batch]:
+        rows = self.rows[split]
         for index in batches:
             numbers = rows.numbers[index]
-            y = numbers if self.labels is None else self.labels[numbers]
+            y = numbers if self.labels is None else self.labels[split][numbers]
             yield torch.from_numpy(rows[index]), torch.from_numpy(y), torch.from_numpy(index)
 
 
@@ -223,21 +226,36 @@ def _split(rows: Rows, val: str | None, share: float) -> dict[str, Rows]:
     return parts
 
 
-def _labels(given: str, base: Path, rows: Rows, val: str | None) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return labels (N,) of all rows of the base as whole numbers from 0, and what they stand for."""
-    if val is not None:
+def _labels(
+    given: str | None, of_val: str | None, rows: dict[str, Rows], val: str | None
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[Any]]:
+    """Return the labels (N,) of each split's file as whole numbers from 0, and what they stand for."""
+    if given is None or (val is None) != (of_val is None):
         raise UserError(
-            "data.labels and data.val are both given",
-            expected="labels of the base alone, of which a share is held out",
-            remedy="leave out data.val",
+            f"data.labels={given} with data.val={val} and data.val_labels={of_val}",
+            expected="labels of the base, and of data.val where it is given",
+            remedy="name the file of those that are missing, or leave out data.val",
         )
+    read = {"train": _read_labels("labels", given, rows["train"])}
+    read["val"] = read["train"] if of_val is None else _read_labels("val_labels", of_val, rows["val"])
+    classes, numbers = np.unique(read["train"], return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(f"data.labels={given} has one class, {classes[0]}", expected="at least two")
+    if len(unknown := np.setdiff1d(read["val"], classes)):
+        raise UserError(
+            f"data.val_labels={of_val} has {len(unknown)} classes that data.labels={given} lacks, such as "
+            f"{unknown[0]}",
+            expected="classes of the base",
+        )
+    places = np.searchsorted(classes, read["val"])
+    return {"train": numbers.astype(np.int64), "val": places.astype(np.int64)}, classes
+
+
+def _read_labels(option: str, given: str, rows: Rows) -> NDArray[Any]:
     labels = read_labels(Path(given).expanduser())
     if len(labels) != len(rows.matrix):
         raise UserError(
-            f"data.labels={given} has {len(labels):,} labels, {base} {len(rows.matrix):,} vectors",
+            f"data.{option}={given} has {len(labels):,} labels, its file {len(rows.matrix):,} vectors",
             expected="one label for each row",
         )
-    classes, numbers = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise UserError(f"data.labels={given} has one class, {classes[0]}", expected="at least two")
-    return numbers.astype(np.int64), classes
+    return labels
