@@ -147,7 +147,6 @@ OTHERS = [
     ),
     ("train", "loss.mode=any", "loss=slim"),
     ("train", "optim.nesterov=true", "optim=adamw_cosine"),
-    ("train", "optim.nesterov=false", "optim=muon"),
     ("train", "data.resolution=[1]", "data=digits"),
     ("train", "optim.nesterov=true", "optim.momentum=0"),
     ("train", "loss.weights=[1]", "loss.dims=[8,16]"),
