@@ -37,7 +37,7 @@ from mrl_experiments.training.precision import best_precision
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 BASELINE_IMAGES = 500_000  # five epochs, as it was
-STEPS = 4  # of each contender in a round
+STEPS = 3  # of each contender in a round
 
 
 class Trainee:
