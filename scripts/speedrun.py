@@ -84,7 +84,8 @@ def configured(*options: str) -> DictConfig:
 
 def cpu_over_baseline(cfg: DictConfig, data: Any, baseline: DictConfig, rounds: int) -> float:
     """Return the CPU seconds of a training's steps as a share of those of the recipe of before."""
-    loader, batches = data.train_dataloader(), {}
+    loader = data.train_dataloader()
+    batches: dict[int, Any] = {}
     for epoch in range(cfg.epochs):
         loader.sampler.set_epoch(epoch)
         images, labels, _ = next(iter(loader))
