@@ -42,6 +42,7 @@ from threadpoolctl import threadpool_limits
 from mrl_experiments import embeddings
 from mrl_experiments.adaptive.retrieval.families import PROBES, lists, nested_families
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
+from mrl_experiments.adaptive.retrieval.shortlist import core_of
 from mrl_experiments.adaptive.retrieval.similarity import exact_neighbours
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.directions import unit_prefixes
@@ -125,16 +126,14 @@ def faiss_form(codes: str, inner: Sequence[int] = (), effort: str = "nprobe", me
         index.train(units)
         index.add(units)
         space = faiss.ParameterSpace()
-        base = faiss.downcast_index(index.base_index) if refined else index
-        while isinstance(faiss.downcast_index(base), faiss.IndexPreTransform):
-            base = faiss.downcast_index(base).index
-        core = faiss.downcast_index(base)
+        base: Any = faiss.downcast_index(index.base_index) if refined else index
+        core = core_of(base)
         if isinstance(core, faiss.IndexIVFFastScan):
             core.implem = 11  # as AdaptiveIndex does: a tenth faster
 
         def configure(outer: Any, inner: Any) -> None:
             if inner is not None:
-                space.set_index_parameter(base, effort, inner)
+                space.set_index_parameter(core, effort, inner)
             if refined:
                 index.k_factor = outer
 
@@ -149,7 +148,7 @@ def usearch_form() -> Form:
     def build(units: NDArray[np.float32]) -> tuple[Callable[..., None], Callable[..., Found], int]:
         from usearch.index import Index
 
-        index = Index(ndim=units.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=64)
+        index: Any = Index(ndim=units.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=64)
         index.add(np.arange(len(units)), units)
 
         def configure(_: Any, inner: int) -> None:
@@ -401,7 +400,7 @@ def split(
 
 
 def encoded(paths: Sequence[str], count: int) -> NDArray[np.float32]:
-    """Return vectors of the first `count` different lines of files, by the static encoder of text_vectors.py."""
+    """Return vectors of the first `count` different lines of files, by text_vectors.py's static encoder."""
     from text_vectors import DATA, ENCODERS, download
 
     packages = download(DATA / "packages")

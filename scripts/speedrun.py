@@ -37,7 +37,7 @@ from mrl_experiments.training.precision import best_precision
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 BASELINE_IMAGES = 500_000  # five epochs, as it was
-STEPS = 4  # of each contender in a round
+STEPS = 3  # of each contender in a round
 
 
 class Trainee:
@@ -84,7 +84,8 @@ def configured(*options: str) -> DictConfig:
 
 def cpu_over_baseline(cfg: DictConfig, data: Any, baseline: DictConfig, rounds: int) -> float:
     """Return the CPU seconds of a training's steps as a share of those of the recipe of before."""
-    loader, batches = data.train_dataloader(), {}
+    loader = data.train_dataloader()
+    batches: dict[int, Any] = {}
     for epoch in range(cfg.epochs):
         loader.sampler.set_epoch(epoch)
         images, labels, _ = next(iter(loader))

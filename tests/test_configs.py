@@ -242,22 +242,3 @@ def test_an_option_that_a_class_has_not_is_one_clear_error(typed):
     with pytest.raises(UserError, match="nonsense") as refused:
         construct(cfg[group])
     assert cfg[group]["_target_"] in refused.value.problem and refused.value.remedy
-
-
-def test_kanji_has_a_recipe_of_its_own_unless_an_optimizer_is_typed():
-    """The one of results/kanji-full is optim=sgd_cyclic, to the last value."""
-    for loss in ("mrl", "mrl_e", "ff"):
-        cfg = composed(f"loss={loss}")
-        assert (cfg.optim.name, cfg.epochs, cfg.data.resolution.start) == ("muon", 3, 20)
-    assert composed("epochs=7", "optim.lr=0.05").epochs == 7
-    before = composed("optim=sgd_cyclic")
-    assert (before.epochs, before.data.resolution, before.data.batch_size) == (5, None, 256)
-    assert OmegaConf.to_container(before.optim) == {
-        **{"_target_": "mrl_experiments.training.optim.sgd_cyclic", "_partial_": True, "name": "sgd_cyclic"},
-        **{"lr": 0.4, "lr_images": 256, "momentum": 0.9, "nesterov": True, "warmup_epochs": 1.0},
-        "weight_decay": 5e-4,
-    }
-    assert (composed("optim=adamw_cosine").optim.lr, composed("optim=adamw_cosine").epochs) == (1e-3, 5)
-    for other in (["data=digits"], ["data=kanji200"], ["experiment=ablation/finetune"]):
-        cfg = composed(*other)
-        assert cfg.optim.name == "sgd_cyclic" and cfg.data.resolution is None

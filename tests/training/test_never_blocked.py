@@ -132,7 +132,7 @@ def test_more_epochs_of_a_rate_that_ends_are_refused_with_what_to_type(tmp_path)
 
 
 def test_a_changed_option_names_its_run_itself(tmp_path, monkeypatch):
-    typed = [*QUICK, "optim.lr=0.1", "auto_tag=true", "seed=1"]
+    typed = [*QUICK[:-1], "optim.lr=0.1", "auto_tag=true", "seed=1"]
     monkeypatch.setattr(identity, "typed_overrides", lambda: [*typed, f"root={tmp_path}"])
     cfg = configured(tmp_path, "optim.lr=0.1", "auto_tag=true", "tag=_x", "seed=1")
     settled.settle(cfg)

@@ -7,7 +7,6 @@ from bisect import bisect_left
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr
 
 LARGEST_BET = 0.75  # of the stake that a single sample could lose whole
 DIGITS = 4  # of a bound
@@ -33,6 +32,8 @@ def p_value(losses: NDArray[np.float64], drop: float, delta: float, *, binary: b
     if not len(losses):
         return 1.0
     if binary:
+        from scipy.special import bdtr  # which takes a while to import
+
         return float(bdtr(np.sum(losses), len(losses), drop))
     count = np.arange(1, len(losses) + 1)
     means = np.cumsum(losses) / (count + 1)

@@ -281,7 +281,8 @@ def _read_lance(folder: Path) -> VectorFile:
         row += len(block)
         spool.add(block)
     found = [first_of(there, names) for names in (LABELS, IDS)]
-    others = table.search().select([column for column in found if column]).to_arrow() if any(found) else None
+    wanted = [column for column in found if column]
+    others: Any = table.search().select(wanted).to_arrow() if wanted else None
     labels, ids = (None if column is None else np.asarray(others[column].to_pylist()) for column in found)
     files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
     return VectorFile(spool.result(), labels, files, folder, None if ids is None else ids.astype(str))
@@ -302,7 +303,9 @@ def _read_safetensors(path: Path) -> VectorFile:
     if kind not in STORED or 0 in shape:
         raise UserError(f"{path}: numbers of type {kind}, {shape}", expected=f"one of {', '.join(STORED)}")
     features: Any = np.memmap(path, STORED[kind], "r", 8 + size + said["data_offsets"][0], shape)
-    return VectorFile(_BFloat16(features) if kind == "BF16" else features, labels, (path,), path.parent)
+    if kind == "BF16":
+        features = _BFloat16(features)
+    return VectorFile(features, labels, (path,), path.parent)
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """Convolutions of maps of a few pixels as one matrix product, which a CPU does several times faster."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +77,9 @@ class _SmallConvolution(torch.autograd.Function):
 
 def _parts(conv: nn.Conv2d, side: torch.Size) -> tuple[list[int], list[Any]]:
     """Return H' and W', and for each place of the result its pixels and the taps of the kernel they meet."""
-    axes = []
-    for length, kernel, step, padding in zip(side, conv.kernel_size, conv.stride, conv.padding, strict=True):
-        starts = range(-int(padding), length + int(padding) - kernel + 1, step)
+    axes, paddings = [], cast(tuple[int, int], conv.padding)  # `quicken_small_maps` takes no other
+    for length, kernel, step, padding in zip(side, conv.kernel_size, conv.stride, paddings, strict=True):
+        starts = range(-padding, length + padding - kernel + 1, step)
         axes.append([_overlap(start, kernel, length) for start in starts])
     pairs = [((row[0], column[0]), (row[1], column[1])) for row in axes[0] for column in axes[1]]
     return [len(axis) for axis in axes], pairs

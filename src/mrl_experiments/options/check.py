@@ -228,9 +228,7 @@ def _devices(trainer: Mapping[Any, Any]) -> Iterator[Problem]:
 
 
 def _optim(optim: Mapping[Any, Any]) -> Iterator[Problem]:
-    if optim.get("name") == "muon" and not optim.get("nesterov"):
-        yield Problem("optim.nesterov=false", "true: Muon's momentum is Nesterov's", "optim.nesterov=true")
-    elif optim.get("nesterov") and optim.get("name") == "adamw_cosine":
+    if optim.get("nesterov") and optim.get("name") == "adamw_cosine":
         yield Problem("optim.nesterov=true", "false: AdamW has no Nesterov momentum", "optim.nesterov=false")
     elif optim.get("nesterov") and optim.get("momentum") == 0:
         yield Problem(

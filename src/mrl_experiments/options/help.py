@@ -15,7 +15,7 @@ from mrl_experiments.options.check import tree_of
 from mrl_experiments.options.kinds import Number, Option, show
 
 WIDTH, NAMES = 80, 22  # columns of the page, and of the names of options
-NO_OPTIONS = ("hydra", "base", "recipe")  # folders of conf/ from which nothing is chosen
+NO_OPTIONS = ("hydra", "base")  # folders of conf/ from which nothing is chosen
 RUN, TEXTS = "mrl_resnet10t_digits_s0", "mrl_e_gpt_tiny_python_stdlib_s0"
 EXAMPLES = {
     "train": (

@@ -334,7 +334,6 @@ GROUPS: dict[str, Options] = {
     "optim": {
         "name": Label("how it is called"),
         "lr": Number("peak learning rate, for lr_images images per step", above=0, example=0.1),
-        "rest_lr": Number("that of Muon for all but matrices", above=0, example=4e-3),
         "lr_images": Number("images per step that lr is given for", above=0, unit="images", example=256),
         "momentum": Number("of SGD; beta_1 of AdamW", low=0, below=1, example=0.9),
         "nesterov": Flag("Nesterov momentum, of SGD"),
@@ -568,7 +567,7 @@ EVALUATIONS: dict[str, Options] = {
     },
     "auto_retrieval": {
         "k": K,
-        "max_loss": share("mAP that may be lost", null=True),
+        "max_loss": share("mAP or recall that new queries may lose, with 95 % confidence", null=True),
         "max_latency": Number("of a query", above=0, null=True, unit="milliseconds", example=1.0),
         "max_queries": QUERIES,
     },

@@ -190,8 +190,8 @@ class HeldOut:
         pairs = data.pairs[split]
         if not data.judged:
             sides = (pairs.queries.distinct(), queries), (data.rows[split].distinct(), DATABASE)
-            asked, base = (rows.take(evenly_spaced(len(rows), most)) for rows, most in sides)
-            return cls(asked[:], base[:], None, "queries", data.similarity)
+            searched, base = (rows.take(evenly_spaced(len(rows), most)) for rows, most in sides)
+            return cls(searched[:], base[:], None, "queries", data.similarity)
         _, first, same = np.unique(pairs.positives.keys, return_index=True, return_inverse=True)
         asked = evenly_spaced(len(same), queries)
         answers = same[asked].astype(np.int64)

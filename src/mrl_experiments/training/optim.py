@@ -19,7 +19,6 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.training.muon import Muon, split_parameters
 
 START = 1e-4  # the paper's ramp begins at this share of the learning rate
 
@@ -112,41 +111,6 @@ def adamw_cosine(
     return optimizer, _schedule(
         optimizer, length, warmup_epochs, lambda progress: (1 + math.cos(math.pi * progress)) / 2
     )
-
-
-def muon(
-    module: nn.Module,
-    length: TrainingLength,
-    *,
-    name: str = "muon",
-    lr: float,
-    rest_lr: float = 4e-3,
-    lr_images: int = 256,
-    momentum: float = 0.9,
-    nesterov: bool = True,
-    weight_decay: float = 0.0,
-    warmup_epochs: float = 1.0,
-) -> tuple[Optimizer, LambdaLR]:
-    """Build Muon for matrices and convolutions, AdamW for the rest, with the schedule of `sgd_cyclic`.
-
-    Both rates belong to `lr_images` images per step. `nesterov` must stay true.
-    """
-    assert nesterov, "Muon's momentum is Nesterov's"
-    matrices, rest = split_parameters(module)
-    groups: list[dict[str, Any]] = [
-        {
-            "params": matrices,
-            "orthogonal": True,
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-        },
-        {"params": rest, "lr": rest_lr, "weight_decay": 0.0},
-    ]
-    for group in groups:
-        group["lr"] = scaled(group["lr"], lr_images, length)
-    optimizer = Muon([group for group in groups if group["params"]], betas=(0.9, 0.95), fused=_on_cpu(module))
-    return optimizer, _schedule(optimizer, length, warmup_epochs, lambda progress: 1 - progress)
 
 
 def timm_optim(

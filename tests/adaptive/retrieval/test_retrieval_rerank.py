@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrl_experiments.adaptive.retrieval import rerank
 from mrl_experiments.adaptive.retrieval.rerank import Candidates, best, similarities
 from mrl_experiments.directions import inverse_norms, unit_prefixes
 
@@ -55,3 +57,33 @@ def test_best_keeps_the_highest_scores_in_order(scores, keep):
 def test_equal_candidates_are_ordered_by_position():
     found = best(Candidates(np.zeros((1, 4), np.float32), np.array([[3, 0, 2, 1]])), 4)
     assert found.ids.tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "inner_product", "l2"])
+@pytest.mark.parametrize("dim", [5, 12])
+def test_the_compiled_loop_finds_what_numpy_does(monkeypatch, similarity, dim):
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.normal(size=(count, 12)).astype(np.float32) for count in (40, 6))
+    vectors[7] = vectors[3]  # equals, which are ordered by position
+    norms = inverse_norms(vectors, [dim])[dim] if similarity == "cosine" else np.empty(0, np.float32)
+    positions = np.array([rng.permutation(40)[:20] for _ in range(6)])
+    positions[0, :18] = -1
+    given = queries, vectors, norms, Candidates(np.empty((6, 20), np.float32), positions), dim, 4, similarity
+    compiled = rerank.nearest(*given)
+    monkeypatch.setattr(rerank, "COMPILED", False)
+    plain = rerank.nearest(*given)
+    np.testing.assert_allclose(compiled.similarities, plain.similarities, atol=1e-5)
+    np.testing.assert_array_equal(compiled.ids[1:], plain.ids[1:])
+
+
+def test_patience_ends_a_query_after_as_many_failures():
+    pytest.importorskip("numba")
+    vectors = np.float32([[5], [4], [1], [2], [9]])
+    positions = np.arange(5)[None]
+    given = np.float32([[1]]), vectors, np.empty(0, np.float32)
+    for patience, expected in ((0, [4, 0]), (2, [0, 1]), (3, [4, 0])):
+        found = rerank.nearest(
+            *given, Candidates(np.empty((1, 5), np.float32), positions), 1, 2, "inner_product", patience
+        )
+        assert found.ids[0].tolist() == expected

@@ -10,7 +10,7 @@ from mrl_experiments.adaptive.retrieval.tuning import Family
 
 SMALLEST_SCAN = 16  # below, classes are too close for a shortlist of useful length
 LIST_LENGTH = 32  # vectors on average; shorter lists cost more to find than to scan
-PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64)
+PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 EFFORTS = (16, 32, 64, 128, 256)
 
 

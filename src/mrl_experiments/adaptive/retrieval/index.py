@@ -226,7 +226,7 @@ class AdaptiveIndex:
         if mask is None and effort in (None, self.spec.effort):
             found, ids = index.search(asked, keep)
         elif (parameters := search_parameters(index, mask, effort)) is not None:
-            found, ids = index.search(asked, keep, params=parameters)  # type: ignore[call-arg]
+            found, ids = index.search(asked, keep, params=parameters)
         else:
             return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
         return Candidates(-found if similarity == "l2" else found, ids)

@@ -55,7 +55,7 @@ def rerank(
     return found
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _fetch(_, address):  # type: ignore[no-untyped-def]
     """Have memory at an address brought near the processor."""
 
@@ -70,7 +70,7 @@ def _fetch(_, address):  # type: ignore[no-untyped-def]
     return types.void(types.intp), code
 
 
-@numba.njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy")
 def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
     asked, vectors, norms, positions, distances, patience, scores, ids, first, last
 ):

@@ -121,19 +121,21 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
     selector: Any = None
     if mask is not None:
         bits = np.packbits(mask, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)
+        made: Any = faiss.IDSelectorBitmap
+        selector = made(bits)
         selector.bits_of_python = bits  # which it only points to
     core, outer = core_of(index), faiss.downcast_index(index)
+    kinds: Any = faiss  # whose constructors take keywords that its type stubs lack
     if isinstance(core, faiss.IndexIVF):
-        found: Any = faiss.SearchParametersIVF(sel=selector, nprobe=chosen.get("nprobe", core.nprobe))
+        found = kinds.SearchParametersIVF(sel=selector, nprobe=chosen.get("nprobe", core.nprobe))
     elif isinstance(outer, (faiss.IndexPreTransform, faiss.IndexIDMap)) and mask is not None:
         return None
     elif isinstance(core, faiss.IndexHNSW):
-        found = faiss.SearchParametersHNSW(sel=selector, efSearch=chosen.get("efSearch", core.hnsw.efSearch))
+        found = kinds.SearchParametersHNSW(sel=selector, efSearch=chosen.get("efSearch", core.hnsw.efSearch))
     else:
-        found = faiss.SearchParameters(sel=selector)
+        found = kinds.SearchParameters(sel=selector)
     if isinstance(outer, faiss.IndexPreTransform):
-        found = faiss.SearchParametersPreTransform(index_params=found)
+        found = kinds.SearchParametersPreTransform(index_params=found)
     return found
 
 
@@ -146,7 +148,8 @@ def set_effort(index: faiss.Index, effort: str) -> None:
     try:
         outer: Any = faiss.downcast_index(index)
         inner = outer.index if isinstance(outer, faiss.IndexIDMap) else outer
-        faiss.ParameterSpace().set_index_parameters(inner, split_effort(effort)[0])
+        space: Any = faiss.ParameterSpace()
+        space.set_index_parameters(inner, split_effort(effort)[0])
         core = core_of(outer)
         if isinstance(core, faiss.IndexIVFFastScan):
             core.implem = QUERY_BY_QUERY

@@ -96,6 +96,7 @@ def exact_neighbours(
 
 
 def _merged(first: Candidates, second: Candidates) -> Candidates:
-    similarities, ids = (np.concatenate(pair, axis=1) for pair in zip(first, second, strict=True))
+    similarities = np.concatenate([first.similarities, second.similarities], axis=1)
+    ids = np.concatenate([first.ids, second.ids], axis=1)
     order = np.argsort(-similarities, axis=1, kind="stable")[:, : first.ids.shape[1]]
-    return Candidates(*(np.take_along_axis(part, order, axis=1) for part in (similarities, ids)))
+    return Candidates(np.take_along_axis(similarities, order, axis=1), np.take_along_axis(ids, order, axis=1))

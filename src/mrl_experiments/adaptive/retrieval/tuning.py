@@ -229,9 +229,9 @@ class Tuner:
                     smallest = upper_bound(trial.losses, 1 - self.budget.confidence, binary=self.binary)
                 break
             kept.append((trial, index))
-        if exact and (not kept or any(trial.exact for trial in trials)):
+        if exact:
             whole = self.build(database, exact[0])
-            kept.append((self.measure(whole, self.parts[1]), whole))
+            kept.append((self.measure(whole, self.parts[1], 0.0), whole))
         if not kept:
             raise self._nothing(trials, smallest)
         held_out, index = min(kept, key=lambda pair: pair[0].latency)
@@ -336,7 +336,8 @@ class Tuner:
                 if best is not None and seconds[-1] / len(rows) * 1e3 > FAR * best:
                     break
         quality = self.quality(found, rows)
-        losses = self.quality(Candidates(*(part[rows] for part in self.exact)), rows) - quality
+        exact = Candidates(self.exact.similarities[rows], self.exact.ids[rows])
+        losses = self.quality(exact, rows) - quality
         latency = median(seconds) / len(rows) * 1e3
         loss = float(losses.mean())
         likely = loss if index.spec.exact else loss + self._margin(losses)

@@ -68,7 +68,7 @@ class ImageData(DataModule):
         workers: int | None,
         cache: str,
         size: int | None,
-        resolution: Mapping[str, int | None] | None,
+        resolution: Mapping[str, Any] | None,
         augment: Mapping[str, Any],
         storage: Mapping[str, Mapping[str, Any]],
         betons: Mapping[str, str],

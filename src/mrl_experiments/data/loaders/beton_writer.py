@@ -101,7 +101,7 @@ def _fields(samples: Sequence[Sample], channels: int, storage: Storage) -> dict[
     from ffcv.fields.rgb_image import IMAGE_MODES
 
     if channels == 3:
-        _ = IMAGE_MODES["raw"]  # numba compiles the look-up: here once, or else in each of the worker processes
+        _ = IMAGE_MODES["raw"]  # numba compiles the look-up: here once, or else in each worker process
         image: Any = RGBImageField(
             storage.mode, storage.max_size, None, storage.jpeg_quality, storage.jpeg_share
         )
