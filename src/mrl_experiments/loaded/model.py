@@ -231,9 +231,10 @@ def load(
         UserError: If there is no such run, it has no checkpoint, or `dim` is not nested.
 
     Example:
-        >>> model = load("tests/stored_run", dim=16)  # doctest: +SKIP
-        >>> model.encode("digit.png").shape  # doctest: +SKIP
-        (16,)
+        ::
+
+            model = load("outputs/runs/mrl_resnet10t_digits_s0", dim=16)
+            model.encode("digit.png").shape  # (16,)
     """
     run = existing(run)
     method = load_method(run, trust, checkpoint=checkpoint, weights=weights).to(device)

@@ -82,7 +82,7 @@ def sgd_cyclic(
         nesterov=nesterov,
         fused=_on_cpu(module),
     )
-    return optimizer, _schedule(optimizer, length, warmup_epochs, lambda progress: 1 - progress)
+    return _clippable(optimizer), _schedule(optimizer, length, warmup_epochs, lambda progress: 1 - progress)
 
 
 def adamw_cosine(
@@ -108,7 +108,7 @@ def adamw_cosine(
         betas=(momentum, 0.999),
         fused=_on_cpu(module),
     )
-    return optimizer, _schedule(
+    return _clippable(optimizer), _schedule(
         optimizer, length, warmup_epochs, lambda progress: (1 + math.cos(math.pi * progress)) / 2
     )
 
@@ -219,11 +219,18 @@ class Plateau:
 
 
 def _on_cpu(module: nn.Module) -> bool | None:
-    """Return whether one pass over the parameters is to do a whole step: on CPUs a fifth of the time.
-
-    On GPUs torch chooses; there Lightning refuses to clip the gradients of a step that also unscales them.
-    """
+    """Return whether one pass over the parameters is to do a whole step: on CPUs a fifth of the time."""
     return all(parameter.is_cpu for parameter in module.parameters()) or None
+
+
+def _clippable(optimizer: Optimizer) -> Optimizer:
+    """Return an optimizer whose gradients Lightning clips, also where it does a step in one pass on a CPU.
+
+    Lightning refuses it since such a step also unscales gradients; on a CPU none are scaled.
+    """
+    if optimizer.defaults["fused"]:
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
 
 
 def scaled(lr: float, lr_images: int, length: TrainingLength) -> float:
