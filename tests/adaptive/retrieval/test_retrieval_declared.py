@@ -42,8 +42,6 @@ def few_families():
     def measured(tuner, *given):
         trial = Tuner.measure(tuner, *given)
         return replace(trial, latency=np.inf) if trial.exact else trial  # of so few, a busy machine differs
-            replace(trial, latency=np.inf) if trial.exact else trial
-        )  # of so few, a busy machine may differ
 
     with pytest.MonkeyPatch.context() as patch:
         few = lambda *given: (declared_families(*given)[0][:1], declared_families(*given)[1])  # noqa: E731
