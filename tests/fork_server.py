@@ -74,6 +74,7 @@ def main() -> None:
         sys.stderr.reconfigure(encoding=encoding)
     sys.argv = request["arguments"]
     sys.path[0] = os.path.dirname(sys.argv[0])
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     be_the_command()
 
 

@@ -98,7 +98,7 @@ def _parquet_batches(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(path) as file:
+    with ParquetFile(path, pre_buffer=False) as file:  # which would hold the whole column
         name, total = named(file.schema_arrow.names, names, path), 0
         for batch in file.iter_batches(BATCH, columns=[name]):
             total += batch.nbytes
@@ -164,7 +164,7 @@ def _parquet_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(path) as file:
+    with ParquetFile(path, pre_buffer=False) as file:  # which would hold the whole column
         names = file.schema_arrow.names
         wanted = tuple(name for name in names if name in wanted)
         batches: list[Any] = []

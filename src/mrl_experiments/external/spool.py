@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import explain_os_errors, require_space
 
-LARGE = 1 << 28  # bytes; what is larger goes to a file without a name, as long as it is used
+LARGE = 1 << 27  # bytes; what is larger goes to a file without a name, as long as it is used
 
 
 class Spool:
@@ -58,7 +58,7 @@ class Spool:
             require_space(folder, sum(block.nbytes for block in blocks))
             for block in blocks:
                 np.ascontiguousarray(block, first.dtype).tofile(self._file)
-            self._blocks = [first[:1]]
+            self._blocks = [first[:1].copy()]
 
     def result(self) -> NDArray[Any]:
         """Return all of them (N, D)."""

@@ -22,7 +22,7 @@ CENTRES = RNG.normal(size=(60, WIDTH))
 def draw(count):
     """Vectors whose first features hold the most."""
     points = CENTRES[RNG.integers(60, size=count)] + RNG.normal(size=(count, WIDTH))
-    return (points * np.arange(1, WIDTH + 1) ** -0.7).astype(np.float32)
+    return (points * np.arange(1, WIDTH + 1) ** -1.5).astype(np.float32)
 
 
 VECTORS, QUERIES = draw(COUNT), draw(1000)

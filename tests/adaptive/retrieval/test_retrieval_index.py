@@ -35,6 +35,13 @@ def thorough(codes):
     return build(codes, effort="nprobe=16" if "IVF" in codes else "efSearch=2000" if "HNSW" in codes else "")
 
 
+@pytest.mark.parametrize("codes", ["IVF16,Flat", "IVF16,PQ16x4fsr"])
+def test_a_look_into_more_lists_than_there_are_is_one_into_all(codes):
+    """FAISS's scans of 4 bits lose neighbours by it."""
+    whole, more = (build(codes, effort=f"nprobe={lists}") for lists in (16, 64))
+    np.testing.assert_array_equal(more.search(QUERIES).ids, whole.search(QUERIES).ids)
+
+
 @pytest.mark.parametrize("codes", CODES)
 @pytest.mark.parametrize("dim", [17, 24, WIDTH])
 def test_a_shortlist_of_everything_gives_brute_force(codes, dim):

@@ -52,7 +52,11 @@ def declared_families(
     found = []
     for dim in scanned:
         plans = _plans(dim, dims, count, k)
-        found.append(Family(IndexSpec((dim,), f"IVF{lists(count)},PQ{dim}x4fsr", plans[0]), PROBED, plans))
+        found.append(
+            Family(
+                IndexSpec((dim,), f"IVF{lists(count)},PQ{dim}x4fsr", plans[0]), _probes(lists(count)), plans
+            )
+        )
     found += opponent_families(count, width, k)
     return [_by(family, similarity) for family in found], [_by(exact, similarity)]
 
@@ -67,12 +71,12 @@ def opponent_families(count: int, width: int, k: int, *, rotated: bool = False) 
         rotated: Also those whose rotation takes minutes to learn.
     """
     plans = [((width, min(factor * k, count)), (width, k)) for factor in (2, 3, 5, 10, 20, 40)]
-    ivf, efforts = f"IVF{lists(count)}", _efforts("efSearch", EFFORTS)
-    found = [(f"RR{width},{ivf},RaBitQfs", PROBED), (f"{ivf},PQ{width // 2}x4fsr", PROBED)]
-    found += [(f"PCA{dim},{ivf},PQ{dim}x4fsr", PROBED) for dim in (32, 64, 128) if dim < width]
+    ivf, efforts, probes = f"IVF{lists(count)}", _efforts("efSearch", EFFORTS), _probes(lists(count))
+    found = [f"RR{width},{ivf},RaBitQfs", f"{ivf},PQ{width // 2}x4fsr"]
+    found += [f"PCA{dim},{ivf},PQ{dim}x4fsr" for dim in (32, 64, 128) if dim < width]
     if rotated:
-        found += [(f"OPQ{dim},{ivf},PQ{dim}x4fsr", PROBED) for dim in (64, 128) if dim < width]
-    coded = [Family(IndexSpec((width,), codes, plans[0]), probes, plans) for codes, probes in found]
+        found += [f"OPQ{dim},{ivf},PQ{dim}x4fsr" for dim in (64, 128) if dim < width]
+    coded = [Family(IndexSpec((width,), codes, plans[0]), probes, plans) for codes in found]
     graph = Family(IndexSpec((width,), "HNSW32_SQ8", plans[0]), efforts, plans[:2])
     return [*coded, graph, *full_width_families(count, width, k)]
 
@@ -84,7 +88,7 @@ def _by(family: Family, similarity: str) -> Family:
 def _scanning(scanned: Sequence[int], count: int, dims: Sequence[int], k: int) -> list[Family]:
     families = []
     for dim in scanned:
-        ivf, probes = f"IVF{lists(count)}", _efforts("nprobe", PROBES)
+        ivf, probes = f"IVF{lists(count)}", _probes(lists(count))
         codes = [(f"{ivf},PQ{dim}x4fsr", probes), (f"{ivf},SQ8", probes)]
         if dim == scanned[0]:
             codes.append(("HNSW32", _efforts("efSearch", EFFORTS)))
@@ -101,10 +105,10 @@ def full_width_families(count: int, width: int, k: int) -> list[Family]:
     Half as many lists: comparing a query with wide centroids costs as much as scanning.
     """
     stages = ((width, k),)
-    codes = f"IVF{max(1, lists(count) // 2)},Flat"
+    wide = max(1, lists(count) // 2)
     return [
         Family(IndexSpec((width,), "HNSW32", stages), _efforts("efSearch", EFFORTS), [stages]),
-        Family(IndexSpec((width,), codes, stages), _efforts("nprobe", PROBES), [stages]),
+        Family(IndexSpec((width,), f"IVF{wide},Flat", stages), _probes(wide), [stages]),
     ]
 
 
@@ -112,9 +116,6 @@ def lists(count: int) -> int:
     """Return a power of two near eight times the root of N, within FAISS's advice of 4 to 16 times."""
     wanted = min(8 * np.sqrt(count), count / LIST_LENGTH)
     return int(2 ** np.floor(np.log2(max(1.0, wanted))))
-
-
-PROBED = tuple(f"nprobe={value}" for value in PROBES)
 
 
 def _plans(dim: int, dims: Sequence[int], count: int, k: int) -> list[tuple[tuple[int, int], ...]]:
@@ -130,3 +131,7 @@ def _plans(dim: int, dims: Sequence[int], count: int, k: int) -> list[tuple[tupl
 
 def _efforts(name: str, values: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for value in values)
+
+
+def _probes(most: int) -> tuple[str, ...]:
+    return _efforts("nprobe", sorted({min(value, most) for value in PROBES}))

@@ -127,7 +127,8 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
     core, outer = core_of(index), faiss.downcast_index(index)
     kinds: Any = faiss  # whose constructors take keywords that its type stubs lack
     if isinstance(core, faiss.IndexIVF):
-        found = kinds.SearchParametersIVF(sel=selector, nprobe=chosen.get("nprobe", core.nprobe))
+        nprobe = min(chosen.get("nprobe", core.nprobe), core.nlist)
+        found = kinds.SearchParametersIVF(sel=selector, nprobe=nprobe)
     elif isinstance(outer, (faiss.IndexPreTransform, faiss.IndexIDMap)) and mask is not None:
         return None
     elif isinstance(core, faiss.IndexHNSW):
@@ -151,6 +152,8 @@ def set_effort(index: faiss.Index, effort: str) -> None:
         space: Any = faiss.ParameterSpace()
         space.set_index_parameters(inner, split_effort(effort)[0])
         core = core_of(outer)
+        if isinstance(core, faiss.IndexIVF):
+            core.nprobe = min(core.nprobe, core.nlist)  # with more, scans of 4 bits lose neighbours
         if isinstance(core, faiss.IndexIVFFastScan):
             core.implem = QUERY_BY_QUERY
     except RuntimeError as error:

@@ -186,7 +186,8 @@ class Tuner:
             UserError: If none keeps the budget.
         """
         tried: list[tuple[Trial, AdaptiveIndex, Family]] = []
-        for number, family in enumerate(tracked([*families, *wider], "trying indexes", len(families))):
+        everything = [*families, *wider]
+        for number, family in enumerate(tracked(everything, "trying indexes", len(everything))):
             trials = [trial for trial, *_ in tried]
             if number == len(families) and self.budget.best(trials):
                 break

@@ -11,7 +11,7 @@ from mrl_experiments.data.reading import Tally
 from mrl_experiments.errors import UserError
 from mrl_experiments.search.same_rows import row_keys
 
-BLOCK = 65536  # rows read at once
+BLOCK = 8192  # rows read at once
 LEAST = 8  # rows to train on, and to validate on
 UNIT = 1e-2  # how far from 1 the norm of a normalised vector may be: float16 and bfloat16 round
 
