@@ -111,7 +111,7 @@ def test_the_commands_of_a_page_run(page, folder, tmp_path_factory):
         if name.endswith((".py", ".yaml")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(block)
-    if page in ("your_embeddings", "vectors"):  # whose code writes what its commands read
+    if page in ("your_embeddings", "finetune", "vectors"):  # whose code writes what its commands read
         (folder / "page.py").write_text("\n".join(code))
         succeed(folder / "page.py", folder=folder)
     environment = {"WANDB_MODE": "disabled", "MRL_DATA": str(tmp_path_factory.getbasetemp() / "prepared")}
