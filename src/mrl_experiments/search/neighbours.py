@@ -52,7 +52,7 @@ def nearest(
 
     Nearest by cosine is nearest by L2 between unit vectors. Similarities of prefixes as they are have a
     scale on which SAME_SCORE means what it does for cosines: inner products are divided by the norm of the
-    query and the median one r of the database; of L2 it is -|q - d|^2 / (|q|^2 + r^2), for unit vectors the
+    query and the median one r of the database; of L2 it is `-|q - d|^2 / (|q|^2 + r^2)`, for unit vectors the
     cosine less 1. The inner product of a prefix is that of the next
     shorter one plus that of the features between them, so all dims together multiply as much as the largest
     alone. A GPU build of FAISS searches dim by dim instead. A prefix of zeros, as rectified features can

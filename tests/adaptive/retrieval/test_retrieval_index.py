@@ -39,7 +39,7 @@ def thorough(codes):
 def test_a_look_into_more_lists_than_there_are_is_one_into_all(codes):
     """FAISS's scans of 4 bits lose neighbours by it."""
     whole, more = (build(codes, effort=f"nprobe={lists}") for lists in (16, 64))
-    np.testing.assert_array_equal(more.search(QUERIES).ids, whole.search(QUERIES).ids)
+    np.testing.assert_array_equal(more.search(QUERIES, K).ids, whole.search(QUERIES, K).ids)
 
 
 @pytest.mark.parametrize("codes", CODES)
