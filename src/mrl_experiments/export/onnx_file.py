@@ -31,25 +31,20 @@ def write_onnx(graph: Graph, path: Path) -> None:
     Raises:
         UserError: If torch cannot export it, or the file computes something else.
     """
-    try:
-        with quiet(), torch.no_grad():
-            program: Any = torch.onnx.export(
-                graph.module,
-                (),
-                kwargs=dict(graph.example),
-                input_names=[*graph.example],
-                output_names=[*graph.outputs],
-                dynamic_shapes=graph.shapes(),
-                dynamo=True,
-                verbose=False,
-            )
-            program.save(str(path), external_data=False)
-    except Exception as error:  # each network that cannot be exported fails in its own way
-        raise UserError(
-            f"torch cannot export {graph.name} as ONNX: {type(error).__name__}: {said(error)}",
-            expected="a network of operators that ONNX has",
-            remedy="name the dims, dim=[8,64], where the dim is an argument; or format=torch_export",
-        ) from error
+    with exporting(
+        f"torch cannot export {graph.name} as ONNX", "a network of operators that ONNX has", "torch_export"
+    ):
+        program: Any = torch.onnx.export(
+            graph.module,
+            (),
+            kwargs=dict(graph.example),
+            input_names=[*graph.example],
+            output_names=[*graph.outputs],
+            dynamic_shapes=graph.shapes(),
+            dynamo=True,
+            verbose=False,
+        )
+        program.save(str(path), external_data=False)
     check_same(graph, run_onnx(path, graph.example), path)
 
 
@@ -102,7 +97,7 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
 
     prepared = out.with_suffix(".prepared.onnx")
     try:
-        with quiet():
+        with _quiet():
             quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
             if calibration is None:
                 quantization.quantize_dynamic(
@@ -139,7 +134,27 @@ class _Reader:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def exporting(problem: str, expected: str, other: str) -> Iterator[None]:
+    """Trace without notes or gradients; each network that cannot be exported fails in its own way.
+
+    Args:
+        problem: What an error begins with.
+        expected: The networks that can be.
+        other: The format to take instead.
+    """
+    try:
+        with _quiet(), torch.no_grad():
+            yield
+    except Exception as error:
+        raise UserError(
+            f"{problem}: {type(error).__name__}: {said(error)}",
+            expected=expected,
+            remedy=f"name the dims, dim=[8,64], where the dim is an argument; or format={other}",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep the exporters' notes on their own progress from the terminal; errors are raised."""
     loggers = [
         logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "")

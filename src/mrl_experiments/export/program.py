@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 
-from mrl_experiments.errors import UserError, said
 from mrl_experiments.export.graphs import Graph
-from mrl_experiments.export.onnx_file import check_same, quiet
+from mrl_experiments.export.onnx_file import check_same, exporting
 
 
 def write_program(graph: Graph, path: Path) -> None:
@@ -15,19 +14,12 @@ def write_program(graph: Graph, path: Path) -> None:
     Raises:
         UserError: If torch cannot export it, or the file computes something else.
     """
-    try:
-        with quiet(), torch.no_grad():
-            program = torch.export.export(
-                graph.module, (), kwargs=dict(graph.example), dynamic_shapes=graph.shapes()
-            )
-            torch.export.save(program, path)
-            loaded = torch.export.load(path).module()
-    except Exception as error:  # each network that cannot be exported fails in its own way
-        raise UserError(
-            f"torch.export cannot take {graph.name}: {type(error).__name__}: {said(error)}",
-            expected="a network that it can trace",
-            remedy="name the dims, dim=[8,64], where the dim is an argument; or format=safetensors",
-        ) from error
+    with exporting(f"torch.export cannot take {graph.name}", "a network that it can trace", "safetensors"):
+        program = torch.export.export(
+            graph.module, (), kwargs=dict(graph.example), dynamic_shapes=graph.shapes()
+        )
+        torch.export.save(program, path)
+        loaded = torch.export.load(path).module()
     with torch.no_grad():
         found = loaded(**graph.example)
     check_same(graph, [one.detach().numpy() for one in found], path)

@@ -29,10 +29,8 @@ def wider_families(count: int, dims: Sequence[int], k: int) -> list[Family]:
 
     The last is exact search, which loses nothing.
     """
-    stages = ((dims[-1], k),)
-    exact = Family(IndexSpec((dims[-1],), "Flat", stages), ("",), [stages])
     larger = [dim for dim in dims[1:-1] if dim > dims[-1] // 8 and dim >= SMALLEST_SCAN]
-    return [*_scanning(larger, count, dims, k), *full_width_families(count, dims[-1], k), exact]
+    return [*_scanning(larger, count, dims, k), *full_width_families(count, dims[-1], k), _exact(dims[-1], k)]
 
 
 def declared_families(
@@ -44,10 +42,9 @@ def declared_families(
     nesting: so that vectors which are not nested get an index that suits them.
     """
     width = dims[-1]
-    stages = ((width, k),)
-    exact = Family(IndexSpec((width,), "Flat", stages), ("",), [stages])
+    exact = [_by(_exact(width, k), similarity)]
     if lists(count) < 2:
-        return [], [_by(exact, similarity)]
+        return [], exact
     scanned = [dim for dim in dims[:-1] if dim >= min(SMALLEST_SCAN, dims[0] * 2)] or list(dims[:-1])
     found = []
     for dim in scanned:
@@ -58,7 +55,7 @@ def declared_families(
             )
         )
     found += opponent_families(count, width, k)
-    return [_by(family, similarity) for family in found], [_by(exact, similarity)]
+    return [_by(family, similarity) for family in found], exact
 
 
 def opponent_families(count: int, width: int, k: int, *, rotated: bool = False) -> list[Family]:
@@ -79,6 +76,12 @@ def opponent_families(count: int, width: int, k: int, *, rotated: bool = False) 
     coded = [Family(IndexSpec((width,), codes, plans[0]), probes, plans) for codes in found]
     graph = Family(IndexSpec((width,), "HNSW32_SQ8", plans[0]), efforts, plans[:2])
     return [*coded, graph, *full_width_families(count, width, k)]
+
+
+def _exact(width: int, k: int) -> Family:
+    """Return the family that compares all vectors whole."""
+    stages = ((width, k),)
+    return Family(IndexSpec((width,), "Flat", stages), ("",), [stages])
 
 
 def _by(family: Family, similarity: str) -> Family:
