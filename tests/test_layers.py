@@ -54,6 +54,7 @@ PROGRAM = {
     "next_commands",
     "export",
     "adaptor_export",
+    "engines",
     "external",
     "looks",
     "reproduce",

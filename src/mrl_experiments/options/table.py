@@ -58,6 +58,14 @@ RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t
 DIMS = Whole(low=1)
 SIMILARITY = Choice("by which vectors are compared", SIMILARITIES)
 EPOCHS, STEPS = Whole(low=1, high=1_000_000, unit="epochs"), Whole(low=1, unit="steps")
+TARGET = Choice(
+    "where vectors go", ("parquet", "faiss", "pgvector", "milvus", "lancedb", "qdrant"), null=True
+)
+URI = Text("the engine's address, or a file or folder", null=True, example="http://localhost:19530")
+COLLECTION = Text(
+    "the collection or table", null=True, pattern=r"[A-Za-z_]\w{0,62}", called="letters, digits and _",
+    example="photos",
+)  # fmt: skip
 TIME = (
     Text(pattern=r"\d+:\d\d?:\d\d?:\d\d?", called='"days:hours:minutes:seconds"'),
     Map("", Number(low=0)),
@@ -134,7 +142,7 @@ COMMANDS: dict[str, Options] = {
         "debug": DEBUG,
     },
     "export": {
-        "run": RUNS,
+        "run": replace(RUNS, null=True),
         "format": Choice("what is written", ("hub", "timm", "onnx", "torch_export", "safetensors")),
         "dim": Either(
             "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
@@ -155,6 +163,17 @@ COMMANDS: dict[str, Options] = {
             example="me/my-model",
         ),
         "private": Flag("a new repository is"),
+        "target": TARGET,
+        "embeddings": Path("a file of vectors, in place of run=", null=True, example="base.npy"),
+        "split": Text("of the run's embeddings", null=True, pattern=r"[^@]+", example="val"),
+        "payload": Path("a table with a row for each vector", null=True, example="titles.csv"),
+        "uri": URI,
+        "collection": COLLECTION,
+        "prefix": Whole("the first dims, by which shortlists are found", low=1, null=True, unit="dims"),
+        "prefix_index": Choice("over the prefixes", ("exact", "hnsw", "ivf"), null=True),
+        "similarity": SIMILARITY,
+        "half": Flag("vectors are stored as float16"),
+        "binary": Flag("of target=pgvector the index has a bit for each dim"),
         "cache": CACHE,
         "trust": TRUST,
         "root": ROOT,
