@@ -252,22 +252,6 @@ def checked(shape: Shape | None, place: str, queries: NDArray[np.float32], where
     return shape
 
 
-def lists_of(rows: int) -> int:
-    """Return the number of lists of an IVF index: the root of the rows."""
-    return max(1, round(rows**0.5))
-
-
-def probes_of(rows: int, shortlist: int) -> int:
-    """Return how many of its lists are searched: a sixteenth, and those that hold four shortlists.
-
-    Example:
-        >>> lists_of(10_000), probes_of(10_000, 200), probes_of(10_000, 10_000)
-        (100, 8, 100)
-    """
-    lists = lists_of(rows)
-    return min(lists, max(1, lists // 16, -(-4 * shortlist * lists // rows)))
-
-
 def padded(found: list[list[int]], k: int) -> Ids:
     """Return lists of ids as an array (Q, k), with -1 where there are fewer.
 

@@ -1,28 +1,29 @@
 """target=faiss: one index that takes vectors as they are, with a shortlist by prefixes inside."""
 
-import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.retrieval.spec import lists_of, probes_of
 from mrl_experiments.directions import unit_prefixes
-from mrl_experiments.engines.engine import BYTES, Engine, Filter, Ids, Shape, checked, lists_of, probes_of
+from mrl_experiments.engines.engine import Filter, Ids, Shape, checked
+from mrl_experiments.engines.file_folder import FileFolder
 from mrl_experiments.engines.payload import arrow_array
 from mrl_experiments.engines.source import CLASS, KEY, LABEL, Block, Source
 from mrl_experiments.errors import UserError, said
-from mrl_experiments.export.folder import NOTE, write_folder
-from mrl_experiments.files import require_space
-from mrl_experiments.progress import progress
+from mrl_experiments.files import read_object, write_json
 from mrl_experiments.search.same_rows import evenly_spaced
 
+NOTE = "export.json"
 INDEX, PAYLOAD = "vectors.faiss", "payload.parquet"
 SHORTLIST = 20  # times k: the length of a shortlist, unless a search says otherwise
 TRAINED = 64  # vectors that each list of an IVF index is trained on
 
 
-class FaissFile(Engine):
+class FaissFile(FileFolder):
     """A folder with `vectors.faiss`, its labels and ids beside it, and what else belongs to each row.
 
     The index divides by norms where similarity is the cosine (IndexPreTransform), finds a shortlist by the
@@ -31,8 +32,7 @@ class FaissFile(Engine):
     """
 
     def __init__(self, uri: str, collection: str) -> None:
-        self.out = Path(uri)
-        self.place = str(self.out)
+        super().__init__(uri, collection)
         self._index: Any = None
 
     @property
@@ -40,40 +40,19 @@ class FaissFile(Engine):
         """What FAISS raises."""
         return (RuntimeError,)
 
-    def shape(self) -> Shape | None:
-        """Return what the folder holds; see `Engine.shape`."""
-        if not self.out.exists():
-            return None
-        try:
-            noted = json.loads((self.out / NOTE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            noted = {}
-        return Shape.read(noted.get("shape"), self.place)
+    def stored(self, folder: Path) -> Shape:
+        """Return what the note says; see `FileFolder.stored`."""
+        path = folder / NOTE
+        return Shape.read(read_object(path).get("shape") if path.is_file() else None, self.place)
 
-    def load(self, source: Source, shape: Shape, *, overwrite: bool = False) -> bool:
-        """Build the index and write it, whole or not at all; see `Engine.load`."""
-
-        def write(folder: Path) -> None:
-            require_space(folder, shape.rows * shape.width * 4)
-            self.create(shape)
-            train(self._index, source, shape)
-            step = max(256, BYTES // (4 * shape.width))
-            with progress(f"writing to {self.place}", shape.rows) as advance:
-                for start in range(0, shape.rows, step):
-                    block = source.block(start, min(start + step, shape.rows))
-                    self.write(block, shape, some=False)
-                    advance(len(block.vectors))
-            import faiss
-
-            faiss.write_index(self._index, str(folder / INDEX))
-            _write_columns(source, folder)
-
-        with self.explained():
-            return write_folder(self.out, {"shape": shape.stored()}, write, overwrite=overwrite)
-
-    def create(self, shape: Shape) -> None:
-        """Begin an index in memory."""
+    def begin(self, source: Source, shape: Shape) -> None:
+        """Begin an index in memory, trained on evenly spaced vectors."""
+        self.create(shape)
         self._index = new_index(shape)
+        if not self._index.is_trained:
+            rows = evenly_spaced(len(source), TRAINED * max(16, lists_of(shape.rows)))
+            self._index.train(np.ascontiguousarray(source.vectors[rows], np.float32))
+        _write_columns(source, self.hidden)
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows of a range the index has."""
@@ -84,14 +63,16 @@ class FaissFile(Engine):
         self._index.add(block.vectors)
 
     def finish(self, shape: Shape) -> bool:
-        """Do nothing: `load` writes the file."""
-        return False
+        """Write the index, and give the folder its name."""
+        if self.folder == self.hidden:
+            import_module("faiss").write_index(self._index, str(self.hidden / INDEX))
+            write_json(self.hidden / NOTE, {"shape": shape.stored()})
+        return super().finish(shape)
 
     def index(self) -> Any:
         """Return the index, memory-mapped."""
         if self._index is None:
-            import faiss
-
+            faiss: Any = import_module("faiss")
             self._index = faiss.read_index(str(self.out / INDEX), faiss.IO_FLAG_MMAP_IFC)
         return self._index
 
@@ -99,8 +80,7 @@ class FaissFile(Engine):
         self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
     ) -> Ids:
         """Return the ids (Q, k) of the nearest; see `Engine.search`."""
-        import faiss
-
+        faiss: Any = import_module("faiss")
         shape = checked(self.shape(), self.place, queries, None)
         if where:
             raise UserError("where= with target=faiss", expected="an engine with columns, such as pgvector")
@@ -129,11 +109,12 @@ def new_index(shape: Shape) -> Any:
     Raises:
         UserError: For what FAISS cannot hold.
     """
-    import faiss
-
+    faiss: Any = import_module("faiss")  # whose stubs know few of its classes
     by_norm = shape.similarity == "cosine"
     metric = faiss.METRIC_L2 if shape.similarity == "l2" else faiss.METRIC_INNER_PRODUCT
     whole: Any = faiss.IndexFlat(shape.width, metric)
+    whole.codes.resize(shape.rows * whole.code_size)  # memory for all, or each range would copy those before
+    whole.codes.resize(0)
     if shape.index != "exact":
         codes = "HNSW32,SQ8" if shape.index == "hnsw" else f"IVF{lists_of(shape.rows)},SQ8"
         short = faiss.index_factory(shape.prefix, codes, metric)
@@ -150,16 +131,8 @@ def new_index(shape: Shape) -> Any:
     )
 
 
-def train(index: Any, source: Source, shape: Shape) -> None:
-    """Train lists and codes on evenly spaced vectors."""
-    if not index.is_trained:
-        rows = evenly_spaced(len(source), TRAINED * max(16, lists_of(shape.rows)))
-        index.train(np.ascontiguousarray(source.vectors[rows], np.float32))
-
-
 def _base_parameters(shape: Shape, shortlist: int) -> Any:
-    import faiss
-
+    faiss: Any = import_module("faiss")
     if shape.index == "hnsw":
         inner = faiss.SearchParametersHNSW(efSearch=max(64, shortlist))
     else:

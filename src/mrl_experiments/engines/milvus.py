@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.retrieval.spec import lists_of, probes_of
 from mrl_experiments.engines.engine import (
     MARK,
     Filter,
     Ids,
     Shape,
     TwoStepEngine,
-    lists_of,
     needed,
-    probes_of,
 )
 from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
 from mrl_experiments.engines.source import Block
@@ -34,6 +33,7 @@ class Milvus(TwoStepEngine):
     """
 
     def __init__(self, uri: str, collection: str) -> None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # which warns of how pymilvus and milvus-lite ping
         self.pymilvus = needed("pymilvus", "milvus")
         if "://" not in uri:
             needed("milvus_lite", "milvus")

@@ -1,24 +1,23 @@
 """target=parquet: a folder of Parquet files, one for each range of ids."""
 
 import json
-import os
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.engines.engine import MARK, Engine, Filter, Ids, Shape, needed
+from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, needed
+from mrl_experiments.engines.file_folder import FileFolder
 from mrl_experiments.engines.payload import arrow_array, arrow_vectors
 from mrl_experiments.engines.source import Block, Source
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, explain_os_errors, remove_leftovers, require_space
-from mrl_experiments.locks import acquire
+from mrl_experiments.files import atomic_path, remove_leftovers
 
 ROW_GROUP = 8192
 
 
-class ParquetFolder(Engine):
+class ParquetFolder(FileFolder):
     """A folder of parts `<first id>.parquet` with columns id, vector and those of the source.
 
     Prefixes are no column: they are the first values of each vector. Parts are written into a hidden folder,
@@ -26,62 +25,30 @@ class ParquetFolder(Engine):
     """
 
     def __init__(self, uri: str, collection: str) -> None:
+        super().__init__(uri, collection)
         self.parquet = needed("pyarrow.parquet", "parquet")
-        self.out = Path(uri)
-        self.place = str(self.out)
-        self.hidden = self.out.with_name(f".{self.out.name[:200]}.part")
-        self.folder = self.out
 
     @property
     def faults(self) -> tuple[type[BaseException], ...]:
         """What pyarrow raises."""
         return (needed("pyarrow", "parquet").ArrowException,)
 
-    def shape(self) -> Shape | None:
-        """Return what the folder holds; see `Engine.shape`."""
-        if not os.path.lexists(self.out) or (self.out.is_dir() and not any(self.out.iterdir())):
-            return None
-        return self._shape(self.out)
-
-    def _shape(self, folder: Path) -> Shape:
+    def stored(self, folder: Path) -> Shape:
+        """Return what the first part says; see `FileFolder.stored`."""
         first = next(iter(sorted(folder.glob("*.parquet"))), None) if folder.is_dir() else None
         metadata = self.parquet.read_schema(first).metadata if first else None
         stored = (metadata or {}).get(MARK.encode())
         return Shape.read(None if stored is None else json.loads(stored), self.place)
 
-    def load(self, source: Source, shape: Shape, *, overwrite: bool = False) -> bool:
-        """Write a source; see `Engine.load`. An unfinished folder of the same content is gone on with."""
-        with (
-            acquire(self.out.parent / f".{self.out.name[:200]}.lock", f"writes {self.out}"),
-            self.explained(),
-        ):
-            there = self.shape()
-            if there is not None and (different := shape.differing(there)):
-                if not overwrite:
-                    raise UserError(
-                        f"{self.out} is there with {'; '.join(different)}",
-                        expected="the same",
-                        remedy="choose another: uri=<folder>; or replace it: overwrite=true",
-                    )
-                there = None
-            if there is None:
-                self.create(shape)
-            wrote = self._write_missing(source, shape)
-            return self.finish(shape) or wrote
-
-    def create(self, shape: Shape) -> None:
+    def begin(self, source: Source, shape: Shape) -> None:
         """Make the hidden folder, or go on with one of the same content."""
-        self.folder = self.hidden
-        with explain_os_errors(self.hidden):
-            try:
-                same = self.hidden.exists() and not shape.differing(self._shape(self.hidden))
-            except (UserError, *self.faults):
-                same = False
-            if not same:
-                shutil.rmtree(self.hidden, ignore_errors=True)
-            self.hidden.mkdir(parents=True, exist_ok=True)
+        same = False
+        with suppress(UserError, *self.faults):
+            same = self.hidden.exists() and not shape.differing(self.stored(self.hidden))
+        if same:
             remove_leftovers(self.hidden)
-        require_space(self.hidden, shape.rows * shape.width * (2 if shape.half else 4))
+        else:
+            self.create(shape)
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows the parts have that begin in a range."""
@@ -108,19 +75,6 @@ class ParquetFolder(Engine):
                 write_statistics=others,
             )  # fmt: skip
 
-    def finish(self, shape: Shape) -> bool:
-        """Give the folder its name."""
-        if self.folder == self.out:
-            return False
-        with explain_os_errors(self.out):
-            old = self.hidden.with_name(f"{self.hidden.name}.old")
-            if self.out.exists():
-                self.out.rename(old)
-            self.hidden.rename(self.out)
-            shutil.rmtree(old, ignore_errors=True)
-        self.folder = self.out
-        return True
-
     def search(
         self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
     ) -> Ids:
@@ -132,6 +86,3 @@ class ParquetFolder(Engine):
         raise UserError(
             "target=parquet does not search", expected="faiss, pgvector, milvus, lancedb or qdrant"
         )
-
-    def close(self) -> None:
-        """Do nothing: no file is open."""

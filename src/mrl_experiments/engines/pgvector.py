@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.retrieval.spec import lists_of, probes_of
 from mrl_experiments.engines.engine import (
     MARK,
     Engine,
@@ -13,10 +14,8 @@ from mrl_experiments.engines.engine import (
     Ids,
     Shape,
     checked,
-    lists_of,
     needed,
     padded,
-    probes_of,
 )
 from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
 from mrl_experiments.engines.source import Block
@@ -188,7 +187,7 @@ class PgVector(Engine):
         """Let the index find a whole shortlist, and go on where filters leave out too much (pgvector 0.8)."""
         if self._tuned == (shortlist, shape.index):
             return
-        settings = {"hnsw.ef_search": min(MOST_CANDIDATES, max(40, shortlist))}
+        settings: dict[str, Any] = {"hnsw.ef_search": min(MOST_CANDIDATES, max(40, shortlist))}
         settings |= {"hnsw.iterative_scan": "strict_order", "ivfflat.iterative_scan": "relaxed_order"}
         settings |= {"ivfflat.probes": probes_of(shape.rows, shortlist)}
         for name, value in settings.items():

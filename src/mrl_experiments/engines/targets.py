@@ -10,9 +10,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mrl_experiments.engines.engine import Engine, Shape
-from mrl_experiments.engines.source import Source, find_source, sample_digest
+from mrl_experiments.engines.source import Source, find_source
 from mrl_experiments.errors import UserError
 from mrl_experiments.names import is_name
+from mrl_experiments.search.same_rows import sample_digest
 
 NAME = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
 
@@ -99,6 +100,33 @@ def connect(target: str, uri: str | None, collection: str | None = None) -> Engi
     return TARGETS[target].open(uri, str(collection))
 
 
+def connect_to(target: str | None, uri: str | None, collection: str | None, root: str, *, of: str) -> Engine:
+    """Return the collection that export.py has written by these options.
+
+    Args:
+        target: As for `connect`; None where a command does not say it.
+        uri: As for `connect`, None for the folder of files.
+        collection: As for `connect`, None for the usual one.
+        root: The folder that holds runs/ and exports/.
+        of: The name of what was written, <run>_<split>.
+
+    Raises:
+        UserError: As `connect`, and without a target.
+    """
+    if target is None:
+        raise UserError("target= is not given", expected=f"one of {', '.join(TARGETS)}")
+    return connect(target, uri or _usual_folder(target, root, of), collection or _usual_collection(of))
+
+
+def _usual_folder(target: str, root: str, of: str) -> str | None:
+    return str(Path(root) / "exports" / f"{of}-{target}") if TARGETS[target].files else None
+
+
+def _usual_collection(of: str) -> str:
+    name = re.sub(r"\W+", "_", of, flags=re.ASCII)[:60]
+    return f"_{name}" if name[:1].isdigit() else name
+
+
 def hand_over(cfg: DictConfig) -> None:
     """Write the vectors that conf/export.yaml, composed, names, and say how to use them.
 
@@ -112,11 +140,8 @@ def hand_over(cfg: DictConfig) -> None:
     _check(cfg, target)
     source = find_source(cfg)
     shape = shape_of(cfg, source, target)
-    name = re.sub(r"\W+", "_", source.name, flags=re.ASCII)[:60]
-    collection = cfg.collection or (f"_{name}" if name[:1].isdigit() else name)
-    uri = cfg.uri or (
-        str(Path(cfg.root) / "exports" / f"{source.name}-{cfg.target}") if target.files else None
-    )
+    collection = cfg.collection or _usual_collection(source.name)
+    uri = cfg.uri or _usual_folder(cfg.target, cfg.root, source.name)
     if target.files and not is_name(Path(str(uri)).name):
         raise UserError(f"uri={uri}", expected="a folder")
     with connect(cfg.target, uri, collection) as engine:
