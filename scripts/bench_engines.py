@@ -2,10 +2,10 @@
 
 Each engine is given the same .npy file by `export.py target=...` (options composed, vectors checked, a digest
 by which they are known again, ranges of ids) and by the plainest fast code that its own client has for the
-same fields. Both write the same rows without an index, in turns, into new places. Ratios are of medians, ours
-divided by the bare load: of wall-clock time, and of the processor time of this process, which other programs on
-the machine disturb less (of pgvector it leaves out the server). Bytes are those of the files divided by those of
-the vectors.
+same fields, from a memory map. Both write the same rows without an index, in turns, into new places. Ratios
+are of medians, ours divided by the bare load: of wall-clock time, and of the processor time of this process,
+which other programs on the machine disturb less (of pgvector it leaves out the server). Bytes: of the files,
+divided by those of the vectors.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
         folder = Path(name)
         file, prefix = folder / "vectors.npy", max(1, arguments.width // 8)
         np.save(file, np.random.default_rng(0).standard_normal((arguments.rows, arguments.width), np.float32))
-        vectors = np.load(file)
+        vectors = np.load(file, mmap_mode="r")
         told: dict[str, Any] = {"rows": arguments.rows, "width": arguments.width, "rounds": arguments.rounds}
         for engine in arguments.engines:
             with started(engine, folder, arguments.postgres) as uri:
@@ -78,7 +78,7 @@ def compared(
     size = 0.0
     for round_ in range(rounds):
         loads: dict[str, Callable[[str, str], None]] = {
-            "bare": lambda place, name: BARE[engine](place, name, np.load(file), prefix),
+            "bare": lambda place, name: BARE[engine](place, name, np.load(file, mmap_mode="r"), prefix),
             "ours": lambda place, name: ours(engine, place, name, file, prefix),
         }
         for kind in ("bare", "ours") if round_ % 2 == 0 else ("ours", "bare"):

@@ -71,7 +71,7 @@ class ParquetFolder(FileFolder):
         with atomic_path(self.folder / f"{block.start:012}.parquet") as path:
             # Numbers of vectors repeat too seldom for a dictionary, and do not shrink by compression.
             self.parquet.write_table(
-                table, path, row_group_size=ROW_GROUP, compression="none", use_dictionary=others,
+                table, path, row_group_size=ROW_GROUP, compression="none", use_dictionary=[*block.columns],
                 write_statistics=others,
             )  # fmt: skip
 

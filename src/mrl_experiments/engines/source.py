@@ -18,7 +18,7 @@ from mrl_experiments.files import sha256
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.runs import find_runs
 
-ROWS = 4096  # at a time, so that they stay in the cache
+ROWS = 512  # at a time, so that they stay in the cache
 LABEL, CLASS, KEY = "label", "class_name", "key"
 
 

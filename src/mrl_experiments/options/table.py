@@ -588,6 +588,10 @@ EVALUATIONS: dict[str, Options] = {
         **INDEXES,
     },
     "served": {
+        "engine.target": TARGET,
+        "engine.uri": URI,
+        "engine.collection": COLLECTION,
+        "engine.root": ROOT,
         "name": Text("how rows call the engine", null=True),
         "k": K,
         "shortlists": List("candidates that whole vectors rank", Whole(low=1), example=[100, 200]),
