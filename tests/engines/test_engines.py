@@ -319,6 +319,43 @@ def test_pgvector_searches_by_one_statement_with_half_and_binary_prefixes(files,
         assert kind == "halfvec"
 
 
+KILLED = """
+import os, sys
+from composing import composed
+from mrl_experiments.engines import engine, targets
+engine.BYTES = 1  # ranges of 256 rows
+kind = type(targets.connect(sys.argv[1], sys.argv[2], "killed"))
+whole = kind.write
+def write(self, block, shape, *, some):
+    whole(self, block, shape, some=some)
+    if block.start == 256:
+        os._exit(9)
+kind.write = write
+targets.hand_over(composed("export", *sys.argv[3:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["parquet", "milvus", "lancedb", "pgvector"])
+def test_a_killed_process_is_gone_on_with_by_another(target, files, uri, tmp_path):
+    where = uri(target)
+    typed = [f"embeddings={files[0] / 'base.npz'}", f"target={target}", f"uri='{where}'"]
+    typed += [] if target == "parquet" else ["collection=killed"]
+    (tmp_path / "killed.py").write_text(KILLED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(tmp_path / "killed.py"), target, where, *typed]
+    assert subprocess.run(command, env=environment, check=False).returncode == 9
+    done = run("export.py", *typed)
+    assert done.returncode == 0, done.stderr
+    assert target == "parquet" or f"{N} vectors of {D} dims" in done.stdout
+    again = run("export.py", *typed)
+    assert "complete already" in again.stdout, again.stderr
+    with connect(target, where, None if target == "parquet" else "killed") as opened:
+        assert opened.count(0, N) == N
+        if target != "parquet":
+            np.testing.assert_array_equal(opened.search(files[1][:9], K), nearest(files[1], files[1][:9]))
+
+
 @pytest.mark.slow
 def test_a_server_of_milvus_takes_the_same_words_as_a_file(files, tmp_path):
     server = subprocess.Popen(

@@ -41,6 +41,7 @@ class Milvus(TwoStepEngine):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # which print a traceback for each error
         self.collection, self.place = collection, f"collection {collection} of {uri}"
         self._known: Shape | None = None
+        self._loaded = self._wrote = False
         with self.explained():
             token = os.environ.get("MILVUS_TOKEN", "")
             self.client = self.pymilvus.MilvusClient(uri, token=token, timeout=TIMEOUT)
@@ -76,11 +77,7 @@ class Milvus(TwoStepEngine):
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows of a range there are."""
-        if (
-            self.client.get_load_state(self.collection)["state"]
-            != self.pymilvus.client.types.LoadState.Loaded
-        ):
-            self._index(self._required())  # a server answers nothing of a collection that is not loaded
+        self._load()
         text = f"id >= {start} and id < {stop}"
         return int(self.client.query(self.collection, filter=text, output_fields=["count(*)"])[0]["count(*)"])
 
@@ -97,15 +94,33 @@ class Milvus(TwoStepEngine):
             given = (block.ids[part].tolist(), vectors, prefixes, *(column[part] for column in columns))
             rows = [dict(zip(names, row, strict=True)) for row in zip(*given, strict=True)]
             send(self.collection, rows)
+        self._wrote = True
 
     def finish(self, shape: Shape) -> bool:
         """Let all rows be written to disk, and build the indexes."""
-        if {"vector", "prefix"} <= {*self.client.list_indexes(self.collection)}:
+        indexed = self._indexed()
+        if indexed and not self._wrote:
             return False
-        print(f"{self.place}: building the index over the first {shape.prefix} dims", flush=True)
         self.client.flush(self.collection)
-        self._index(shape)
+        if not indexed:
+            print(f"{self.place}: building the index over the first {shape.prefix} dims", flush=True)
+            self._index(shape)
         return True
+
+    def _indexed(self) -> bool:
+        return {"vector", "prefix"} <= {*self.client.list_indexes(self.collection)}
+
+    def _load(self) -> None:
+        """Let the collection be asked, which needs indexes, and in each process that opens a file anew."""
+        if self._loaded:
+            return
+        state = self.client.get_load_state(self.collection)["state"]
+        if state != self.pymilvus.client.types.LoadState.Loaded:
+            if self._indexed():
+                self.client.load_collection(self.collection)
+            else:
+                self._index(self._required())
+        self._loaded = True
 
     def _index(self, shape: Shape) -> None:
         kinds: dict[str, tuple[str, dict[str, Any]]] = {
@@ -135,6 +150,7 @@ class Milvus(TwoStepEngine):
     ) -> list[list[int]]:
         """Return the ids of the nearest by a field; see `TwoStepEngine.nearest`."""
         shape = self._required()
+        self._load()
         tests = [f"{name} == {json.dumps(value)}" for name, value in (where or {}).items()]
         tests += [] if among is None else [f"id in {among.tolist()}"]
         options = {} if field == "vector" else {"ef": max(64, k), "nprobe": probes_of(shape.rows, k)}

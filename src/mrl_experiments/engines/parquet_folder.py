@@ -52,12 +52,15 @@ class ParquetFolder(FileFolder):
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows the parts have that begin in a range."""
-        paths = [path for path in self.folder.glob("*.parquet") if path.stem.isdecimal()]
-        parts = [path for path in paths if start <= int(path.stem) < stop]
+        parts = self._parts(start, stop)
         return sum(int(self.parquet.read_metadata(path).num_rows) for path in parts)
 
+    def _parts(self, start: int, stop: int) -> list[Path]:
+        paths = [path for path in self.folder.glob("*.parquet") if path.stem.isdecimal()]
+        return [path for path in paths if start <= int(path.stem) < stop]
+
     def write(self, block: Block, shape: Shape, *, some: bool) -> None:
-        """Write a part, whole or not at all."""
+        """Write a part, whole or not at all; shorter ones of this range go."""
         import pyarrow
 
         columns = {
@@ -68,12 +71,15 @@ class ParquetFolder(FileFolder):
         metadata = {MARK: json.dumps(shape.stored())}
         table = pyarrow.table(columns).replace_schema_metadata(metadata)
         others = [name for name in columns if name != "vector"]
+        shorter = self._parts(block.start + 1, block.start + len(block.vectors))
         with atomic_path(self.folder / f"{block.start:012}.parquet") as path:
             # Numbers of vectors repeat too seldom for a dictionary, and do not shrink by compression.
             self.parquet.write_table(
                 table, path, row_group_size=ROW_GROUP, compression="none", use_dictionary=[*block.columns],
                 write_statistics=others,
             )  # fmt: skip
+        for path in shorter:
+            path.unlink()
 
     def search(
         self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
