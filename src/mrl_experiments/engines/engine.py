@@ -65,6 +65,11 @@ class Shape:
             )
         return cls(**stored)
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the ranges of ids that are written at once."""
+        step = max(256, BYTES // (4 * self.width))
+        return [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
+
     def stored(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return asdict(self)
@@ -182,8 +187,7 @@ class Engine(ABC):
 
     def _write_missing(self, source: Source, shape: Shape) -> bool:
         """Write the ranges of which rows are missing."""
-        step = max(256, BYTES // (4 * shape.width))
-        ranges = [(start, min(start + step, shape.rows)) for start in range(0, shape.rows, step)]
+        ranges = shape.ranges()
         total = self.count(0, shape.rows)
         if total == shape.rows:
             return False

@@ -45,22 +45,28 @@ class ParquetFolder(FileFolder):
         same = False
         with suppress(UserError, *self.faults):
             same = self.hidden.exists() and not shape.differing(self.stored(self.hidden))
-        if same:
-            remove_leftovers(self.hidden)
-        else:
+        if not same:
             self.create(shape)
+        remove_leftovers(self.hidden)
+        wanted = {start: stop - start for start, stop in shape.ranges()}
+        for first, rows in self._parts().items():  # of other ranges, as another version may have written them
+            if wanted.get(first) != rows:
+                self._path(first).unlink()
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows the parts have that begin in a range."""
-        parts = self._parts(start, stop)
-        return sum(int(self.parquet.read_metadata(path).num_rows) for path in parts)
+        return sum(rows for first, rows in self._parts().items() if start <= first < stop)
 
-    def _parts(self, start: int, stop: int) -> list[Path]:
+    def _parts(self) -> dict[int, int]:
+        """Return the number of rows of each part by its first id."""
         paths = [path for path in self.folder.glob("*.parquet") if path.stem.isdecimal()]
-        return [path for path in paths if start <= int(path.stem) < stop]
+        return {int(path.stem): int(self.parquet.read_metadata(path).num_rows) for path in paths}
+
+    def _path(self, first: int) -> Path:
+        return self.folder / f"{first:012}.parquet"
 
     def write(self, block: Block, shape: Shape, *, some: bool) -> None:
-        """Write a part, whole or not at all; shorter ones of this range go."""
+        """Write a part, whole or not at all."""
         import pyarrow
 
         columns = {
@@ -71,15 +77,12 @@ class ParquetFolder(FileFolder):
         metadata = {MARK: json.dumps(shape.stored())}
         table = pyarrow.table(columns).replace_schema_metadata(metadata)
         others = [name for name in columns if name != "vector"]
-        shorter = self._parts(block.start + 1, block.start + len(block.vectors))
-        with atomic_path(self.folder / f"{block.start:012}.parquet") as path:
+        with atomic_path(self._path(block.start)) as path:
             # Numbers of vectors repeat too seldom for a dictionary, and do not shrink by compression.
             self.parquet.write_table(
                 table, path, row_group_size=ROW_GROUP, compression="none", use_dictionary=[*block.columns],
                 write_statistics=others,
             )  # fmt: skip
-        for path in shorter:
-            path.unlink()
 
     def search(
         self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
