@@ -19,13 +19,8 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import read_vectors
 
 N, D, PREFIX, K = 700, 32, 8, 5
-SLOW = (
-    "pgvector",
-    "qdrant",
-)  # whose server takes seconds to start, or whose files are written point by point
-ENGINES = [
-    pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in ("milvus", "lancedb", *SLOW)
-]
+SLOW = ("lancedb", "pgvector", "qdrant")  # which take seconds to import, to start, or for each point
+ENGINES = [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in ("milvus", *SLOW)]
 SEARCHING = ["faiss", *ENGINES]
 
 
@@ -226,6 +221,7 @@ def test_vectors_are_compared_by_other_similarities(target, similarity, files, u
         (["target=pgvector", "uri=nonsense", "collection=a"], "table a"),
         (["target=parquet", "prefix_index=hnsw"], "prefix_index=hnsw"),
         (["target=faiss", "half=true"], "half=true"),
+        (["target=parquet", "half=true", "embeddings=huge.npy"], "up to 65,504"),
         (["target=lancedb", "binary=true", "uri=x"], "binary=true"),
         (["target=faiss", "collection=a"], "collection=a"),
         (["target=faiss", "prefix=64"], "at most the width 32"),
@@ -235,9 +231,11 @@ def test_vectors_are_compared_by_other_similarities(target, similarity, files, u
 )
 def test_what_does_not_fit_is_one_line(typed, told, files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    np.save("huge.npy", np.full((3, 32), 1e5, np.float32))
     monkeypatch.setattr("mrl_experiments.engines.milvus.TIMEOUT", 1.0)
     with pytest.raises(UserError) as raised:
         hand_over(composed("export", f"embeddings={files[0] / 'base.npz'}", *typed))
+    assert not (tmp_path / "outputs" / "exports" / "huge-parquet").exists()
     assert told in raised.value.problem + raised.value.expected
     assert "\n" not in raised.value.problem
 
@@ -277,19 +275,23 @@ def test_payloads_that_do_not_fit_are_refused(files, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_collection_of_someone_else_is_refused(files, tmp_path):
+@pytest.mark.parametrize("target", ["parquet", "faiss"])
+def test_a_folder_of_someone_else_is_left_alone(target, files, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    for typed in ([], ["overwrite=true"]):
+        with pytest.raises(UserError, match="not written by"):
+            write(files, target, tmp_path, *typed)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_a_table_of_someone_else_is_left_alone(files, tmp_path):
     import lancedb
 
-    lancedb.connect(tmp_path / "lance").create_table("a", pd.DataFrame({"x": [1, 2]}))
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "mine.txt").write_text("mine")
-    others = (("lancedb", "lance", ["collection=a"]), ("parquet", "folder", []), ("faiss", "folder", []))
-    for target, place, name in others:
-        with pytest.raises(UserError, match="not written by"):
-            write(files, target, tmp_path / place, *name)
+    lancedb.connect(tmp_path).create_table("a", pd.DataFrame({"x": [1, 2]}))
     with pytest.raises(UserError, match="not written by"):
-        write(files, "faiss", tmp_path / "folder", "overwrite=true")
-    assert (tmp_path / "folder" / "mine.txt").read_text() == "mine"
+        write(files, "lancedb", tmp_path, "collection=a")
+    assert lancedb.connect(tmp_path).open_table("a").count_rows() == 2
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """evaluation=served: an engine's exact scan finds the same ids; approximate searches get rows beside ours."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from composing import composed
 
+from mrl_experiments.embed import embed
+from mrl_experiments.embeddings import load
 from mrl_experiments.engines.targets import hand_over
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluate import evaluate
@@ -32,7 +35,9 @@ def measured(files, root, *typed, queries="queries"):
     return {(row.setting["index"], row.setting.get("shortlist"), row.metric): row for row in rows}
 
 
-@pytest.mark.parametrize("target", ["faiss", "milvus", pytest.param("lancedb", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "target", ["faiss", *(pytest.param(one, marks=pytest.mark.slow) for one in ("lancedb", "milvus"))]
+)
 def test_exact_scans_agree_and_approximate_ones_get_rows(target, files, tmp_path):
     uri = tmp_path / ("vectors.db" if target == "milvus" else "vectors")
     name = [] if target == "faiss" else ["collection=base"]
@@ -56,6 +61,26 @@ def test_exact_scans_agree_and_approximate_ones_get_rows(target, files, tmp_path
     assert f"{target} {kind}" in table and "AdaptiveIndex" in table
     rows = measured(files, tmp_path / "itself", *typed, queries="base")  # none is compared with itself
     assert rows[exact, None, "same_ids"].value == 1
+
+
+@pytest.mark.slow
+def test_a_run_is_handed_over_and_asked_by_the_same_words(trained_runs):
+    run = trained_runs["digits"]
+    where = [f"run={run.name}", f"root={run.root}"]
+    embed(composed("embed", *where, "trainer=cpu", "splits=[train,val]"))
+    hand_over(composed("export", *where, "target=parquet"))
+    table = pd.read_parquet(run.root / "exports" / f"{run.name}_train-parquet")
+    assert {"id", "vector", "label", "class_name"} == {*table.columns}
+    stored = load(run.embeddings("digits", "train"))
+    np.testing.assert_array_equal(np.stack(table["vector"]), stored.features)
+    assert table["label"].tolist() == stored.labels.tolist()
+    hand_over(composed("export", *where, "target=faiss", "split=digits/train"))
+    evaluate(composed("evaluate", *where, "evaluation=served", "target=faiss"), "served", "prefix")
+    rows = read_rows(run.results("served", "digits", "prefix"))
+    assert {row.value for row in rows if row.metric == "same_ids"} == {1.0}
+    assert {row.dim for row in rows if "shortlist" in row.setting} == {12}  # an eighth of 96
+    with pytest.raises(UserError, match="no embeddings of digits/test"):
+        hand_over(composed("export", *where, "target=faiss", "split=test"))
 
 
 def test_other_vectors_and_a_missing_collection_are_one_line(files, tmp_path):

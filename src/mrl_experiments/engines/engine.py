@@ -15,6 +15,7 @@ from mrl_experiments.errors import UserError, said
 from mrl_experiments.progress import progress
 
 BYTES = 1 << 25  # of vectors that are written at once
+LARGEST_HALF = 65_504.0
 MARK = "mrl_experiments"  # under which a collection keeps what it holds
 OTHER = "choose another: collection=<name>; or remove that one with the engine's own tools"
 Ids = NDArray[np.int64]
@@ -198,7 +199,13 @@ class Engine(ABC):
             print(f"{self.place}: {shape.rows - rows:,} rows are there already", flush=True)
         with progress(f"writing to {self.place}", rows) as advance:
             for part in missing:
-                self.write(source.block(*part), shape, some=found[part] > 0)
+                block = source.block(*part)
+                if shape.half and (largest := float(np.abs(block.vectors).max())) > LARGEST_HALF:
+                    raise UserError(
+                        f"half=true: there are values of {largest:.3g}",
+                        expected="values that float16 holds, up to 65,504",
+                    )
+                self.write(block, shape, some=found[part] > 0)
                 advance(part[1] - part[0])
         return True
 

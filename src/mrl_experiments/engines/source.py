@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from mrl_experiments.embeddings import DATABASES, FEATURES, META, Embeddings, check_finite, load
+from mrl_experiments.embeddings import DATABASES, META, Embeddings, check_finite, load
 from mrl_experiments.engines.payload import INT, TEXT, Column, read_payload
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import read_vectors
@@ -108,7 +108,8 @@ def _of_run(cfg: DictConfig) -> Source:
         )
     found = load(run.embeddings(dataset, split or usual))
     name = f"{run.name}_{split or usual}"
-    digest = str(found.meta["checksum"][FEATURES])
+    known = [sorted(found.meta["checksum"].items()), found.classes.get("name")]
+    digest = hashlib.blake2b(repr(known).encode(), digest_size=16).hexdigest()
     return Source(name, found.features, _columns(found), digest, found.trained_dims)
 
 

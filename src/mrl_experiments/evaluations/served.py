@@ -78,15 +78,11 @@ def served(
     and for an engine with what its client does.
 
     Args:
-        engine: Opens the collection; `of` names what it is called by default.
-        name: How rows call the engine.
-        k: How many neighbours.
+        engine: Opens the collection, which `of` names by default; rows call it `name`.
         shortlists: How many are found by prefixes before whole vectors rank them.
         codes: Of the AdaptiveIndex, as faiss.index_factory has it; None: those nearest to the engine's index.
         effort: Its search parameters, "nprobe=16" or "efSearch=64"; "": by the length of the shortlist, as
             those of the engine.
-        max_queries: How many are asked.
-        timed: How many of these are timed in one call.
 
     Raises:
         UserError: If the engine cannot be reached, or holds other vectors than the database.
