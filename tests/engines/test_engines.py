@@ -306,7 +306,7 @@ def test_pgvector_searches_by_one_statement_with_half_and_binary_prefixes(files,
         write(files, "pgvector", postgres, f"collection={name}", "prefix=32", *typed)
         with connect("pgvector", postgres, name) as opened:
             found = opened.search(queries, K, shortlist=500 if name == "bits" else 200)
-            assert (found == nearest(vectors, queries)).mean() > 0.9, name
+            assert overlap(found, nearest(vectors, queries)) > 0.85, name
             text = opened.statement(opened.shape(), {"label": 3})
             assert text.count("SELECT") == 2 and text.count("ORDER BY") == 2
             opened.connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")

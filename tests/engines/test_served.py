@@ -54,17 +54,12 @@ def test_exact_scans_agree_and_approximate_ones_get_rows(target, files, tmp_path
         recalls = [rows[index, shortlist, "recall@10"].value for shortlist in (20, 50, 600)]
         assert recalls[0] <= recalls[1] <= recalls[2] and recalls[2] > 0.95, index
         assert rows[index, 50, "latency_ms"].value > 0 and rows[index, 50, "mAP@10"].dim == 8
-    pattern = f"{tmp_path}/runs/*/results/*.csv"
-    write_report([pattern], tmp_path / "report", tmp_path / "runs", {}, [])
-    (path,) = (tmp_path / "report" / "tables").glob("table-served*.csv")
-    table = path.read_text()
-    assert f"{target} {kind}" in table and "AdaptiveIndex" in table
     rows = measured(files, tmp_path / "itself", *typed, queries="base")  # none is compared with itself
     assert rows[exact, None, "same_ids"].value == 1
 
 
 @pytest.mark.slow
-def test_a_run_is_handed_over_and_asked_by_the_same_words(trained_runs):
+def test_a_run_is_handed_over_and_asked_by_the_same_words(trained_runs, tmp_path):
     run = trained_runs["digits"]
     where = [f"run={run.name}", f"root={run.root}"]
     embed(composed("embed", *where, "trainer=cpu", "splits=[train,val]"))
@@ -79,6 +74,10 @@ def test_a_run_is_handed_over_and_asked_by_the_same_words(trained_runs):
     rows = read_rows(run.results("served", "digits", "prefix"))
     assert {row.value for row in rows if row.metric == "same_ids"} == {1.0}
     assert {row.dim for row in rows if "shortlist" in row.setting} == {12}  # an eighth of 96
+    pattern, out = f"{run.folder}/results/served-*.csv", tmp_path / "report"
+    write_report([pattern], out, run.folder.parent, {}, [])
+    (path,) = (out / "tables").glob("table-served*.csv")
+    assert "faiss ivf" in path.read_text() and "AdaptiveIndex" in path.read_text()
     with pytest.raises(UserError, match="no embeddings of digits/test"):
         hand_over(composed("export", *where, "target=faiss", "split=test"))
 
