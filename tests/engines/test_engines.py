@@ -215,7 +215,7 @@ def test_vectors_are_compared_by_other_similarities(target, similarity, files, u
     ("typed", "told"),
     [
         (["target=milvus"], "without uri="),
-        (["target=milvus", "uri=http://127.0.0.1:9", "collection=a"], "127.0.0.1:9"),
+        (["target=milvus", "uri=http://me:secret@127.0.0.1:9", "collection=a"], "me:***@127.0.0.1:9"),
         (["target=qdrant", "uri=http://127.0.0.1:9", "collection=a"], "127.0.0.1:9"),
         (["target=pgvector", "uri=postgresql://127.0.0.1:9/x", "collection=a"], "table a"),
         (["target=pgvector", "uri=nonsense", "collection=a"], "table a"),

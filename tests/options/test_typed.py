@@ -24,6 +24,7 @@ from mrl_experiments.options.typed import GONE, quoted, replacement
         ("prompt=def f(x): return", "def f(x): return"),
         ("+new=~/x", "~/x"),
         ("data.name=données", "données"),
+        ("uri=postgresql://me:@/x?host=/tmp/a", "postgresql://me:@/x?host=/tmp/a"),
     ],
 )
 def test_what_hydra_cannot_read_is_text(typed, value):

@@ -1,6 +1,7 @@
 """What every engine answers: a collection is made, filled by ranges of ids, searched in one or two stages."""
 
 import importlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -261,6 +262,16 @@ def checked(shape: Shape | None, place: str, queries: NDArray[np.float32], where
             expected=f"one of {', '.join(shape.columns) or 'none'}",
         )
     return shape
+
+
+def shown(uri: str) -> str:
+    """Return an address without its password.
+
+    Example:
+        >>> shown("http://me:secret@host:19530"), shown("vectors.db")
+        ('http://me:***@host:19530', 'vectors.db')
+    """
+    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", uri)
 
 
 def padded(found: list[list[int]], k: int) -> Ids:

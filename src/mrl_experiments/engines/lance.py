@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, TwoStepEngine, needed
+from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, TwoStepEngine, needed, shown
 from mrl_experiments.engines.payload import arrow_array, arrow_type, arrow_vectors
 from mrl_experiments.engines.source import Block
 
@@ -18,7 +18,7 @@ class LanceDb(TwoStepEngine):
 
     def __init__(self, uri: str, collection: str) -> None:
         self.lancedb = needed("lancedb", "lancedb")
-        self.name, self.place = collection, f"table {collection} in {uri}"
+        self.name, self.place = collection, f"table {collection} in {shown(uri)}"
         self._shape: Shape | None = None
         self._table: Any = None
         with self.explained():

@@ -16,6 +16,7 @@ from mrl_experiments.engines.engine import (
     Shape,
     TwoStepEngine,
     needed,
+    shown,
 )
 from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
 from mrl_experiments.engines.source import Block
@@ -39,7 +40,7 @@ class Milvus(TwoStepEngine):
             needed("milvus_lite", "milvus")
         for name in ("pymilvus", "milvus_lite"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # which print a traceback for each error
-        self.collection, self.place = collection, f"collection {collection} of {uri}"
+        self.collection, self.place = collection, f"collection {collection} of {shown(uri)}"
         self._known: Shape | None = None
         self._loaded = self._wrote = False
         with self.explained():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.engines.engine import MARK, Engine, Filter, Ids, Shape, checked, needed, padded
+from mrl_experiments.engines.engine import MARK, Engine, Filter, Ids, Shape, checked, needed, padded, shown
 from mrl_experiments.engines.source import Block
 
 TIMEOUT = 10
@@ -23,7 +23,7 @@ class Qdrant(Engine):
     def __init__(self, uri: str, collection: str) -> None:
         client = needed("qdrant_client", "qdrant")
         self.models = client.models
-        self.collection, self.place = collection, f"collection {collection} of {uri}"
+        self.collection, self.place = collection, f"collection {collection} of {shown(uri)}"
         self._known: Shape | None = None
         with self.explained():
             where = {"url": uri} if "://" in uri else {"path": uri}

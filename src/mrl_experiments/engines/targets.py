@@ -1,5 +1,6 @@
 """`export.py target=...`: the table of engines, and what hands vectors over to one."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mrl_experiments.engines.engine import Engine, Shape
+from mrl_experiments.engines.engine import Engine, Shape, shown
 from mrl_experiments.engines.source import Source, find_source
 from mrl_experiments.errors import UserError
 from mrl_experiments.names import is_name
@@ -136,6 +137,7 @@ def hand_over(cfg: DictConfig) -> None:
         UserError: For options that do not fit, an engine that cannot be reached, or another collection under
             this name.
     """
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     target = TARGETS[cfg.target]
     _check(cfg, target)
     source = find_source(cfg)
@@ -149,15 +151,10 @@ def hand_over(cfg: DictConfig) -> None:
         what = f"{shape.rows:,} vectors of {shape.width} dims"
         print(f"{engine.place}: {what}{'' if wrote else ', complete already'}", flush=True)
         use = target.use or (
-            f'mrl_experiments.engines.connect("{cfg.target}", "{_shown(str(uri))}", "{collection}")'
+            f'mrl_experiments.engines.connect("{cfg.target}", "{shown(str(uri))}", "{collection}")'
             ".search(queries, 10, shortlist=200)"
         )
         print(f"use it: {use.format(uri=uri) if target.use else use}", flush=True)
-
-
-def _shown(uri: str) -> str:
-    """Return an address without its password."""
-    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", uri)
 
 
 def _check(cfg: DictConfig, target: Target) -> None:
