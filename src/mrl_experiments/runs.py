@@ -257,9 +257,16 @@ def check_none_left_out(left_out: Sequence[str]) -> None:
 
 
 def method_name(cfg: DictConfig) -> str:
-    """Name a run's method as tables do: by its option, and by its mode where that is not the paper's."""
+    """Name a run's method as tables do: by its option, by a mode that is not the paper's, and by its recipe.
+
+    What the paper's recipe made of an image network is told apart from what today's default makes of it.
+    """
     mode = cfg.loss.get("mode", DEFAULT_SLIM_MODE)
-    return str(cfg.loss.name) if mode == DEFAULT_SLIM_MODE else f"{cfg.loss.name}_{mode}"
+    if mode != DEFAULT_SLIM_MODE:
+        return f"{cfg.loss.name}_{mode}"
+    images = str(cfg.model.get("_target_")).endswith(".TimmBackbone") and "label_smoothing" in cfg.loss
+    printed = images and "widths" not in cfg.loss and cfg.loss.get("recipe", "paper") == "paper"
+    return f"{cfg.loss.name}_paper" if printed else str(cfg.loss.name)
 
 
 def run_name(cfg: DictConfig) -> str:
