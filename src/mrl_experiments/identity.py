@@ -65,7 +65,7 @@ def _flat(node: Mapping[Any, Any], path: str, left_out: set[str]) -> Iterator[tu
             yield from _flat(value, name, left_out)
         else:
             home = isinstance(value, str) and value.startswith("~")
-            yield name, os.path.expanduser(value) if home else value
+            yield name, os.path.expanduser(value) if home else value if name != "label" else value or None
 
 
 def differences(theirs: Mapping[Any, Any], ours: Mapping[Any, Any]) -> dict[str, tuple[Any, Any]]:

@@ -40,9 +40,9 @@ class NestedHeads(nn.Module):
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
         balanced: Weights are parameters times (128 / m)^(1/4); of a tied one, m is the first dim that has the
-            column. A step of SGD moves the logits of m features of variance 1 as far as m (as the root of m, if
-            balanced): with one rate for all, few dims learn too slowly or many diverge. docs/recipe.md has
-            measurements.
+            column. A step of SGD moves the logits of m features of variance 1 in proportion to m: with one
+            rate few dims learn too slowly, or many diverge. Balanced, it is in proportion to the root of m.
+            docs/recipe.md has measurements.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ COMMANDS: dict[str, Options] = {
         "compile": Flag("torch.compile of the backbone"),
         "optimized_metric": Text("what a sweep optimizes", null=True, example="val/top1@8"),
         "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
-        "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
+        "label": Label("sets a run apart in name and tables", null=True, empty=True, example="first/4"),
         "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
         "auto_tag": Flag("a tag of the options that are typed and not in the name"),
         "root": ROOT,

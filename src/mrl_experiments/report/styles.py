@@ -62,10 +62,7 @@ VARIANTS = {  # of ablations, shown beside MRL
         Line("mrl:spacing/uniform", "MRL-Uniform", "diamond", "#a8568c", "#dd94c0"),
     )
 }
-METHODS = {
-    **{"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net", "slim_universal": "US-Net"},
-    **{"mrl_paper": "MRL as printed", "mrl_e_paper": "MRL-E as printed", "ff_paper": "FF as printed"},
-}
+METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net", "slim_universal": "US-Net"}
 REDUCTIONS = {
     "svd": "SVD",
     "svd_head": "SVD of the head",
