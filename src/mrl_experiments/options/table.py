@@ -56,6 +56,7 @@ TRUST = Either(
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
+RECIPES = ("balanced", "paper")
 SIMILARITY = Choice("by which vectors are compared", SIMILARITIES)
 EPOCHS, STEPS = Whole(low=1, high=1_000_000, unit="epochs"), Whole(low=1, unit="steps")
 TARGET = Choice(
@@ -79,7 +80,7 @@ COMMANDS: dict[str, Options] = {
         "compile": Flag("torch.compile of the backbone"),
         "optimized_metric": Text("what a sweep optimizes", null=True, example="val/top1@8"),
         "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
-        "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
+        "label": Label("sets a run apart in name and tables", null=True, empty=True, example="first/4"),
         "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
         "auto_tag": Flag("a tag of the options that are typed and not in the name"),
         "root": ROOT,
@@ -343,6 +344,7 @@ GROUPS: dict[str, Options] = {
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
         "nested": Flag("several dims at once; false: a separate model for each"),
         "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
+        "recipe": Choice("whether features are standardized and few dims learn as fast as many", RECIPES),
         "temperature": Number("where it begins", above=0, example=0.07),
         "similarity": SIMILARITY,
         "pair_share": share("weight of a query's own document beside what whole vectors say"),
