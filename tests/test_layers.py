@@ -60,6 +60,7 @@ PROGRAM = {
     "gradcam",
     "options",
     "places",
+    "serve",
 }
 SCRIPTS = {"cli"}  # what is typed; nothing imports it
 
