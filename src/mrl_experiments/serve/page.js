@@ -40,7 +40,8 @@ async function begin() {
   at("for-text").hidden = !info.inputs.includes("text");
   at("for-image").hidden = !info.inputs.includes("image");
   dims = index && index.dims.length ? index.dims : info.dims;
-  at("dims").max = at("dims").value = dims.length - 1;
+  at("dims").max = dims.length - 1;
+  at("dims").value = dims.length - 1;
   at("dims").disabled = dims.length < 2;
   showDims();
   tell("");
