@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,11 @@ import httpx2 as httpx
 import numpy as np
 import openai
 import pytest
+from commands import ROOT
 from commands import run as ran
 from serving import Process, data_url
+
+from mrl_experiments.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,23 @@ def test_a_missing_package_is_named(digits, tmp_path):
     done = ran("serve.py", f"run={digits.name}", f"root={digits.root}", "port=0", env={"PYTHONPATH": path})
     assert done.returncode == 2 and "serve.py needs fastapi" in done.stderr
     assert "mrl-experiments[serve]" in done.stderr
+
+
+def test_the_code_of_the_page_runs(digits, tmp_path, monkeypatch):
+    """Its first block builds the index that the server of the others searches."""
+    (tmp_path / "outputs" / "runs").mkdir(parents=True)
+    run = Run(tmp_path / "outputs" / "runs" / "mrl_resnet10t_digits_s0")
+    run.folder.symlink_to(digits.folder)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    build, *rest = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(rest) == 2
+    names = {}
+    exec(compile(build, "serve.md", "exec"), names)
+    server = Process(run, f"index={tmp_path / 'digits-index'}")
+    try:
+        for block in rest:
+            assert "http://127.0.0.1:8000" in block
+            exec(compile(block.replace("http://127.0.0.1:8000", server.url), "serve.md", "exec"), names)
+    finally:
+        assert server.end()[0] == 0
