@@ -98,7 +98,7 @@ def test_every_experiment_fits(path):
 
 @pytest.mark.parametrize("options", [*COMMANDS.values(), *GROUPS_OF_OPTIONS.values(), *EVALUATIONS.values()])
 def test_every_entry_has_a_meaning_and_every_number_a_range_and_what_it_counts(options):
-    plain = ("scale", "jpeg_quality", "first")  # a factor, a grade, a place
+    plain = ("scale", "jpeg_quality", "first", "port")  # a factor, a grade, a place, an address
     for key, option in options.items():
         assert option.meaning, key
         if isinstance(option, Number):

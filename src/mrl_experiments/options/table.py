@@ -187,7 +187,7 @@ COMMANDS: dict[str, Options] = {
         "request_bytes": count("of a request", low=1000, high=10**9, unit="bytes"),
         "pixels": count("of a picture", high=10**9, unit="pixels"),
         "characters": count("of a text", high=10**8, unit="characters"),
-        "results": count("neighbours in an answer, and candidates at a stage of a search", high=10**7),
+        "results": count("in an answer, and candidates at a stage", high=10**7, unit="neighbours"),
         "cache": CACHE,
         "trust": TRUST,
         "root": ROOT,
