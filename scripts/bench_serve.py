@@ -83,7 +83,8 @@ def served(stack: ExitStack, typed: Sequence[str]) -> int:
         port = int(free.getsockname()[1])
     command = [sys.executable, str(ROOT / "serve.py"), f"port={port}", *typed]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    stack.callback(lambda: (process.send_signal(signal.SIGTERM), process.wait()))
+    stack.callback(process.wait)
+    stack.callback(process.send_signal, signal.SIGTERM)
     deadline = time.monotonic() + START
     while True:
         try:

@@ -125,18 +125,22 @@ def write_folder(
     described: dict[str, Any] = {"version": VERSION, "of": _identity(run, checkpoint)}
     described["index"] = fingerprint(part / SPEC)
     if payload is not None:
-        with explain_os_errors(part), (part / PAYLOAD).open("w", encoding="utf-8") as file:
-            count = 0
-            for one in payload:
-                file.write(json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n")
-                count += 1
-        if count != len(index):
-            raise UserError(f"a payload of {count:,} for {len(index):,} vectors", expected="one for each")
+        _write_payload(part / PAYLOAD, payload, len(index))
         described["payload"] = fingerprint(part / PAYLOAD)
     write_json(part / SERVED, described)
     with explain_os_errors(folder):
         part.rename(folder)
     return folder
+
+
+def _write_payload(path: Path, payload: Iterable[Mapping[str, Any]], expected: int) -> None:
+    count = 0
+    with explain_os_errors(path), path.open("w", encoding="utf-8") as file:
+        for one in payload:
+            file.write(json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n")
+            count += 1
+    if count != expected:
+        raise UserError(f"a payload of {count:,} for {expected:,} vectors", expected="one for each")
 
 
 def open_folder(folder: Path, model: LoadedModel, checkpoint: str) -> Folder:
