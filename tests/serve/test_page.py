@@ -85,9 +85,7 @@ def test_a_picture_is_searched_and_the_slider_searches_again(server, opened, pic
     assert page.wrong == []
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(1000, "light"), (1000, "dark"), (400, "light"), (400, "dark")]
-)
+@pytest.mark.parametrize(("width", "scheme"), [(1000, "dark"), (400, "light")])
 def test_nothing_is_cut_off_and_axe_finds_no_fault(server, opened, picture, width, scheme):
     page = opened(server.url, width, scheme)
     page.set_input_files("#image", picture)
@@ -101,6 +99,7 @@ def test_nothing_is_cut_off_and_axe_finds_no_fault(server, opened, picture, widt
     assert page.wrong == []
 
 
+@pytest.mark.slow
 def test_texts_are_searched_with_a_key_and_shown_as_they_are(opened, trained_runs, tmp_path):
     import numpy as np
 

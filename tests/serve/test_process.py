@@ -128,6 +128,7 @@ def test_a_missing_package_is_named(digits, tmp_path):
     assert "mrl-experiments[serve]" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(digits, tmp_path, monkeypatch):
     """Its first block builds the index that the server of the others searches."""
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
