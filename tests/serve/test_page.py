@@ -76,7 +76,9 @@ def test_a_picture_is_searched_and_the_slider_searches_again(server, opened, pic
         with page.expect_response("**/search") as waiting:
             slide(page, position)
         assert waiting.value.request.post_data_json["dimensions"] == dim
-        page.wait_for_function(f"document.getElementById('class').innerText.includes('at {dim} dims')")
+        page.locator(
+            "#class", has_text=f"at {dim} dims"
+        ).wait_for()  # no script: the page's policy forbids it
         assert page.inner_text("#shown-dims") == f"{dim} of {model.width} dims"
         shown = [one["id"] for one in waiting.value.json()["results"][0]]
         assert [f"number {one}" for one in shown] == page.locator(
