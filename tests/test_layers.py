@@ -61,6 +61,7 @@ PROGRAM = {
     "gradcam",
     "options",
     "places",
+    "serve",
 }
 SCRIPTS = {"cli"}  # what is typed; nothing imports it
 

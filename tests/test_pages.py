@@ -18,6 +18,7 @@ CODE = [page for page in sorted(DOCS.glob("*.md")) if "```python\n" in page.read
 # Whose commands run in one folder, one after the other, since later ones use the run of the first.
 RUN = ["start", "adaptive_retrieval", "adaptive_classification", "choose_dims", "your_embeddings"]
 RUN += ["your_images", "finetune", "extend", "vectors", "export", "engines"]
+ELSEWHERE = {"library": "test_library.py", "serve": "serve/test_process.py"}
 READS = ("export", "engines")  # whose code, but for the first two blocks, reads what its commands write
 
 
@@ -32,8 +33,8 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(ROOT / "results")
-    if page == "library":
-        pytest.skip("test_library.py runs it")
+    if page in ELSEWHERE:
+        pytest.skip(f"{ELSEWHERE[page]} runs it")
     code = blocks(page, "python")
     if page in READS:
         code = code[:2]

@@ -28,6 +28,7 @@ GONE = {  # recipes that were others with a page of their own: what replaces eac
 MOVED = {  # how options were typed before, and how they are now
     r"\+trainer\.(?=[a-z_]+=)": "++trainer.",  # Lightning's arguments are all there
     r"(\+{0,2})data\.augment\.centre=": r"\1data.augment.center=",
+    r"(\+{0,2})index(?=@)": r"\1codes",  # index= is the folder that serve.py searches
     r"\+{0,2}logger\.(?=(project|entity|mode)=)": "++logger.wandb.",
 }
 
