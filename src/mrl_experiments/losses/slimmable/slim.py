@@ -70,7 +70,7 @@ class Slim(NestedClassifier):
         recipe: str = "paper",
     ) -> None:
         if recipe != "paper":
-            raise UserError(f"loss.recipe={recipe}", expected=f"paper with loss={name}: widths differ in features")
+            raise UserError(f"loss.recipe={recipe}", expected=f"paper, with loss={name}")
         _check(name, dim, dims, weights, mode, widths)
         shape = getattr(backbone, "shape", None)  # of one image, which backbones of images say
         if shape is None:
