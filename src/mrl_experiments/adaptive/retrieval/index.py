@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -24,6 +25,9 @@ from mrl_experiments.cost import search_macs
 from mrl_experiments.directions import inverse_norms
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from mrl_experiments.adaptive.retrieval.disk import DiskIndex
 
 
 @dataclass
@@ -99,6 +103,30 @@ class AdaptiveIndex:
 
             return build_declared(embeddings, ids, recall or 0.0, k, queries, similarity, **options)
         return cls.holding(embeddings, ids, spec)
+
+    @classmethod
+    def on_disk(
+        cls, folder: Path | str, vectors: Any = None, ids: NDArray[np.int64] | None = None, **options: Any
+    ) -> "DiskIndex":
+        """Build an index in a folder, with its vectors there, for more of them than memory holds; or open it.
+
+        Args:
+            folder: Where it lies.
+            vectors: (N, D), which may be a memory map, or blocks (n, D) of any number; None to open what is
+                there.
+            ids: (N,) whole numbers from 0 up; None for positions.
+            **options: Those of `disk_build.build_on_disk`, such as `spec` or `recall`.
+
+        Raises:
+            UserError: As `build`, and if the folder holds another index.
+        """
+        from mrl_experiments.adaptive.retrieval.disk import DiskIndex
+
+        if vectors is None:
+            return DiskIndex.open(folder)
+        from mrl_experiments.adaptive.retrieval.disk_build import build_on_disk
+
+        return build_on_disk(folder, vectors, ids, **options)
 
     @classmethod
     def holding(

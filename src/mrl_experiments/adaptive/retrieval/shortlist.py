@@ -32,6 +32,22 @@ def build_shortlist(
         UserError: If FAISS cannot build `spec.codes` at this dim or from this many vectors.
     """
     units = compared(vectors if rows is None else vectors[rows], dim, spec.similarity)
+    index = trained_shortlist(units, spec, dim)
+    if rows is None:
+        index.add(units)
+    else:
+        index = _named(index)
+        index.add_with_ids(units, rows)
+    set_effort(index, spec.effort)
+    return index
+
+
+def trained_shortlist(units: NDArray[np.float32], spec: IndexSpec, dim: int) -> faiss.Index:
+    """Return the FAISS index of prefixes, empty, with its lists and codes trained on `units` (N, dim).
+
+    Raises:
+        UserError: If FAISS cannot build `spec.codes` at this dim or from this many vectors.
+    """
     try:
         if any(not 1 <= lists <= len(units) for lists in lists_of(spec.codes)):
             # FAISS would take memory for them first.
@@ -41,18 +57,12 @@ def build_shortlist(
         if spec.coarse_dim not in (None, dim):
             _cluster_shorter_prefix(index, units, spec.coarse_dim, spec.similarity)
         index.train(units)
-        if rows is None:
-            index.add(units)
-        else:
-            index = _named(index)
-            index.add_with_ids(units, rows)
     except RuntimeError as error:
         raise UserError(
-            f"codes={spec.codes!r} for {len(vectors)} prefixes of {dim} features: {_reason(error)}",
+            f"codes={spec.codes!r} for {len(units)} prefixes of {dim} features: {_reason(error)}",
             expected="a faiss.index_factory description that fits the dim, with fewer clusters than vectors",
             remedy='for example codes=Flat, codes=HNSW32 or codes="IVF256,SQ8"',
         ) from error
-    set_effort(index, spec.effort)
     return index
 
 
