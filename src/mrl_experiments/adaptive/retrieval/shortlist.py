@@ -14,6 +14,8 @@ from mrl_experiments.errors import UserError
 
 LISTS = re.compile(r"IVF(\d+)")  # in codes
 QUERY_BY_QUERY = 11  # how FAISS scans 4-bit codes; a tenth faster than what it takes for batches
+LARGE = 1 << 28  # bytes of prefixes that are copied at once
+PER_LIST = 256  # vectors that FAISS takes of those that train
 ADVISED = 39  # vectors a list or centroid, below which FAISS warns
 
 
@@ -31,6 +33,9 @@ def build_shortlist(
     Raises:
         UserError: If FAISS cannot build `spec.codes` at this dim or from this many vectors.
     """
+    count = len(vectors) if rows is None else len(rows)
+    if 4 * count * dim > LARGE:
+        return _built_in_blocks(vectors, dim, spec, rows)
     units = compared(vectors if rows is None else vectors[rows], dim, spec.similarity)
     index = trained_shortlist(units, spec, dim)
     if rows is None:
@@ -38,6 +43,23 @@ def build_shortlist(
     else:
         index = _named(index)
         index.add_with_ids(units, rows)
+    set_effort(index, spec.effort)
+    return index
+
+
+def _built_in_blocks(
+    vectors: NDArray[np.float32], dim: int, spec: IndexSpec, rows: NDArray[np.int64] | None
+) -> faiss.Index:
+    """Build from vectors that may not fit into memory: trained on evenly spaced ones, filled by blocks."""
+    chosen = np.arange(len(vectors)) if rows is None else rows
+    most = max(BLOCK, PER_LIST * max(lists_of(spec.codes), default=0))
+    sample = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(np.int64))]
+    index = trained_shortlist(compared(vectors[sample, :dim], dim, spec.similarity), spec, dim)
+    index = index if rows is None else _named(index)
+    for start in range(0, len(chosen), BLOCK):
+        part = chosen[start : start + BLOCK]
+        block = vectors[start : start + BLOCK, :dim] if rows is None else vectors[part, :dim]
+        extend_shortlist(index, block, part, spec.similarity)
     set_effort(index, spec.effort)
     return index
 
