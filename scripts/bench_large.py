@@ -8,7 +8,9 @@ The vectors are made from 20,000 real ones, the same by the same seed: each lies
 ten nearest among these, at a uniform share of the way, with normal noise of 0.3 of the deviation that such
 differences have in each feature; of norm 1, so that L2 ranks as the cosine does. Queries are real vectors
 that took no part. Recall is that of the true ten nearest by all features in float32. `opponent` is FAISS's
-lists of whole vectors in 16 bits, on disk (OnDiskInvertedLists), with the least lists that reach the recall.
+lists of whole vectors in 16 bits, on disk (OnDiskInvertedLists), with the least lists that reach the recall
+on half of the queries; beside it stands ours with the effort and shortlist that take the least time for
+that, and with what a declared recall chose, which is higher, since it is certified.
 
 Each index is searched in a process of its own, on one thread: first cold, after the system has let go of the
 files' pages, then warm, in rounds that change between both. Anonymous memory is the kernel's RssAnon; reads
@@ -42,7 +44,9 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.loops import loops_shown
 
 K, NEAR, NOISE, BLOCK, ROUNDS, BASE = 10, 10, 0.3, 16384, 5, 20_000
-PROBES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
+PROBES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 192, 256)
+OURS, TUNED = "nested codes, vectors on disk", "the same, tuned like FAISS"
+SHORTLISTS = (30, 50, 100, 200, 400)
 DEFAULTS = {
     "rows": "100000",
     "base": "",
@@ -61,7 +65,10 @@ Vectors = NDArray[np.float32]
 Found = NDArray[np.int64]
 Search = Callable[[Vectors], Found]
 Clock = Callable[[], float]
-Entries = dict[str, tuple[Path, int | None]]  # folders, and how many lists are probed
+Setting = (
+    tuple[str, Any] | int | None
+)  # ours: effort and stages, None for those declared; FAISS: lists to probe
+Entries = dict[str, tuple[Path, Setting]]
 
 
 class Made:
@@ -131,18 +138,20 @@ def singly(
     return (clock() - start) / len(queries) * 1e3, np.concatenate(found)
 
 
-def searched(folder: Path, queries: Vectors, pipe: Any, probes: int | None, by: str) -> None:
-    """Search an index, ours or (with `probes`) FAISS's, in this process; send its figures, round by round."""
+def searched(folder: Path, queries: Vectors, pipe: Any, setting: Setting, by: str) -> None:
+    """Search an index, ours or FAISS's, in this process; send its figures, round by round."""
     faiss.omp_set_num_threads(1)
     clock, start = time.process_time if by == "cpu" else time.perf_counter, anonymous()
-    if probes is None:
+    if not isinstance(setting, int):
         index: Any = AdaptiveIndex.on_disk(folder)
+        if setting is not None:
+            index.configure(*setting)
 
         def search(asked: Vectors) -> NDArray[np.int64]:
             return index.search_stages(asked).ids
     else:
         index = faiss.read_index(str(folder / "index.faiss"))
-        index.nprobe = probes
+        index.nprobe = setting
 
         def search(asked: Vectors) -> NDArray[np.int64]:
             return index.search(asked, K)[1]
@@ -167,9 +176,9 @@ def compared(entries: Entries, queries: Vectors, by: str) -> dict[str, dict[str,
     """Return the figures of each index; warm rounds change between them."""
     context = multiprocessing.get_context("spawn")
     pipes, found = {}, {}
-    for name, (folder, probes) in entries.items():
+    for name, (folder, setting) in entries.items():
         ours, theirs = context.Pipe()
-        context.Process(target=searched, args=(folder, queries, theirs, probes, by), daemon=True).start()
+        context.Process(target=searched, args=(folder, queries, theirs, setting, by), daemon=True).start()
         pipes[name], found[name] = ours, ours.recv()
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in entries}
     for _ in range(ROUNDS):
@@ -234,6 +243,24 @@ def least_probes(index: Any, queries: Vectors, exact: NDArray[np.int64], target:
     return None
 
 
+def least_work(index: Any, queries: Vectors, exact: Found, target: float) -> Setting:
+    """Return the effort and stages that reach a recall in the least time, None if none does."""
+    width, best = index.width, None
+    for keep in SHORTLISTS:
+        for probes in PROBES:
+            setting = f"nprobe={probes}", ((index.spec.dims[0], keep), (width, K))
+            index.configure(*setting)
+            start = time.process_time()
+            found = index.search_stages(queries).ids
+            taken = time.process_time() - start
+            if best and taken > best[0]:
+                break
+            if recall(found, exact) >= target:
+                best = taken, setting
+                break
+    return best and best[1]
+
+
 def real_vectors(named: dict[str, str]) -> tuple[Vectors, Vectors]:
     """Return real vectors of norm 1, and others for queries, evenly spaced."""
 
@@ -275,13 +302,15 @@ def main() -> None:
     try:
         with loops_shown():
             index, memory, seconds = peak(lambda: AdaptiveIndex.on_disk(folder / "ours", made, **options))
-        entries: Entries = {"nested codes, vectors on disk": (folder / "ours", None)}
+        entries: Entries = {OURS: (folder / "ours", None)}
         if named["opponent"] == "yes":
             rival = build_opponent(made, folder / "opponent")
             probes = least_probes(rival, queries[tune], exact[tune], target)
             del rival
             if probes:
                 entries["FAISS lists on disk"] = (folder / "opponent", probes)
+        if chosen := least_work(index, queries[tune], exact[tune], target):
+            entries[TUNED] = (folder / "ours", chosen)
         spec, size = index.spec, sum(path.stat().st_size for path in (folder / "ours").iterdir())
         del index
         gc.collect()  # maps that are open keep the system from letting go of the files
@@ -309,13 +338,16 @@ def report(
             f"{run['batch_ms']:.3f} in batches, {run['cold_ms']:.2f} cold with {run['reads']:.0f} reads, "
             f"{run['anonymous'] / 2**20:.0f} MiB anonymous"
         )
-    ours, *others = runs.values()
+    ours, tuned = (runs.get(name) or next(iter(runs.values())) for name in (OURS, TUNED))
+    others = [run for name, run in runs.items() if name not in (OURS, TUNED)]
     figures: dict[str, Any] = {"rows": int(named["rows"]), "recall": recall(ours["found"], exact)}
     figures |= {key: ours[key] for key in ("ms", "batch_ms", "cold_ms", "reads", "anonymous")} | built
     for other in others:
-        pairs = zip(other["rounds"], ours["rounds"], strict=True)
+        pairs = zip(other["rounds"], tuned["rounds"], strict=True)
+        figures |= {"recall_tuned": recall(tuned["found"], exact), "ms_tuned": tuned["ms"]}
+        figures["recall_opponent"] = recall(other["found"], exact)
         figures["over_opponent"] = median(one["ms"] / two["ms"] for one, two in pairs)
-        figures["over_opponent_cold"] = other["cold_ms"] / ours["cold_ms"]
+        figures["over_opponent_cold"] = other["cold_ms"] / tuned["cold_ms"]
     print(json.dumps(figures))
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -38,9 +39,9 @@ def test_processes_share_queries_in_whole_blocks(monkeypatch, count, block, seve
             found[0] = own
 
         monkeypatch.setattr("torch.distributed.all_gather_object", gather)
-        shards.shared(count, block, lambda rows: [*range(count)[rows]], lambda parts: sum(parts, []))
+        shards.shared(count, block, lambda rows: [*range(count)[rows]], lambda parts: [*chain(*parts)])
         taken.append(gathered[0])
-    assert sum((part for part in taken if part), []) == [*range(count)]
+    assert [*chain(*filter(None, taken))] == [*range(count)]
     assert all(len(part) % block == 0 for part in taken[:-1] if part and part[-1] < count - 1)
 
 

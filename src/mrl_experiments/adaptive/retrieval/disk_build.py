@@ -64,7 +64,7 @@ from mrl_experiments.files import (
 from mrl_experiments.locks import acquire
 from mrl_experiments.loops import tracked
 
-SAMPLED = 64  # vectors a list that training sees at most
+SAMPLED = 40  # vectors a list that training sees at most
 LEAST_SAMPLED = 65_536
 NOTED = 60.0  # seconds after which codes are written again, so that a killed build does not begin anew
 CODES = "codes-1.faiss"

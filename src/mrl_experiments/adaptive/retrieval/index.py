@@ -19,8 +19,15 @@ from mrl_experiments.adaptive.retrieval.shortlist import (
     search_parameters,
     set_effort,
 )
-from mrl_experiments.adaptive.retrieval.similarity import check_range, compared, exact_neighbours
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel, split_effort
+from mrl_experiments.adaptive.retrieval.similarity import FEW, check_range, compared, exact_neighbours
+from mrl_experiments.adaptive.retrieval.spec import (
+    BOUNDED,
+    IndexSpec,
+    Stages,
+    check_stages,
+    funnel,
+    split_effort,
+)
 from mrl_experiments.cost import search_macs
 from mrl_experiments.directions import inverse_norms
 from mrl_experiments.embeddings import check_finite
@@ -251,6 +258,8 @@ class AdaptiveIndex:
     ) -> Candidates:
         """Return the shortlist of queries (Q, D) at an indexed dim; ids are positions in `vectors`."""
         keep, index, similarity = min(keep, len(self)), self.shortlists[dim], self.spec.similarity
+        if self.spec.codes == BOUNDED and len(queries) >= FEW:  # products of matrices are faster
+            return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
         asked = compared(queries, dim, similarity)
         if mask is None and effort in (None, self.spec.effort):
             found, ids = index.search(asked, keep)
@@ -258,6 +267,8 @@ class AdaptiveIndex:
             found, ids = index.search(asked, keep, params=parameters)
         else:
             return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
+        if similarity == "cosine" and index.metric_type == faiss.METRIC_L2:
+            found = 1 - found / 2  # of vectors of norm 1
         return Candidates(-found if similarity == "l2" else found, ids)
 
     def rerank(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.similarity import compared, metric
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, split_effort
+from mrl_experiments.adaptive.retrieval.spec import BOUNDED, IndexSpec, split_effort
 from mrl_experiments.directions import BLOCK
 from mrl_experiments.errors import UserError
 
@@ -74,7 +74,8 @@ def trained_shortlist(units: NDArray[np.float32], spec: IndexSpec, dim: int) -> 
         if any(not 1 <= lists <= len(units) for lists in lists_of(spec.codes)):
             # FAISS would take memory for them first.
             raise RuntimeError("no list, or more lists than vectors")
-        index = faiss.index_factory(dim, spec.codes, metric(spec.similarity))
+        by = "l2" if spec.codes == BOUNDED and spec.similarity == "cosine" else spec.similarity
+        index = faiss.index_factory(dim, spec.codes, metric(by))
         _accept_few_vectors(index)
         if spec.coarse_dim not in (None, dim):
             _cluster_shorter_prefix(index, units, spec.coarse_dim, spec.similarity)
