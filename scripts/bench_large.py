@@ -3,6 +3,7 @@
     python scripts/bench_large.py rows=1000000                 from the newest run's kanji1k embeddings
     python scripts/bench_large.py rows=300000 base=FOLDER|base.npy query=FOLDER|queries.npy
     ... folder=DIR recall=0.95 queries=1000 seed=0 dim=128 dtype=float16 opponent=yes keep=no clock=cpu
+    python scripts/bench_large.py exact=yes rows=50000         exact search instead: FAISS's Panorama and Flat
 
 The vectors are made from 20,000 real ones, the same by the same seed: each lies between one and one of its
 ten nearest among these, at a uniform share of the way, with normal noise of 0.3 of the deviation that such
@@ -18,7 +19,9 @@ are blocks of 4,096 bytes that came from the disk. clock=cpu counts the seconds 
 which other work on the machine does not lengthen. Prints a table and, as its last line, a JSON object.
 """
 
+import functools
 import gc
+import itertools
 import json
 import multiprocessing
 import os
@@ -39,6 +42,7 @@ from threadpoolctl import threadpool_limits
 from mrl_experiments import embeddings
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.similarity import exact_neighbours
+from mrl_experiments.adaptive.retrieval.spec import BOUNDED
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import loops_shown
@@ -60,6 +64,7 @@ DEFAULTS = {
     "opponent": "yes",
     "keep": "no",
     "clock": "wall",
+    "exact": "no",
 }
 Vectors = NDArray[np.float32]
 Found = NDArray[np.int64]
@@ -154,7 +159,7 @@ def searched(folder: Path, queries: Vectors, pipe: Any, setting: Setting, by: st
         index.nprobe = setting
 
         def search(asked: Vectors) -> NDArray[np.int64]:
-            return index.search(asked, K)[1]
+            return found_by(index, asked)
 
     with threadpool_limits(1):
         singly(search, queries[:5])  # compiles
@@ -295,6 +300,9 @@ def main() -> None:
     target, folder = float(named["recall"]), Path(named["folder"])
     real, queries = real_vectors(named)
     made = Made(real, int(named["rows"]), int(named["seed"]))
+    if named["exact"] == "yes":
+        exact_search(made, queries)
+        return
     exact = true_neighbours(made, queries)
     tune, test = np.arange(0, len(queries), 2), np.arange(1, len(queries), 2)
     options: dict[str, Any] = {"recall": target, "queries": queries[tune], "k": K}
@@ -321,6 +329,35 @@ def main() -> None:
     report(
         runs, exact[test], named, {"build_seconds": seconds, "build_anonymous": memory, "disk": size}, spec
     )
+
+
+def found_by(index: Any, queries: Vectors) -> Found:
+    """Return what an index of FAISS finds."""
+    return np.asarray(index.search(queries, K)[1])
+
+
+def exact_search(made: Made, queries: Vectors) -> None:
+    """Print how many times faster Panorama is than Flat, on the vectors as they are and rotated at random."""
+    vectors, figures = np.concatenate(list(made)), {"rows": float(made.count)}
+    square = np.random.default_rng(made.seed).normal(size=(vectors.shape[1],) * 2)
+    turns = {"nested": np.eye(len(square)), "rotated": np.linalg.qr(square)[0]}
+    faiss.omp_set_num_threads(1)
+    for name, turn in turns.items():
+        stored, asked = (part @ turn.astype(np.float32) for part in (vectors, queries))
+        indexes = [faiss.index_factory(stored.shape[1], kind, faiss.METRIC_L2) for kind in ("Flat", BOUNDED)]
+        times: dict[str, list[list[float]]] = {"singly": [[], []], "batch": [[], []]}
+        for index in indexes:
+            index.add(stored)
+        for _, (number, index) in itertools.product(range(ROUNDS), enumerate(indexes)):
+            search = functools.partial(found_by, index)
+            times["singly"][number].append(singly(search, asked[:40], time.process_time)[0])
+            start = time.process_time()
+            search(asked)
+            times["batch"][number].append(time.process_time() - start)
+        for asking, (flat, bounded) in times.items():
+            ratios = [one / other for one, other in zip(flat, bounded, strict=True)]
+            figures[f"{name}_{asking}"] = median(ratios)
+    print(json.dumps(figures))
 
 
 def report(

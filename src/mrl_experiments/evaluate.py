@@ -137,7 +137,8 @@ def _processes(trainer: DictConfig | None) -> Iterator[AbstractContextManager[An
     from mrl_experiments.embed import build_fabric
     from mrl_experiments.training.processes import together
 
-    fabric = build_fabric(OmegaConf.merge(trainer, {"accelerator": "cpu", "precision": "32-true"}))
+    on_cpus = {**trainer, "accelerator": "cpu", "precision": "32-true"}
+    fabric = build_fabric(OmegaConf.create(on_cpus))
     with together(fabric.strategy, fabric.world_size), ExitStack() as stack:
         fabric.launch()
         if not fabric.global_rank:
