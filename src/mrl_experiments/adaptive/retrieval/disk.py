@@ -61,11 +61,10 @@ class DiskIndex(AdaptiveIndex):
     Example:
         >>> import tempfile
         >>> vectors = np.random.default_rng(0).normal(size=(2000, 32)).astype(np.float32)
-        >>> spec = IndexSpec((16,), "IVF16,PQ16x4fsr", ((16, 200), (32, 10)), effort="nprobe=8")
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     index = AdaptiveIndex.on_disk(folder, vectors, spec=spec)
+        ...     index = AdaptiveIndex.on_disk(folder, vectors)
         ...     index.delete([3])
-        ...     index.search(vectors[2:4], 1).ids[0].tolist(), DiskIndex.open(folder).live
+        ...     index.search(vectors[2:4], 1).ids[0].tolist(), AdaptiveIndex.on_disk(folder).live
         ([2], 1999)
     """
 

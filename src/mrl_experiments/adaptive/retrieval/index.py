@@ -268,7 +268,7 @@ class AdaptiveIndex:
         else:
             return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
         if similarity == "cosine" and index.metric_type == faiss.METRIC_L2:
-            found = np.float32(1) - found / 2  # of vectors of norm 1
+            found = (1 - found / 2).astype(np.float32)  # of vectors of norm 1
         return Candidates(-found if similarity == "l2" else found, ids)
 
     def rerank(
