@@ -31,6 +31,7 @@ from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex, check_ids, c
 from mrl_experiments.adaptive.retrieval.promise import Promise
 from mrl_experiments.adaptive.retrieval.shortlist import core_of, extend_shortlist, set_effort
 from mrl_experiments.adaptive.retrieval.similarity import check_range, compared
+from mrl_experiments.adaptive.retrieval.spec import split_effort
 from mrl_experiments.adaptive.retrieval.stacked import Stacked
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import atomic_path
@@ -39,6 +40,7 @@ from mrl_experiments.loops import tracked
 
 ROWS = 16384  # vectors in memory at a time
 TOGETHER, MANY = 64, 4096  # queries whose candidates are read at a time, from the disk and from memory
+TABLE, TABLES = 160, 64 << 20  # bytes of FAISS's tables: for a byte of code, and for all at a time
 UNCODED = 0.05  # the share of vectors without stored codes from which all are written anew
 LEAST_UNCODED = 50_000
 TRIES = 20  # to open a version while a writer replaces it
@@ -214,7 +216,15 @@ class DiskIndex(AdaptiveIndex):
         effort: str | None = None,
     ) -> Candidates:
         """Return the shortlist of queries (Q, D), as `AdaptiveIndex.scan`; codes of deleted rows are gone."""
-        return super().scan(queries, dim, keep, None if mask is self._alive else mask, effort)
+        if mask is self._alive:
+            mask = None
+        # FAISS makes a table of bytes for each query and list at once.
+        core, said = core_of(self._codes), dict(part.split("=") for part in _parts_of(effort))
+        each = TABLE * core.code_size * int(said.get("nprobe", core.nprobe))
+        together, found = max(1, TABLES // each), []
+        for start in range(0, len(queries), together):
+            found.append(super().scan(queries[start : start + together], dim, keep, mask, effort))
+        return Candidates(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
     def _checked_mask(self, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
         return self._alive if mask is None or mask is self._alive else super()._checked_mask(mask)
@@ -430,6 +440,10 @@ class DiskIndex(AdaptiveIndex):
                     expected="new ids",
                     remedy="update(...) replaces vectors",
                 )
+
+
+def _parts_of(effort: str | None) -> list[str]:
+    return [part for part in split_effort(effort or "")[0].split(",") if part]
 
 
 def _blocks_read() -> int:
