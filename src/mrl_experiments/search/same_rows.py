@@ -110,7 +110,8 @@ def row_keys(
 
     That two share one by chance is one in 2^64.
     """
-    width, rows = width or vectors.shape[1], np.arange(len(vectors)) if rows is None else rows
+    width = min(width or vectors.shape[1], vectors.shape[1])
+    rows = np.arange(len(vectors)) if rows is None else rows
     random = np.random.default_rng(0)
     factors = random.integers(0, 2**64, width, np.uint64) | np.uint64(1)
     keys = np.empty(len(rows), np.uint64)
