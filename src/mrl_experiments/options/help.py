@@ -38,7 +38,6 @@ EXAMPLES = {
         "run='ff_*' evaluation=knn reduction=svd",
         f"run={RUN} evaluation=retrieval dims=[8]",
         "embeddings=queries.npy database=base.parquet",
-        "embeddings=q.npy database=large.npy evaluation=retrieval trainer=ddp trainer.devices=4",
     ),
     "generate": (
         f"run={TEXTS}",
