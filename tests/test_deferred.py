@@ -9,6 +9,7 @@ from commands import ROOT
 DEAR = {
     *("torch", "pytorch_lightning", "torchmetrics", "timm", "torchvision", "transformers", "ffcv", "numba"),
     *("faiss", "scipy", "sklearn", "pandas", "matplotlib", "wandb", "vl_convert", "rich", "jinja2"),
+    *("fastapi", "uvicorn", "prometheus_client", "openai"),
 }
 IMPORTED = """
 import sys
@@ -19,7 +20,7 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {dear}))
 """
 COMMANDS = {
     "before anything is known": (
-        "from mrl_experiments.cli import embed, evaluate, export, generate, report, train",
+        "from mrl_experiments.cli import embed, evaluate, export, generate, report, serve, train",
         set(),
     ),
     "the first line": ("import mrl_experiments.first_line", set()),

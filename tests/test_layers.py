@@ -54,12 +54,14 @@ PROGRAM = {
     "next_commands",
     "export",
     "adaptor_export",
+    "engines",
     "external",
     "looks",
     "reproduce",
     "gradcam",
     "options",
     "places",
+    "serve",
 }
 SCRIPTS = {"cli"}  # what is typed; nothing imports it
 

@@ -17,8 +17,9 @@ PAGES = [path for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("r
 CODE = [page for page in sorted(DOCS.glob("*.md")) if "```python\n" in page.read_text(encoding="utf-8")]
 # Whose commands run in one folder, one after the other, since later ones use the run of the first.
 RUN = ["start", "adaptive_retrieval", "adaptive_classification", "choose_dims", "your_embeddings"]
-RUN += ["your_images", "finetune", "extend", "vectors", "export"]
-READS = ("export",)  # whose code reads what its commands write
+RUN += ["your_images", "finetune", "extend", "vectors", "export", "engines"]
+ELSEWHERE = {"library": "test_library.py", "serve": "serve/test_process.py"}
+READS = ("export", "engines")  # whose code, but for the first two blocks, reads what its commands write
 
 
 def blocks(page, language):
@@ -32,13 +33,14 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(ROOT / "results")
-    if page == "library":
-        pytest.skip("test_library.py runs it")
+    if page in ELSEWHERE:
+        pytest.skip(f"{ELSEWHERE[page]} runs it")
     code = blocks(page, "python")
-    if page in READS:  # the first blocks need the run of start.md alone
+    if page in READS:
+        code = code[:2]
+    if page == "export":  # whose first blocks need the run of start.md alone
         (tmp_path / "outputs" / "runs").mkdir(parents=True)
         (tmp_path / "outputs" / "runs" / "mrl_resnet10t_digits_s0").symlink_to(trained_runs["digits"].folder)
-        code = code[:2]
         capsys.readouterr()  # what training said
     exec(compile("\n".join(code), f"{page}.md", "exec"), {"__name__": page})
     shown = re.sub(r"\d", "0", (DOCS / f"{page}.md").read_text(encoding="utf-8"))
@@ -111,8 +113,13 @@ def test_the_commands_of_a_page_run(page, folder, tmp_path_factory):
         if name.endswith((".py", ".yaml")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(block)
-    if page in ("your_embeddings", "finetune", "vectors"):  # whose code writes what its commands read
-        (folder / "page.py").write_text("\n".join(code))
+    if page in (
+        "your_embeddings",
+        "finetune",
+        "vectors",
+        "engines",
+    ):  # whose code writes what its commands read
+        (folder / "page.py").write_text("\n".join(code[:2] if page in READS else code))
         succeed(folder / "page.py", folder=folder)
     environment = {"WANDB_MODE": "disabled", "MRL_DATA": str(tmp_path_factory.getbasetemp() / "prepared")}
     for command in typed(page):

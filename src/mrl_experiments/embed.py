@@ -45,7 +45,7 @@ from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.progress import progress
 from mrl_experiments.results import NATIVE
-from mrl_experiments.runs import Run, check_none_left_out, find_runs, method_name, readable
+from mrl_experiments.runs import Run, check_none_left_out, find_runs, label_of, method_name, readable
 from mrl_experiments.training.processes import set_timeout, together
 from mrl_experiments.training.trainer import best_precision, check_devices, hear_warnings
 
@@ -172,7 +172,7 @@ def _embed_run(fabric: Fabric, cfg: DictConfig, task: _Task, method: Method) -> 
     networks = [*method.subnetworks().items()][::-1]  # the run itself last: if it is complete, all are
     for split, (name, network) in itertools.product(splits, networks):
         experiment_label = " ".join(
-            filter(None, (task.config.get("label"), name and NATIVE, weights_name(meta)))
+            filter(None, (label_of(task.config), name and NATIVE, weights_name(meta)))
         )
         of_network = {
             "variant": name or None,

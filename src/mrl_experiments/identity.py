@@ -31,7 +31,7 @@ NON_IDENTITY_CALLBACKS = {  # callbacks that change nothing of a run
 # Options that were added, with what the runs of before were made with; not needed where that is null.
 ADDED: dict[str, Any] = {
     **{"trainer.check_val_every_n_epoch": 1, "model.pretrained_by_order": False, "model.two_maps": False},
-    **{"data.similarity": "cosine", "loss.similarity": "cosine"},
+    **{"data.similarity": "cosine", "loss.similarity": "cosine", "loss.recipe": "paper"},
 }
 BATCH, STEP = "data.batch_size", "data.batch_size of all processes"
 ENDLESS = ("constant", "plateau", "step", "multistep", "none")  # schedules that no length ends
@@ -65,7 +65,7 @@ def _flat(node: Mapping[Any, Any], path: str, left_out: set[str]) -> Iterator[tu
             yield from _flat(value, name, left_out)
         else:
             home = isinstance(value, str) and value.startswith("~")
-            yield name, os.path.expanduser(value) if home else value
+            yield name, os.path.expanduser(value) if home else value if name != "label" else value or None
 
 
 def differences(theirs: Mapping[Any, Any], ours: Mapping[Any, Any]) -> dict[str, tuple[Any, Any]]:

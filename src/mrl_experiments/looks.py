@@ -48,7 +48,7 @@ def with_looks(
         if part is None or part.folder is None or not wanted:
             continue
         try:
-            shown = _shown(origin, part, [sample.row for sample in wanted])
+            shown = shown_rows(origin, part, [sample.row for sample in wanted])
         except UserError as error:
             where = f"{part.meta['dataset']} {part.folder.name}"
             print_once(f"{where}: examples have neither pictures nor texts: {error.problem}")
@@ -57,8 +57,12 @@ def with_looks(
     return replace(examples, samples=[looks.get(sample, sample) for sample in examples.samples])
 
 
-def _shown(origin: Origin, part: Embeddings, rows: Sequence[int]) -> list[Any]:
-    """Return an image or a text of each row. Raises UserError unless the data are those of the embeddings."""
+def shown_rows(origin: Origin, part: Embeddings, rows: Sequence[int]) -> list[Any]:
+    """Return an image (H, W, C) uint8 or a text of each row of embeddings that lie on disk.
+
+    Raises:
+        UserError: Unless the data are there, and are those that were embedded.
+    """
     assert part.folder is not None
     split = str(part.meta.get("split", part.folder.name))
     if origin.files:

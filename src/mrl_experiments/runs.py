@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from mrl_experiments.stored import read_config, write_config
 Content = TypeVar("Content")
 
 NAME_MAX, SHORTENED = 255, 200  # bytes of a run's name: what file systems take, and how longer ones end
+PRINTED = "paper"  # loss.recipe of runs that were made before there was another
 DEFAULT_SLIM_MODE = "switchable"  # of a slimmable network
 ID = "id"  # in config.yaml: drawn when a run is begun, repeated by what else is written for it
 TRIAL = "debug"  # the run of fast_dev_run and overfit_batches
@@ -262,6 +263,20 @@ def method_name(cfg: DictConfig) -> str:
     return str(cfg.loss.name) if mode == DEFAULT_SLIM_MODE else f"{cfg.loss.name}_{mode}"
 
 
+def label_of(cfg: Mapping[Any, Any]) -> str:
+    """Return what sets a run apart in its name and in tables: its label, or that it has the paper's recipe.
+
+    `label: ""` says that it is not set apart, as where the paper itself is reproduced. Stored runs of image
+    classifiers without the option had the paper's recipe.
+    """
+    label, loss = cfg.get("label"), cfg.get("loss") or {}
+    if label is not None:
+        return str(label)
+    images = str((cfg.get("model") or {}).get("_target_")).endswith(".TimmBackbone")
+    classifies = "label_smoothing" in loss and "widths" not in loss
+    return PRINTED if images and classifies and loss.get("recipe", PRINTED) == PRINTED else ""
+
+
 def run_name(cfg: DictConfig) -> str:
     """Name a run after what makes it: method, model, data, dims and label where given, seed and tag.
 
@@ -278,7 +293,8 @@ def run_name(cfg: DictConfig) -> str:
     listed = isinstance(cfg.loss.dims, ListConfig)  # else none, or a rule that makes them
     dims = [cfg.loss.dim] if cfg.loss.dim else list(cfg.loss.dims) if listed else []
     shown = [f"d{'-'.join(map(str, dims))}"] if dims else []
-    experiment_label = [re.sub(r"[^\w.+-]+", "-", cfg.label)] if cfg.label else []
+    label = label_of(cfg)
+    experiment_label = [re.sub(r"[^\w.+-]+", "-", label)] if label else []
     stem = "_".join([method_name(cfg), str(cfg.model.name), str(cfg.data.name), *shown, *experiment_label])
     name = _of_length(stem, f"_s{cfg.seed}{cfg.tag}")
     return name if is_name(name, NAME_MAX) else check_name(name, "the run's name")

@@ -56,7 +56,9 @@ def test_timm_loads_the_folder_and_classifies_by_the_chosen_dim(digits, hub, tmp
         logits, features = theirs(x).numpy(), theirs.forward_head(theirs.forward_features(x), pre_logits=True)
     probabilities = torch.tensor(logits).softmax(1)
     np.testing.assert_allclose(probabilities, ours.predict_proba(x), atol=1e-5)
-    np.testing.assert_allclose(unit(features.numpy()[:, :12]), ours.encode(x, 12), atol=1e-5)
+    norm = load_file(hub / "standardization.safetensors")
+    standardized = ((features - norm["mean"]) * norm["factor"]).numpy()
+    np.testing.assert_allclose(unit(standardized[:, :12]), ours.encode(x, 12), atol=1e-5)
     assert theirs.pretrained_cfg["label_names"] == ours.classes
     heads = Heads.load(hub / "heads.safetensors")
     np.testing.assert_allclose(heads.logits(features.numpy(), 24), logits, atol=1e-4)

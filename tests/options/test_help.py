@@ -14,7 +14,7 @@ from mrl_experiments.options.models import offer_models
 from mrl_experiments.options.several import told_apart
 from mrl_experiments.options.typed import quoted
 
-COMMANDS = ("train", "embed", "evaluate", "export", "generate", "report")
+COMMANDS = ("train", "embed", "evaluate", "export", "generate", "report", "serve")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

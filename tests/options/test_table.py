@@ -22,6 +22,7 @@ ROOTS = {
     "evaluate": ["data", "evaluation", "reduction"],
     "generate": [],
     "export": [],
+    "serve": [],
     "report": [],
 }
 GROUPS = sorted({group for groups in ROOTS.values() for group in groups})
@@ -29,6 +30,7 @@ GIVEN = {  # what the shipped files leave open
     "embed": ["run=x"],
     "generate": ["run=x"],
     "export": ["run=x"],
+    "serve": ["run=x"],
     "vectors": ["data.base=x"],
     "timm": ["model.arch=resnet18"],
     "module": ["model.name=mine", "model.module._target_=torch.nn.Flatten"],
@@ -96,7 +98,7 @@ def test_every_experiment_fits(path):
 
 @pytest.mark.parametrize("options", [*COMMANDS.values(), *GROUPS_OF_OPTIONS.values(), *EVALUATIONS.values()])
 def test_every_entry_has_a_meaning_and_every_number_a_range_and_what_it_counts(options):
-    plain = ("scale", "jpeg_quality", "first")  # a factor, a grade, a place
+    plain = ("scale", "jpeg_quality", "first", "port")  # a factor, a grade, a place, an address
     for key, option in options.items():
         assert option.meaning, key
         if isinstance(option, Number):
@@ -210,6 +212,10 @@ OTHERS = [
     ("evaluate", "evaluation.quantiles=[101]", "evaluation=trends"),
     ("evaluate", "evaluation.present_classes_only=null"),
     *(("export", typed) for typed in ("format=x", "dim=0", "dim=[8,x]", "output=x", "repo=a/b/c", "int8=2")),
+    *(
+        ("serve", typed)
+        for typed in ("port=70000", "wait=-1", "recall=1", "device=tpu", "api_key=a-b", "inputs=0")
+    ),
     ("generate", "tokens=0"),
     ("generate", "temperature=-1"),
     ("generate", "temperature=inf"),

@@ -8,7 +8,7 @@ from composing import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 
-from mrl_experiments.options.typed import GONE, quoted, replacement
+from mrl_experiments.options.typed import GONE, quoted, renamed, replacement
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from mrl_experiments.options.typed import GONE, quoted, replacement
         ("prompt=def f(x): return", "def f(x): return"),
         ("+new=~/x", "~/x"),
         ("data.name=données", "données"),
+        ("uri=postgresql://me:@/x?host=/tmp/a", "postgresql://me:@/x?host=/tmp/a"),
     ],
 )
 def test_what_hydra_cannot_read_is_text(typed, value):
@@ -55,3 +56,10 @@ def test_a_recipe_that_has_gone_says_what_replaces_it(name):
         remedy = replacement(str(missing.value), ROOT / "conf")
         assert (ROOT / remedy.rpartition(" ")[2]).is_file()
     assert replacement("Could not find 'experiment/digit'", ROOT / "conf") is None
+
+
+def test_codes_of_an_index_may_be_typed_by_their_former_word():
+    for typed in ("+index@evaluation.indexes.int8=int8", "+codes@evaluation.indexes.int8=int8"):
+        cfg = composed("evaluate", "evaluation=adaptive_retrieval", renamed(typed))
+        assert cfg.evaluation.indexes.int8.codes == "SQ8"
+    assert composed("serve", "run=x", renamed("index=some/folder")).index == "some/folder"

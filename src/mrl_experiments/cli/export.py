@@ -7,10 +7,15 @@ from mrl_experiments.command import command
 
 @command("export", isolate=True)
 def main(cfg: DictConfig) -> None:
-    """Compose the configuration, write the folder."""
-    from mrl_experiments.export.write import export
+    """Compose the configuration, write the folder or hand the vectors over."""
+    if cfg.target:
+        from mrl_experiments.engines.targets import hand_over
 
-    export(cfg)
+        hand_over(cfg)
+    else:
+        from mrl_experiments.export.write import export
+
+        export(cfg)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import stored_data, trusted_config
 from mrl_experiments.errors import UserError
 from mrl_experiments.export import quality
+from mrl_experiments.export.timm_folder import standardization
 from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, SequenceInputs
 from mrl_experiments.loaded.model import LoadedModel
 from mrl_experiments.trust import Trust
@@ -17,7 +18,7 @@ from mrl_experiments.trust import Trust
 INTERVALS = "In brackets: 95 % intervals over samples (Wilson's, of shares) or queries, where they are known."
 CARD, FIGURE, TEMPLATE = "README.md", "quality_by_dim.png", Path(__file__).with_name("card.md")
 
-TIMM = """import timm, torch
+TIMM = """import timm, torch{imports}
 from PIL import Image
 
 model = timm.create_model("local-dir:{place}", pretrained=True).eval()  # on a hub: hf-hub:<repository>
@@ -27,6 +28,9 @@ with torch.inference_mode():
     {line}"""
 CLASSES = """print(model.pretrained_cfg["label_names"][model(pixels).argmax()])  # by {dim} dims
     features = model.forward_head(model.forward_features(pixels), pre_logits=True)[:, :{dim}]"""
+STANDARDIZED = """
+    norm = safetensors.torch.load_file("{place}/standardization.safetensors")
+    features = (features - norm["mean"][:{dim}]) * norm["factor"][:{dim}]"""
 NO_CLASSES = "features = model(pixels)[:, :{dim}]"
 TEXT = """from sentence_transformers import SentenceTransformer
 
@@ -85,14 +89,18 @@ def write_card(
 def _use(model: LoadedModel, dim: int, place: str, encoded: bool) -> dict[str, Any]:
     """Return what depends on the kind of model: library, task, what it is, how it is loaded."""
     if isinstance(model.inputs, ImageInputs):
-        line = (CLASSES if model.classes else NO_CLASSES).format(dim=dim)
+        standardized = standardization(model) is not None
+        line = (CLASSES if model.classes else NO_CLASSES) + (STANDARDIZED if standardized else "")
+        line = line.format(dim=dim, place=place)
         mode = "RGB" if model.inputs.channels == 3 else "L"
         return {
             "library": "timm",
             "pipeline": "image-classification" if model.heads else "image-feature-extraction",
             "tags": ["timm"],
             "what": "An image model with nested features.",
-            "usage": TIMM.format(place=place, mode=mode, line=line),
+            "usage": TIMM.format(
+                place=place, mode=mode, line=line, imports=", safetensors.torch" if standardized else ""
+            ),
             "notes": _timm_notes(model, dim),
         }
     if model.adaptor is not None:
@@ -126,12 +134,18 @@ def _adaptor_notes(adaptor: AdaptorFile) -> Sequence[str]:
 
 
 def _timm_notes(model: LoadedModel, dim: int) -> Sequence[str]:
+    standardized = standardization(model) is not None
+    tied = model.heads is not None and model.heads.tied and not standardized
     notes = ["`config.json` holds `matryoshka_dimensions`, mean, deviation and size of the images."]
     if model.heads:
         notes.append(
             f"timm's classifier reads the first {dim} features; `heads.safetensors` has that of each dim "
-            "(`weight.<dim>`, `bias.<dim>`"
-            + ("; tied: dim m reads the first m columns)." if model.heads.tied else ").")
+            "(`weight.<dim>`, `bias.<dim>`" + ("; tied: dim m reads the first m columns)." if tied else ").")
+        )
+    if standardized:
+        notes.append(
+            "The classifiers read timm's features as they are; vectors are to be standardized by "
+            "`standardization.safetensors`, as above."
         )
     return notes
 

@@ -6,8 +6,8 @@ from typing import Any
 from mrl_experiments.errors import UserError, said
 
 
-def needed(name: str, what: str) -> Any:
-    """Import a package of the extra `export`.
+def needed(name: str, what: str, extra: str = "export") -> Any:
+    """Import a package of an extra.
 
     Raises:
         UserError: With how to install it.
@@ -17,5 +17,5 @@ def needed(name: str, what: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"{what} needs {name}, which does not import: {said(error)}",
-            remedy="pip install 'mrl-experiments[export]', in a checkout pip install -e '.[export]'",
+            remedy=f"pip install 'mrl-experiments[{extra}]', in a checkout pip install -e '.[{extra}]'",
         ) from error

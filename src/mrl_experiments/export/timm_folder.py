@@ -7,18 +7,22 @@ from typing import Any
 
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.export.graphs import parts
+from mrl_experiments.heads import Heads
 from mrl_experiments.loaded.inputs import ImageInputs
 from mrl_experiments.loaded.model import LoadedModel
 from mrl_experiments.losses.slimmable.network import SlimmableNet
 from mrl_experiments.models.blurpool import BlurredConv2d
 from mrl_experiments.models.dual_encoder import DualEncoder
 from mrl_experiments.models.timm_backbone import TimmBackbone
+from mrl_experiments.nesting import prefix
 
 HEADS = "heads.safetensors"
+STANDARDIZATION = "standardization.safetensors"
 CLOSE = 1e-4  # of the largest output: rounding
 INTERPOLATION = "hamming"  # of the loader without FFCV
 
@@ -36,10 +40,11 @@ def check_timm(model: LoadedModel) -> None:
 
 
 def write_timm(model: LoadedModel, folder: Path, dim: int, config: Mapping[str, Any]) -> None:
-    """Write model.safetensors, config.json and, where there are classifiers, heads.safetensors.
+    """Write model.safetensors, config.json and, where they belong, heads and standardization.safetensors.
 
     timm's classifier is that of `dim`, whose columns behind it are zero, so that its logits are those of the
-    first features. Of an image tower it is the projection, so that what looks like logits is the vector.
+    first features; standardization of features is part of it. Of an image tower it is the projection, so that
+    what looks like logits is the vector.
 
     Args:
         model: A run whose backbone is a timm model, or whose image tower is.
@@ -74,7 +79,9 @@ def write_timm(model: LoadedModel, folder: Path, dim: int, config: Mapping[str, 
         safe_serialization=True,
     )
     if model.heads is not None:
-        model.heads.save(folder / HEADS)
+        _of_raw_features(model, model.heads).save(folder / HEADS)
+    if (statistics := standardization(model)) is not None:
+        save_file(dict(zip(("mean", "factor"), statistics, strict=True)), folder / STANDARDIZATION)
     _check_same(model, folder, mapped)
 
 
@@ -83,18 +90,18 @@ def _of_channels(values: Any, channels: int) -> tuple[float, ...]:
 
 
 def _classifying(model: LoadedModel, dim: int) -> tuple[nn.Module, tuple[Tensor, Tensor] | None]:
-    """Return a copy of the network with a classifier, and weight and bias of this, from all features."""
-    backbone, width = model.method.backbone, model.width
+    """Return a copy of the network with a classifier, and weight and bias of the run's own one."""
+    backbone = model.method.backbone
     if isinstance(backbone, DualEncoder):
         weight = backbone.project_image.weight.detach().cpu()
         bias, network = torch.zeros(len(weight)), backbone.image.net
         weight = torch.where(torch.arange(len(weight))[:, None] < dim, weight, 0)  # dims behind are zero
+        mapped = weight, bias
     elif model.heads is None:
         return copy.deepcopy(backbone.net).cpu(), None  # type: ignore[return-value]
     else:
-        small, bias = map(torch.from_numpy, model.heads.at(dim))
-        weight, network = torch.zeros(len(bias), width), backbone.net  # type: ignore[assignment]
-        weight[:, :dim] = small
+        weight, bias = _widened(_of_raw_features(model, model.heads), dim, model.width)
+        mapped, network = _widened(model.heads, dim, model.width), backbone.net  # type: ignore[assignment]
     network = copy.deepcopy(network).cpu()
     classifier: Any = None
     try:
@@ -110,7 +117,37 @@ def _classifying(model: LoadedModel, dim: int) -> tuple[nn.Module, tuple[Tensor,
             classifier.bias.copy_(bias)
         elif bias.any():
             raise _refused(model, f"the head of {type(network).__name__} has no bias")
-    return network.eval(), (weight, bias)
+    return network.eval(), mapped
+
+
+def _widened(heads: Heads, dim: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the classifier of a dim as one of all features, those behind it with weight 0."""
+    weight, bias = map(torch.from_numpy, heads.at(dim))
+    return torch.nn.functional.pad(weight, (0, width - dim)), bias
+
+
+def standardization(model: LoadedModel) -> tuple[Tensor, Tensor] | None:
+    """Return what is subtracted from features and what they are multiplied by then, (D,) each, if they are.
+
+    See `TimmBackbone.standardize`; timm's networks have no such layer.
+    """
+    norm = getattr(model.method.backbone, "norm", None)
+    if not isinstance(norm, nn.BatchNorm1d):
+        return None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean.cpu().clone(), (norm.running_var + norm.eps).rsqrt().cpu()
+
+
+def _of_raw_features(model: LoadedModel, heads: Heads) -> Heads:
+    """Return the classifiers of features that are not standardized; a dim's mean adds to its own bias."""
+    statistics = standardization(model)
+    if statistics is None:
+        return heads
+    mean, factor = (value.numpy() for value in statistics)
+    weights = {dim: heads.at(dim)[0] * prefix(factor, dim) for dim in model.dims}
+    biases = {dim: heads.at(dim)[1] - weight @ prefix(mean, dim) for dim, weight in weights.items()}
+    return Heads(weights, biases, tied=False)
 
 
 @torch.no_grad()

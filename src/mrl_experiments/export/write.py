@@ -108,6 +108,8 @@ def export(cfg: DictConfig) -> Path:
         UserError: For no run or several, a run without a checkpoint, a dim that is not nested, a format that
             cannot hold it, a package that is missing, a folder of something else.
     """
+    if not cfg.run:
+        raise UserError("run= is not given", expected="the name of a run under <root>/runs")
     runs = find_runs(Path(cfg.root), cfg.run)
     if len(runs) > 1:
         raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")

@@ -23,6 +23,8 @@ from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, prefix
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
+RECIPES = ("balanced", "paper")
+USUAL = 128  # dims whose classifiers balanced heads leave as they are
 
 
 class NestedHeads(nn.Module):
@@ -37,13 +39,23 @@ class NestedHeads(nn.Module):
         num_classes: C.
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
+        balanced: Weights are parameters times (128 / m)^(1/4); of a tied one, m is the first dim that has the
+            column. A step of SGD moves the logits of m features of variance 1 in proportion to m: with one
+            rate few dims learn too slowly, or many diverge. Balanced, it is in proportion to the root of m.
+            docs/recipe.md has measurements.
     """
 
     def __init__(
-        self, dims: Sequence[int], num_classes: int, *, tied: bool, shared: nn.Parameter | None = None
+        self,
+        dims: Sequence[int],
+        num_classes: int,
+        *,
+        tied: bool,
+        shared: nn.Parameter | None = None,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
-        self.dims, self.tied = tuple(dims), tied
+        self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
@@ -58,7 +70,13 @@ class NestedHeads(nn.Module):
         """Return the classifier of one dim: weight (C, dim), bias (C,) if it has one."""
         linear = self.linear[str(dim)] if isinstance(self.linear, nn.ModuleDict) else self.linear
         assert isinstance(linear, nn.Linear)
-        return prefix(linear.weight, dim), linear.bias
+        weight = prefix(linear.weight, dim)
+        return weight * self._factors(dim).to(weight) if self.balanced else weight, linear.bias
+
+    def _factors(self, dim: int) -> Tensor:
+        """Return the factor of each column of the classifier of a dim, (dim,)."""
+        first = torch.tensor([next(m for m in self.dims if m > column) for column in range(dim)])
+        return (USUAL / (first if self.tied else torch.full_like(first, dim))) ** 0.25
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Return {dim: (..., C)}, in the dtype of z unless autocast says otherwise."""
@@ -87,8 +105,8 @@ class NestedHeads(nn.Module):
         """
         options: dict[str, Any] = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
         options["class_weight"] = class_weights
-        if isinstance(self.linear, nn.Linear):
-            return nested_cross_entropy(z, self.linear.weight, self.linear.bias, y, self.dims, **options)
+        if self.tied:
+            return nested_cross_entropy(z, *self.parameters_at(self.dims[-1]), y, self.dims, **options)
         weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
         return nested_cross_entropy(z, weights, biases, y, self.dims, **options)
 
@@ -117,6 +135,9 @@ class NestedClassifier(Method):
         label_smoothing: Share of the target that is spread over all classes.
         class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
         nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
+        recipe: "paper", or "balanced": features of image networks have mean 0 and variance 1
+            (`TimmBackbone.standardize`), and classifiers learn equally fast at all dims (`NestedHeads`). It
+            changes nothing for other backbones. docs/recipe.md has the measurements.
 
     Raises:
         UserError: For values that make no sense together, or no sense for a backbone of this width.
@@ -139,7 +160,9 @@ class NestedClassifier(Method):
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
         nested: bool = True,
+        recipe: str = "paper",
     ) -> None:
+        assert recipe in RECIPES
         width = width_of(backbone)
         dims = one_or_many(width, dim, dims, nested=nested, option=name, separate="ff")
         if num_classes < 1:
@@ -155,7 +178,12 @@ class NestedClassifier(Method):
         super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
         shared = None if tied is False else shared_embedding(backbone)
         tied = shared is not None if tied is None else tied
-        self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared)
+        standardize = getattr(backbone, "standardize", None) if recipe == "balanced" else None
+        if standardize is not None:
+            standardize()
+        self.head = NestedHeads(
+            self.spec.dims, num_classes, tied=tied, shared=shared, balanced=standardize is not None
+        )
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
         if class_weights is not None and len(class_weights) != num_classes:

@@ -41,6 +41,7 @@ class TimmBackbone(nn.Module):
         shape: Of one image, (C, H, W).
         fixed_size: Whether images of other sizes are refused, as by most vision transformers.
         width: D, measured, since no attribute of timm gives it for all architectures.
+        norm: What features go through at the end, see `standardize`.
 
     Raises:
         UserError: For an unknown architecture or tag, weights that cannot be had or are of another model, or
@@ -69,10 +70,15 @@ class TimmBackbone(nn.Module):
         if blurpool:
             blur_strided_convolutions(self.net)
         self.width = measure_width(self.net, self.shape, f"model.arch={arch}", LARGER)
+        self.norm: nn.Module = nn.Identity()
+
+    def standardize(self) -> None:
+        """Give features mean 0 and variance 1, those of the batch in training (batch normalization)."""
+        self.norm = nn.BatchNorm1d(self.width, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of images x (B, C, H, W)."""
-        features: Tensor = self.net(x)
+        features: Tensor = self.norm(self.net(x))
         return features
 
 

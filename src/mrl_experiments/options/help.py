@@ -53,6 +53,13 @@ EXAMPLES = {
         f"run={RUN} push=true repo=me/digits",
         f"run={RUN} format=torch_export dim=64",
     ),
+    "serve": (
+        f"run={RUN}",
+        f"run={RUN} index=digits-index split=train",
+        f"run={RUN} index=digits-index recall=0.95",
+        f"run={RUN} port=8001 api_key=MRL_KEY",
+        f"run={RUN} batch=32 wait=5 threads=4",
+    ),
     "report": (
         "",
         "open=true  # shows the page in a browser",
@@ -77,6 +84,7 @@ KEYS = {
     "export": (
         *("run", "format", "dim", "int8", "out", "overwrite", "push", "repo", "license", "root"),
     ),
+    "serve": ("run", "index", "split", "recall", "cascade", "host", "port", "api_key", "batch", "root"),
     "report": ("rows", "out", "open", "root"),
 }  # fmt: skip
 

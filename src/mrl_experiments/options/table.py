@@ -56,8 +56,17 @@ TRUST = Either(
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
+RECIPES = ("balanced", "paper")
 SIMILARITY = Choice("by which vectors are compared", SIMILARITIES)
 EPOCHS, STEPS = Whole(low=1, high=1_000_000, unit="epochs"), Whole(low=1, unit="steps")
+TARGET = Choice(
+    "where vectors go", ("parquet", "faiss", "pgvector", "milvus", "lancedb", "qdrant"), null=True
+)
+URI = Text("the engine's address, or a file or folder", null=True, example="http://localhost:19530")
+COLLECTION = Text(
+    "the collection or table", null=True, pattern=r"[A-Za-z_]\w{0,62}", called="letters, digits and _",
+    example="photos",
+)  # fmt: skip
 TIME = (
     Text(pattern=r"\d+:\d\d?:\d\d?:\d\d?", called='"days:hours:minutes:seconds"'),
     Map("", Number(low=0)),
@@ -71,7 +80,7 @@ COMMANDS: dict[str, Options] = {
         "compile": Flag("torch.compile of the backbone"),
         "optimized_metric": Text("what a sweep optimizes", null=True, example="val/top1@8"),
         "train_only": List("parameters or modules, with * and ?", Text(), null=True, example=["head"]),
-        "label": Label("sets a run apart in its name and in tables", null=True, example="first/4"),
+        "label": Label("sets a run apart in name and tables", null=True, empty=True, example="first/4"),
         "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
         "auto_tag": Flag("a tag of the options that are typed and not in the name"),
         "root": ROOT,
@@ -114,6 +123,9 @@ COMMANDS: dict[str, Options] = {
         "names.split": Name("how rows call the queries", without="@", example="test"),
         "names.seed": seed("that of the model's training", null=True),
         "names.dims": List("the dims that were trained", DIMS, null=True, example=[8, 16, 32]),
+        "target": TARGET,
+        "uri": URI,
+        "collection": COLLECTION,
         "variant": Name("which embeddings of a run", empty=True, example="flip"),
         "dims": List("the dims to evaluate", DIMS, null=True, example=[8, 16, 32]),
         "quiet": Flag("a line for each file of rows alone"),
@@ -134,7 +146,7 @@ COMMANDS: dict[str, Options] = {
         "debug": DEBUG,
     },
     "export": {
-        "run": RUNS,
+        "run": replace(RUNS, null=True),
         "format": Choice("what is written", ("hub", "timm", "onnx", "torch_export", "safetensors")),
         "dim": Either(
             "a nested dim, or several with a file each", (DIMS, List("", DIMS)), null=True, example=64
@@ -155,6 +167,50 @@ COMMANDS: dict[str, Options] = {
             example="me/my-model",
         ),
         "private": Flag("a new repository is"),
+        "target": TARGET,
+        "embeddings": Path("a file of vectors, in place of run=", null=True, example="base.npy"),
+        "split": Text("of the run's embeddings", null=True, pattern=r"[^@]+", example="val"),
+        "payload": Path("a table with a row for each vector", null=True, example="titles.csv"),
+        "uri": URI,
+        "collection": COLLECTION,
+        "prefix": Whole("the first dims, by which shortlists are found", low=1, null=True, unit="dims"),
+        "prefix_index": Choice("over the prefixes", ("exact", "hnsw", "ivf"), null=True),
+        "similarity": SIMILARITY,
+        "half": Flag("vectors are stored as float16"),
+        "binary": Flag("of target=pgvector the index has a bit for each dim"),
+        "cache": CACHE,
+        "trust": TRUST,
+        "root": ROOT,
+        "debug": DEBUG,
+    },
+    "serve": {
+        "run": RUNS,
+        "index": Path("the folder of an index to search", null=True, example="digits-index"),
+        "split": Name("of whose embeddings that folder is built", null=True, without="@", example="train"),
+        "recall": Number("that the index which is built keeps", above=0, below=1, null=True, example=0.95),
+        "cascade": Path("the folder of an AdaptiveClassifier", null=True, example="digits-cascade"),
+        "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
+        "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
+        "device": Text(
+            "where the model computes", pattern=r"cpu|cuda(:\d+)?", called="cpu, cuda or cuda:<number>",
+            example="cuda",
+        ),
+        "threads": count("of torch on a CPU", high=1024, unit="threads", null=True),
+        "host": Text("the address that is listened on", example="127.0.0.1"),
+        "port": Whole("0: any that is free", low=0, high=65535),
+        "api_key": Text(
+            "an environment variable with the key that requests must send", null=True,
+            pattern=r"[A-Za-z_]\w*", called="the name of an environment variable", example="MRL_KEY",
+        ),
+        "batch": count("computed at once", high=65536, unit="inputs"),
+        "wait": Number("that the first of a batch waits for others", low=0, high=1000, unit="milliseconds"),
+        "queue": count("here at once", high=1_000_000, unit="inputs"),
+        "connections": count("open at once", high=100_000, unit="connections"),
+        "inputs": count("in a request", high=100_000, unit="inputs"),
+        "request_bytes": count("of a request", low=1000, high=10**9, unit="bytes"),
+        "pixels": count("of a picture", high=10**9, unit="pixels"),
+        "characters": count("of a text", high=10**8, unit="characters"),
+        "results": count("in an answer, and candidates at a stage", high=10**7, unit="neighbours"),
         "cache": CACHE,
         "trust": TRUST,
         "root": ROOT,
@@ -321,6 +377,7 @@ GROUPS: dict[str, Options] = {
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
         "nested": Flag("several dims at once; false: a separate model for each"),
         "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
+        "recipe": Choice("whether features are standardized and few dims learn as fast as many", RECIPES),
         "temperature": Number("where it begins", above=0, example=0.07),
         "similarity": SIMILARITY,
         "pair_share": share("weight of a query's own document beside what whole vectors say"),
@@ -564,6 +621,19 @@ EVALUATIONS: dict[str, Options] = {
         "max_queries": QUERIES,
         "timed": TIMED,
         **INDEXES,
+    },
+    "served": {
+        "engine.target": TARGET,
+        "engine.uri": URI,
+        "engine.collection": COLLECTION,
+        "engine.root": ROOT,
+        "name": Text("how rows call the engine", null=True),
+        "k": K,
+        "shortlists": List("candidates that whole vectors rank", Whole(low=1), example=[100, 200]),
+        "codes": Text("of the AdaptiveIndex, as faiss.index_factory has it", null=True, example="Flat"),
+        "effort": Text("its search parameters of FAISS", empty=True, example='"nprobe=16"'),
+        "max_queries": QUERIES,
+        "timed": TIMED,
     },
     "auto_retrieval": {
         "k": K,

@@ -14,6 +14,7 @@ from mrl_experiments.options.models import near_models
 KEPT = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[\]{},]|(?<=[{,])\s*\w+:)""")
 # Signs for which Hydra's own messages are clear.
 KNOWN = re.compile(r"""[\w\s.,:=+\-/\[\]{}"'@%*?|]*""", re.ASCII)
+ADDRESS = re.compile(r"\w+://[^\s'\"]+")  # of a server, which is one text with all its signs
 
 PAGE = "docs/paper_tables.md"
 GONE = {  # recipes that were others with a page of their own: what replaces each
@@ -27,6 +28,7 @@ GONE = {  # recipes that were others with a page of their own: what replaces eac
 MOVED = {  # how options were typed before, and how they are now
     r"\+trainer\.(?=[a-z_]+=)": "++trainer.",  # Lightning's arguments are all there
     r"(\+{0,2})data\.augment\.centre=": r"\1data.augment.center=",
+    r"(\+{0,2})index(?=@)": r"\1codes",  # index= is the folder that serve.py searches
     r"\+{0,2}logger\.(?=(project|entity|mode)=)": "++logger.wandb.",
 }
 
@@ -72,6 +74,8 @@ def quoted(argument: str) -> str:
     read stays, and so do options of the program that begin with a dash.
     """
     key, equals, value = argument.partition("=")
+    if ADDRESS.fullmatch(value) and not _readable(argument):
+        return f"{key}={_quoted(value)}"
     if not equals or key.startswith("-") or KNOWN.fullmatch(value) or _readable(argument):
         return argument
     parts = KEPT.split(value)

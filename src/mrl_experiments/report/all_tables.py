@@ -146,6 +146,12 @@ TABLES = (
         index=("line", "dim"), columns=("metric",), interpolated="with",
     ),
     Table(
+        name="table-served", title="An engine beside exact search and AdaptiveIndex", paper=(),
+        evaluations=("served",),
+        metrics=("recall@10", "mAP@10", "same_ids", "latency_ms", "single_latency_ms"),
+        index=("index", "dim", "shortlist"), columns=("metric",),
+    ),
+    Table(
         name="table22", title="Share first correct at each dim, and right at any", paper=("table22",),
         evaluations=("adaptive_classification",), metrics=("first_correct", "top1", "always_wrong"),
         settings={"policy": "oracle"}, columns=("line", "metric"),

@@ -9,7 +9,7 @@ DEVIATION = "_std"  # ends the name of a metric's deviation
 MISSING = "–"
 NOT_FINITE, OUT_OF_RANGE = "not finite", "out of range"  # what stands in place of such a number
 SHARES = re.compile(
-    r"(top\d+|(mAP|P|R|recall|overlap|nDCG|MRR)@\d+|mean_per_class|(novel|pretrain)_(head|tail)|always_wrong|first_correct)"
+    r"(top\d+|(mAP|P|R|recall|overlap|nDCG|MRR)@\d+|mean_per_class|(novel|pretrain)_(head|tail)|always_wrong|first_correct|same_ids)"
 )
 LARGEST = 1e100  # sums and percentages of larger values may overflow
 LESS = ("bits_per_byte", "perplexity", "nll")  # of which less is better

@@ -17,6 +17,7 @@ from mrl_experiments.nesting import default_dims
 from mrl_experiments.report.metrics import DEVIATION, fault, in_percent
 from mrl_experiments.report.styles import key_of, labelled
 from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting, read_rows
+from mrl_experiments.runs import PRINTED
 
 IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs", "head_macs": "head_MFLOPs"}
 OF_OWN_CLASSIFIER = [  # evaluations
@@ -143,7 +144,15 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
     frame["role"] = frame.split.map(ROLES).fillna("shift")
     frame["home"] = frame.dataset.replace(dict(homes or {}))
     frame["seed"] = frame.seed.fillna(-1).astype(int)
+    frame["label"] = _only_where_both(frame)
     return _with_stated(_with_lines(frame))
+
+
+def _only_where_both(frame: pd.DataFrame) -> "pd.Series[str]":
+    """Return the labels, without that of the paper's recipe where a model has no rows of another one."""
+    label = frame.label.fillna("")
+    unlabelled = (label == "").groupby([frame[name] for name in ("home", "model")]).transform("any")
+    return label.where((label != PRINTED) | unlabelled, "")
 
 
 @cache

@@ -1,5 +1,6 @@
 """Queries that are themselves rows of the database, and must not be compared with themselves."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mrl_experiments.notices import print_once
 
 BLOCK, ROWS = 65536, 4096  # rows at a time
 ROUNDING = 1e-3  # of the usual squared distance, by which copies may differ: bfloat16 does by 1e-5
+SAMPLE = 1000  # rows whose digest tells whether two sets of vectors are the same
 BEGINNING = 8  # features that tell most vectors apart
 Rows = NDArray[np.int64]
 
@@ -130,6 +132,17 @@ def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
         [0, 4, 8]
     """
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+
+
+def sample_digest(vectors: NDArray[Any]) -> str:
+    """Return a digest of the shape and of 1,000 rows, by which stored vectors are known again.
+
+    Example:
+        >>> sample_digest(np.ones((3, 2))) == sample_digest(np.ones((3, 2), np.float32))
+        True
+    """
+    rows = np.asarray(vectors[evenly_spaced(len(vectors), SAMPLE)], "<f4")
+    return hashlib.blake2b(repr(vectors.shape).encode() + rows.tobytes(), digest_size=12).hexdigest()
 
 
 def without_self(self_rows: Rows, found: Rows, *others: NDArray[Any]) -> tuple[NDArray[Any], ...]:

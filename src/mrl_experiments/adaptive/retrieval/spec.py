@@ -66,6 +66,22 @@ class IndexSpec:
         return max(self.dims[-1], self.stages[-1][0])
 
 
+def lists_of(rows: int) -> int:
+    """Return the number of lists of an IVF index: the root of the rows."""
+    return max(1, round(rows**0.5))
+
+
+def probes_of(rows: int, shortlist: int) -> int:
+    """Return how many of its lists are searched: a sixteenth, and those that hold four shortlists.
+
+    Example:
+        >>> lists_of(10_000), probes_of(10_000, 200), probes_of(10_000, 10_000)
+        (100, 8, 100)
+    """
+    lists = lists_of(rows)
+    return min(lists, max(1, lists // 16, -(-4 * shortlist * lists // rows)))
+
+
 def split_effort(effort: str) -> tuple[str, int]:
     """Return what FAISS is told of an effort, and the patience of a re-rank.
 

@@ -6,7 +6,8 @@ import io
 import re
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,22 @@ def read_image(value: Image | Path | Pillow.Image, channels: int, converted: Tal
         pixels = _pixels(value.copy(), "RGB" if channels == 3 else "L", [])
         return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))
     return _decoded(_content(value), value, channels, Tally() if converted is None else converted)
+
+
+def read_bytes(content: bytes, name: str, channels: int, *, formats: Sequence[str], pixels: int) -> Image:
+    """Return the pixels (H, W, channels) uint8 of a file that came from elsewhere, read as `read_image` does.
+
+    Args:
+        content: The file.
+        name: How an error calls it.
+        channels: 1 or 3.
+        formats: Which it may have, as Pillow calls them.
+        pixels: How many it may have; they are counted before any is decoded.
+
+    Raises:
+        UserError: If it cannot be read, or has more.
+    """
+    return _decoded(content, Path(name), channels, Tally(), formats, pixels)
 
 
 class UnreadableImages(UserError):
@@ -135,19 +152,28 @@ def _unreadable(path: Path, why: object) -> UserError:
     )
 
 
-def _decoded(content: bytes, path: Path, channels: int, converted: Tally) -> Image:
+def _decoded(
+    content: bytes,
+    path: Path,
+    channels: int,
+    converted: Tally,
+    formats: Sequence[str] = (),
+    most: int | None = None,
+) -> Image:
     if not content:
         raise _unreadable(path, "it is empty")
     kinds: list[str] = []
     try:
         # Warnings of Pillow, such as for pictures of more than 89 megapixels, would repeat with each process.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Pillow.open(io.BytesIO(content), formats=_formats()) as picture,
-        ):
+        # What silences them is no matter of one thread, and pictures from elsewhere are read in several.
+        quiet = warnings.catch_warnings(action="ignore") if most is None else nullcontext()
+        with quiet, Pillow.open(io.BytesIO(content), formats=tuple(formats) or _formats()) as picture:
+            if most is not None and picture.width * picture.height > most:
+                raise ValueError(f"it has {picture.width:,} x {picture.height:,} pixels, more than {most:,}")
             pixels = _pixels(picture, "RGB" if channels == 3 else "L", kinds)
     except UnidentifiedImageError as error:
-        raise _unreadable(path, _format_of(content)) from error
+        why = f"its format is none of {', '.join(formats)}" if formats else _format_of(content)
+        raise _unreadable(path, why) from error
     except Exception as error:  # a broken file makes the decoders raise nearly anything
         raise _unreadable(path, said(error)) from error
     for kind in kinds:

@@ -39,6 +39,7 @@ class Slim(NestedClassifier):
             smallest and random ones in between, as many as there are `widths`; all but the largest learn its
             softmax instead of the labels. `finish` then measures the statistics of the `widths`.
         widths: Shares of the channels, ascending to 1.
+        recipe: Must be "paper".
 
     Raises:
         UserError: For options that describe no slimmable network, a backbone that is no CNN of supported
@@ -66,7 +67,10 @@ class Slim(NestedClassifier):
         label_smoothing: float,
         mode: str,
         widths: Sequence[float],
+        recipe: str = "paper",
     ) -> None:
+        if recipe != "paper":
+            raise UserError(f"loss.recipe={recipe}", expected=f"paper, with loss={name}")
         _check(name, dim, dims, weights, mode, widths)
         shape = getattr(backbone, "shape", None)  # of one image, which backbones of images say
         if shape is None:

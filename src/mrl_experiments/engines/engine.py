@@ -1,0 +1,302 @@
+"""What every engine answers: a collection is made, filled by ranges of ids, searched in one or two stages."""
+
+import importlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrl_experiments.engines.source import Block, Source
+from mrl_experiments.errors import UserError, said
+from mrl_experiments.progress import progress
+
+BYTES = 1 << 25  # of vectors that are written at once
+LARGEST_HALF = 65_504.0
+MARK = "mrl_experiments"  # under which a collection keeps what it holds
+OTHER = "choose another: collection=<name>; or remove that one with the engine's own tools"
+Ids = NDArray[np.int64]
+Filter = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a collection is made of, kept with it and compared before anything is written.
+
+    Attributes:
+        rows: N; ids are 0 to N - 1, the places of the vectors in their source.
+        width: D.
+        prefix: The first dims, by which shortlists are found.
+        similarity: "cosine", "inner_product" or "l2".
+        index: Over the prefixes: "exact", a scan; "hnsw"; "ivf".
+        half: Vectors are float16.
+        binary: The index has a bit for each dim.
+        columns: The kind of each column, by name.
+        digest: Of the content.
+        sample: Of some rows of the vectors; see `sample_digest`.
+    """
+
+    rows: int
+    width: int
+    prefix: int
+    similarity: str
+    index: str
+    half: bool
+    binary: bool
+    columns: Mapping[str, str]
+    digest: str
+    sample: str
+
+    @classmethod
+    def read(cls, stored: Any, place: str) -> "Shape":
+        """Return what a collection says of itself.
+
+        Raises:
+            UserError: If it is not one of ours.
+        """
+        known = {field.name for field in fields(cls)}
+        if not isinstance(stored, dict) or stored.keys() != known:
+            raise UserError(
+                f"{place} is there and was not written by export.py",
+                expected="a new collection, or one that export.py has made",
+                remedy=OTHER,
+            )
+        return cls(**stored)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the ranges of ids that are written at once."""
+        step = max(256, BYTES // (4 * self.width))
+        return [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
+
+    def stored(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+    def differing(self, other: "Shape") -> list[str]:
+        """Return what another one says otherwise, as `width=512, not 64`."""
+        pairs = [
+            (field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
+        ]
+        shapes = [
+            f"{name}={theirs}, not {ours}"
+            for name, ours, theirs in pairs
+            if ours != theirs and name not in ("digest", "sample")
+        ]
+        return shapes or (["other content"] if self.digest != other.digest else [])
+
+
+class Engine(ABC):
+    """One collection of an engine.
+
+    Attributes:
+        place: How messages call it.
+    """
+
+    place: str
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def shape(self) -> Shape | None:
+        """Return what the collection holds, or None where there is none.
+
+        Raises:
+            UserError: If it is not one of ours.
+        """
+
+    @abstractmethod
+    def create(self, shape: Shape) -> None:
+        """Make the collection, empty."""
+
+    @abstractmethod
+    def count(self, start: int, stop: int) -> int:
+        """Return how many rows have ids from start to stop - 1."""
+
+    @abstractmethod
+    def write(self, block: Block, shape: Shape, *, some: bool) -> None:
+        """Write a range of ids; `some` of its rows may be there and are replaced."""
+
+    @abstractmethod
+    def finish(self, shape: Shape) -> bool:
+        """Build what speeds up searches, and return whether there was something to do."""
+
+    @abstractmethod
+    def search(
+        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
+    ) -> Ids:
+        """Return the ids (Q, k) of the nearest, -1 where there are fewer.
+
+        Args:
+            queries: (Q, D).
+            k: How many.
+            shortlist: How many are found by the index over prefixes and ranked anew by whole vectors; None
+                for a scan of all whole vectors.
+            where: Values that columns must have.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the connection."""
+
+    @property
+    @abstractmethod
+    def faults(self) -> tuple[type[BaseException], ...]:
+        """What the engine raises."""
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise what the engine raises as a UserError of one line."""
+        try:
+            yield
+        except self.faults as error:
+            raise UserError(
+                f"{self.place}: {said(error)[:400]}",
+                expected="an engine that can be reached and takes this",
+                remedy="mend it and repeat the command: what is written already stays, and is not sent again",
+            ) from error
+
+    def load(self, source: Source, shape: Shape, *, overwrite: bool = False) -> bool:
+        """Write a source, but for the ranges of ids that are there; return whether there was something to do.
+
+        Args:
+            source: What is written.
+            shape: What the collection is to be.
+            overwrite: Of files, replace others.
+
+        Raises:
+            UserError: If a collection of another shape or content is there, or the engine fails.
+        """
+        if overwrite:
+            raise UserError(f"overwrite=true with {self.place}", expected="a target of files", remedy=OTHER)
+        with self.explained():
+            there = self.shape()
+            if there is None:
+                self.create(shape)
+            elif different := shape.differing(there):
+                raise UserError(
+                    f"{self.place} is there with {'; '.join(different)}", expected="the same", remedy=OTHER
+                )
+            wrote = self._write_missing(source, shape)
+            return self.finish(shape) or wrote
+
+    def _write_missing(self, source: Source, shape: Shape) -> bool:
+        """Write the ranges of which rows are missing."""
+        ranges = shape.ranges()
+        total = self.count(0, shape.rows)
+        if total == shape.rows:
+            return False
+        found = {part: self.count(*part) if total else 0 for part in ranges}
+        missing = [part for part in ranges if found[part] < part[1] - part[0]]
+        rows = sum(stop - start for start, stop in missing)
+        if total:
+            print(f"{self.place}: {shape.rows - rows:,} rows are there already", flush=True)
+        with progress(f"writing to {self.place}", rows) as advance:
+            for part in missing:
+                block = source.block(*part)
+                if shape.half and (largest := float(np.abs(block.vectors).max())) > LARGEST_HALF:
+                    raise UserError(
+                        f"half=true: there are values of {largest:.3g}",
+                        expected="values that float16 holds, up to 65,504",
+                    )
+                self.write(block, shape, some=found[part] > 0)
+                advance(part[1] - part[0])
+        return True
+
+
+class TwoStepEngine(Engine):
+    """An engine whose prefixes are a field; a shortlist is ranked anew by a filter on its ids."""
+
+    @abstractmethod
+    def nearest(
+        self,
+        queries: NDArray[np.float32],
+        field: str,
+        k: int,
+        where: Filter | None = None,
+        among: Ids | None = None,
+    ) -> list[list[int]]:
+        """Return the ids of the nearest by a field, `among` some where given, with a row for each query."""
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
+    ) -> Ids:
+        """Return the ids (Q, k) of the nearest: one search, or two."""
+        shape = self.checked(queries, where)
+        with self.explained():
+            if shortlist is None:
+                return padded(self.nearest(queries, "vector", k, where), k)
+            found = self.nearest(np.ascontiguousarray(queries[:, : shape.prefix]), "prefix", shortlist, where)
+            again = [
+                self.nearest(queries[row : row + 1], "vector", k, None, np.array(ids))[0] if ids else []
+                for row, ids in enumerate(found)
+            ]
+            return padded(again, k)
+
+    def checked(self, queries: NDArray[np.float32], where: Filter | None) -> Shape:
+        """Return the shape; see `checked`."""
+        with self.explained():
+            return checked(self.shape(), self.place, queries, where)
+
+
+def checked(shape: Shape | None, place: str, queries: NDArray[np.float32], where: Filter | None) -> Shape:
+    """Return a shape that queries fit.
+
+    Raises:
+        UserError: For no collection, queries of another width, or a filter by what is no column.
+    """
+    if shape is None:
+        raise UserError(f"{place} is not there", remedy="write it: export.py target=...")
+    if queries.ndim != 2 or queries.shape[1] != shape.width:
+        raise UserError(f"queries of shape {queries.shape}", expected=f"(Q, {shape.width}), as in {place}")
+    if unknown := [name for name in where or {} if name not in shape.columns]:
+        raise UserError(
+            f"where={unknown[0]}: no column of {place}",
+            expected=f"one of {', '.join(shape.columns) or 'none'}",
+        )
+    return shape
+
+
+def shown(uri: str) -> str:
+    """Return an address without its password.
+
+    Example:
+        >>> shown("http://me:secret@host:19530"), shown("vectors.db")
+        ('http://me:***@host:19530', 'vectors.db')
+    """
+    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", uri)
+
+
+def padded(found: list[list[int]], k: int) -> Ids:
+    """Return lists of ids as an array (Q, k), with -1 where there are fewer.
+
+    Example:
+        >>> padded([[3, 1], []], 2).tolist()
+        [[3, 1], [-1, -1]]
+    """
+    ids = np.full((len(found), k), -1, np.int64)
+    for row, some in enumerate(found):
+        ids[row, : min(k, len(some))] = some[:k]
+    return ids
+
+
+def needed(name: str, target: str) -> Any:
+    """Import a package of the extra `engines`.
+
+    Raises:
+        UserError: With how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"target={target} needs {name}, which does not import: {said(error)}",
+            remedy="pip install 'mrl-experiments[engines]', in a checkout pip install -e '.[engines]'",
+        ) from error

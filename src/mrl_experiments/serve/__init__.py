@@ -1,0 +1,1 @@
+"""A run behind HTTP: embed, classify and search, also as OpenAI's clients ask."""
