@@ -391,3 +391,26 @@ def test_examples_of_data_that_are_gone_or_others_have_no_pictures_and_say_why(c
     (sheet,) = read_sheets(run.results("examples", "digits", "prefix"))
     assert not any(sample.picture or sample.text for sample in sheet.examples.samples)
     assert "examples have neither pictures nor texts" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_queries_and_file_the_same_rows(tmp_path):
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(30, 64))
+    for name, count in (("queries", 700), ("base", 3000)):
+        labels = random.integers(30, size=count)
+        vectors = (centres[labels] + 2 * random.normal(size=(count, 64))) * np.arange(1, 65) ** -0.5
+        np.savez(tmp_path / f"{name}.npz", embeddings=vectors.astype("f4"), labels=labels)
+    options = [f"embeddings={tmp_path / 'queries.npz'}", f"database={tmp_path / 'base.npz'}"]
+    options += ["evaluation=[knn,retrieval,adaptive_retrieval]", "names.dims=[16,32,64]", "quiet=true"]
+    found = []
+    for name, ranks in (("one", []), ("two", ["trainer=ddp", "trainer.devices=2"])):
+        done = run("evaluate.py", f"root={tmp_path / name}", *options, *ranks)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("knn-") == 1  # the second process prints nothing
+        files = sorted((tmp_path / name).rglob("results/*.csv"))
+        rows = [row for file in files for row in read_rows(file)]
+        found.append([row for row in rows if "latency" not in row.metric and row.metric != "build_seconds"])
+    assert len(found[0]) > 300 and found[0] == found[1]
+    failed = run("evaluate.py", f"root={tmp_path / 'two'}", *options, *ranks, "evaluation.knn.k=[5000]")
+    assert failed.returncode == 2 and failed.stderr.count("k=5000 neighbours") == 1

@@ -50,7 +50,9 @@ def test_what_dims_know(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_shrink_your_embeddings():
-    kept = executed("shrink_your_embeddings")["kept"].pivot(index="dims", columns="way", values="kept")
+    names = executed("shrink_your_embeddings")
+    assert names["share"] >= 0.75  # a recall of 0.8 is promised on average over draws
+    kept = names["kept"].pivot(index="dims", columns="way", values="kept")
     assert kept.loc[64].tolist() == pytest.approx([100.0] * 3)
     assert (kept.loc[16, ["SVD", "adaptor"]] > kept.loc[16, "prefix"] + 40).all()
     assert (kept.adaptor - kept.SVD).abs().max() < 5  # "the adaptor is not better"

@@ -3,14 +3,16 @@
 import functools
 import logging
 import math
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mrl_experiments.construct import construct
 from mrl_experiments.embeddings import FEATURES, Embeddings, load, read_meta
@@ -35,9 +37,11 @@ from mrl_experiments.results import (
     write_rows,
 )
 from mrl_experiments.runs import check_none_left_out
+from mrl_experiments.search.shards import processes
 
 Found = tuple[str, Embeddings, Embeddings | None, Examples]  # of a split, its queries and their database
 FILED_AS = {"trained_head": "linear"}  # its former name, so that old rows and new ones stand in one table
+USER_ERROR = 2  # the exit status
 DIGEST = 16  # digits of the checksum of embeddings that a row keeps
 
 
@@ -117,8 +121,40 @@ def evaluate_all(chosen: Sequence[Chosen]) -> None:
         UserError: If something is missing or damaged; of several runs or evaluations, the others come first.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    with _processes(chosen[0].cfg.get("trainer")) as first:
+        _evaluate_all(chosen, first)
+
+
+@contextmanager
+def _processes(trainer: DictConfig | None) -> Iterator[AbstractContextManager[Any]]:
+    """Start the processes that a trainer asks for, among which searches share their queries (`shards`).
+
+    Yields what the first process does before the others. These print and write nothing.
+    """
+    if trainer is None:
+        yield nullcontext()
+        return
+    from mrl_experiments.embed import build_fabric
+    from mrl_experiments.training.processes import together
+
+    on_cpus = {**trainer, "accelerator": "cpu", "precision": "32-true"}
+    fabric = build_fabric(OmegaConf.create(on_cpus))
+    with together(fabric.strategy, fabric.world_size), ExitStack() as stack:
+        fabric.launch()
+        if not fabric.global_rank:
+            yield fabric.rank_zero_first()
+            return
+        stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        try:
+            yield fabric.rank_zero_first()
+        except UserError:  # which the first process tells
+            raise SystemExit(USER_ERROR) from None
+
+
+def _evaluate_all(chosen: Sequence[Chosen], first: AbstractContextManager[Any]) -> None:
     left_out: list[str] = []
-    tasks = [task for one in chosen for task in _tasks(one, left_out)]
+    with first:
+        tasks = [task for one in chosen for task in _tasks(one, left_out)]
     for task in tasks:
         require_writable(task.path.parent)
         _rows_there(task.path)  # a damaged file ends the command before there is work to lose
@@ -131,7 +167,10 @@ def evaluate_all(chosen: Sequence[Chosen]) -> None:
             except UserError as error:
                 if len(tasks) == 1:
                     raise
-                print(f"error: {task.job.run.name} {task.evaluation}: {error}", file=sys.stderr, flush=True)
+                if not processes()[0]:
+                    print(
+                        f"error: {task.job.run.name} {task.evaluation}: {error}", file=sys.stderr, flush=True
+                    )
                 failed.append(f"{task.evaluation} of {task.job.run.name}")
     if not quiet and len(failed) < len(tasks):
         print(f"\nnext: {next_command('report.py', root)}", flush=True)
@@ -156,6 +195,8 @@ def _evaluate(task: _Task, opened: Callable[[Path], Embeddings], quiet: bool) ->
     rows = list(_rows(task, task.job, opened, found))
     of_subnetworks = [row for subnetwork in task.job.subnetworks for row in _rows(task, subnetwork, opened)]
     rows += _with_full_network(of_subnetworks, rows)
+    if processes()[0]:
+        return
     current, sheets = _current(task.job), _sheets(task, found)
     with acquire(task.job.run.folder / ".results.lock", f"writes {task.path}"):
         there = with_new_rows(_rows_there(task.path), rows)

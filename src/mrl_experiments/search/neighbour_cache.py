@@ -14,6 +14,7 @@ from mrl_experiments.embeddings import Embeddings, shared_width
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import atomic_path, require_regular
 from mrl_experiments.search.neighbours import Neighbours, nearest
+from mrl_experiments.search.shards import processes
 
 WORTH = 10**10  # multiply-adds of a search that is stored; a core does as many in a second
 SHARE, LEAST = 2, 64 << 20  # of the bytes of the features, and bytes: the larger may be stored beside them
@@ -31,10 +32,12 @@ def neighbours(
     """
     shared_width([queries, database])
     names = {dim: _name(queries, database, dim, similarity) for dim in dims}
-    kept = {dim: _read(queries, database, names[dim], k) for dim in dims}
+    # Of several processes one might find what another has just written, and not take part in the search.
+    read = processes()[1] == 1
+    kept = {dim: _read(queries, database, names[dim], k) if read else None for dim in dims}
     missing = [dim for dim in dims if kept[dim] is None]
     new = nearest(queries.features, database.features, missing, k, similarity=similarity) if missing else {}
-    if new and len(queries) * len(database) * max(missing) >= WORTH:
+    if new and not processes()[0] and len(queries) * len(database) * max(missing) >= WORTH:
         for dim, found in new.items():
             _write(queries, database, names[dim], found)
         _keep_budget(queries)

@@ -17,10 +17,12 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import prefix
+from mrl_experiments.search.shards import shared
 
 # A block of scores, twice, stays in a core's second-level cache.
 QUERY_BLOCK, DATABASE_BLOCK = 256, 512
 WIDE = 64  # features from which a transposed view is as fast as a copy
+QUERIES = 256 * QUERY_BLOCK  # in memory at a time; each such run is a pass over the database
 PAIRED = 64  # queries whose neighbours are in memory at a time
 DATABASE_CHUNK = 16 * DATABASE_BLOCK  # rows read and transposed at a time
 
@@ -88,11 +90,41 @@ def nearest(
     if faiss.get_num_gpus() > 0 and labels is None and similarity == "cosine":
         each = tracked(dims, "searching neighbours", len(dims))
         return {dim: _nearest_on_gpu(queries, database, dim, k) for dim in each}
+
+    def search(rows: slice) -> dict[int, Neighbours]:
+        parts = []
+        for start in range(rows.start, max(rows.stop, rows.start + 1), QUERIES):
+            cut = slice(start, min(start + QUERIES, rows.stop))
+            same = labels and (labels[0][cut], labels[1])
+            parts.append(_nearest(queries[cut], database, dims, k, same, similarity, dtype))
+        return _joined(parts)
+
+    dtype = dtype_for(dims, queries, database)
+    return shared(len(queries), QUERY_BLOCK, search, _joined)
+
+
+def _joined(parts: list[dict[int, Neighbours]]) -> dict[int, Neighbours]:
+    """Return the neighbours of several runs of queries, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = {dim: zip(*(part[dim] for part in parts), strict=True) for dim in parts[0]}
+    return {dim: Neighbours(*map(np.concatenate, both)) for dim, both in whole.items()}
+
+
+def _nearest(
+    queries: Array,
+    database: Array,
+    dims: Sequence[int],
+    k: int,
+    labels: tuple[Labels, Labels] | None,
+    similarity: str,
+    dtype: type[np.floating[Any]],
+) -> dict[int, Neighbours]:
+    """Search queries that are in memory at a time, in one pass over the database."""
     threads, of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
     try:
         # Kernels of one thread on many blocks: the blocks are too small to share.
         _use_one_thread()
-        dtype = dtype_for(dims, queries, database)
         scales = _scales(similarity, queries, database, dims, dtype)
         search = _Search(queries, dims, k, scales, labels)
         with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:

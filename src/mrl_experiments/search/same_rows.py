@@ -95,23 +95,31 @@ def count_copies(queries: NDArray[np.float32], database: NDArray[np.float32], sa
     """
     asked, searched = np.arange(len(queries)), np.arange(len(database))
     for width in (BEGINNING, queries.shape[1]):
-        keys = row_keys(queries[asked, :width])
+        keys = row_keys(queries, asked, width)
         if same:
             _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
             asked = asked[counts[group] > 1]
         else:
-            others = row_keys(database[searched, :width])
+            others = row_keys(database, searched, width)
             asked, searched = asked[np.isin(keys, others)], searched[np.isin(others, keys)]
     return len(asked)
 
 
-def row_keys(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each row (N, D); that two rows share one by chance is one in 2^64."""
+def row_keys(
+    vectors: NDArray[np.float32], rows: Rows | None = None, width: int | None = None
+) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of rows of (N, D), all or some, up to a width.
+
+    That two share one by chance is one in 2^64.
+    """
+    width = min(width or vectors.shape[1], vectors.shape[1])
+    rows = np.arange(len(vectors)) if rows is None else rows
     random = np.random.default_rng(0)
-    factors = random.integers(0, 2**64, vectors.shape[1], np.uint64) | np.uint64(1)
-    keys = np.empty(len(vectors), np.uint64)
-    for start in range(0, len(vectors), BLOCK):
-        bits = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32).view(np.uint32)
+    factors = random.integers(0, 2**64, width, np.uint64) | np.uint64(1)
+    keys = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), BLOCK):
+        block = vectors[rows[start : start + BLOCK], :width]
+        bits = np.ascontiguousarray(block, np.float32).view(np.uint32)
         keys[start : start + BLOCK] = bits.astype(np.uint64) @ factors
     return keys
 

@@ -23,6 +23,7 @@ from mrl_experiments.nesting import default_dims
 from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting
 from mrl_experiments.search.same_rows import evenly_spaced, told_same_rows, without_self
+from mrl_experiments.search.shards import processes, shared
 
 REPEATS = 3
 SINGLES = 20  # queries timed one at a time
@@ -153,11 +154,16 @@ class StagedSearch:
 
     def _found(self, index: AdaptiveIndex, stages: Stages) -> NDArray[np.int64]:
         """Return the neighbours (Q, reach) after the stages; at each cut a tie counts against the label."""
-        longer, rows = self.reach - self.k, np.arange(len(self.queries))
+        count = len(self.queries)
+        return shared(count, 1, lambda part: self._found_of(index, stages, part), np.concatenate)
+
+    def _found_of(self, index: AdaptiveIndex, stages: Stages, part: slice) -> NDArray[np.int64]:
+        """Return the neighbours of a part of the queries."""
+        longer, rows = self.reach - self.k, np.arange(part.start, part.stop)
         (dim, keep), *later = check_stages([(dim, keep + longer) for dim, keep in stages], index.spec.dims)
         found = self._scan(index, dim, keep, rows, keep)
         for dim, keep in later:
-            scored = index.rerank(self.queries, found, dim, found.ids.shape[1])
+            scored = index.rerank(self.queries[part], found, dim, found.ids.shape[1])
             found, _ = self._cut(scored, rows, keep)
         return found.ids
 
@@ -191,6 +197,8 @@ class StagedSearch:
         return Candidates(similarities, ids), relevant
 
     def _latencies(self, index: AdaptiveIndex, stages: Stages) -> dict[str, float]:
+        if processes()[0]:  # the first process alone takes the time
+            return {}
         batch = self.queries[: self.timed]
         singles = [batch[row : row + 1] for row in range(min(SINGLES, len(batch)))]
         times = {}

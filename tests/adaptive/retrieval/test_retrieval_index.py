@@ -1,10 +1,13 @@
 import functools
+import itertools
 
 import numpy as np
 import pytest
 
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.similarity import exact_neighbours
+from mrl_experiments.adaptive.retrieval.spec import BOUNDED, IndexSpec
+from mrl_experiments.adaptive.retrieval.storage import load_index, save_index
 from mrl_experiments.errors import UserError
 
 COUNT, WIDTH, K = 2000, 48, 10
@@ -204,3 +207,23 @@ def test_a_prefix_of_zeros_is_similar_to_nothing_and_ranks_by_position():
     found = index.search(vectors[[3, 0]], 20)
     assert not found.similarities[0].any() and found.ids[0].tolist() == list(range(20))
     assert (found.similarities[1][np.isin(found.ids[1], [3, 7])] == 0).all()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "l2"])
+@pytest.mark.parametrize("width", [9, 32])
+def test_bounds_from_the_first_features_rule_out_no_neighbour(similarity, width, tmp_path):
+    random = np.random.default_rng(3)
+    vectors, queries = (
+        (random.normal(size=(count, width)) * np.arange(1, width + 1) ** -0.7).astype("f4")
+        for count in (900, 100)
+    )
+    spec = IndexSpec((width,), BOUNDED, ((width, 7),), similarity=similarity)
+    index = AdaptiveIndex.build(vectors, None, spec)
+    mask = random.random(900) < 0.3
+    save_index(index, tmp_path)
+    for one, allowed in itertools.product((index, load_index(tmp_path)), (None, mask)):
+        expected = exact_neighbours(queries, vectors, 7, similarity, allowed)
+        for part in (slice(0, 1), slice(0, 20), slice(0, 100)):
+            found = one.search_stages(queries[part], mask=allowed)
+            np.testing.assert_array_equal(found.ids, expected.ids[part])
+            np.testing.assert_allclose(found.similarities, expected.similarities[part], atol=1e-5)

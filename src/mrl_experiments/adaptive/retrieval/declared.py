@@ -12,7 +12,7 @@ from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex, check_ids, c
 from mrl_experiments.adaptive.retrieval.promise import Promise, Watch, figures
 from mrl_experiments.adaptive.retrieval.quality import recall as share_found
 from mrl_experiments.adaptive.retrieval.similarity import check_range, check_similarity, exact_neighbours
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.spec import BOUNDED, LEVELS, IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Family, Tuner, queries_needed
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import default_dims
@@ -168,9 +168,10 @@ def _asked(
 def _whole(
     vectors: NDArray[np.float32], ids: NDArray[np.int64], asked: Asked, promised: Declared
 ) -> AdaptiveIndex:
-    """Return exact search, which keeps any recall."""
+    """Return exact search, which keeps any recall; of few queries by bounds from the first features."""
     width, k = vectors.shape[1], promised.k
-    spec = IndexSpec((width,), "Flat", ((width, k),), similarity=promised.similarity)
+    codes = "Flat" if promised.similarity == "inner_product" or width < LEVELS else BOUNDED
+    spec = IndexSpec((width,), codes, ((width, k),), similarity=promised.similarity)
     index = AdaptiveIndex.holding(vectors, ids, spec)
     found = exact_neighbours(asked.queries, vectors, k + asked.drawn, promised.similarity)
     watch, setting = (

@@ -11,6 +11,7 @@ from mrl_experiments.adaptive.retrieval.tuning import Family
 SMALLEST_SCAN = 16  # below, classes are too close for a shortlist of useful length
 LIST_LENGTH = 32  # vectors on average; shorter lists cost more to find than to scan
 PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+CODES = 64  # of 4 bits a vector, of an index on disk
 EFFORTS = (16, 32, 64, 128, 256)
 
 
@@ -76,6 +77,29 @@ def opponent_families(count: int, width: int, k: int, *, rotated: bool = False) 
     coded = [Family(IndexSpec((width,), codes, plans[0]), probes, plans) for codes in found]
     graph = Family(IndexSpec((width,), "HNSW32_SQ8", plans[0]), efforts, plans[:2])
     return [*coded, graph, *full_width_families(count, width, k)]
+
+
+def large_family(
+    count: int, dim: int, width: int, k: int, similarity: str = "cosine", lists_there: int | None = None
+) -> Family:
+    """Return what an index on disk is by itself: lists with 32 bytes a vector, and long shortlists.
+
+    Two features share 4 bits from 128 dims on: at equal bytes these find more than half the features with 4
+    bits each.
+
+    Args:
+        count: N.
+        dim: What is scanned.
+        width: D.
+        k: How many are found.
+        similarity: What near means.
+        lists_there: Of an index that is described otherwise; None for those that suit N.
+    """
+    plans = [((dim, min(factor * k, count)), (width, k)) for factor in (5, 10, 20, 40, 80)]
+    number = lists(count) if lists_there is None else lists_there
+    given = {"effort": f"nprobe={min(32, number)}", "similarity": similarity}
+    parts = next(size for size in range(min(CODES, dim), 0, -1) if dim % size == 0)
+    return Family(IndexSpec((dim,), f"IVF{number},PQ{parts}x4fsr", plans[2], **given), _probes(number), plans)  # type: ignore[arg-type]
 
 
 def _exact(width: int, k: int) -> Family:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -18,12 +19,22 @@ from mrl_experiments.adaptive.retrieval.shortlist import (
     search_parameters,
     set_effort,
 )
-from mrl_experiments.adaptive.retrieval.similarity import check_range, compared, exact_neighbours
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages, funnel, split_effort
+from mrl_experiments.adaptive.retrieval.similarity import FEW, check_range, compared, exact_neighbours
+from mrl_experiments.adaptive.retrieval.spec import (
+    BOUNDED,
+    IndexSpec,
+    Stages,
+    check_stages,
+    funnel,
+    split_effort,
+)
 from mrl_experiments.cost import search_macs
 from mrl_experiments.directions import inverse_norms
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from mrl_experiments.adaptive.retrieval.disk import DiskIndex
 
 
 @dataclass
@@ -99,6 +110,30 @@ class AdaptiveIndex:
 
             return build_declared(embeddings, ids, recall or 0.0, k, queries, similarity, **options)
         return cls.holding(embeddings, ids, spec)
+
+    @classmethod
+    def on_disk(
+        cls, folder: Path | str, vectors: Any = None, ids: NDArray[np.int64] | None = None, **options: Any
+    ) -> "DiskIndex":
+        """Build an index in a folder, with its vectors there, for more of them than memory holds; or open it.
+
+        Args:
+            folder: Where it lies.
+            vectors: (N, D), which may be a memory map, or blocks (n, D) of any number; None to open what is
+                there.
+            ids: (N,) whole numbers from 0 up; None for positions.
+            **options: Those of `disk_build.build_on_disk`, such as `spec` or `recall`.
+
+        Raises:
+            UserError: As `build`, and if the folder holds another index.
+        """
+        from mrl_experiments.adaptive.retrieval.disk import DiskIndex
+
+        if vectors is None:
+            return DiskIndex.open(folder)
+        from mrl_experiments.adaptive.retrieval.disk_build import build_on_disk
+
+        return build_on_disk(folder, vectors, ids, **options)
 
     @classmethod
     def holding(
@@ -223,6 +258,8 @@ class AdaptiveIndex:
     ) -> Candidates:
         """Return the shortlist of queries (Q, D) at an indexed dim; ids are positions in `vectors`."""
         keep, index, similarity = min(keep, len(self)), self.shortlists[dim], self.spec.similarity
+        if self.spec.codes == BOUNDED and len(queries) >= FEW:  # products of matrices are faster
+            return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
         asked = compared(queries, dim, similarity)
         if mask is None and effort in (None, self.spec.effort):
             found, ids = index.search(asked, keep)
@@ -230,6 +267,8 @@ class AdaptiveIndex:
             found, ids = index.search(asked, keep, params=parameters)
         else:
             return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
+        if similarity == "cosine" and index.metric_type == faiss.METRIC_L2:
+            found = (1 - found / 2).astype(np.float32)  # of vectors of norm 1
         return Candidates(-found if similarity == "l2" else found, ids)
 
     def rerank(

@@ -23,7 +23,7 @@ LINE, AHEAD = 64, 2  # bytes that memory is fetched by; how many candidates befo
 
 def rerank(
     asked: NDArray[np.float32],
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.float32] | NDArray[np.float16],
     norms: NDArray[np.float32],
     positions: NDArray[np.int64],
     keep: int,
@@ -34,7 +34,7 @@ def rerank(
 
     Args:
         asked: (Q, dim) queries as they are compared.
-        vectors: (N, D), whose first dim features are compared.
+        vectors: (N, D) float32 or float16, whose first dim features are compared.
         norms: (N,) what products are multiplied by; empty for 1.
         positions: (Q, K) rows of `vectors`; what is below 0 has similarity -inf.
         keep: At most K.
@@ -43,8 +43,9 @@ def rerank(
             never.
     """
     keep = min(keep, positions.shape[1])
+    stored = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors  # numba knows bits only
     found = Candidates(np.empty((len(asked), keep), np.float32), np.empty((len(asked), keep), np.int64))
-    given = (asked, vectors, norms, positions, distances, patience, *found)
+    given = (asked, stored, norms, positions, distances, patience, *found)
     threads = min(faiss.omp_get_max_threads(), len(asked) // WORTH_SHARING)
     if threads < 2:
         _select(*given, 0, len(asked))
@@ -70,6 +71,18 @@ def _fetch(_, address):  # type: ignore[no-untyped-def]
     return types.void(types.intp), code
 
 
+@intrinsic
+def _number(_, stored):  # type: ignore[no-untyped-def]
+    """Return a stored number as it is, or the float32 that the 16 bits of a half-precision one stand for."""
+
+    def half(context, builder, _, arguments):  # type: ignore[no-untyped-def]
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    if stored == types.uint16:
+        return types.float32(stored), half
+    return stored(stored), lambda context, builder, _, arguments: arguments[0]
+
+
 @numba.njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy")
 def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
     asked, vectors, norms, positions, distances, patience, scores, ids, first, last
@@ -83,7 +96,7 @@ def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
             place = positions[row, number]
             if number + AHEAD < count and positions[row, number + AHEAD] >= 0:
                 address = start + positions[row, number + AHEAD] * stride
-                for line in range(0, 4 * dim, LINE):
+                for line in range(0, vectors.itemsize * dim, LINE):
                     _fetch(address + line)
             score = np.float32(-np.inf)
             if place >= 0:
@@ -91,11 +104,11 @@ def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
                 score = np.float32(0)
                 if distances:
                     for column in range(dim):
-                        apart = query[column] - vector[column]
+                        apart = query[column] - _number(vector[column])
                         score -= apart * apart
                 else:
                     for column in range(dim):
-                        score += query[column] * vector[column]
+                        score += query[column] * _number(vector[column])
                     if len(norms):
                         score *= norms[place]
             if held == keep and (

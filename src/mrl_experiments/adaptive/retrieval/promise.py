@@ -2,8 +2,9 @@
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -111,6 +112,19 @@ class Promise:
     exact: bool = False
     stale: bool = False
     filters: dict[bytes, Setting | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Promise":
+        """Return the promise of which `stored` are the parts."""
+        rungs = tuple((effort, tuple(map(tuple, stages))) for effort, stages in described["rungs"])
+        given = {**described, "rungs": rungs, "watch": Watch(arrays["usual"])}
+        return cls(queries=arrays["queries"], rows=arrays["rows"], **given)
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what is written of a promise: what JSON holds, and arrays."""
+        names = ("recall", "k", "confidence", "rungs", "exact", "stale")
+        arrays: dict[str, Any] = {"queries": self.queries, "rows": self.rows, "usual": self.watch.usual}
+        return {name: getattr(self, name) for name in names}, arrays
 
     def search(
         self,

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.similarity import compared, metric
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, split_effort
+from mrl_experiments.adaptive.retrieval.spec import BOUNDED, IndexSpec, split_effort
 from mrl_experiments.directions import BLOCK
 from mrl_experiments.errors import UserError
 
 LISTS = re.compile(r"IVF(\d+)")  # in codes
 QUERY_BY_QUERY = 11  # how FAISS scans 4-bit codes; a tenth faster than what it takes for batches
+LARGE = 1 << 28  # bytes of prefixes that are copied at once
+PER_LIST = 256  # vectors that FAISS takes of those that train
 ADVISED = 39  # vectors a list or centroid, below which FAISS warns
 
 
@@ -31,28 +33,59 @@ def build_shortlist(
     Raises:
         UserError: If FAISS cannot build `spec.codes` at this dim or from this many vectors.
     """
+    count = len(vectors) if rows is None else len(rows)
+    if 4 * count * dim > LARGE:
+        return _built_in_blocks(vectors, dim, spec, rows)
     units = compared(vectors if rows is None else vectors[rows], dim, spec.similarity)
+    index = trained_shortlist(units, spec, dim)
+    if rows is None:
+        index.add(units)
+    else:
+        index = _named(index)
+        index.add_with_ids(units, rows)
+    set_effort(index, spec.effort)
+    return index
+
+
+def _built_in_blocks(
+    vectors: NDArray[np.float32], dim: int, spec: IndexSpec, rows: NDArray[np.int64] | None
+) -> faiss.Index:
+    """Build from vectors that may not fit into memory: trained on evenly spaced ones, filled by blocks."""
+    chosen = np.arange(len(vectors)) if rows is None else rows
+    most = max(BLOCK, PER_LIST * max(lists_of(spec.codes), default=0))
+    sample = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(np.int64))]
+    index = trained_shortlist(compared(vectors[sample, :dim], dim, spec.similarity), spec, dim)
+    index = index if rows is None else _named(index)
+    for start in range(0, len(chosen), BLOCK):
+        part = chosen[start : start + BLOCK]
+        block = vectors[start : start + BLOCK, :dim] if rows is None else vectors[part, :dim]
+        extend_shortlist(index, block, part, spec.similarity)
+    set_effort(index, spec.effort)
+    return index
+
+
+def trained_shortlist(units: NDArray[np.float32], spec: IndexSpec, dim: int) -> faiss.Index:
+    """Return the FAISS index of prefixes, empty, with its lists and codes trained on `units` (N, dim).
+
+    Raises:
+        UserError: If FAISS cannot build `spec.codes` at this dim or from this many vectors.
+    """
     try:
         if any(not 1 <= lists <= len(units) for lists in lists_of(spec.codes)):
             # FAISS would take memory for them first.
             raise RuntimeError("no list, or more lists than vectors")
-        index = faiss.index_factory(dim, spec.codes, metric(spec.similarity))
+        by = "l2" if spec.codes == BOUNDED and spec.similarity == "cosine" else spec.similarity
+        index = faiss.index_factory(dim, spec.codes, metric(by))
         _accept_few_vectors(index)
         if spec.coarse_dim not in (None, dim):
             _cluster_shorter_prefix(index, units, spec.coarse_dim, spec.similarity)
         index.train(units)
-        if rows is None:
-            index.add(units)
-        else:
-            index = _named(index)
-            index.add_with_ids(units, rows)
     except RuntimeError as error:
         raise UserError(
-            f"codes={spec.codes!r} for {len(vectors)} prefixes of {dim} features: {_reason(error)}",
+            f"codes={spec.codes!r} for {len(units)} prefixes of {dim} features: {_reason(error)}",
             expected="a faiss.index_factory description that fits the dim, with fewer clusters than vectors",
             remedy='for example codes=Flat, codes=HNSW32 or codes="IVF256,SQ8"',
         ) from error
-    set_effort(index, spec.effort)
     return index
 
 

@@ -65,6 +65,7 @@ def exact_neighbours(
     k: int,
     similarity: str = "cosine",
     keep: NDArray[np.bool_] | None = None,
+    block: int = BLOCK,
 ) -> Candidates:
     """Return the k nearest of vectors (N, D), which may be a memory map, to each query, a block at a time.
 
@@ -74,22 +75,23 @@ def exact_neighbours(
         k: How many; where there are fewer, positions are -1 and similarities -inf.
         similarity: What near means.
         keep: (N,) True where a vector takes part.
+        block: How many vectors are in memory at a time.
     """
     width, sign = vectors.shape[1], -1.0 if similarity == "l2" else 1.0
     asked = compared(queries, width, similarity)
     best = Candidates(
         np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
     )
-    for start in range(0, len(vectors), BLOCK):
-        block: NDArray[Any] = vectors[start : start + BLOCK]
-        rows = np.arange(start, start + len(block))
+    for start in range(0, len(vectors), block):
+        rows = np.arange(start, min(start + block, len(vectors)))
         if keep is not None:
-            rows = np.flatnonzero(keep[start : start + BLOCK]) + start
-            block = block[rows - start]
+            rows = np.flatnonzero(keep[start : start + block]) + start
         if not len(rows):
             continue
+        whole = len(rows) == min(block, len(vectors) - start)
+        part: NDArray[Any] = vectors[start : start + block] if whole else vectors[rows]
         found, places = faiss.knn(
-            asked, compared(block, width, similarity), min(k, len(rows)), metric=metric(similarity)
+            asked, compared(part, width, similarity), min(k, len(rows)), metric=metric(similarity)
         )
         best = _merged(best, Candidates(sign * found, rows[places]))
     return best

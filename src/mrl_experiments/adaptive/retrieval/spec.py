@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from mrl_experiments.adaptive.retrieval.similarity import check_similarity
 from mrl_experiments.errors import UserError
 
+LEVELS = 8
+BOUNDED = (
+    f"FlatL2Panorama{LEVELS}"  # FAISS's exact search that leaves a vector once its first features rule it out
+)
 Stages = Sequence[Sequence[int]]  # [[dim, keep], ...]: as a configuration or a caller writes a funnel
 
 
@@ -54,7 +58,7 @@ class IndexSpec:
     @property
     def exact(self) -> bool:
         """True if all vectors are compared at the only dim."""
-        return self.codes == "Flat" and len(self.stages) == 1
+        return self.codes in ("Flat", BOUNDED) and len(self.stages) == 1
 
     @property
     def width(self) -> int:

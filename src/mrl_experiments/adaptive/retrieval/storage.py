@@ -9,8 +9,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.adaptive.retrieval.disk import DiskIndex
+from mrl_experiments.adaptive.retrieval.disk_files import is_on_disk
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
-from mrl_experiments.adaptive.retrieval.promise import Promise, Watch
+from mrl_experiments.adaptive.retrieval.promise import Promise
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.files import (
@@ -34,6 +36,11 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
     Raises:
         UserError: For what the operating system refuses, such as a full disk.
     """
+    if isinstance(index, DiskIndex):
+        raise UserError(
+            "an index on disk is not saved: its folder is it",
+            remedy="index.save() keeps what `configure` has set; copy the folder for a second one",
+        )
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SPEC).unlink(missing_ok=True)
@@ -56,10 +63,8 @@ def _save_more(index: AdaptiveIndex, folder: Path) -> tuple[dict[str, Any], list
     """Write what not every index has; return what describes it, and the names of its files."""
     described: dict[str, Any] = {}
     arrays: dict[str, dict[str, NDArray[Any]]] = {}
-    if (promise := index.promise) is not None:
-        names = ("recall", "k", "confidence", "rungs", "exact", "stale")
-        described["promise"] = {name: getattr(promise, name) for name in names}
-        arrays[PROMISED] = {"queries": promise.queries, "rows": promise.rows, "usual": promise.watch.usual}
+    if index.promise is not None:
+        described["promise"], arrays[PROMISED] = index.promise.stored()
     if index.deleted is not None:
         arrays[DELETED] = {"deleted": index.deleted}
     for name, parts in arrays.items():
@@ -69,13 +74,15 @@ def _save_more(index: AdaptiveIndex, folder: Path) -> tuple[dict[str, Any], list
 
 
 def load_index(folder: Path) -> AdaptiveIndex:
-    """Open a saved index; its vectors are a read-only memory map.
+    """Open a saved index, or one on disk; its vectors are a read-only memory map.
 
     Raises:
         UserError: If the folder is incomplete, a file has changed, or another version wrote it.
     """
     if not (folder / SPEC).exists():
         raise UserError(f"{folder} holds no complete index", remedy=REMEDY)
+    if is_on_disk(folder):
+        return DiskIndex.open(folder)
     described = read_object(folder / SPEC, REMEDY, version=VERSION)
     try:
         spec, noted = IndexSpec(**described["spec"]), _noted(described)
@@ -94,17 +101,11 @@ def load_index(folder: Path) -> AdaptiveIndex:
                 index.deleted = stored["deleted"]
         if "promise" in described:
             with np.load(folder / PROMISED) as stored:
-                index.promise = _promise(described["promise"], stored)
+                index.promise = Promise.of(described["promise"], stored)
         index.configure(spec.effort, spec.stages)
     except Exception as error:  # what lacks checksums, or has forged ones, makes its readers raise anything
         raise UserError(f"{folder} is damaged: {said(error)}", remedy=REMEDY) from error
     return index
-
-
-def _promise(described: Mapping[str, Any], stored: Mapping[str, Any]) -> Promise:
-    rungs = tuple((effort, tuple(map(tuple, stages))) for effort, stages in described["rungs"])
-    given = {**described, "rungs": rungs, "watch": Watch(stored["usual"])}
-    return Promise(queries=stored["queries"], rows=stored["rows"], **given)
 
 
 def _noted(described: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
