@@ -64,9 +64,8 @@ def test_it_trains_two_steps(experiment, tmp_path):
     wanted = [f"root={tmp_path}", *small(experiment, tmp_path)]
     cfg = composed(f"experiment={experiment}", *wanted)
     if cfg.init_from:
-        source = composed(
-            "loss=ff", f"model={cfg.model.name}", *wanted, f"model.blurpool={cfg.model.blurpool}"
-        )
+        same = [f"model.blurpool={cfg.model.blurpool}", f"loss.recipe={cfg.loss.recipe}"]
+        source = composed("loss=ff", f"model={cfg.model.name}", *wanted, *same)
         train(source)
         cfg.init_from = run_of(source).name
     train(cfg)

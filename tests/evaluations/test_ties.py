@@ -16,7 +16,9 @@ from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
 from mrl_experiments.heads import Heads
 
-OPTIONS = sorted(path.stem for path in (ROOT / "conf" / "evaluation").glob("*.yaml"))
+OPTIONS = sorted(
+    {path.stem for path in (ROOT / "conf" / "evaluation").glob("*.yaml")} - {"served"}
+)  # engines
 MODULES = {path.stem for path in (ROOT / "src/mrl_experiments/evaluations").glob("*.py")} - {"__init__"}
 DIMS, CLASSES = (8, 16, 32), 60
 SMALL = {"max_queries": 20, "timed": 20, "max_loss": 1.0}  # not times, nor a choice of indexes, is asked here

@@ -66,7 +66,7 @@ def test_an_adaptor_of_two_maps_is_two_files_and_encodes_queries_by_their_own(tr
 def test_a_program_of_one_dim_has_the_layers_without_the_others_channels(trained_runs, tmp_path, capsys):
     run = trained_runs["digits"]
     out = exported(run, tmp_path, "format=torch_export", "dim=24")
-    assert "its last layers (4) compute the first features alone" in capsys.readouterr().out
+    assert "its last layers (5) compute the first features alone" in capsys.readouterr().out
     ours, program = mrl_experiments.load(run, 24), torch.export.load(out / "model-24.pt2").module()
     for count in (1, 5):
         x = torch.randn(count, 1, 32, 32)

@@ -48,5 +48,5 @@ def test_help_is_one_screen_and_comes_without_torch(command):
     assert len(lines) <= 48 and max(map(len, lines)) <= WIDTH, page
     assert f"python {command}.py" in lines[0] and "Examples" in lines and "Options" in lines
     if command == "train":
-        assert "model=resnet10t" in page and "or a name of timm's" in page and "epochs=5 " in page
+        assert "model=resnet10t" in page and "or a name of timm's" in page and "epochs=4 " in page
         assert "passes over the training data [epochs]" in page

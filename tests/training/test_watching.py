@@ -33,7 +33,6 @@ def test_a_resumed_training_says_from_where(tmp_path, capsys):
     train(cfg)
     run_of(cfg).finished.unlink()
     cfg.epochs = 3
-    cfg.optim.warmup_epochs = 1.0
     run_of(cfg).config_path.write_text(
         run_of(cfg).config_path.read_text().partition("\n")[2].replace("epochs: 2", "epochs: 3")
     )

@@ -59,3 +59,6 @@ def test_a_resolution_without_an_end_reaches_it_in_the_last_epoch():
         [32], [20, 32], [20, 24, 32],
     ]  # fmt: skip
     assert Resolution(160, 192, 29, 34).within(3) == Resolution(160, 192, 29, 34)
+    first = Resolution(20, 32, end_epoch=1, step=4)
+    assert [first.within(epochs).at(0) for epochs in (1, 2, -1)] == [32, 20, 20]
+    assert [first.within(3).at(epoch) for epoch in range(3)] == [20, 32, 32]

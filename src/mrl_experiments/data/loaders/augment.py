@@ -37,11 +37,14 @@ class Resolution:
         return cls(size, size)
 
     def within(self, epochs: int) -> "Resolution":
-        """Return the resolution of a training of so many epochs (-1: endless), whose last one is at `end`."""
+        """Return the resolution of a training of that many epochs, where `end_epoch` None is the last one.
+
+        A single epoch from which a ramp begins is at `end`.
+        """
         last = epochs - 1
         if self.end_epoch is None:
             return replace(self, end_epoch=last) if last > self.start_epoch else Resolution.of(self.end)
-        return self if epochs < 0 or self.end_epoch <= last else Resolution.of(self.end)
+        return Resolution.of(self.end) if last == self.start_epoch == 0 else self
 
     def at(self, epoch: int) -> int:
         """Return the side in pixels at an epoch."""
