@@ -39,10 +39,10 @@ class NestedHeads(nn.Module):
         num_classes: C.
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
-        balanced: Weights are parameters times (128 / m)^(1/4); of a tied one, m is the first dim that has the
-            column. A step of SGD moves the logits of m features of variance 1 in proportion to m: with one
-            rate few dims learn too slowly, or many diverge. Balanced, it is in proportion to the root of m.
-            docs/recipe.md has measurements.
+        balanced: Weights are parameters times factors with which a step of SGD moves the logits of m features of
+            variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier. Without them it is in
+            proportion to m, and with one rate few dims learn too slowly, or many diverge. A column of a tied
+            classifier learns from all dims that read it. docs/recipe.md has measurements.
     """
 
     def __init__(
@@ -75,8 +75,13 @@ class NestedHeads(nn.Module):
 
     def _factors(self, dim: int) -> Tensor:
         """Return the factor of each column of the classifier of a dim, (dim,)."""
-        first = torch.tensor([next(m for m in self.dims if m > column) for column in range(dim)])
-        return (USUAL / (first if self.tied else torch.full_like(first, dim))) ** 0.25
+        if not self.tied:
+            return torch.full((dim,), (USUAL / dim) ** 0.25)
+        dims = torch.tensor(self.dims)
+        moved = (USUAL * dims).sqrt()  # how far a step is to move the logits of each dim
+        columns, readers = dims.diff(prepend=torch.zeros(1)), torch.arange(len(dims), 0, -1)
+        squared = moved.diff(prepend=torch.zeros(1)) / (columns * readers)
+        return squared.sqrt().repeat_interleave(columns.long())[:dim]
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Return {dim: (..., C)}, in the dtype of z unless autocast says otherwise."""
@@ -178,12 +183,8 @@ class NestedClassifier(Method):
         super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
         shared = None if tied is False else shared_embedding(backbone)
         tied = shared is not None if tied is None else tied
-        standardize = getattr(backbone, "standardize", None) if recipe == "balanced" else None
-        if standardize is not None:
-            standardize()
-        self.head = NestedHeads(
-            self.spec.dims, num_classes, tied=tied, shared=shared, balanced=standardize is not None
-        )
+        standardize = getattr(backbone, "standardize", bool) if recipe == "balanced" else bool
+        self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared, balanced=standardize())
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
         if class_weights is not None and len(class_weights) != num_classes:
