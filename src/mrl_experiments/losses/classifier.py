@@ -39,11 +39,13 @@ class NestedHeads(nn.Module):
         num_classes: C.
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
-        balanced: Weights are parameters times factors with which a step of SGD moves the logits of m features of
-            variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier. Without them it is in
-            proportion to m, and with one rate few dims learn too slowly, or many diverge. A column of a tied
-            classifier learns from all dims that read it. docs/recipe.md has measurements.
+        balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
+            features of variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier. Without
+            them it is in proportion to m, and with one rate few dims learn too slowly, or many diverge. A column
+            of a tied classifier learns from all dims that read it. docs/recipe.md has measurements.
     """
+
+    factors: Tensor
 
     def __init__(
         self,
@@ -56,6 +58,8 @@ class NestedHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
+        if self.balanced and tied:
+            self.register_buffer("factors", _tied_factors(self.dims), persistent=False)
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
@@ -71,17 +75,10 @@ class NestedHeads(nn.Module):
         linear = self.linear[str(dim)] if isinstance(self.linear, nn.ModuleDict) else self.linear
         assert isinstance(linear, nn.Linear)
         weight = prefix(linear.weight, dim)
-        return weight * self._factors(dim).to(weight) if self.balanced else weight, linear.bias
-
-    def _factors(self, dim: int) -> Tensor:
-        """Return the factor of each column of the classifier of a dim, (dim,)."""
-        if not self.tied:
-            return torch.full((dim,), (USUAL / dim) ** 0.25)
-        dims = torch.tensor(self.dims)
-        moved = (USUAL * dims).sqrt()  # how far a step is to move the logits of each dim
-        columns, readers = dims.diff(prepend=torch.zeros(1)), torch.arange(len(dims), 0, -1)
-        squared = moved.diff(prepend=torch.zeros(1)) / (columns * readers)
-        return squared.sqrt().repeat_interleave(columns.long())[:dim]
+        if self.balanced:
+            factor = prefix(self.factors, dim).to(weight.dtype) if self.tied else (USUAL / dim) ** 0.25
+            weight = weight * factor
+        return weight, linear.bias
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Return {dim: (..., C)}, in the dtype of z unless autocast says otherwise."""
@@ -243,6 +240,14 @@ def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     hits = nested_hits(logits, labels).to(losses[0].dtype)
     counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
     return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
+
+
+def _tied_factors(dims: Sequence[int]) -> Tensor:
+    """Return the factor of each column of a balanced tied classifier, (D,), as `NestedHeads` describes."""
+    moved = (USUAL * torch.tensor(dims)).sqrt()  # how far a step is to move the logits of each dim
+    start, ends = torch.zeros(1), torch.tensor(dims)
+    columns, readers = ends.diff(prepend=start.long()), torch.arange(len(dims), 0, -1)
+    return (moved.diff(prepend=start) / (columns * readers)).sqrt().repeat_interleave(columns)
 
 
 def _linear(dim: int, num_classes: int) -> nn.Linear:
