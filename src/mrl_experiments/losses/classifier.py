@@ -40,9 +40,10 @@ class NestedHeads(nn.Module):
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
         balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
-            features of variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier. Without
-            them it is in proportion to m, and with one rate few dims learn too slowly, or many diverge. A column
-            of a tied classifier learns from all dims that read it. docs/recipe.md has measurements.
+            features of variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier.
+            Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
+            diverge. A column of a tied classifier learns from all dims that read it. docs/recipe.md has
+            measurements.
     """
 
     factors: Tensor
