@@ -88,6 +88,19 @@ def test_a_step_of_sgd_moves_the_logits_of_m_dims_by_the_root_of_128_over_m_as_f
     torch.testing.assert_close(moved[True], moved[False] * (128 / dim) ** 0.5)
 
 
+def test_a_step_moves_the_logits_of_a_tied_classifier_as_those_of_separate_ones():
+    z, y = torch.randint(2, (1, 256)) * 2.0 - 1, torch.tensor([3])
+    moved = {}
+    for tied in (False, True):
+        heads = NestedHeads((16, 64, 256), CLASSES, tied=tied, balanced=True)
+        optimizer = torch.optim.SGD(heads.linear.parameters(), lr=1.0)
+        heads(z, y, torch.ones(3)).total.backward()  # from zero, all dims have the same gradient
+        optimizer.step()
+        logits = heads.logits(z)
+        moved[tied] = torch.cat([logits[dim] - heads.parameters_at(dim)[1] for dim in heads.dims])
+    torch.testing.assert_close(moved[True], moved[False])
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_stored_classifiers_read_standardized_features_and_give_the_same_logits(tied):
     method, x = trained(classifier("balanced", tied=tied))
@@ -96,6 +109,12 @@ def test_stored_classifiers_read_standardized_features_and_give_the_same_logits(
     for dim, logits in method.logits(z).items():
         np.testing.assert_allclose(stored.logits(z.numpy(), dim), logits.detach(), rtol=1e-4, atol=1e-5)
     assert stored.tied == tied
+
+
+def test_networks_without_batch_normalization_get_none():
+    backbone = TimmBackbone(arch="test_vit", name="vit", channels=1, size=16, options={"patch_size": 4})
+    method = NestedClassifier(backbone, CLASSES, recipe="balanced")
+    assert not method.head.balanced and not list(backbone.buffers())
 
 
 def test_backbones_without_standardization_keep_the_papers_classifiers():

@@ -39,11 +39,14 @@ class NestedHeads(nn.Module):
         num_classes: C.
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
-        balanced: Weights are parameters times (128 / m)^(1/4); of a tied one, m is the first dim that has the
-            column. A step of SGD moves the logits of m features of variance 1 in proportion to m: with one
-            rate few dims learn too slowly, or many diverge. Balanced, it is in proportion to the root of m.
-            docs/recipe.md has measurements.
+        balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
+            features of variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier.
+            Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
+            diverge. A column of a tied classifier learns from all dims that read it. docs/recipe.md has
+            measurements.
     """
+
+    factors: Tensor
 
     def __init__(
         self,
@@ -56,6 +59,8 @@ class NestedHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
+        if self.balanced and tied:
+            self.register_buffer("factors", _tied_factors(self.dims), persistent=False)
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
@@ -71,12 +76,10 @@ class NestedHeads(nn.Module):
         linear = self.linear[str(dim)] if isinstance(self.linear, nn.ModuleDict) else self.linear
         assert isinstance(linear, nn.Linear)
         weight = prefix(linear.weight, dim)
-        return weight * self._factors(dim).to(weight) if self.balanced else weight, linear.bias
-
-    def _factors(self, dim: int) -> Tensor:
-        """Return the factor of each column of the classifier of a dim, (dim,)."""
-        first = torch.tensor([next(m for m in self.dims if m > column) for column in range(dim)])
-        return (USUAL / (first if self.tied else torch.full_like(first, dim))) ** 0.25
+        if self.balanced:
+            factor = prefix(self.factors, dim).to(weight.dtype) if self.tied else (USUAL / dim) ** 0.25
+            weight = weight * factor
+        return weight, linear.bias
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
         """Return {dim: (..., C)}, in the dtype of z unless autocast says otherwise."""
@@ -178,12 +181,8 @@ class NestedClassifier(Method):
         super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
         shared = None if tied is False else shared_embedding(backbone)
         tied = shared is not None if tied is None else tied
-        standardize = getattr(backbone, "standardize", None) if recipe == "balanced" else None
-        if standardize is not None:
-            standardize()
-        self.head = NestedHeads(
-            self.spec.dims, num_classes, tied=tied, shared=shared, balanced=standardize is not None
-        )
+        standardize = getattr(backbone, "standardize", bool) if recipe == "balanced" else bool
+        self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared, balanced=standardize())
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
         if class_weights is not None and len(class_weights) != num_classes:
@@ -242,6 +241,14 @@ def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     hits = nested_hits(logits, labels).to(losses[0].dtype)
     counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
     return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
+
+
+def _tied_factors(dims: Sequence[int]) -> Tensor:
+    """Return the factor of each column of a balanced tied classifier, (D,), as `NestedHeads` describes."""
+    moved = (USUAL * torch.tensor(dims)).sqrt()  # how far a step is to move the logits of each dim
+    start, ends = torch.zeros(1), torch.tensor(dims)
+    columns, readers = ends.diff(prepend=start.long()), torch.arange(len(dims), 0, -1)
+    return (moved.diff(prepend=start) / (columns * readers)).sqrt().repeat_interleave(columns)
 
 
 def _linear(dim: int, num_classes: int) -> nn.Linear:

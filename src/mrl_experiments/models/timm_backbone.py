@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.models.blurpool import blur_strided_convolutions
@@ -72,9 +73,15 @@ class TimmBackbone(nn.Module):
         self.width = measure_width(self.net, self.shape, f"model.arch={arch}", LARGER)
         self.norm: nn.Module = nn.Identity()
 
-    def standardize(self) -> None:
-        """Give features mean 0 and variance 1, those of the batch in training (batch normalization)."""
-        self.norm = nn.BatchNorm1d(self.width, affine=False)
+    def standardize(self) -> bool:
+        """Give features mean 0 and variance 1, those of the batch in training, and return whether they are.
+
+        Networks without batch normalization stay without statistics of batches; their features have been
+        normalized another way.
+        """
+        if any(isinstance(module, _BatchNorm) for module in self.net.modules()):
+            self.norm = nn.BatchNorm1d(self.width, affine=False)
+        return isinstance(self.norm, nn.BatchNorm1d)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of images x (B, C, H, W)."""
