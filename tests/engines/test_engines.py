@@ -4,13 +4,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from commands import run
 from composing import composed
+from pyarrow import feather, parquet
 
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.engines import connect, engine, source
@@ -19,6 +22,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import read_vectors
 
 N, D, PREFIX, K = 700, 32, 8, 5
+TEXTS = ["' OR 1=1 --", '" or id > 0 or title == "', "é😀\\"]
 SLOW = ("lancedb", "pgvector", "qdrant")  # which take seconds to import, to start, or for each point
 ENGINES = [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in ("milvus", *SLOW)]
 SEARCHING = ["faiss", *ENGINES]
@@ -35,6 +39,7 @@ def files(tmp_path_factory):
     np.save(folder / "narrow.npy", vectors[:, :16])
     np.save(folder / "others.npy", vectors[::-1])
     titles = [f"it's {row}" if row % 3 else None for row in range(N)]
+    titles[5:8] = TEXTS
     pd.DataFrame({"title": titles, "price": rng.random(N), "kind": labels % 2}).to_csv(
         folder / "payload.csv", index=False
     )
@@ -60,6 +65,13 @@ def uri(request, tmp_path):
         return str(tmp_path / {"milvus": "vectors.db"}.get(target, "vectors"))
 
     return of
+
+
+class Any_:
+    """What writes itself as a condition that all rows meet."""
+
+    def __str__(self):
+        return "1 OR 1=1"
 
 
 def collection_of(target, request):
@@ -109,14 +121,37 @@ def test_an_engine_finds_what_brute_force_finds(target, files, uri, request, cap
         if target != "faiss":
             title, kind = {"title": "it's 4"}, {"label": 3, "kind": 1}
             assert opened.search(queries[:1], 2, where=title).tolist() == [[4, -1]]
+            price = pd.read_csv(folder / "payload.csv").price[9]
+            for row, where_ in (
+                (9, {"price": np.float64(price)}),
+                *enumerate([{"title": one} for one in TEXTS], 5),
+            ):
+                assert opened.search(queries[:1], 2, where=where_).tolist() == [[row, -1]]
+            for where_ in (
+                {"kind": "1 OR 1=1"},
+                {"kind": Any_()},
+                {"title": None},
+                {"price": np.nan},
+                {"kind": True},
+            ):
+                with pytest.raises(UserError, match="one value of the kind"):
+                    opened.search(queries[:1], 2, where=where_)
             among = (labels == 3) & (labels % 2 == 1)
             for shortlist in (None, N):
                 found = opened.search(queries, K, shortlist, where=kind)
                 np.testing.assert_array_equal(found, nearest(vectors, queries, among=among))
         with pytest.raises(UserError, match="where"):
             opened.search(queries, K, where={"titel": 1})
-        with pytest.raises(UserError, match=rf"\(Q, {D}\)"):
-            opened.search(queries[:, :16], K)
+        for bad in (queries[:, :16], queries[0], queries.astype(str)):
+            with pytest.raises(UserError, match=rf"\(Q, {D}\)"):
+                opened.search(bad, K)
+        for bad in (queries * 0, queries * np.nan):
+            with pytest.raises(UserError, match="queries: 8 of 8"):
+                opened.search(bad, K)
+        for k, shortlist in ((0, None), (-1, None), (5, 4)):
+            with pytest.raises(UserError, match=f"k={k}"):
+                opened.search(queries, k, shortlist)
+        assert opened.search(queries[:0], K).shape == (0, K)
     write(files, target, where, *name, f"payload={folder / 'payload.csv'}", f"prefix={PREFIX}")
     assert "complete already" in capsys.readouterr().out
 
@@ -269,10 +304,89 @@ def test_payloads_that_do_not_fit_are_refused(files, tmp_path):
         pd.DataFrame(table).to_csv(tmp_path / "payload.csv", index=False)
         with pytest.raises(UserError, match=told):
             write(files, "faiss", tmp_path / "out", f"payload={tmp_path / 'payload.csv'}")
+    for names, values, told in (
+        (["a", "a"], [range(N)] * 2, "several columns|cannot be read"),
+        (["a"], [np.full(N, 2**64 - 1, np.uint64)], "column a holds what does not fit"),
+        *(
+            ([word], [range(N)], "a column named")
+            for word in ("null", "exists", "ctid", "_rowid", "_distance")
+        ),
+    ):
+        table = pa.Table.from_arrays([pa.array(one) for one in values], names=names)
+        for suffix, write_table in ((".parquet", parquet.write_table), (".arrow", feather.write_feather)):
+            path = tmp_path / f"payload{suffix}"
+            write_table(table, path)
+            with pytest.raises(UserError, match=told):
+                write(files, "faiss", tmp_path / "out", f"payload={path}")
     pd.DataFrame({"a": [[1]] * N}).to_parquet(tmp_path / "payload.parquet")
     with pytest.raises(UserError, match="of type list"):
         write(files, "faiss", tmp_path / "out", f"payload={tmp_path / 'payload.parquet'}")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["parquet", "faiss"])
+def test_a_link_to_a_folder_stays_one_and_its_folder_is_written(target, files, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for typed in ([], ["overwrite=true", f"embeddings={files[0] / 'others.npy'}"]):
+        write(files, target, tmp_path / "link", *typed)
+        assert (tmp_path / "link").is_symlink() and [*(tmp_path / "real").iterdir()]
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "link", ".real.lock"}
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match=r"not written by(.|\n)*uri=<folder>"):
+        write(files, target, tmp_path / "loop")
+
+
+def test_numbers_that_float32_or_float16_would_lose_are_refused(files, tmp_path):
+    vectors = files[1].astype(np.float64)
+    for scale, typed, told in (
+        (1e300, [], "float32 cannot"),
+        (1e-60, [], "float32 cannot"),
+        (1e-8, ["half=true"], "rounds off"),
+    ):
+        np.save(tmp_path / "lost.npy", vectors * scale)
+        with pytest.raises(UserError, match=told):
+            write(files, "parquet", tmp_path / "out", f"embeddings={tmp_path / 'lost.npy'}", *typed)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("postgresql://me:sec@ret@localhost:1/db", "postgresql://me:sec/ret@localhost:1/db", "sec-ret"),
+        *("postgresql://me:sec%ret@localhost:1/db", "host=localhost port=1 user=me password=sec@ret"),
+        *("postgresql://localhost:1/db?password=sec@ret", "host=localhost port=1 password='sec ret'"),
+    ],
+)
+def test_no_message_shows_a_password(address, files, tmp_path):
+    with pytest.raises(UserError) as raised:
+        connect("pgvector", address, "a")
+    assert not re.search(
+        "sec.ret|ret@|sec[@/%]", str(raised.value) + engine.shown(address).replace("sec-ret", "")
+    )
+    assert engine.shown("http://host:19530/a") == "http://host:19530/a"
+    assert connect("faiss", str(tmp_path / "a@b:c"), None).place.endswith("a@b:c")
+
+
+def test_a_table_in_which_rows_are_twice_is_mended_and_two_commands_are_one(files, tmp_path, monkeypatch):
+    pytest.importorskip("lancedb")
+    monkeypatch.setattr(engine, "BYTES", 1)
+    where, name = tmp_path / "vectors", ["collection=a"]
+    write(files, "lancedb", where, *name, "prefix_index=exact")
+    with connect("lancedb", str(where), "a") as opened:
+        opened.table.add(opened.table.to_arrow().slice(0, 300))
+        assert opened.count(0, N) == N + 300
+    threads = [
+        threading.Thread(target=write, args=(files, "lancedb", where, *name, "prefix_index=exact"))
+        for _ in range(2)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    with connect("lancedb", str(where), "a") as opened:
+        assert opened.count(0, N) == N
+        assert len({*opened.search(files[1][:1], N)[0].tolist()}) == N
 
 
 @pytest.mark.parametrize("target", ["parquet", "faiss"])
@@ -292,6 +406,20 @@ def test_a_table_of_someone_else_is_left_alone(files, tmp_path):
     with pytest.raises(UserError, match="not written by"):
         write(files, "lancedb", tmp_path, "collection=a")
     assert lancedb.connect(tmp_path).open_table("a").count_rows() == 2
+
+
+@pytest.mark.slow
+def test_tables_whose_names_begin_alike_have_an_index_each(files, postgres):
+    import psycopg
+
+    for end in ("one", "two"):
+        write(files, "pgvector", postgres, f"collection={'a' * 55}_{end}")
+    with psycopg.connect(postgres) as opened:
+        query = (
+            "SELECT count(DISTINCT tablename) FROM pg_indexes WHERE tablename ^@ 'aaaaaaaa' AND indexname ~ "
+        )
+        query += "'_prefix_'"
+        assert opened.execute(query).fetchone() == (2,)
 
 
 @pytest.mark.slow

@@ -128,3 +128,29 @@ def test_what_waits_is_computed_before_the_end(model, make):
     model.go.set()
     closing.join(10)
     assert first.result(0) == [0] and last.result(0) == [1]
+
+
+class Odd:
+    """A task that goes wrong in ways that are no Exception of its own."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __hash__(self):
+        return 1 if self.kind != "unhashable" else [].__hash__()
+
+    def __call__(self, features):
+        if self.kind == "exit":
+            raise SystemExit(3)
+        return list(features[:, 0])[:-1]
+
+
+@pytest.mark.parametrize("kind", ["unhashable", "exit", "short"])
+def test_nothing_ends_the_thread_and_nothing_waits_for_ever(model, make, kind):
+    batcher = make()
+    first = held_up(model, batcher)
+    odd, other = batcher.submit([1], "a", Odd(kind)), batcher.submit([2], "b", Times(1))
+    model.go.set()
+    assert odd.exception(10) is not None
+    assert (first.result(10), other.result(10)) == ([0], [2])
+    assert batcher.alive and batcher.submit([7], "a", Times(1)).result(10) == [7]

@@ -44,3 +44,25 @@ def test_an_index_says_whose_vectors_it_holds(digits, model, index, tmp_path, ca
         file.write("{}\n")
     with pytest.raises(UserError, match=r"payload\.jsonl"):
         open_folder(tmp_path / "shown", model, "last")
+
+
+def test_an_edited_folder_and_a_payload_that_is_no_json_are_one_error(digits, model, tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(30, model.width)).astype(np.float32)
+    index = AdaptiveIndex.build(vectors, None, IndexSpec((12,), "Flat", ((12, 20), (model.width, 5))))
+    for odd in ([1, 2], np.int64(3), {"a": np.int64(3)}, {"a": float("nan")}, {"a": "\ud800"}, {1: {2}}):
+        with pytest.raises(UserError, match="row 7 is no JSON object"):
+            write_folder(tmp_path / "a", index, digits, [*[{}] * 7, odd, *[{}] * 22])
+    assert {path.name for path in tmp_path.iterdir()} == {".a.lock"}
+    index.delete([0, 1, 2])
+    folder = write_folder(tmp_path / "a", index, digits, [{"row": row} for row in range(30)])
+    opened = open_folder(folder, model, "last")
+    assert opened.live == 27 and opened.shown(np.array([5, 29])) == [{"row": 5}, {"row": 29}]
+    with pytest.raises(UserError, match="is there already"):
+        write_folder(folder, index, digits)
+    path = folder / "served.json"
+    said = json.loads(path.read_text())
+    del said["digest"]
+    for changes in ({"of": None}, {"of": {}}, {"of": []}, {"index": None}, {"index": 1}, {"payload": 1}):
+        path.write_text(json.dumps({**said, **changes}))
+        with pytest.raises(UserError, match=r"served\.json is damaged"):
+            open_folder(folder, model, "last")

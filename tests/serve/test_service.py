@@ -18,6 +18,7 @@ from mrl_experiments.serve.folder import write_folder
 from mrl_experiments.serve.service import open_service
 
 MANY = 1_000_000
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +185,24 @@ def test_what_does_not_fit_is_told(client, urls, pictures):
     )  # no JSON by its type
     assert client.get("/none").json()["error"]["message"] == "Not Found"
     assert client.get("/embed").status_code == 405
+
+
+def test_numbers_are_numbers_and_texts_are_unicode(client, urls, trained_runs):
+    for stages in ([["12", "10"]], [[12.0, 10]], [[12, True]], [[12, -5]], [[12, 10**400]]):
+        assert "stages" in refused(client, "/search", inputs=urls[0], stages=stages)
+    for k in (True, 3.0, "3", 0, 2**63, 10**400):
+        assert "k" in refused(client, "/search", inputs=urls[0], k=k)
+    for confidence in (True, "0.5"):
+        assert "confidence" in refused(client, "/classify", inputs=urls[0], confidence=confidence)
+    assert ok(client, "/classify", inputs=urls[0], confidence=1)
+    sent = client.post("/embed", content=b"{}", headers={**JSON, "content-length": "9" * 5000})
+    assert sent.status_code == 413
+    service = open_service(options(trained_runs["masked"]))
+    with TestClient(build_app(service, MANY)) as texts:
+        for half in ("\ud800", {"text": "a\udfff"}, ["good", "\udc00"]):
+            response = texts.post("/embed", content=json.dumps({"inputs": half}), headers=JSON)
+            assert response.status_code == 400 and "lone surrogate" in response.text
+        assert ok(texts, "/embed", inputs="\U0001f600")
 
 
 def test_large_and_odd_pictures_are_refused_before_they_are_decoded(digits, pictures, urls):

@@ -1,24 +1,34 @@
 """What every engine answers: a collection is made, filled by ranges of ids, searched in one or two stages."""
 
 import importlib
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.embeddings import check_finite
+from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
 from mrl_experiments.engines.source import Block, Source
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.progress import progress
 
 BYTES = 1 << 25  # of vectors that are written at once
 LARGEST_HALF = 65_504.0
+ROUNDED = 1e-3  # of a vector, by which its float16 may differ from it
 MARK = "mrl_experiments"  # under which a collection keeps what it holds
 OTHER = "choose another: collection=<name>; or remove that one with the engine's own tools"
+PASSWORD = re.compile(r"(://[^:@/?#]*:)(.*)@")
+SECRET = re.compile(
+    r"((?:password|passwd|token|api_?key|secret)\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE
+)
+PORT = re.compile(r"\d+[/?#]")  # which is no password, though an @ may follow
+MEANING = re.compile(r"[@/?#:\s]|%(?![0-9A-Fa-f]{2})")
 Ids = NDArray[np.int64]
 Filter = Mapping[str, Any]
 
@@ -52,7 +62,7 @@ class Shape:
     sample: str
 
     @classmethod
-    def read(cls, stored: Any, place: str) -> "Shape":
+    def read(cls, stored: Any, place: str, remedy: str = OTHER) -> "Shape":
         """Return what a collection says of itself.
 
         Raises:
@@ -63,7 +73,7 @@ class Shape:
             raise UserError(
                 f"{place} is there and was not written by export.py",
                 expected="a new collection, or one that export.py has made",
-                remedy=OTHER,
+                remedy=remedy,
             )
         return cls(**stored)
 
@@ -194,21 +204,39 @@ class Engine(ABC):
         if total == shape.rows:
             return False
         found = {part: self.count(*part) if total else 0 for part in ranges}
-        missing = [part for part in ranges if found[part] < part[1] - part[0]]
+        missing = [part for part in ranges if found[part] != part[1] - part[0]]  # more: written twice
         rows = sum(stop - start for start, stop in missing)
         if total:
             print(f"{self.place}: {shape.rows - rows:,} rows are there already", flush=True)
         with progress(f"writing to {self.place}", rows) as advance:
             for part in missing:
                 block = source.block(*part)
-                if shape.half and (largest := float(np.abs(block.vectors).max())) > LARGEST_HALF:
-                    raise UserError(
-                        f"half=true: there are values of {largest:.3g}",
-                        expected="values that float16 holds, up to 65,504",
-                    )
+                if shape.half:
+                    _check_half(block.vectors)
                 self.write(block, shape, some=found[part] > 0)
                 advance(part[1] - part[0])
+        if (total := self.count(0, shape.rows)) != shape.rows:
+            raise UserError(
+                f"{self.place} has {total:,} rows, not {shape.rows:,}: another command writes to it too",
+                remedy="when that one has ended, repeat this one",
+            )
         return True
+
+
+def _check_half(vectors: NDArray[np.float32]) -> None:
+    """Refuse vectors of which float16 would leave too little."""
+    if (largest := float(np.abs(vectors).max())) > LARGEST_HALF:
+        raise UserError(
+            f"half=true: there are values of {largest:.3g}",
+            expected="values that float16 holds, up to 65,504",
+        )
+    lost = np.linalg.norm(vectors.astype(np.float16) - vectors, axis=1)
+    if (few := lost > ROUNDED * np.linalg.norm(vectors.astype(np.float64), axis=1)).any():
+        raise UserError(
+            f"half=true: float16 rounds off {few.sum():,} of {len(vectors):,} vectors of small values",
+            expected="values above 6e-5",
+            remedy="scale all vectors alike, or leave half=true out",
+        )
 
 
 class TwoStepEngine(Engine):
@@ -229,8 +257,10 @@ class TwoStepEngine(Engine):
         self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
     ) -> Ids:
         """Return the ids (Q, k) of the nearest: one search, or two."""
-        shape = self.checked(queries, where)
         with self.explained():
+            shape, queries, where = checked(self.shape(), self.place, queries, k, shortlist, where)
+            if not len(queries):
+                return padded([], k)
             if shortlist is None:
                 return padded(self.nearest(queries, "vector", k, where), k)
             found = self.nearest(np.ascontiguousarray(queries[:, : shape.prefix]), "prefix", shortlist, where)
@@ -240,28 +270,60 @@ class TwoStepEngine(Engine):
             ]
             return padded(again, k)
 
-    def checked(self, queries: NDArray[np.float32], where: Filter | None) -> Shape:
-        """Return the shape; see `checked`."""
-        with self.explained():
-            return checked(self.shape(), self.place, queries, where)
+
+class Asked(NamedTuple):
+    """What an engine is asked, as it takes it."""
+
+    shape: Shape
+    queries: NDArray[np.float32]
+    where: dict[str, Any]
 
 
-def checked(shape: Shape | None, place: str, queries: NDArray[np.float32], where: Filter | None) -> Shape:
-    """Return a shape that queries fit.
+def checked(
+    shape: Shape | None,
+    place: str,
+    queries: NDArray[np.float32],
+    k: int,
+    shortlist: int | None,
+    where: Filter | None,
+) -> Asked:
+    """Return what is asked of a collection; see `Engine.search`.
 
     Raises:
-        UserError: For no collection, queries of another width, or a filter by what is no column.
+        UserError: For no collection, queries of another width or that point nowhere, fewer than one
+            neighbour, a shortlist shorter than that, or a filter by what is no column or no value of it.
     """
     if shape is None:
         raise UserError(f"{place} is not there", remedy="write it: export.py target=...")
-    if queries.ndim != 2 or queries.shape[1] != shape.width:
-        raise UserError(f"queries of shape {queries.shape}", expected=f"(Q, {shape.width}), as in {place}")
+    given = np.asarray(queries)
+    if given.ndim != 2 or given.shape[1] != shape.width or given.dtype.kind not in "fiu":
+        raise UserError(
+            f"queries of shape {given.shape}, {given.dtype}", expected=f"(Q, {shape.width}), as in {place}"
+        )
+    vectors = np.ascontiguousarray(given, np.float32)
+    check_finite(vectors, "queries", remedy="leave these queries out")
+    if k < 1 or (shortlist is not None and shortlist < k):
+        raise UserError(
+            f"k={k}, shortlist={shortlist}", expected="k from 1 up, and a shortlist of at least k"
+        )
     if unknown := [name for name in where or {} if name not in shape.columns]:
         raise UserError(
             f"where={unknown[0]}: no column of {place}",
             expected=f"one of {', '.join(shape.columns) or 'none'}",
         )
-    return shape
+    return Asked(shape, vectors, {name: _value(shape, name, one) for name, one in (where or {}).items()})
+
+
+def _value(shape: Shape, name: str, given: Any) -> Any:
+    """Return a value of Python that a column may have."""
+    value, kind = given.item() if isinstance(given, np.generic) else given, shape.columns[name]
+    types: dict[str, tuple[type, ...]] = {INT: (int,), FLOAT: (int, float), TEXT: (str,), FLAG: (bool,)}
+    fits = isinstance(value, types[kind]) and isinstance(value, bool) == (kind == FLAG)
+    if fits and kind in (INT, FLOAT):
+        fits = math.isfinite(value) and (kind == FLOAT or -(2**63) <= value < 2**63)
+    if not fits:
+        raise UserError(f"where={name}: {value!r:.80}", expected=f"one value of the kind {kind}")
+    return value
 
 
 def shown(uri: str) -> str:
@@ -270,8 +332,24 @@ def shown(uri: str) -> str:
     Example:
         >>> shown("http://me:secret@host:19530"), shown("vectors.db")
         ('http://me:***@host:19530', 'vectors.db')
+        >>> shown("host=localhost user=me password='se cret'"), shown("postgresql://host/db?password=secret")
+        ('host=localhost user=me password=***', 'postgresql://host/db?password=***')
     """
-    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", uri)
+    return SECRET.sub(r"\1***", PASSWORD.sub(r"\1***@", uri))
+
+
+def check_address(uri: str) -> None:
+    """Refuse an address whose password would be read for something else, and shown.
+
+    Raises:
+        UserError: Without that password.
+    """
+    found = PASSWORD.search(uri)
+    if found and not PORT.match(found[2]) and MEANING.search(found[2]):
+        raise UserError(
+            f"uri={shown(uri)}: a password with signs that have a meaning in an address",
+            expected="%40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %25 for %",
+        )
 
 
 def padded(found: list[list[int]], k: int) -> Ids:

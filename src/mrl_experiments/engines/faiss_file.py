@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.retrieval.spec import lists_of, probes_of
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.engines.engine import Filter, Ids, Shape, checked
-from mrl_experiments.engines.file_folder import FileFolder
+from mrl_experiments.engines.file_folder import OTHER, FileFolder
 from mrl_experiments.engines.payload import arrow_array
 from mrl_experiments.engines.source import CLASS, KEY, LABEL, Block, Source
 from mrl_experiments.errors import UserError, said
@@ -43,7 +43,7 @@ class FaissFile(FileFolder):
     def stored(self, folder: Path) -> Shape:
         """Return what the note says; see `FileFolder.stored`."""
         path = folder / NOTE
-        return Shape.read(read_object(path).get("shape") if path.is_file() else None, self.place)
+        return Shape.read(read_object(path).get("shape") if path.is_file() else None, self.place, OTHER)
 
     def begin(self, source: Source, shape: Shape) -> None:
         """Begin an index in memory, trained on evenly spaced vectors."""
@@ -81,11 +81,11 @@ class FaissFile(FileFolder):
     ) -> Ids:
         """Return the ids (Q, k) of the nearest; see `Engine.search`."""
         faiss: Any = import_module("faiss")
-        shape = checked(self.shape(), self.place, queries, None)
+        shape, queries, _ = checked(self.shape(), self.place, queries, k, shortlist, None)
         if where:
             raise UserError("where= with target=faiss", expected="an engine with columns, such as pgvector")
         with self.explained():
-            queries, whole = np.ascontiguousarray(queries, np.float32), self.index()
+            whole = self.index()
             inner = faiss.downcast_index(whole.index) if isinstance(whole, faiss.IndexPreTransform) else whole
             if shape.index == "exact":
                 return np.asarray(whole.search(queries, k)[1])

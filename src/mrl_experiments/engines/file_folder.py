@@ -11,6 +11,8 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import explain_os_errors, require_space
 from mrl_experiments.locks import acquire
 
+OTHER = "choose another: uri=<folder>; or move that one away"
+
 
 class FileFolder(Engine):
     """A folder of files.
@@ -22,11 +24,18 @@ class FileFolder(Engine):
     """
 
     def __init__(self, uri: str, collection: str) -> None:
-        self.out = Path(uri)
-        self.place = str(self.out)
+        self.place = str(Path(uri).expanduser())
+        self.out = self._target(Path(self.place))
         self.hidden = self.out.with_name(f".{self.out.name[:200]}.part")
         self.folder = self.out
         self._shape: Shape | None = None
+
+    def _target(self, path: Path) -> Path:
+        """Return the folder that a link leads to, which is then replaced in its place."""
+        try:
+            return path.resolve() if path.is_symlink() and path.is_dir() else path
+        except (OSError, RuntimeError) as error:  # links that lead to each other
+            raise UserError(f"{path} cannot be followed: {error}", expected="a folder") from error
 
     @abstractmethod
     def stored(self, folder: Path) -> Shape:
@@ -51,7 +60,7 @@ class FileFolder(Engine):
             if there is not None and (different := shape.differing(there)):
                 if not overwrite:
                     raise UserError(
-                        f"{self.out} is there with {'; '.join(different)}",
+                        f"{self.place} is there with {'; '.join(different)}",
                         expected="the same",
                         remedy="choose another: uri=<folder>; or replace it: overwrite=true",
                     )

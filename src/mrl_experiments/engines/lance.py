@@ -1,6 +1,8 @@
 """target=lancedb: a table in a folder, or of LanceDB's cloud."""
 
 import json
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,8 @@ from numpy.typing import NDArray
 
 from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, TwoStepEngine, needed, shown
 from mrl_experiments.engines.payload import arrow_array, arrow_type, arrow_vectors
-from mrl_experiments.engines.source import Block
+from mrl_experiments.engines.source import Block, Source
+from mrl_experiments.locks import acquire
 
 METRICS = {"cosine": "cosine", "inner_product": "dot", "l2": "l2"}
 
@@ -19,6 +22,7 @@ class LanceDb(TwoStepEngine):
     def __init__(self, uri: str, collection: str) -> None:
         self.lancedb = needed("lancedb", "lancedb")
         self.name, self.place = collection, f"table {collection} in {shown(uri)}"
+        self._lock = None if "://" in uri else Path(uri).expanduser() / f".{collection}.lock"
         self._shape: Shape | None = None
         self._table: Any = None
         with self.explained():
@@ -54,6 +58,11 @@ class LanceDb(TwoStepEngine):
         fields += [pyarrow.field(name, arrow_type(kind)) for name, kind in shape.columns.items()]
         schema = pyarrow.schema(fields, metadata={MARK: json.dumps(shape.stored())})
         self._table = self.database.create_table(self.name, schema=schema)
+
+    def load(self, source: Source, shape: Shape, *, overwrite: bool = False) -> bool:
+        """Write a source; see `Engine.load`. A table takes ids twice, so one command at a time writes."""
+        with nullcontext() if self._lock is None else acquire(self._lock, f"writes {self.place}"):
+            return super().load(source, shape, overwrite=overwrite)
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows of a range there are."""

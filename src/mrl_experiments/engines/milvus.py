@@ -152,7 +152,9 @@ class Milvus(TwoStepEngine):
         """Return the ids of the nearest by a field; see `TwoStepEngine.nearest`."""
         shape = self._required()
         self._load()
-        tests = [f"{name} == {json.dumps(value)}" for name, value in (where or {}).items()]
+        tests = [
+            f"{name} == {json.dumps(value, ensure_ascii=False)}" for name, value in (where or {}).items()
+        ]
         tests += [] if among is None else [f"id in {among.tolist()}"]
         options = {} if field == "vector" else {"ef": max(64, k), "nprobe": probes_of(shape.rows, k)}
         found = self.client.search(

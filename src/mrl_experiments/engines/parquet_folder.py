@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, needed
-from mrl_experiments.engines.file_folder import FileFolder
+from mrl_experiments.engines.file_folder import OTHER, FileFolder
 from mrl_experiments.engines.payload import arrow_array, arrow_vectors
 from mrl_experiments.engines.source import Block, Source
 from mrl_experiments.errors import UserError
@@ -38,7 +38,7 @@ class ParquetFolder(FileFolder):
         first = next(iter(sorted(folder.glob("*.parquet"))), None) if folder.is_dir() else None
         metadata = self.parquet.read_schema(first).metadata if first else None
         stored = (metadata or {}).get(MARK.encode())
-        return Shape.read(None if stored is None else json.loads(stored), self.place)
+        return Shape.read(None if stored is None else json.loads(stored), self.place, OTHER)
 
     def begin(self, source: Source, shape: Shape) -> None:
         """Make the hidden folder, or go on with one of the same content."""

@@ -13,7 +13,24 @@ from mrl_experiments.external.arrow_tables import ARROW, PARQUET, open_arrow, re
 
 INT, FLOAT, TEXT, FLAG = "int", "float", "text", "flag"
 RESERVED = {"id", "vector", "prefix"}
-NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")  # what each engine takes as the name of a column, without quotes
+# Words of the languages in which some engine is asked, and columns that some have by themselves.
+WORDS = {
+    "and",
+    "or",
+    "not",
+    "in",
+    "is",
+    "like",
+    "exists",
+    "true",
+    "false",
+    "null",
+    "case",
+    "cast",
+    "distinct",
+}
+WORDS |= {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # what each engine takes as the name of a column, without quotes
 
 
 @dataclass(frozen=True)
@@ -52,15 +69,18 @@ def read_payload(path: Path, count: int, taken: Container[str]) -> dict[str, Col
             f"payload={path} has {table.num_rows:,} rows, there are {count:,} vectors",
             expected="a row for each vector, in the same order",
         )
-    columns = {name: _column(table[name], f"payload={path}: column {name}") for name in table.column_names}
-    for name in columns:
-        if not NAME.fullmatch(name) or name in RESERVED or name in taken:
+    columns: dict[str, Column] = {}
+    for name, values in zip(table.column_names, table.columns, strict=True):
+        if name in columns:
+            raise UserError(f"payload={path}: several columns named {name!r}", expected="one of each name")
+        if not NAME.fullmatch(name) or name in RESERVED | WORDS or name in taken:
             raise UserError(
                 f"payload={path}: a column named {name!r}",
-                expected="lower-case letters, digits and _, and none of "
+                expected="a lower-case letter, then such letters, digits and _, no word of SQL, and none of "
                 + ", ".join(sorted({*RESERVED, *(taken if isinstance(taken, dict) else ())})),
                 remedy="rename or leave out this column",
             )
+        columns[name] = _column(values, f"payload={path}: column {name}")
     return columns
 
 
@@ -82,6 +102,18 @@ def _table(path: Path) -> Any:
 
 
 def _column(values: Any, where: str) -> Column:
+    from pyarrow import ArrowException
+
+    try:
+        return _of_kind(values, where)
+    except ArrowException as error:
+        raise UserError(
+            f"{where} holds what does not fit: {said(error)}",
+            expected="whole numbers of int64, and dates of years",
+        ) from error
+
+
+def _of_kind(values: Any, where: str) -> Column:
     import pyarrow
     from pyarrow import types
 

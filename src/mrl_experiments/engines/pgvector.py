@@ -1,5 +1,6 @@
 """target=pgvector: a table of PostgreSQL with one column of vectors and an index over their prefixes."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -21,6 +22,7 @@ from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
 from mrl_experiments.engines.source import Block
 from mrl_experiments.errors import UserError
 
+LONGEST = 63  # bytes of a name
 TIMEOUT = 10  # seconds until a server counts as unreachable
 OPERATORS = {"cosine": ("<=>", "cosine"), "inner_product": ("<#>", "ip"), "l2": ("<->", "l2")}
 TYPES = {INT: "int8", FLOAT: "float8", TEXT: "text", FLAG: "bool"}
@@ -37,6 +39,10 @@ class PgVector(Engine):
     def __init__(self, uri: str, collection: str) -> None:
         self.psycopg = needed("psycopg", "pgvector")
         self.sql = needed("psycopg.sql", "pgvector")
+        if "://" not in uri and "=" not in uri:  # libpq would repeat it, which may be a password
+            raise UserError(
+                f"table {collection}: uri= is no address", expected="postgresql://user@host/database"
+            )
         self.table, self.place = collection, f"table {collection}"
         self._shape: Shape | None = None
         self._tuned: tuple[int, str] | None = None
@@ -125,7 +131,10 @@ class PgVector(Engine):
         """Build the index over prefixes, unless it is there."""
         if shape.index == "exact":
             return False
-        name = f"{self.table[:40]}_prefix_{shape.index}"
+        name = f"{self.table}_prefix_{shape.index}"
+        if len(name) > LONGEST:  # a name that is cut could be that of another table's index
+            digest = hashlib.blake2b(self.table.encode(), digest_size=4).hexdigest()
+            name = f"{self.table[:40]}_{digest}_prefix_{shape.index[:4]}"
         there = self.connection.execute("SELECT to_regclass(%s)", [f'"{name}"']).fetchone()[0]
         if there is not None:
             return False
@@ -162,12 +171,12 @@ class PgVector(Engine):
     ) -> Ids:
         """Return the ids (Q, k) of the nearest, by one statement for each query; see `Engine.search`."""
         with self.explained():
-            self._shape = shape = self._shape or self.shape()
-            shape = checked(shape, self.place, queries, where)
+            self._shape = self._shape or self.shape()
+            shape, queries, where = checked(self._shape, self.place, queries, k, shortlist, where)
             given = {
                 "k": k,
                 "shortlist": shortlist,
-                **{f"where_{key}": v for key, v in (where or {}).items()},
+                **{f"where_{key}": v for key, v in where.items()},
             }
             if shortlist is None:
                 query = f"(%(q)s)::{_kind(shape)}({shape.width})"

@@ -93,14 +93,11 @@ class Qdrant(Engine):
         """Return the ids (Q, k) of the nearest; the shortlist is a prefetch. See `Engine.search`."""
         models = self.models
         with self.explained():
-            shape = checked(self.shape(), self.place, queries, where)
-            tests = [
-                models.FieldCondition(key=name, match=models.MatchValue(value=value))
-                for name, value in (where or {}).items()
-            ]
+            shape, queries, where = checked(self.shape(), self.place, queries, k, shortlist, where)
+            tests = [self._equal(name, value) for name, value in where.items()]
             keep = models.Filter(must=tests) if tests else None
             found = []
-            for query in np.asarray(queries, np.float32):
+            for query in queries:
                 first = None
                 if shortlist is not None:
                     prefix = query[: shape.prefix].tolist()
@@ -112,6 +109,12 @@ class Qdrant(Engine):
                 )  # fmt: skip
                 found.append([point.id for point in answer.points])
             return padded(found, k)
+
+    def _equal(self, name: str, value: Any) -> Any:
+        models = self.models
+        if isinstance(value, float):  # which only a range takes
+            return models.FieldCondition(key=name, range=models.Range(gte=value, lte=value))
+        return models.FieldCondition(key=name, match=models.MatchValue(value=value))
 
     def close(self) -> None:
         """End the connection."""

@@ -155,8 +155,20 @@ def checked_digest(vectors: NDArray[Any], path: Path) -> str:
             squares = np.einsum("nd,nd->n", block, block)
         if not (np.isfinite(squares) & (squares > 0)).all():  # or so large or small that squares are
             check_finite(vectors, str(path), remedy="leave these vectors out, or embed them again")
+            _check_float32(block, start, path)
         words = block.view("<u8" if block.shape[1] % 2 == 0 else "<u4")
         digest.update(words.sum(axis=1, dtype=np.uint64).tobytes())
         columns = columns + words.sum(axis=0, dtype=np.uint64)
     digest.update(columns.tobytes())
     return digest.hexdigest()
+
+
+def _check_float32(block: NDArray[np.float32], start: int, path: Path) -> None:
+    """Refuse rows of which float32 made infinite numbers or zeros alone."""
+    lost = ~(np.isfinite(block).all(axis=1) & block.any(axis=1))
+    if lost.any():
+        raise UserError(
+            f"{path}: float32 cannot hold sample {start + int(lost.argmax())}, too large or too small",
+            expected="numbers up to 3e38, and vectors of which some exceed 1e-45",
+            remedy="scale all vectors alike",
+        )

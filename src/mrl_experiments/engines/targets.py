@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mrl_experiments.engines.engine import Engine, Shape, shown
+from mrl_experiments.engines.engine import Engine, Shape, check_address, shown
 from mrl_experiments.engines.source import Source, find_source
 from mrl_experiments.errors import UserError
 from mrl_experiments.names import is_name
@@ -94,6 +94,7 @@ def connect(target: str, uri: str | None, collection: str | None = None) -> Engi
         raise UserError(f"target={target} without uri=", expected=TARGETS[target].uri or "the folder")
     if TARGETS[target].files:
         return TARGETS[target].open(uri, "")
+    check_address(uri)
     if not NAME.fullmatch(collection or ""):
         raise UserError(
             f"collection={collection}", expected="letters, digits and _, at most 63, no digit first"

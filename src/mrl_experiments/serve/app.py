@@ -28,7 +28,12 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-Dims = Annotated[int | None, Field(ge=1, strict=True, description="how many of the first features are used")]
+Dims = Annotated[
+    int | None, Field(ge=1, lt=2**63, strict=True, description="how many of the first features are used")
+]
+
+
+Whole = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 
 
 class Body(BaseModel):
@@ -61,7 +66,7 @@ class ClassifyBody(Body):
     """
 
     dimensions: Dims = None
-    confidence: Annotated[float | None, Field(ge=0, le=1)] = None
+    confidence: Annotated[float | None, Field(ge=0, le=1, strict=True)] = None
 
 
 class Class(BaseModel):
@@ -89,9 +94,9 @@ class SearchBody(Body):
         stages: [[dim, keep], ...], in place of both.
     """
 
-    k: Annotated[int | None, Field(ge=1, strict=True)] = None
+    k: Whole | None = None
     dimensions: Dims = None
-    stages: Annotated[list[tuple[int, int]] | None, Field(min_length=1, max_length=16)] = None
+    stages: Annotated[list[tuple[Whole, Whole]] | None, Field(min_length=1, max_length=16)] = None
 
 
 class Neighbour(BaseModel):
@@ -232,7 +237,7 @@ def described(service: Service) -> dict[str, Any]:
         "index": None
         if folder is None
         else {
-            "vectors": len(folder.index),
+            "vectors": folder.live,
             "dims": [*searched],
             "k": service.usual_results,
             "recall": None if promise is None else promise.recall,

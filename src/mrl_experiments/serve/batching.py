@@ -125,7 +125,14 @@ class Batcher:
     def _work(self) -> None:
         while jobs := self._gathered():
             if live := [job for job in jobs if job.future.set_running_or_notify_cancel()]:
-                self._compute(live)
+                try:
+                    self._compute(live)
+                except (
+                    BaseException
+                ) as error:  # the thread lives on, or all later requests would wait for ever
+                    for job in live:
+                        if not job.future.done():
+                            job.future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
 
     def _gathered(self) -> list[_Waiting]:
         """Return the jobs of the next batch, all of one kind; none when there will be no more."""
@@ -157,6 +164,8 @@ class Batcher:
                 job.future.set_exception(error)
             return
         ends = list(itertools.accumulate(len(job.items) for job in jobs))
+        if len(features) != ends[-1]:
+            raise ValueError(f"{len(features)} features of {ends[-1]} inputs")
         parts = np.split(features, ends[:-1])
         alike: dict[Task, list[tuple[_Waiting, Array]]] = {}
         for job, part in zip(jobs, parts, strict=True):
@@ -168,7 +177,10 @@ class Batcher:
 def _finish(members: Sequence[tuple[_Waiting, Array]]) -> None:
     """Answer jobs with equal tasks; where one of them makes it fail, each by itself."""
     try:
-        answers = members[0][0].task(np.concatenate([part for _, part in members]))
+        features = np.concatenate([part for _, part in members])
+        answers = members[0][0].task(features)
+        if len(answers) != len(features):
+            raise ValueError(f"{len(answers)} answers for {len(features)} inputs")
     except Exception as error:
         if len(members) == 1:
             members[0][0].future.set_exception(error)

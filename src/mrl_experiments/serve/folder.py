@@ -14,7 +14,7 @@ from mrl_experiments import embeddings
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.storage import SPEC, load_index, save_index
-from mrl_experiments.errors import UserError, command_line
+from mrl_experiments.errors import UserError, command_line, said
 from mrl_experiments.examples import plain_text
 from mrl_experiments.files import (
     explain_os_errors,
@@ -26,6 +26,7 @@ from mrl_experiments.files import (
 )
 from mrl_experiments.loaded.inputs import SequenceInputs
 from mrl_experiments.loaded.model import LoadedModel
+from mrl_experiments.locks import acquire
 from mrl_experiments.looks import Origin, shown_rows, thumbnail
 from mrl_experiments.runs import ID, Run
 
@@ -77,6 +78,11 @@ class Folder:
         object.__setattr__(self, "_rows", rows[order])
         object.__setattr__(self, "_ids", index.ids[rows][order])
 
+    @property
+    def live(self) -> int:
+        """How many vectors can be found."""
+        return len(self._ids)  # type: ignore[attr-defined]
+
     def shown(self, ids: NDArray[np.int64]) -> list[dict[str, Any] | None]:
         """Return the payload of each of some ids of the index."""
         if self.payload is None:
@@ -117,10 +123,27 @@ def write_folder(
             write_folder("photos", index, model.run, [{"label": path.name} for path in paths])
     """
     folder = Path(folder)
-    if folder.exists():
-        raise UserError(f"{folder} is there already", expected="a new folder", remedy="move it away")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = folder.with_name(f".{folder.name[:200]}.part")
+    with acquire(folder.with_name(f".{folder.name[:200]}.lock"), f"writes {folder}"):
+        if folder.exists():  # perhaps written by another process meanwhile
+            raise UserError(f"{folder} is there already", expected="a new folder", remedy="move it away")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            _write_parts(part, index, run, payload, checkpoint)
+            with explain_os_errors(folder):
+                part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _write_parts(
+    part: Path,
+    index: AdaptiveIndex,
+    run: Run,
+    payload: Iterable[Mapping[str, Any]] | None,
+    checkpoint: str,
+) -> None:
     save_index(index, part)
     described: dict[str, Any] = {"version": VERSION, "of": _identity(run, checkpoint)}
     described["index"] = fingerprint(part / SPEC)
@@ -128,16 +151,20 @@ def write_folder(
         _write_payload(part / PAYLOAD, payload, len(index))
         described["payload"] = fingerprint(part / PAYLOAD)
     write_json(part / SERVED, described)
-    with explain_os_errors(folder):
-        part.rename(folder)
-    return folder
 
 
 def _write_payload(path: Path, payload: Iterable[Mapping[str, Any]], expected: int) -> None:
     count = 0
     with explain_os_errors(path), path.open("w", encoding="utf-8") as file:
         for one in payload:
-            file.write(json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n")
+            try:
+                line = json.dumps(dict(one), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+                file.write(line + "\n")
+            except (TypeError, ValueError, RecursionError) as error:
+                raise UserError(
+                    f"the payload of row {count:,} is no JSON object: {said(error)}",
+                    expected="a mapping of texts, finite numbers, lists and mappings",
+                ) from error
             count += 1
     if count != expected:
         raise UserError(f"a payload of {count:,} for {expected:,} vectors", expected="one for each")
@@ -158,8 +185,14 @@ def open_folder(folder: Path, model: LoadedModel, checkpoint: str) -> Folder:
     if not (folder / SERVED).exists():
         return Folder(index, None, known=False)
     described = read_object(folder / SERVED, REMEDY, version=VERSION)
+    objects = [
+        described.get(name) for name in ("of", "index", *(["payload"] if "payload" in described else []))
+    ]
+    theirs: Any = described.get("of")
+    if not all(isinstance(one, dict) for one in objects) or not {"run", "id", "weights"} <= theirs.keys():
+        raise UserError(f"{folder / SERVED} is damaged: it lacks what it always says", remedy=REMEDY)
     require_unchanged(folder / SPEC, described["index"], REMEDY)
-    ours, theirs = _identity(run, checkpoint), described["of"]
+    ours = _identity(run, checkpoint)
     if (theirs["id"], theirs["weights"]) != (ours["id"], ours["weights"]):
         what = "another checkpoint" if theirs["id"] == ours["id"] else f"another run, {theirs['run']}"
         raise UserError(

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mrl_experiments.serve.refused import answer
 
+LONGEST = 20  # digits of a content-length
 OTHER = "other"  # what paths that are not known are counted as
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 INPUTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -81,8 +82,9 @@ class Guard:
                 refused = answer("a key is needed: Authorization: Bearer ...", 401, code="invalid_api_key")
                 return await refused(scope, receive, send)
             length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > self.most:
-                told = f"a request of {length} bytes: at most {self.most:,}"
+            # Python reads no numbers of thousands of digits.
+            if not length.isdecimal() or len(length) > LONGEST or int(length) > self.most:
+                told = f"a request of {length[:LONGEST]} bytes: at most {self.most:,}"
                 return await answer(told, 413, code="too_large")(scope, receive, send)
         await self.app(scope, receive, send)
 

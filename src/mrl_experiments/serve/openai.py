@@ -18,7 +18,7 @@ class EmbeddingsBody(BaseModel):
 
     input: GivenInputs
     model: str
-    dimensions: Annotated[int | None, Field(ge=1, strict=True)] = None
+    dimensions: Annotated[int | None, Field(ge=1, lt=2**63, strict=True)] = None
     encoding_format: Literal["float", "base64"] = "float"
 
 

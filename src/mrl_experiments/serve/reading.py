@@ -88,16 +88,25 @@ def parsed(value: Any) -> list[Given]:
 
 def _parsed(value: Any) -> Given:
     if isinstance(value, str):
-        return Given(value)
+        return Given(_utf8(value))
     if isinstance(value, dict) and len(value) == 1:
         ((kind, content),) = value.items()
         if kind in ("text", "image") and isinstance(content, str):
-            return Given(content, kind)
+            return Given(_utf8(content), kind)
     if isinstance(value, int) or (isinstance(value, list) and value and isinstance(value[0], int)):
         raise ValueError(TOKENS)
     raise ValueError(
         'a text, a data URL, {"text": ...} or {"image": "data:image/png;base64,..."} is expected'
     )
+
+
+def _utf8(value: str) -> str:
+    """Return a string that is one of Unicode; JSON can write halves of a character alone."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a text with half a character (a lone surrogate)") from error
+    return value
 
 
 OneInput = str | TextInput | ImageInput

@@ -297,6 +297,10 @@ def test_what_vectors_cannot_be_is_said_with_their_rows(tmp_path):
     with pytest.raises(UserError, match="NaN or infinite values, first sample"):
         AdaptiveIndex.on_disk(tmp_path / "nan", bad, spec=SPEC)
     spec = whole(100, "l2")
+    for similarity in ("l2", "inner_product"):
+        with pytest.raises(UserError, match=r"3,000 of 3,000 vectors.*16 bits.*\n.*float32"):
+            AdaptiveIndex.on_disk(tmp_path / similarity, VECTORS * 1e-6, spec=whole(3000, similarity))
+    AdaptiveIndex.on_disk(tmp_path / "cosine", VECTORS * 1e-6, spec=SPEC)
     with pytest.raises(UserError, match=r"65,504.*\n.*float32"):
         AdaptiveIndex.on_disk(tmp_path / "far", VECTORS * 1e6, spec=spec)
 
@@ -347,7 +351,22 @@ def test_a_description_that_names_other_folders_is_refused(tmp_path):
     path = tmp_path / disk_files.DESCRIBED
     said = json.loads(path.read_text())
     del said["digest"]
-    for changes in ({"codes": "../x"}, {"segments": []}, {"deleted": "/etc/passwd"}, {"dtype": "object"}):
+    files = dict.fromkeys(said["files"], 1)
+    np.save(tmp_path / "deleted-7.npy", np.array([3000]))
+    noted = {**said["files"], "deleted-7.npy": disk_files.fingerprint(tmp_path / "deleted-7.npy")}
+    for changes in (
+        *({"codes": "../x"}, {"segments": []}, {"deleted": "/etc/passwd"}, {"dtype": "object"}),
+        *(
+            {"coded": "x"},
+            {"coded": None},
+            {"coded": -1},
+            {"coded": 2999},
+            {"coded": 3001},
+            {"generation": "x"},
+        ),
+        *({"files": []}, {"files": files}, {"segments": [1, 1]}, {"segments": "1"}, {"deleted": 5}),
+        *({"deleted": "ids-1.npy"}, {"deleted": "deleted-7.npy", "files": noted}, {"promise": {"a": 1}}),
+    ):
         path.write_text(json.dumps({**said, **changes}))
         with pytest.raises(UserError, match=r"damaged|missing|changed"):
             DiskIndex.open(tmp_path)
@@ -370,6 +389,50 @@ def test_ids_that_are_not_there_change_nothing(tmp_path):
     assert content(tmp_path) == before and index.described.generation == 1
     with pytest.raises(UserError, match="its folder is it"):
         save_index(index, tmp_path / "copy")
+
+
+NO_IDS = [["1"], [1.0], [True], [None], [2**63], [[1], [2, 3]], {6, 7}, "abc", [-1], [np.nan]]
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk"])
+def test_what_is_no_whole_number_is_no_id(tmp_path, kept):
+    if kept == "memory":
+        index = AdaptiveIndex.build(VECTORS, None, SPEC)
+    else:
+        index = AdaptiveIndex.on_disk(tmp_path, VECTORS, spec=SPEC)
+    for ids in NO_IDS:
+        with pytest.raises(UserError, match="ids"):
+            index.delete(ids)
+        with pytest.raises(UserError, match="ids"):
+            index.add(QUERIES[:1], ids)
+    index.add(QUERIES[:1], np.array([3000], np.uint64))
+    index.delete(np.array([5], np.uint8))
+    index.delete([])
+    assert index.search(np.concatenate([QUERIES[:1], VECTORS[5:6]]), 1).ids[:, 0].tolist()[0] == 3000
+    assert index.search(QUERIES[:0], 3).ids.shape == (0, 3)
+
+
+def test_settings_that_are_saved_are_not_undone_by_another_writer(tmp_path):
+    first = AdaptiveIndex.on_disk(tmp_path, VECTORS, spec=SPEC)
+    second, third = DiskIndex.open(tmp_path), DiskIndex.open(tmp_path)
+    second.configure("nprobe=9", ((16, 80), (32, 5)))
+    second.add(QUERIES[:1], [5000])
+    assert second.spec.effort == "nprobe=9" and DiskIndex.open(tmp_path).spec == SPEC
+    second.save()
+    third.configure("nprobe=3", SPEC.stages)
+    for writer in (first, third):
+        writer.delete([int(writer.ids[:1][0]) if writer is first else 7])
+        assert DiskIndex.open(tmp_path).spec == second.spec
+    assert first.spec == second.spec and third.spec.effort == "nprobe=3"
+
+
+def test_a_folder_that_was_built_anew_is_seen(tmp_path):
+    AdaptiveIndex.on_disk(tmp_path / "a", VECTORS[:1000], spec=SPEC)
+    reader = DiskIndex.open(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "old")
+    AdaptiveIndex.on_disk(tmp_path / "a", VECTORS[1000:2000], spec=SPEC)
+    assert reader.refresh() and not reader.refresh()
+    assert reader.search(VECTORS[1500:1501], 1).ids.tolist() == [[500]]
 
 
 def test_a_full_disk_loses_nothing(tmp_path):

@@ -27,7 +27,7 @@ from mrl_experiments.adaptive.retrieval.disk_files import (
     write_array,
     write_faiss,
 )
-from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex, check_ids, checked_vectors
+from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex, as_ids, check_ids, checked_vectors
 from mrl_experiments.adaptive.retrieval.promise import Promise
 from mrl_experiments.adaptive.retrieval.shortlist import core_of, extend_shortlist, set_effort
 from mrl_experiments.adaptive.retrieval.similarity import check_range, compared
@@ -44,6 +44,7 @@ TABLE, TABLES = 160, 64 << 20  # bytes of FAISS's tables: for a byte of code, an
 UNCODED = 0.05  # the share of vectors without stored codes from which all are written anew
 LEAST_UNCODED = 50_000
 TRIES = 20  # to open a version while a writer replaces it
+ROUNDED = 1e-3  # of a vector, by which its 16 bits may differ from it; numbers above 6e-5 differ by half
 NONE = np.empty(0, np.float32)
 Rows = NDArray[np.int64]
 
@@ -97,12 +98,16 @@ class DiskIndex(AdaptiveIndex):
     def _of(cls, folder: Path, described: Described) -> "DiskIndex":
         check_files(folder, described)
         vectors, ids = open_parts(folder, described)
-        spec = described.spec
+        spec, rows = described.spec, sum(len(part.rows) for part in vectors)
         try:
             codes = faiss.read_index(str(folder / described.codes))
+            if codes.d != spec.dims[0] or not codes.ntotal <= described.coded <= rows:
+                raise ValueError(f"{described.codes} does not fit the vectors")
             promise, deleted = None, np.empty(0, np.int64)
             if described.deleted:
-                deleted = np.load(folder / described.deleted)
+                deleted = as_ids(np.load(folder / described.deleted))
+                if deleted.ndim != 1 or not 0 <= deleted.min(initial=0) <= deleted.max(initial=0) < rows:
+                    raise ValueError(f"{described.deleted} does not fit the vectors")
             if described.promise and described.promised:
                 with np.load(folder / described.promised) as stored:
                     promise = Promise.of(described.promise, dict(stored))
@@ -138,15 +143,16 @@ class DiskIndex(AdaptiveIndex):
     def refresh(self) -> bool:
         """Take over the newest version, if a writer has made one since; return whether there was one."""
         described = read_description(self.folder)
-        if described.generation == self._now.generation:
-            return False
+        if (described.generation, described.files) == (self._now.generation, self._now.files):
+            return False  # files tell of a folder that was built anew
         self._take(DiskIndex.open(self.folder))
         return True
 
     def _take(self, other: "DiskIndex") -> None:
-        effort, stages = self.spec.effort, self.spec.stages
+        mine = None if self.spec == self._now.spec else self.spec  # set by `configure`, and not saved
         vars(self).update(vars(other))
-        self.configure(effort, stages)
+        if mine is not None:
+            self.configure(mine.effort, mine.stages)
 
     # -- search ------------------------------------------------------------------------------------------
 
@@ -160,7 +166,7 @@ class DiskIndex(AdaptiveIndex):
         """
         keep, parts = min(keep, found.ids.shape[1]), []
         together = TOGETHER if self._cold or not rerank.COMPILED else MANY
-        for start in range(0, len(queries), together):
+        for start in range(0, max(1, len(queries)), together):
             rows = slice(start, start + together)
             parts.append(self._rerank(queries[rows], found.ids[rows], dim, keep, patience))
         return Candidates(*(np.concatenate(part) for part in zip(*parts, strict=True)))
@@ -222,7 +228,7 @@ class DiskIndex(AdaptiveIndex):
         core, said = core_of(self._codes), dict(part.split("=") for part in _parts_of(effort))
         each = TABLE * core.code_size * int(said.get("nprobe", core.nprobe))
         together, found = max(1, TABLES // each), []
-        for start in range(0, len(queries), together):
+        for start in range(0, max(1, len(queries)), together):
             found.append(super().scan(queries[start : start + together], dim, keep, mask, effort))
         return Candidates(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
@@ -249,7 +255,7 @@ class DiskIndex(AdaptiveIndex):
             UserError: If an id is not in the index; the index is then unchanged.
         """
         with self._changing("deletes vectors"):
-            rows = self._rows(np.asarray(ids))
+            rows = self._rows(ids)
             if len(np.unique(rows)) == self.live:
                 raise UserError(f"all {self.live} vectors deleted", expected="at least one that stays")
             self._publish(self._now, np.union1d(self._deleted_rows(), rows))
@@ -303,16 +309,17 @@ class DiskIndex(AdaptiveIndex):
         """
         with self._changing("tests the recall"):
             super().certify()
-            self._publish(self._now, self._deleted_rows())
+            self._publish(replace(self._now, spec=self.spec), self._deleted_rows())
 
     def save(self) -> None:
         """Keep the effort and stages that `configure` has set for those who open the index later."""
         with self._changing("sets the search"):
-            self._publish(self._now, self._deleted_rows())
+            self._publish(replace(self._now, spec=self.spec), self._deleted_rows())
 
     def first_version(self, codes: str) -> None:
         """Make what was built the first version; its codes are in the file of this name."""
-        self._publish(replace(self._now, codes=codes), np.empty(0, np.int64), codes_match=True)
+        described = replace(self._now, codes=codes, spec=self.spec)
+        self._publish(described, np.empty(0, np.int64), codes_match=True)
 
     @contextmanager
     def _changing(self, purpose: str) -> Iterator[None]:
@@ -364,7 +371,7 @@ class DiskIndex(AdaptiveIndex):
             named["promised"] = f"promised-{generation}.npz"
             with atomic_path(self.folder / named["promised"]) as path, path.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-        described = replace(described, generation=generation, spec=self.spec, **named)
+        described = replace(described, generation=generation, **named)
         first = len(self)
         self._open_rows(described)
         if not codes_match:
@@ -409,9 +416,9 @@ class DiskIndex(AdaptiveIndex):
                 numbers = faiss.rev_swig_ptr(lists.get_ids(number), size)
                 numbers[:] = places[numbers]
 
-    def _rows(self, ids: NDArray[np.int64]) -> Rows:
+    def _rows(self, ids: Any) -> Rows:
         """Return the positions of ids (M,), in one pass over all."""
-        wanted, place = np.unique(np.atleast_1d(np.asarray(ids)), return_inverse=True)
+        wanted, place = np.unique(as_ids(ids), return_inverse=True)
         rows = np.full(len(wanted), -1)
         for start, numbers in self._alive_ids():
             here = np.flatnonzero(np.isin(numbers, wanted) & (numbers >= 0))
@@ -421,7 +428,7 @@ class DiskIndex(AdaptiveIndex):
                 f"{int(gone.sum())} of {len(wanted)} ids are not in the index, such as {wanted[gone][0]}",
                 expected="ids that are there",
             )
-        return rows[place]
+        return rows[place.ravel()]
 
     def _alive_ids(self) -> Iterator[tuple[int, Rows]]:
         """Yield blocks of ids with the row of the first; -1 where a vector is deleted."""
@@ -462,4 +469,11 @@ def as_stored(vectors: NDArray[np.float32], similarity: str, dtype: str) -> NDAr
         stored = kept.astype(dtype)
     if not np.isfinite(stored).all():
         raise UserError("vectors with numbers beyond 65,504, in 16 bits", remedy='take dtype="float32"')
+    if stored.dtype != kept.dtype and similarity != "cosine":  # whose vectors are of norm 1
+        lost = np.linalg.norm(stored - kept, axis=1) > ROUNDED * np.linalg.norm(kept, axis=1)
+        if lost.any():
+            raise UserError(
+                f"{lost.sum():,} of {len(kept):,} vectors with numbers so small that 16 bits round them off",
+                remedy='take dtype="float32", or scale all of them alike',
+            )
     return stored

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ DESCRIBED, BUILDING, TRAINED = "index.json", "building.json", "trained.faiss"
 LOCK = ".lock"
 VERSION = 2  # 1 is what `storage` saves of an index in memory
 REMEDY = "build the index again, in another folder"
+NAMES = {"codes": r"codes-\d+\.faiss", "deleted": r"deleted-\d+\.npy", "promised": r"promised-\d+\.npz"}
 DTYPES = ("float16", "float32")
 
 
@@ -98,13 +100,31 @@ def read_description(folder: Path) -> Described:
     said_there = read_object(folder / DESCRIBED, REMEDY, version=VERSION)
     said_there.pop("version")
     try:
-        spec, segments = IndexSpec(**said_there.pop("spec")), tuple(map(int, said_there.pop("segments")))
+        spec, segments = IndexSpec(**said_there.pop("spec")), tuple(said_there.pop("segments"))
         described = Described(spec=spec, segments=segments, **said_there)
-        if described.dtype not in DTYPES or not segments or Path(described.codes).name != described.codes:
+        if not _is_possible(described):
             raise ValueError("it names what cannot be")
         return described
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{folder / DESCRIBED} is damaged: {said(error)}", remedy=REMEDY) from error
+
+
+def _is_possible(described: Described) -> bool:
+    """Return whether a description is one that `publish` may have written; its files are another matter."""
+    one, files = described, described.files
+    numbers = (one.generation, one.coded, *one.segments)
+    names = {"codes": one.codes, "deleted": one.deleted, "promised": one.promised}
+    optional = [name for name in ("deleted", "promised") if names[name] is None]
+    return (
+        one.dtype in DTYPES
+        and len(one.spec.dims) == 1
+        and len({*one.segments}) == len(one.segments) > 0
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and all(re.fullmatch(NAMES[name], str(names[name])) for name in NAMES if name not in optional)
+        and isinstance(files, dict)
+        and all(isinstance(noted, dict) for noted in files.values())
+        and (one.promise is None) == (one.promised is None)
+    )
 
 
 def check_files(folder: Path, described: Described) -> None:

@@ -309,8 +309,9 @@ class AdaptiveIndex:
         added = checked_vectors(embeddings, "added vectors", self.width)
         check_range(added, [*self.spec.dims, self.width], self.spec.similarity, "added vectors")
         there = self.ids if self.deleted is None else self.ids[~self.deleted]
+        ids = check_ids(ids, len(added))
         check_ids(np.concatenate([there, ids]), len(there) + len(added))
-        all_ids = np.concatenate([self.ids, np.asarray(ids, np.int64)])
+        all_ids = np.concatenate([self.ids, ids])
         rows = np.arange(len(self), len(self) + len(added))
         for index in self.shortlists.values():
             extend_shortlist(index, added, rows, self.spec.similarity)
@@ -353,7 +354,7 @@ class AdaptiveIndex:
 
     def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the positions of ids (M,)."""
-        ids = np.atleast_1d(np.asarray(ids))
+        ids = as_ids(ids).ravel()
         there = np.arange(len(self)) if self.deleted is None else np.flatnonzero(~self.deleted)
         order = there[np.argsort(self.ids[there])]
         places = np.minimum(np.searchsorted(self.ids[order], ids), len(order) - 1)
@@ -424,20 +425,40 @@ def _float32(given: NDArray[Any], name: str, expected: str, width: int) -> NDArr
     return vectors
 
 
-def check_ids(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def as_ids(ids: Any) -> NDArray[np.int64]:
+    """Return ids as int64, of any shape.
+
+    Raises:
+        UserError: Unless they are whole numbers that int64 holds; True and 1.0 are none.
+    """
+    try:
+        given = np.asarray(ids)
+    except ValueError as error:  # lists of several lengths
+        raise UserError(f"ids that are no array: {error}", expected="whole numbers from 0 up") from error
+    if not given.size:
+        return np.empty(given.shape, np.int64)
+    if given.dtype.kind not in "iu" or int(given.max()) > np.iinfo(np.int64).max:
+        raise UserError(
+            f"ids of type {given.dtype}, such as {given.ravel()[0]!r}",
+            expected="whole numbers from 0 up, below 2**63",
+        )
+    return given.astype(np.int64)
+
+
+def check_ids(ids: Any, count: int) -> NDArray[np.int64]:
     """Return ids as int64.
 
     Raises:
         UserError: Unless they are `count` distinct whole numbers from 0 up.
     """
-    ids = np.asarray(ids)
-    if ids.shape != (count,) or not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0:
+    ids = as_ids(ids)
+    if ids.shape != (count,) or ids.min() < 0:
         raise UserError(
-            f"ids of shape {ids.shape} and type {ids.dtype}, the smallest {ids.min() if ids.size else None}",
+            f"ids of shape {ids.shape}, the smallest {ids.min() if ids.size else None}",
             expected=f"({count},) whole numbers from 0 up (-1 stands for no neighbour)",
         )
     values, repeats = np.unique(ids, return_counts=True)
     if len(values) < count:
         twice = values[repeats > 1]
         raise UserError(f"{len(twice)} ids occur more than once, such as {twice[0]}", expected="unique ids")
-    return ids.astype(np.int64)
+    return ids
