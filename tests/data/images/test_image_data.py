@@ -98,6 +98,7 @@ def test_a_corrupt_image_is_named_before_training(loader, photographs, image_dat
         data.prepare_data()
 
 
+@pytest.mark.slow
 def test_ready_betons_are_checked_when_they_are_named_and_then_read(photographs, image_data, tmp_path):
     pytest.importorskip("ffcv", reason="FFCV is not installed")
     source = ImageFolder("photographs", str(photographs), 0.1, 0)

@@ -134,6 +134,7 @@ def test_evaluation_shows_every_sample_once_in_order_unvaried(loader, pictures, 
         assert torch.equal(part, images[index])
 
 
+@pytest.mark.slow
 def test_both_loaders_cut_the_same_windows_out_of_photographs(photographs, image_data):
     pytest.importorskip("ffcv", reason="FFCV is not installed")
     options = {"augment": {"crop": (0.2, 1.0), "flip": True, "center": 0.8}, "size": 48, "batch_size": 8}
@@ -175,6 +176,7 @@ sys.exit(7)
 """
 
 
+@pytest.mark.slow
 def test_a_process_may_end_inside_an_epoch_and_keeps_its_threads(photographs, tmp_path):
     pytest.importorskip("ffcv", reason="FFCV is not installed")
     command = [sys.executable, "-c", LEAVE, str(photographs), str(tmp_path)]
