@@ -24,9 +24,9 @@ from mrl_experiments.runs import Run, run_of
 
 HERE = Path(__file__).parents[1]
 DIGITS = "experiment=digits"
-# About how long each part takes on two cores of 2.8 GHz: of Kanji (from images/s), of the digits.
+# About how long each part takes, on a Xeon with bfloat16: of Kanji, of the digits.
 MINUTES = {
-    "train.py": (13.0, 0.5),
+    "train.py": (6.0, 0.5),
     "embed.py": (0.6, 0.2),
     "evaluate.py": (0.3, 0.1),
     "report.py": (0.4, 0.4),
