@@ -1,7 +1,6 @@
 """target=parquet: a folder of Parquet files, one for each range of ids."""
 
 import json
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,14 +21,12 @@ class ParquetFolder(FileFolder):
     """A folder of parts `<first id>.parquet` with columns id, vector and those of the source.
 
     Prefixes are no column: they are the first values of each vector. Parts are written into a hidden folder,
-    which gets its name when all are there. A thread waits for the disk while the next part is read.
+    which gets its name when all are there.
     """
 
     def __init__(self, uri: str, collection: str) -> None:
         super().__init__(uri, collection)
         self.parquet = needed("pyarrow.parquet", "parquet")
-        self._disk = ThreadPoolExecutor(1)
-        self._written: Future[None] | None = None
 
     @property
     def faults(self) -> tuple[type[BaseException], ...]:
@@ -58,7 +55,6 @@ class ParquetFolder(FileFolder):
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows the parts have that begin in a range."""
-        self._wait()
         return sum(rows for first, rows in self._parts().items() if start <= first < stop)
 
     def _parts(self) -> dict[int, int]:
@@ -70,16 +66,7 @@ class ParquetFolder(FileFolder):
         return self.folder / f"{first:012}.parquet"
 
     def write(self, block: Block, shape: Shape, *, some: bool) -> None:
-        """Begin to write a part, whole or not at all, once the one before is written."""
-        self._wait()
-        self._written = self._disk.submit(self._write, block, shape)
-
-    def _wait(self) -> None:
-        written, self._written = self._written, None
-        if written is not None:
-            written.result()
-
-    def _write(self, block: Block, shape: Shape) -> None:
+        """Write a part, whole or not at all."""
         import pyarrow
 
         columns = {
