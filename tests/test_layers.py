@@ -20,6 +20,7 @@ GROUND = {
     "locks",
     "limits",
     "names",
+    "packages",
     "directions",
     "notices",
     "loops",

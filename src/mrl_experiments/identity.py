@@ -65,7 +65,10 @@ def _flat(node: Mapping[Any, Any], path: str, left_out: set[str]) -> Iterator[tu
             yield from _flat(value, name, left_out)
         else:
             home = isinstance(value, str) and value.startswith("~")
-            yield name, os.path.expanduser(value) if home else value if name != "label" else value or None
+            unlabelled = (
+                name == "label" and value == ""
+            )  # only keeps a run from being called after its recipe
+            yield name, None if unlabelled else os.path.expanduser(value) if home else value
 
 
 def differences(theirs: Mapping[Any, Any], ours: Mapping[Any, Any]) -> dict[str, tuple[Any, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 from mrl_experiments.errors import UserError
 
 SIMILARITIES = ("cosine", "inner_product", "l2")  # by which two vectors may be compared
+RECIPES = ("balanced", "paper")  # of classifiers
 LONGEST = 200  # bytes; a file's own additions still fit into the 255 that file systems take
 
 

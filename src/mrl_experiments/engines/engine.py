@@ -1,6 +1,5 @@
 """What every engine answers: a collection is made, filled by ranges of ids, searched in one or two stages."""
 
-import importlib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments import packages
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
 from mrl_experiments.engines.source import Block, Source
@@ -160,6 +160,12 @@ class Engine(ABC):
     @abstractmethod
     def faults(self) -> tuple[type[BaseException], ...]:
         """What the engine raises."""
+
+    def required(self) -> Shape:
+        """Return the shape of a collection that is there."""
+        shape = self.shape()
+        assert shape is not None
+        return shape
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -366,15 +372,5 @@ def padded(found: list[list[int]], k: int) -> Ids:
 
 
 def needed(name: str, target: str) -> Any:
-    """Import a package of the extra `engines`.
-
-    Raises:
-        UserError: With how to install it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"target={target} needs {name}, which does not import: {said(error)}",
-            remedy="pip install 'mrl-experiments[engines]', in a checkout pip install -e '.[engines]'",
-        ) from error
+    """Import a package of the extra `engines`; see `packages.needed`."""
+    return packages.needed(name, f"target={target}", "engines")

@@ -101,8 +101,7 @@ class LanceDb(TwoStepEngine):
         among: Ids | None = None,
     ) -> list[list[int]]:
         """Return the ids of the nearest by a field; see `TwoStepEngine.nearest`."""
-        shape = self.shape()
-        assert shape is not None
+        shape = self.required()
         tests = [f"{name} = {_literal(value)}" for name, value in (where or {}).items()]
         tests += [] if among is None else [f"id IN ({', '.join(map(str, among.tolist()))})"]
         return [

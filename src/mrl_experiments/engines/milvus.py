@@ -120,7 +120,7 @@ class Milvus(TwoStepEngine):
             if self._indexed():
                 self.client.load_collection(self.collection)
             else:
-                self._index(self._required())
+                self._index(self.required())
         self._loaded = True
 
     def _index(self, shape: Shape) -> None:
@@ -136,11 +136,6 @@ class Milvus(TwoStepEngine):
         self.client.create_index(self.collection, wanted)
         self.client.load_collection(self.collection)
 
-    def _required(self) -> Shape:
-        shape = self.shape()
-        assert shape is not None
-        return shape
-
     def nearest(
         self,
         queries: NDArray[np.float32],
@@ -150,7 +145,7 @@ class Milvus(TwoStepEngine):
         among: Ids | None = None,
     ) -> list[list[int]]:
         """Return the ids of the nearest by a field; see `TwoStepEngine.nearest`."""
-        shape = self._required()
+        shape = self.required()
         self._load()
         tests = [
             f"{name} == {json.dumps(value, ensure_ascii=False)}" for name, value in (where or {}).items()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.export.graphs import DIM, Graph
-from mrl_experiments.export.packages import needed
+from mrl_experiments.packages import needed
 
 CLOSE = 1e-4  # of the largest value of an output: rounding
 

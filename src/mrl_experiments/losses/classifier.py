@@ -19,11 +19,11 @@ from mrl_experiments.losses.method import (
     shared_embedding,
     width_of,
 )
+from mrl_experiments.names import RECIPES
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, prefix
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
-RECIPES = ("balanced", "paper")
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
 
 
@@ -139,8 +139,8 @@ class NestedClassifier(Method):
         class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
         nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
         recipe: "paper", or "balanced": features of image networks have mean 0 and variance 1
-            (`TimmBackbone.standardize`), and classifiers learn equally fast at all dims (`NestedHeads`). It
-            changes nothing for other backbones. docs/recipe.md has the measurements.
+            (`TimmBackbone.standardize`), and classifiers of few dims learn faster (`NestedHeads`). It changes
+            nothing for other backbones. docs/recipe.md has the measurements.
 
     Raises:
         UserError: For values that make no sense together, or no sense for a backbone of this width.
@@ -181,8 +181,9 @@ class NestedClassifier(Method):
         super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
         shared = None if tied is False else shared_embedding(backbone)
         tied = shared is not None if tied is None else tied
-        standardize = getattr(backbone, "standardize", bool) if recipe == "balanced" else bool
-        self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared, balanced=standardize())
+        standardize: Any = getattr(backbone, "standardize", None)
+        balanced = recipe == "balanced" and standardize is not None and standardize()
+        self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared, balanced=balanced)
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
         if class_weights is not None and len(class_weights) != num_classes:

@@ -7,7 +7,7 @@ in a dot for the options inside it.
 from dataclasses import replace
 from typing import Any
 
-from mrl_experiments.names import LONGEST, SIMILARITIES
+from mrl_experiments.names import LONGEST, RECIPES, SIMILARITIES
 from mrl_experiments.options.kinds import (
     Batches,
     Choice,
@@ -56,7 +56,6 @@ TRUST = Either(
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
-RECIPES = ("balanced", "paper")
 SIMILARITY = Choice("by which vectors are compared", SIMILARITIES)
 EPOCHS, STEPS = Whole(low=1, high=1_000_000, unit="epochs"), Whole(low=1, unit="steps")
 TARGET = Choice(

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.export.packages import needed
+from mrl_experiments.packages import needed
 from mrl_experiments.sweeps import Stopped
 
 PACKAGES = ("fastapi", "pydantic", "uvicorn", "prometheus_client")

@@ -1,4 +1,4 @@
-"""Packages that only some formats need."""
+"""Packages of extras, which only some commands need."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from mrl_experiments.errors import UserError, said
 
 
 def needed(name: str, what: str, extra: str = "export") -> Any:
-    """Import a package of an extra.
+    """Import a package of an extra for `what`, an option or a command.
 
     Raises:
         UserError: With how to install it.
