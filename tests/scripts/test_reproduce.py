@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from commands import ROOT, run
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -37,10 +37,8 @@ def arguments(folder, *more, profile="tiny.yaml"):
     return [sys.executable, script, str(folder / profile), "--root", root, "--jobs", "2", *more]
 
 
-def reproduce(folder, *more):
-    return subprocess.run(
-        arguments(folder, *more), cwd=folder, capture_output=True, text=True, check=False, timeout=900
-    )
+def reproduce(folder, *more, **options):
+    return run(*arguments(folder, *more, **options)[1:], folder=folder, timeout=900)
 
 
 def waiting(folder):
@@ -59,9 +57,7 @@ def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
 
 
 def test_an_unknown_profile_lists_those_there_are(tmp_path):
-    done = subprocess.run(
-        arguments(tmp_path, profile="other.yaml"), capture_output=True, text=True, check=False
-    )
+    done = reproduce(tmp_path, profile="other.yaml")
     assert done.returncode == 2
     assert "captions, full, language, medium, quick" in done.stderr
 
