@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import TINY, run
+from commands import COARSE, TINY, run
 from composing import composed
 
 from mrl_experiments.build import load_method, owner
@@ -24,7 +24,7 @@ from mrl_experiments.training.trainer import check_devices
 
 def config(tmp_path, *overrides):
     quick = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4"]
-    return composed("train", *TINY, *quick, f"root={tmp_path}", *overrides)
+    return composed("train", *COARSE, *quick, f"root={tmp_path}", *overrides)
 
 
 def metrics(run_folder):
