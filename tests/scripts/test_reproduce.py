@@ -37,8 +37,10 @@ def arguments(folder, *more, profile="tiny.yaml"):
     return [sys.executable, script, str(folder / profile), "--root", root, "--jobs", "2", *more]
 
 
-def reproduce(folder, *more, **options):
-    return run(*arguments(folder, *more, **options)[1:], folder=folder, timeout=900)
+def reproduce(folder, *more):
+    return subprocess.run(
+        arguments(folder, *more), cwd=folder, capture_output=True, text=True, check=False, timeout=900
+    )
 
 
 def waiting(folder):
@@ -49,7 +51,7 @@ def waiting(folder):
 
 
 def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
-    done = reproduce(tmp_path, "--plan")
+    done = run(*arguments(tmp_path, "--plan")[1:], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert waiting(tmp_path) == 7  # 2 x (train, embed, evaluate) and one more
     assert "7 commands to run, 2 at a time: about 4 min" in done.stdout
@@ -57,7 +59,7 @@ def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
 
 
 def test_an_unknown_profile_lists_those_there_are(tmp_path):
-    done = reproduce(tmp_path, profile="other.yaml")
+    done = run(*arguments(tmp_path, profile="other.yaml")[1:], folder=tmp_path)
     assert done.returncode == 2
     assert "captions, full, language, medium, quick" in done.stderr
 
