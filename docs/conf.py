@@ -15,8 +15,7 @@ sys.path.insert(0, str(ROOT / "src"))
 logging.getLogger("faiss").setLevel(logging.WARNING)
 
 from mrl_experiments.options.reference import options_page  # noqa: E402
-from mrl_experiments.report.notebook import MIME  # noqa: E402
-from mrl_experiments.report.page import vega_bundle  # noqa: E402
+from mrl_experiments.vega import MIME, vega_bundle  # noqa: E402
 
 GENERATED = ROOT / "docs" / "generated"
 STATIC = GENERATED / "static"

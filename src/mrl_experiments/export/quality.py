@@ -9,9 +9,10 @@ import numpy as np
 
 from mrl_experiments.embeddings import LABELS
 from mrl_experiments.errors import UserError
-from mrl_experiments.report.metrics import MISSING, SHARES, metric
+from mrl_experiments.metric_names import MISSING, SHARES, metric
 from mrl_experiments.results import NATIVE, ResultRow, Setting, read_rows
 from mrl_experiments.runs import Run
+from mrl_experiments.text_tables import markdown_rows
 
 MOST = 4  # columns of the table
 SCORES = {  # of each evaluation, the most telling first
@@ -129,8 +130,7 @@ def table(found: Sequence[Column]) -> str:
     lines = [["dim", "bytes, float32", *(column.title for column in found)]]
     for dim in sorted({dim for column in found for dim in column.values}):
         lines.append([str(dim), f"{4 * dim:,}", *(_cell(column, dim) for column in found)])
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_rows(lines)
 
 
 def _cell(column: Column, dim: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from mrl_experiments.report.metrics import DEVIATION
+from mrl_experiments.metric_names import DEVIATION
 from mrl_experiments.report.specs import LINEAR, MRL, Table, View
 
 OTHERS = "evaluation-"  # begins the names of tables that are not described here

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mrl_experiments.report.aggregate import Block
 from mrl_experiments.report.curves import Chart, charts
-from mrl_experiments.report.metrics import LESS, metric, written
+from mrl_experiments.metric_names import LESS, metric, written
 from mrl_experiments.report.specs import Figure
 from mrl_experiments.report.styles import line, order
 

@@ -13,8 +13,8 @@ import pandas as pd
 from mrl_experiments.data.reading import shown
 from mrl_experiments.errors import UserError
 from mrl_experiments.examples import Sheet, read_sheets
+from mrl_experiments.metric_names import DEVIATION, fault, in_percent
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.report.metrics import DEVIATION, fault, in_percent
 from mrl_experiments.report.styles import key_of, labelled
 from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting, read_rows
 from mrl_experiments.runs import PRINTED
@@ -26,8 +26,12 @@ OF_OWN_CLASSIFIER = [  # evaluations
 ROLES = {
     "val": "main", "test": "main", "pairs": "main", "query": "unseen", "unseen": "unseen", "stream": "stream",
 }  # fmt: skip
-PUBLISHED = ("table", "source", "anomaly")  # columns that the paper's rows have besides
 PLACE = ["model", "dataset", "label", "table"]
+# What a measurement is: only its seeds are averaged. The paper's rows have a table, source and anomaly, too.
+IDENTITY = [
+    "line", "method", "model", "home", "dataset", "split", "evaluation", "reduction", "dim", "setting",
+    "label", "metric", "table",
+]  # fmt: skip
 
 
 def find_rows(
@@ -50,22 +54,27 @@ def find_rows(
     rows: list[ResultRow] = []
     notes: list[str] = []
     files: set[str] = set()
+    sheets = [] if sheets is None else sheets
     for pattern in map(os.path.expanduser, patterns):
         found = [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
         files.update(map(os.path.normpath, found))
-        if not found:
-            notes.append(f"no file matches {shown(pattern)}")
-        notes += [f"left out: {shown(folder)} is no folder that can be read" for folder in _closed(pattern)]
-    for path in sorted(files):
+        notes += [] if found else [f"no file matches {shown(pattern)}"]
+        parent = os.path.dirname(pattern)
+        # Glob silently passes over what stands where a folder is named.
+        for path in sorted(glob(parent, recursive=True)) if not has_magic(os.path.basename(parent)) else []:
+            if not (os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)):
+                notes.append(f"left out: {shown(path)} is no folder that can be read")
+    for path in map(Path, sorted(files)):
         try:
-            read = read_rows(Path(path))
-            rows += read
-            beside = read_sheets(Path(path)) if sheets is not None else []
-            notes += _of_other_runs(Path(path), [*read, *beside])
-            if sheets is not None:
-                sheets += beside
+            rows += (read := read_rows(path))
+            sheets += (beside := read_sheets(path))
         except UserError as error:
             notes.append(f"left out: {shown(error.problem)}")
+            continue
+        folder = path.absolute().parent
+        others = sorted({row.run for row in (*read, *beside)} - {folder.parent.name})
+        if folder.name == "results" and others:  # as in a file that was copied into a run's folder
+            notes.append(f"{shown(str(path))} holds rows of {shown(', '.join(others))}, as whose they count")
     if not rows:
         raise UserError(
             "; ".join([f"no result rows in {shown(', '.join(patterns)) or 'nothing'}", *notes]),
@@ -73,24 +82,6 @@ def find_rows(
             remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
         )
     return rows, notes
-
-
-def _of_other_runs(path: Path, rows: Sequence[ResultRow | Sheet]) -> list[str]:
-    """Say of a file in a run's folder that it holds rows of other runs, as one that was copied there does."""
-    run = path.absolute().parents[1].name
-    others = sorted({row.run for row in rows} - {run})
-    if path.absolute().parent.name != "results" or not others:
-        return []
-    return [f"{shown(str(path))} holds rows of {shown(', '.join(others))}, as whose they count"]
-
-
-def _closed(pattern: str) -> list[str]:
-    """Return what stands where `pattern` has a folder by its name, and glob silently passes over."""
-    parent = os.path.dirname(pattern)
-    if not parent or has_magic(os.path.basename(parent)):
-        return []
-    found = sorted(glob(parent, recursive=True))
-    return [path for path in found if not (os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK))]
 
 
 def faulty(frame: pd.DataFrame) -> list[str]:
@@ -131,8 +122,8 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
         `@<name>` for each setting ("" where a row has none), and the paper's table, source and anomaly.
     """
     records = [{**vars(row), "number": number} for number, row in enumerate(rows) if DRAW not in row.setting]
-    frame = pd.DataFrame(records, columns=[*COLUMNS, *PUBLISHED, "number"])
-    frame = frame.fillna(dict.fromkeys(PUBLISHED, ""))
+    published = dict.fromkeys(("table", "source", "anomaly"), "")  # what the paper's rows have besides
+    frame = pd.DataFrame(records, columns=[*COLUMNS, *published, "number"]).fillna(published)
     frame["settings"] = pd.Series([_texts(setting) for setting in frame.setting], dtype=object)
     frame["setting"] = [" ".join(f"{n}={text}" for n, text in texts.items()) for texts in frame.settings]
     typed = [{f"@{name}": _typed(text) for name, text in texts.items()} for texts in frame.settings]
@@ -145,7 +136,11 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
     frame["home"] = frame.dataset.replace(dict(homes or {}))
     frame["seed"] = frame.seed.fillna(-1).astype(int)
     frame["label"] = _only_where_both(frame)
-    return _with_stated(_with_lines(frame))
+    frame = _with_lines(frame)
+    at = ["run", *IDENTITY]
+    stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
+    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(at)
+    return frame.merge(stated[[*at, "value"]].rename(columns={"value": "stated"}), how="left", on=at)
 
 
 def _only_where_both(frame: pd.DataFrame) -> "pd.Series[str]":
@@ -169,13 +164,11 @@ def _typed(text: str) -> str | int:
 
 
 def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    known = {}
-    for key, group in frame.groupby(PLACE, sort=False):
+    frame["interpolated"] = False
+    for _, group in frame.groupby(PLACE, sort=False):
         trained = {*group.dim[group.trained]}
-        known[key] = trained | {*default_dims(int(max(trained, default=group.dim.max())))}
-    where = zip(*(frame[name] for name in PLACE), strict=True)
-    between = [dim not in known[key] for key, dim in zip(where, frame.dim, strict=True)]
-    frame["interpolated"] = np.array(between, dtype=bool)
+        known = trained | {*default_dims(int(max(trained, default=group.dim.max())))}
+        frame.loc[group.index, "interpolated"] = ~group.dim.isin(known)
     ff, prefix = frame.method == "ff", frame.reduction == "prefix"
     at = frame.dim.where(ff & prefix & frame.trained)  # the dim that an FF run was trained at
     own = at.groupby([frame.run, frame.table]).transform("max")
@@ -185,13 +178,6 @@ def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
     firsts = ["ff_prefix" + line[2:] for line in frame.line]
     first = frame.assign(line=firsts)[ff & prefix & widest & ~frame.evaluation.isin(OF_OWN_CLASSIFIER)]
     return pd.concat([frame[~ff | (frame.dim == own).where(prefix, widest)], first], ignore_index=True)
-
-
-def _with_stated(frame: pd.DataFrame) -> pd.DataFrame:
-    at = ["run", "line", "dataset", "split", "evaluation", "reduction", "dim", "setting", "table", "metric"]
-    stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
-    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(at)
-    return frame.merge(stated[[*at, "value"]].rename(columns={"value": "stated"}), how="left", on=at)
 
 
 def values(frame: pd.DataFrame, name: str) -> "pd.Series[Any]":

@@ -1,4 +1,4 @@
-"""Which line of a table or figure a method belongs to, and how that line looks everywhere."""
+"""Which line of a table or figure a method belongs to, and how that line looks and is called."""
 
 from dataclasses import dataclass, replace
 from zlib import crc32
@@ -64,12 +64,16 @@ VARIANTS = {  # of ablations, shown beside MRL
 }
 METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net", "slim_universal": "US-Net"}
 REDUCTIONS = {
-    "svd": "SVD",
-    "svd_head": "SVD of the head",
-    "random": "random features",
-    "jl": "JL",
-    "adaptor": "adaptor",
-}
+    "svd": "SVD", "svd_head": "SVD of the head", "random": "random features", "jl": "JL", "adaptor": "adaptor",
+}  # fmt: skip
+SEARCHES = {  # the marks of ways to search one line, or to choose among its dims
+    "funnel": STAR, "ivf": "triangle-right", "hnsw32": "cross", "auto": HEXAGON, "adaptive_retrieval": THIN,
+    "uniform": THIN, "joint": "diamond", "risk_control": "cross", "oracle": STAR,
+}  # fmt: skip
+NOTES = {
+    "paper": "greedy thresholds", "joint": "joint thresholds", "uniform": "one threshold",
+    "single": "each dim alone",
+}  # fmt: skip
 PROBE = "_probe"
 LABEL = ":"  # stands before a run's label
 
@@ -82,20 +86,15 @@ def line(key: str) -> Line:
     if method.endswith(PROBE):
         probed = line(labelled(method.removesuffix(PROBE), label))
         return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="cross")
-    number = crc32(key.encode())
-    light, dark = OTHERS[number % len(OTHERS)]
-    marker = OTHER_MARKERS[number // len(OTHERS) % len(OTHER_MARKERS)]
-    name = _label(key)
-    if label:
-        of_run = _label(method) if label.endswith(NATIVE) else line(method).label
-        name = f"{of_run}, {_value(label)}"
-    return Line(key, name, marker, light, dark)
+    name = _called(method) if not label or label.endswith(NATIVE) else line(method).label
+    variant = label.rpartition("/")[2].replace("_", " ")
+    return numbered(key, crc32(key.encode()), ", ".join(filter(None, (name, variant))))
 
 
-def numbered(key: str, number: int) -> Line:
+def numbered(key: str, number: int, label: str = "") -> Line:
     """Return the look of the number-th line of a figure whose lines are not methods."""
-    light, dark = OTHERS[number % len(OTHERS)]
-    return Line(key, key.replace("_", " "), OTHER_MARKERS[number % len(OTHER_MARKERS)], light, dark)
+    marker = OTHER_MARKERS[number % len(OTHER_MARKERS)]
+    return Line(key, label or key.replace("_", " "), marker, *OTHERS[number % len(OTHERS)])
 
 
 def order(key: str) -> tuple[int, str]:
@@ -105,13 +104,8 @@ def order(key: str) -> tuple[int, str]:
 
 
 def labelled(key: str, label: str) -> str:
-    """Name the line of runs with a label, such as an ablation's variant."""
+    """Name the line of runs with a label, such as an ablation's variant, "<ablation>/<variant>"."""
     return f"{key}{LABEL}{label}" if label else key
-
-
-def family(label: str) -> str:
-    """Return the ablation that a label "<ablation>/<variant>" belongs to, or ""."""
-    return label.rpartition("/")[0]
 
 
 def key_of(method: str, reduction: str, evaluation: str) -> str:
@@ -120,12 +114,13 @@ def key_of(method: str, reduction: str, evaluation: str) -> str:
     return key + PROBE if evaluation.startswith("probe") else key
 
 
-def _value(label: str) -> str:
-    return label.rpartition("/")[2].replace("_", " ")
+def note(part: str) -> str:
+    """Return how an evaluation, a policy or another part of a line is called."""
+    return NOTES.get(part, part.replace("_", " "))
 
 
-def _label(key: str) -> str:
-    for reduction, name in sorted(REDUCTIONS.items(), key=lambda item: -len(item[0])):
+def _called(key: str) -> str:
+    for reduction, name in REDUCTIONS.items():
         if key.endswith(f"_{reduction}"):
             method = key.removesuffix(f"_{reduction}")
             return f"{METHODS.get(method, method)}, {name}"

@@ -1,13 +1,10 @@
 """From result rows to the report's folder: tables, figures and the page."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import vl_convert
-from PIL import Image
 
 from mrl_experiments.examples import Sheet
 from mrl_experiments.files import atomic_path
@@ -25,9 +22,8 @@ from mrl_experiments.report.formats import WRITERS, markdown
 from mrl_experiments.report.opening import stories
 from mrl_experiments.report.page import Sources, write_page
 from mrl_experiments.report.prepare import faulty, find_rows, repeated_seeds, tidy
+from mrl_experiments.vega import FORMS, V8_NEEDS, pictures
 
-FORMS = ("png", "svg", "pdf")
-V8_NEEDS = 70 << 30  # bytes of addresses, nearly all of them never used: vl-convert aborts without them
 CLAIM_WRITERS = {
     ".md": claim_formats.markdown, ".csv": claim_formats.comma_separated, ".tex": claim_formats.latex,
 }  # fmt: skip
@@ -87,22 +83,13 @@ def _write_files(
         files |= {out / "tables" / f"{grid.name}{suffix}": form(grid) for suffix, form in WRITERS.items()}
     for suffix, form in CLAIM_WRITERS.items() if findings else ():
         files[out / "tables" / f"claims{suffix}"] = form(findings)
-    makers: dict[str, Any] = {"svg": str, "pdf": vl_convert.svg_to_pdf, "png": png}
     for chart in figures if forms else ():
-        drawn = vl_convert.vegalite_to_svg(chart.spec)
-        files |= {out / "figures" / f"{chart.name}.{form}": makers[form](drawn) for form in forms}
+        drawn = pictures(chart.spec, forms)
+        files |= {out / "figures" / f"{chart.name}.{form}": drawn[form] for form in forms}
     for path, content in files.items():
         with atomic_path(path) as temporary:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     _keep_only(out, files)
-
-
-def png(svg: str) -> bytes:
-    """Return an SVG as a PNG of at most 128 colours, which takes a third of the bytes."""
-    picture = Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=2)))
-    file = io.BytesIO()
-    picture.convert("RGB").quantize(128).save(file, "png", optimize=True)
-    return file.getvalue()
 
 
 def _keep_only(out: Path, written: Mapping[Path, object]) -> None:
