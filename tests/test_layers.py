@@ -37,6 +37,7 @@ PROGRAM = {
     "training",
     "report",
     "vega",
+    "result_files",
     "paper",
     "runs",
     "identity",

@@ -24,7 +24,7 @@ def pictures(spec: Mapping[str, Any], forms: Sequence[str] = FORMS) -> dict[str,
         >>> pictures(dot, ["svg"])["svg"][:4]
         b'<svg'
     """
-    svg = vl_convert.vegalite_to_svg(dict(spec))
+    svg = vl_convert.vegalite_to_svg(dict(spec)) if forms else ""
     makers: dict[str, Callable[[str], bytes]] = {"png": _png, "svg": str.encode, "pdf": vl_convert.svg_to_pdf}
     return {form: makers[form](svg) for form in forms}
 

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import numpy as np
 from mrl_experiments.embeddings import LABELS
 from mrl_experiments.errors import UserError
 from mrl_experiments.metric_names import MISSING, SHARES, metric
-from mrl_experiments.results import NATIVE, ResultRow, Setting, read_rows
+from mrl_experiments.result_files import find_rows
+from mrl_experiments.results import NATIVE, ResultRow, Setting
 from mrl_experiments.runs import Run
 from mrl_experiments.text_tables import markdown_rows
 
@@ -49,11 +52,8 @@ def columns(run: Run) -> list[Column]:
     for as many samples as the embeddings have.
     """
     rows: list[ResultRow] = []
-    for path in sorted((run.folder / "results").glob("*.csv")):
-        try:
-            rows += read_rows(path)
-        except UserError:  # a damaged file; evaluate.py and report.py name it
-            continue
+    with suppress(UserError):  # there are none; damaged files are named by evaluate.py and report.py
+        rows, _ = find_rows(f"{escape(str(run.folder))}/results/*.csv")
     rows = [row for row in rows if row.reduction == "prefix" and row.trained and NATIVE not in row.label]
     groups: dict[tuple[str, str, str, Setting, str], dict[int, float]] = {}
     for row in rows:

@@ -1,7 +1,5 @@
 """From the tidy frame to tables: each measurement's mean over seeds, then one grid for each block."""
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -10,15 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mrl_experiments.names import file_stem
 from mrl_experiments.report.prepare import IDENTITY, values
 from mrl_experiments.report.specs import Table, View
 from mrl_experiments.report.styles import order
 
 Counterparts = Mapping[str, Mapping[str, Any]]
 Key = tuple[Any, ...]
-LONGEST = 150  # bytes of a block in a file's name; file systems take names of 255
 WIDEST = 12  # columns, else lines become rows
-UNUSUAL = re.compile(r"[^\w.=:>% ]")  # in names of data sets, models and settings
 APART = ("method", "evaluation", "reduction", "dim", "copy")  # tell two measurements of a cell apart
 
 
@@ -61,12 +58,7 @@ class Block:
     @property
     def slug(self) -> str:
         """The block in a file's name."""
-        parts = [part for part in (self.dataset, self.split, self.model, self.setting) if part]
-        plain = "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-        if len(plain.encode()) <= LONGEST and not any(map(UNUSUAL.search, parts)):
-            return plain
-        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]  # what else maps to the same name
-        return f"{plain.encode()[:LONGEST].decode(errors='ignore')}-{digest}"
+        return file_stem(self.dataset, self.split, self.model, self.setting)
 
 
 @dataclass(frozen=True)
@@ -145,7 +137,7 @@ def _select(
         fits = [fnmatchcase(str(value), str(pattern)) for value in values(frame, name)]
         frame = frame[np.array(fits, dtype=bool)]
     named = {*settings, *view.settings, *view.ignore, *shown}
-    left = [" ".join(f"{n}={text}" for n, text in texts.items() if n not in named) for texts in frame.settings]
+    left = [" ".join(f"{n}={of[n]}" for n in of if n not in named) for of in frame.settings]
     return frame.assign(left=pd.Series(left, index=frame.index, dtype=object))
 
 
@@ -155,15 +147,12 @@ def grids(table: Table, ours: pd.DataFrame, paper: pd.DataFrame, counterparts: C
     found = []
     for block, cells, theirs in blocks(table, shown, ours, paper, counterparts):
         view = _fitting(table, cells, shown)
-        names = tuple(name for name in view.columns if name != "metric")
+        names = [name for name in view.columns if name != "metric"]
         placed = [_placed(part, view.index, names) for part in (cells, theirs)]
-        places = [*placed[0], *placed[1]]
-        index = sorted({row for row, _ in places}, key=lambda row: _sortable(view.index, row))
-        columns = sorted(
-            {column for _, column in places},
-            key=lambda c: (_sortable(names, c.key), view.metrics.index(c.metric)),
-        )
-        found.append(Grid(view, block, index, columns, *placed))
+        rows, columns = ({*part} for part in zip(*placed[0], *placed[1], strict=True))
+        index = sorted(rows, key=lambda row: _sortable(view.index, row))
+        order = sorted(columns, key=lambda c: (_sortable(names, c.key), view.metrics.index(c.metric)))
+        found.append(Grid(view, block, index, order, *placed))
     return found
 
 
@@ -185,14 +174,10 @@ def _fitting(table: Table, cells: pd.DataFrame, shown: Sequence[str]) -> Table:
     return replace(table, index=index)
 
 
-def _placed(
-    cells: pd.DataFrame, index: Sequence[str], columns: Sequence[str]
-) -> dict[tuple[Key, Column], Any]:
-    rows, keys = (
-        [*zip(*(values(cells, name) for name in names), strict=True)] or [()] * len(cells)
-        for names in (index, columns)
-    )
-    places = zip(rows, map(Column, keys, cells.metric), strict=True)
+def _placed(cells: pd.DataFrame, index: Sequence[str], columns: Sequence[str]) -> dict[Any, Any]:
+    keys = ([values(cells, name) for name in names] for names in (index, columns))
+    rows, of = ([*zip(*key, strict=True)] or [()] * len(cells) for key in keys)
+    places = zip(rows, map(Column, of, cells.metric), strict=True)
     return dict(zip(places, cells.itertuples(index=False, name="Cell"), strict=True))
 
 

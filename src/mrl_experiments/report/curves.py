@@ -16,11 +16,9 @@ from mrl_experiments.report.styles import SEARCHES, Line, line, note, numbered, 
 
 UNSAID = {"", "retrieval", "flat"}  # what a line is unless its name says otherwise
 PER_DIM = {"dim": 1.0, "bytes": 4.0}  # float32
-POINT = {"size": 55, "strokeWidth": 1.5}
-OF_LINE = {
-    "field": "name", "type": "nominal", "legend": {"title": None, "labelLimit": 320, "symbolSize": 70},
-}  # fmt: skip
 LONGEST = 60  # characters of a name in a legend
+LEGEND = {"title": None, "labelLimit": 320, "symbolSize": 70}
+SHOWN = ("name", "text", "dim", "x", "told", "source", "y", "low", "high", "paper", "joined", "mark")
 SAME = [*(name for name in IDENTITY if name != "metric"), "copy", "paper"]
 
 
@@ -44,18 +42,16 @@ class Chart:
         Points with a text in `mark` are ringed and named. Solid lines and filled marks are ours, dashed and
         hollow ones the paper's; `usermeta.dark` holds the colours for a dark ground.
         """
-        shown = ["name", "text", "dim", "x", "told", "source", "y", "low", "high", "paper", "joined"]
-        data = self.points[[*shown, *["mark"] * ("mark" in self.points)]].to_dict("records")
-        title, where = self.view.title, self.block.title
-        looks = dict(zip(self.points.name, self.points.look, strict=True))
+        points, title, where = self.points, self.view.title, self.block.title
+        looks = dict(zip(points.name, points.look, strict=True))
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": 440, "height": 280,
             "title": {"text": title, "subtitle": where[:110], "anchor": "start"},
-            "description": f"{title}: {where}", "data": {"values": data},
+            "description": f"{title}: {where}",
+            "data": {"values": points[[name for name in SHOWN if name in points]].to_dict("records")},
             "params": [{"name": "ownOrPaper", "value": True}],
             "transform": [{"filter": "ownOrPaper || !datum.paper"}],
-            "encoding": _encoding(self.points, self.view, looks),
-            "layer": _layers(self.points, self.view, looks),
+            "encoding": _encoding(points, self.view, looks), "layer": _layers(points, self.view, looks),
             "config": {"font": "DejaVu Sans, sans-serif", "view": {"stroke": None}},
             "usermeta": {"dark": [look.dark for look in looks.values()]},
         }  # fmt: skip
@@ -143,37 +139,39 @@ def _encoding(points: pd.DataFrame, figure: Figure, looks: Mapping[str, Line]) -
     least = 1.0 if y.unit in ("%", "points") else abs(high) / 20 or 1.0
     room = max(0.08 * (high - low), (least - (high - low)) / 2)
     domain = [max(low - room, 0.0 if low >= 0 else low - room), high + room]
-    colours = [look.light for look in looks.values()]
     return {
         "x": {"field": "x", "type": "quantitative", "title": x.title, "axis": axis,
               "scale": {"type": "log", "base": base, "nice": False, "padding": 14}},
         "y": {"field": "y", "type": "quantitative", "title": y.title,
               "scale": {"domain": domain, "zero": False, "nice": False}},
-        "color": {**OF_LINE, "scale": {"domain": [*looks], "range": colours}},
+        "color": _by_line(looks, "light"), "detail": {"field": "paper"},
         "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.07},
-        "detail": {"field": "paper"},
     }  # fmt: skip
+
+
+def _by_line(looks: Mapping[str, Line], what: str) -> dict[str, Any]:
+    scale = {"domain": [*looks], "range": [getattr(look, what) for look in looks.values()]}
+    return {"field": "name", "type": "nominal", "legend": LEGEND, "scale": scale}
 
 
 def _layers(points: pd.DataFrame, figure: Figure, looks: Mapping[str, Line]) -> list[dict[str, Any]]:
     """Return lines, bars of deviations, the paper's marks below ours, and rings around what is named."""
 
-    def layer(mark: str, how: dict[str, Any], keep: str, **encoding: Any) -> dict[str, Any]:
+    def layer(mark: str, keep: str, encoding: dict[str, Any], **how: Any) -> dict[str, Any]:
         return {"mark": {"type": mark, **how}, "transform": [{"filter": keep}], "encoding": encoding}
 
     x, y = metric(figure.x).title, metric(figure.y).title
     tips = {"name": "line", "text": y, "dim": "dims", "x": x, "told": "setting", "source": "from"}
     tooltip = [{"field": name, "title": title, "type": "quantitative" if name in ("x", "dim") else "nominal"}
                for name, title in tips.items() if (name, figure.x) != ("x", "dim")]  # fmt: skip
-    shape = {"domain": [*looks], "range": [look.marker for look in looks.values()]}
-    marks = {"shape": {**OF_LINE, "scale": shape}, "tooltip": tooltip}
-    dash = {"condition": {"test": "datum.paper", "value": [5, 4]}, "value": [1, 0]}
+    marks = {"shape": _by_line(looks, "marker"), "tooltip": tooltip}
+    dash = {"strokeDash": {"condition": {"test": "datum.paper", "value": [5, 4]}, "value": [1, 0]}}
     ends = {"y": {"field": "low"}, "y2": {"field": "high"}}
     layers = [
-        layer("line", {"strokeWidth": 1.8}, "datum.joined", strokeDash=dash),
-        layer("rule", {}, "!datum.paper && datum.high > datum.low", **ends),
-        *[layer("point", POINT | {"filled": False}, "datum.paper", **marks)] * bool(points.paper.any()),
-        layer("point", POINT | {"filled": True}, "!datum.paper", **marks),
+        layer("line", "datum.joined", dash, strokeWidth=1.8),
+        layer("rule", "!datum.paper && datum.high > datum.low", ends),
+        layer("point", "datum.paper", marks, size=55, strokeWidth=1.5, filled=False),
+        layer("point", "!datum.paper", marks, size=55, strokeWidth=1.5, filled=True),
     ]
     layers[0]["params"] = [  # the first layer alone can tie a legend to it
         {"name": "picked", "select": {"type": "point", "fields": ["name"]}, "bind": "legend"},
@@ -181,8 +179,8 @@ def _layers(points: pd.DataFrame, figure: Figure, looks: Mapping[str, Line]) -> 
     ]
     if "mark" in points:
         left = f"datum.x < {(points.x.min() * points.x.max()) ** 0.5}"
-        beside = {"align": {"expr": f"{left} ? 'left' : 'right'"}, "dx": {"expr": f"{left} ? 9 : -9"}}
-        above = {"dy": {"expr": "indexof(datum.mark, '1 %') == 0 ? -15 : 20"}, "fontWeight": "bold"}
-        layers.append(layer("point", {"size": 230, "strokeWidth": 2}, "datum.mark"))
-        layers.append(layer("text", beside | above, "datum.mark", text={"field": "mark"}))
-    return layers
+        place = {"align": {"expr": f"{left} ? 'left' : 'right'"}, "dx": {"expr": f"{left} ? 9 : -9"},
+                 "dy": {"expr": "indexof(datum.mark, '1 %') == 0 ? -15 : 20"}}  # fmt: skip
+        layers.append(layer("point", "datum.mark", {}, size=230, strokeWidth=2))
+        layers.append(layer("text", "datum.mark", {"text": {"field": "mark"}}, fontWeight="bold", **place))
+    return layers if points.paper.any() else [part for part in layers if part is not layers[2]]

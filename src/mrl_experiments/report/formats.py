@@ -92,7 +92,7 @@ def latex(grid: Grid) -> str:
 
 def comma_separated(grid: Grid) -> str:
     """Return a grid as CSV: values as stored, our deviation and number of runs, nothing where missing."""
-    flat = [(column, paper, name) for column, paper in columns(grid) for name in [*NUMBERS][: 1 if paper else 3]]
+    flat = [(*of, name) for of in columns(grid) for name in NUMBERS if name == "mean" or not of[1]]
 
     def number(row: Any, column: Column, paper: bool, name: str) -> str:
         value = getattr(grid.cell(row, column, paper=paper), name, "")

@@ -1,7 +1,7 @@
 """The report as one page that needs no network: data, style and scripts inside."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.examples import Sheet
-from mrl_experiments.files import atomic_path
 from mrl_experiments.metric_names import written
 from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.report.aggregate import Block, Column, Grid
@@ -56,19 +55,20 @@ class Sources:
     def of(self, number: int, metric: str) -> list[Any]:
         """Return the place of a row's run and command in the list, and the value as written."""
         row = self.rows[number]
-        key = self._source_of(row.run, row.dataset, row.evaluation, row.reduction, row.split.partition("@")[2])
-        scale = 1e-6 if metric.endswith("MFLOPs") else 1.0
-        return [self.places.setdefault(key, len(self.places)), written(metric, row.value * scale)]
+        variant = row.split.partition("@")[2]  # other views or weights
+        key = self._source_of(row.run, row.dataset, row.evaluation, row.reduction, variant)
+        value = row.value * (1e-6 if metric.endswith("MFLOPs") else 1.0)
+        return [self.places.setdefault(key, len(self.places)), written(metric, value)]
 
     def _source(self, run: str, dataset: str, evaluation: str, reduction: str, variant: str) -> Any:
-        """Return a run, the command that measured it, of other views or weights too, and a link to it."""
+        """Return a run, the command that measured it, and a link to it."""
         link, home = self._place_of(run)
-        options = {"run": run, **data_options(dataset, home), "evaluation": evaluation, "reduction": reduction}
-        options |= {"variant": variant} if variant else {}
+        options = {"run": run, **data_options(dataset, home), "evaluation": evaluation}
+        options |= {"reduction": reduction, **({"variant": variant} if variant else {})}
         return run, next_command("evaluate.py", self.runs.parent, options), link
 
     def _place(self, run: str) -> tuple[str, str | None]:
-        """Return a link to a run and the data set that it was trained on; "" and None where it is not here."""
+        """Return a link to a run and the data set it was trained on; "" and None where it is not here."""
         config = self.runs / run / "config.yaml"
         if Path(run).name != run or run == ".." or not exists(config):  # rows of others may name any folder
             return "", None
@@ -78,43 +78,36 @@ class Sources:
         return quote(relpath(config, self.page)), home
 
 
-def write_page(
-    target: Path,
-    grids: Sequence[Grid],
-    charts: Sequence[Chart],
-    stories: Sequence[Story],
-    sheets: Sequence[Sheet],
-    findings: Sequence[Finding],
-    sources: Sources,
-    notes: Sequence[str],
-) -> None:
-    """Write the page. Findings are shown where there are any; numbers link to runs that are still there."""
-    # By section, name and title of a card: an id, a block, what else tells it from others, and what is shown.
-    cards: dict[tuple[str, str, str], list[tuple[str, Block, str, Any]]] = defaultdict(list)
-    for number, story in enumerate(stories):
-        shown = (f"story-{number}", story.block, story.measure, {"sentences": story.sentences, "specs": story.specs})
-        cards["stories", "how-few-dims", "In three sentences"].append(shown)
-    first: dict[tuple[str, Block], Sheet] = {}  # seed
-    for sheet in sorted(sheets, key=lambda sheet: sheet.seed or 0):
-        label = line(labelled(key_of(sheet.method, sheet.reduction, "knn"), sheet.label)).label
-        first.setdefault((label, Block(sheet.dataset, sheet.split, sheet.model, "")), sheet)
-    for number, ((label, block), sheet) in enumerate(first.items()):
-        shown = (f"examples-{number}", block, label, asdict(sheet.examples))
-        cards["examples", "neighbours", "Neighbours, funnels and confusions"].append(shown)
-    for chart in charts:
-        cards["figures", chart.view.name, chart.view.title].append((chart.name, chart.block, "", chart.spec))
-    for grid in grids:
-        data = _table(grid, sources)
-        cards["tables", grid.view.name, grid.view.title].append((grid.name, grid.block, "", data))
-    environment = Environment(loader=PackageLoader("mrl_experiments.report", "."), autoescape=True, trim_blocks=True)
+def page(
+    shown: Iterable[Story | Sheet | Chart | Grid], findings: list[Finding], sources: Sources, notes: list[str]
+) -> str:
+    """Return the page of what is shown, in the order of its sections; of examples the first of each kind."""
+    # By section, name and title of a card: a block, what else tells it from others, its name, what is shown.
+    cards: dict[tuple[str, str, str], list[tuple[Block, str, str, Any]]] = defaultdict(list)
+    for number, part in enumerate(shown):
+        match part:
+            case Story():
+                data = {"sentences": part.sentences, "specs": part.specs}
+                card = ("stories", "how-few-dims", "In three sentences")
+                cards[card].append((part.block, part.measure, f"story-{number}", data))
+            case Sheet():
+                block = Block(part.dataset, part.split, part.model, "")
+                label = line(labelled(key_of(part.method, part.reduction, "knn"), part.label)).label
+                card = ("examples", "neighbours", "Neighbours, funnels and confusions")
+                if (block, label) not in (known[:2] for known in cards[card]):
+                    cards[card].append((block, label, f"examples-{number}", asdict(part.examples)))
+            case Chart() | Grid():
+                kind = "figures" if isinstance(part, Chart) else "tables"
+                data = part.spec if isinstance(part, Chart) else _table(part, sources)
+                cards[kind, part.view.name, part.view.title].append((part.block, "", part.name, data))
+    loader = PackageLoader("mrl_experiments.report", ".")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    page = environment.get_template("page.html").render(
+    return environment.get_template("page.html").render(
         vega=Markup(vega_bundle()), rows=len(sources.rows), runs=len({row.run for row in sources.rows}),
         sections=SECTIONS, cards=cards, notes=notes, claims=findings, record=record,
         counted=counted(findings), claims_note=NOTE, headings=HEADINGS, sources=[*sources.places],
     )  # fmt: skip
-    with atomic_path(target) as path:
-        path.write_text(page, encoding="utf-8")
 
 
 def _table(grid: Grid, sources: Sources) -> Mapping[str, Any]:
@@ -129,12 +122,8 @@ def _table(grid: Grid, sources: Sources) -> Mapping[str, Any]:
             shown["q"] = theirs.source + (f"; beware: {theirs.anomaly}" if theirs.anomaly else "")
         return shown
 
-    keys = grid.view.index
-    return {
-        "title": caption(grid),
-        "note": footnote(grid),
-        "keys": len(keys),
-        "header": [*map(axis, keys), *(heading(grid, column) for column in grid.columns)],
-        "rows": [[*key_texts(keys, row), *(cell(row, column) for column in grid.columns)] for row in grid.index],
-        **{suffix[1:]: form(grid) for suffix, form in WRITERS.items()},
-    }
+    keys, columns = grid.view.index, grid.columns
+    header = [*map(axis, keys), *(heading(grid, column) for column in columns)]
+    rows = [[*key_texts(keys, row), *(cell(row, column) for column in columns)] for row in grid.index]
+    said = {"title": caption(grid), "note": footnote(grid), "keys": len(keys), "header": header, "rows": rows}
+    return said | {suffix[1:]: form(grid) for suffix, form in WRITERS.items()}

@@ -1,22 +1,17 @@
 """Result rows as one tidy data frame: each value with its line, and a column for each setting."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from glob import glob, has_magic
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mrl_experiments.data.reading import shown
-from mrl_experiments.errors import UserError
-from mrl_experiments.examples import Sheet, read_sheets
 from mrl_experiments.metric_names import DEVIATION, fault, in_percent
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.report.styles import key_of, labelled
-from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting, read_rows
+from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting
 from mrl_experiments.runs import PRINTED
 
 IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs", "head_macs": "head_MFLOPs"}
@@ -32,56 +27,6 @@ IDENTITY = [
     "line", "method", "model", "home", "dataset", "split", "evaluation", "reduction", "dim", "setting",
     "label", "metric", "table",
 ]  # fmt: skip
-
-
-def find_rows(
-    patterns: str | Sequence[str], sheets: list[Sheet] | None = None
-) -> tuple[list[ResultRow], list[str]]:
-    """Read the rows of all CSV files that match the patterns.
-
-    Args:
-        patterns: one or several paths or globs; `**` matches any number of folders.
-        sheets: receives the examples that lie beside these files.
-
-    Returns:
-        The rows, and what to say of patterns without files and of files that were left out.
-
-    Raises:
-        UserError: when there are no rows at all.
-    """
-    several = isinstance(patterns, Sequence) and not isinstance(patterns, str)
-    patterns = [str(pattern) for pattern in (patterns if several else [patterns])]
-    rows: list[ResultRow] = []
-    notes: list[str] = []
-    files: set[str] = set()
-    sheets = [] if sheets is None else sheets
-    for pattern in map(os.path.expanduser, patterns):
-        found = [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
-        files.update(map(os.path.normpath, found))
-        notes += [] if found else [f"no file matches {shown(pattern)}"]
-        parent = os.path.dirname(pattern)
-        # Glob silently passes over what stands where a folder is named.
-        for path in sorted(glob(parent, recursive=True)) if not has_magic(os.path.basename(parent)) else []:
-            if not (os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)):
-                notes.append(f"left out: {shown(path)} is no folder that can be read")
-    for path in map(Path, sorted(files)):
-        try:
-            rows += (read := read_rows(path))
-            sheets += (beside := read_sheets(path))
-        except UserError as error:
-            notes.append(f"left out: {shown(error.problem)}")
-            continue
-        folder = path.absolute().parent
-        others = sorted({row.run for row in (*read, *beside)} - {folder.parent.name})
-        if folder.name == "results" and others:  # as in a file that was copied into a run's folder
-            notes.append(f"{shown(str(path))} holds rows of {shown(', '.join(others))}, as whose they count")
-    if not rows:
-        raise UserError(
-            "; ".join([f"no result rows in {shown(', '.join(patterns)) or 'nothing'}", *notes]),
-            expected="files that evaluate.py wrote",
-            remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
-        )
-    return rows, notes
 
 
 def faulty(frame: pd.DataFrame) -> list[str]:
@@ -111,9 +56,8 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
     An FF run counts for the line "ff" only at the dim it was trained at: a model for each dim. Its other
     prefixes and its reductions are lines of their own, for the widest FF run alone (Table 2).
 
-    Args:
-        rows: ours or the paper's. Single random draws are left out: another row holds their mean.
-        homes: by data set, the one to show it with, such as imagenet for imagenet_r.
+    Single random draws are left out: another row holds their mean. homes: by data set, the one to show it
+    with, such as imagenet for imagenet_r.
 
     Returns:
         The columns of a result row, with costs in MFLOPs and `setting` as text, and: number (the row's place
@@ -135,19 +79,14 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
     frame["role"] = frame.split.map(ROLES).fillna("shift")
     frame["home"] = frame.dataset.replace(dict(homes or {}))
     frame["seed"] = frame.seed.fillna(-1).astype(int)
-    frame["label"] = _only_where_both(frame)
+    label = frame.label.fillna("")
+    both = (label == "").groupby([frame[name] for name in ("home", "model")]).transform("any")
+    frame["label"] = label.where((label != PRINTED) | both, "")  # a recipe is said where there is another
     frame = _with_lines(frame)
     at = ["run", *IDENTITY]
     stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
     stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(at)
     return frame.merge(stated[[*at, "value"]].rename(columns={"value": "stated"}), how="left", on=at)
-
-
-def _only_where_both(frame: pd.DataFrame) -> "pd.Series[str]":
-    """Return the labels, without that of the paper's recipe where a model has no rows of another one."""
-    label = frame.label.fillna("")
-    unlabelled = (label == "").groupby([frame[name] for name in ("home", "model")]).transform("any")
-    return label.where((label != PRINTED) | unlabelled, "")
 
 
 @cache

@@ -22,7 +22,6 @@ OTHER_MARKERS = (STAR, HEXAGON, "triangle-left", "triangle-right", THIN)
 class Line:
     """The look of a line. marker: Vega's name, or a path. light, dark: its colour on either ground."""
 
-    key: str
     label: str
     marker: str
     light: str
@@ -30,41 +29,36 @@ class Line:
 
 
 KNOWN = {
-    line.key: line
-    for line in (
-        Line("mrl", "MRL", "circle", "#0072b2", "#56a8dc"),
-        Line("mrl_e", "MRL-E", "square", "#009e73", "#2fc79c"),
-        Line("ff", "FF", "triangle-up", "#d55e00", "#ff8a3d"),
-        Line("ff_svd", "SVD of FF", "diamond", "#a8568c", "#dd94c0"),
-        Line("ff_svd_head", "SVD of FF's head", "diamond", "#a8568c", "#dd94c0"),
-        Line("ff_prefix", "First features of FF", "triangle-down", "#b8860b", "#ecc14b"),
-        Line("ff_random", "Random features of FF", X, "#7a6a58", "#bda98f"),
-        Line("ff_random_probe", "Probe of random FF features", X, "#7a6a58", "#bda98f"),
-        Line("ff_jl", "JL of FF", "cross", "#5b5ea6", "#9a9de0"),
-        # The paper runs a slimmable network at full width and cuts its features off.
-        Line("slim", "Slim. Net, truncated", PENTAGON, "#3a8fb7", "#8fd0ee"),
-        Line(f"slim:{NATIVE}", f"Slim. Net, {NATIVE}", HEXAGON, "#11767c", "#5cc4ca"),
-        Line("slim_universal", "US-Net, truncated", "triangle-left", "#8c564b", "#d3a89c"),
-        Line(f"slim_universal:{NATIVE}", f"US-Net, {NATIVE}", "triangle-right", "#637939", "#b5cf6b"),
-    )
+    "mrl": Line("MRL", "circle", "#0072b2", "#56a8dc"),
+    "mrl_e": Line("MRL-E", "square", "#009e73", "#2fc79c"),
+    "ff": Line("FF", "triangle-up", "#d55e00", "#ff8a3d"),
+    "ff_svd": Line("SVD of FF", "diamond", "#a8568c", "#dd94c0"),
+    "ff_svd_head": Line("SVD of FF's head", "diamond", "#a8568c", "#dd94c0"),
+    "ff_prefix": Line("First features of FF", "triangle-down", "#b8860b", "#ecc14b"),
+    "ff_random": Line("Random features of FF", X, "#7a6a58", "#bda98f"),
+    "ff_random_probe": Line("Probe of random FF features", X, "#7a6a58", "#bda98f"),
+    "ff_jl": Line("JL of FF", "cross", "#5b5ea6", "#9a9de0"),
+    # The paper runs a slimmable network at full width and cuts its features off.
+    "slim": Line("Slim. Net, truncated", PENTAGON, "#3a8fb7", "#8fd0ee"),
+    f"slim:{NATIVE}": Line(f"Slim. Net, {NATIVE}", HEXAGON, "#11767c", "#5cc4ca"),
+    "slim_universal": Line("US-Net, truncated", "triangle-left", "#8c564b", "#d3a89c"),
+    f"slim_universal:{NATIVE}": Line(f"US-Net, {NATIVE}", "triangle-right", "#637939", "#b5cf6b"),
 }
 VARIANTS = {  # of ablations, shown beside MRL
-    line.key: line
-    for line in (
-        Line("mrl:unfrozen/head", "MRL, head only", "triangle-down", "#b8860b", "#ecc14b"),
-        Line("mrl:unfrozen/last_conv", "MRL, last convolution", "triangle-up", "#d55e00", "#ff8a3d"),
-        Line("mrl:unfrozen/last_2_convs", "MRL, last 2 convolutions", "diamond", "#a8568c", "#dd94c0"),
-        Line("mrl:unfrozen/last_block", "MRL, last block", "square", "#009e73", "#2fc79c"),
-        Line("mrl:weights/8boost", "MRL-8boost", "triangle-up", "#d55e00", "#ff8a3d"),
-        Line("mrl:weights/8+16boost", "MRL-8+16boost", "square", "#009e73", "#2fc79c"),
-        Line("mrl:first/4", "MRL-4", "triangle-up", "#d55e00", "#ff8a3d"),
-        Line("mrl:first/6", "MRL-6", "square", "#009e73", "#2fc79c"),
-        Line("mrl:spacing/uniform", "MRL-Uniform", "diamond", "#a8568c", "#dd94c0"),
-    )
+    "mrl:unfrozen/head": Line("MRL, head only", "triangle-down", "#b8860b", "#ecc14b"),
+    "mrl:unfrozen/last_conv": Line("MRL, last convolution", "triangle-up", "#d55e00", "#ff8a3d"),
+    "mrl:unfrozen/last_2_convs": Line("MRL, last 2 convolutions", "diamond", "#a8568c", "#dd94c0"),
+    "mrl:unfrozen/last_block": Line("MRL, last block", "square", "#009e73", "#2fc79c"),
+    "mrl:weights/8boost": Line("MRL-8boost", "triangle-up", "#d55e00", "#ff8a3d"),
+    "mrl:weights/8+16boost": Line("MRL-8+16boost", "square", "#009e73", "#2fc79c"),
+    "mrl:first/4": Line("MRL-4", "triangle-up", "#d55e00", "#ff8a3d"),
+    "mrl:first/6": Line("MRL-6", "square", "#009e73", "#2fc79c"),
+    "mrl:spacing/uniform": Line("MRL-Uniform", "diamond", "#a8568c", "#dd94c0"),
 }
 METHODS = {"mrl": "MRL", "mrl_e": "MRL-E", "ff": "FF", "slim": "Slim. Net", "slim_universal": "US-Net"}
 REDUCTIONS = {
-    "svd": "SVD", "svd_head": "SVD of the head", "random": "random features", "jl": "JL", "adaptor": "adaptor",
+    "svd": "SVD", "svd_head": "SVD of the head", "random": "random features", "jl": "JL",
+    "adaptor": "adaptor",
 }  # fmt: skip
 SEARCHES = {  # the marks of ways to search one line, or to choose among its dims
     "funnel": STAR, "ivf": "triangle-right", "hnsw32": "cross", "auto": HEXAGON, "adaptive_retrieval": THIN,
@@ -85,7 +79,7 @@ def line(key: str) -> Line:
     method, _, label = key.partition(LABEL)
     if method.endswith(PROBE):
         probed = line(labelled(method.removesuffix(PROBE), label))
-        return replace(probed, key=key, label=f"{probed.label}, linear probe", marker="cross")
+        return replace(probed, label=f"{probed.label}, linear probe", marker="cross")
     name = _called(method) if not label or label.endswith(NATIVE) else line(method).label
     variant = label.rpartition("/")[2].replace("_", " ")
     return numbered(key, crc32(key.encode()), ", ".join(filter(None, (name, variant))))
@@ -94,7 +88,7 @@ def line(key: str) -> Line:
 def numbered(key: str, number: int, label: str = "") -> Line:
     """Return the look of the number-th line of a figure whose lines are not methods."""
     marker = OTHER_MARKERS[number % len(OTHER_MARKERS)]
-    return Line(key, label or key.replace("_", " "), marker, *OTHERS[number % len(OTHERS)])
+    return Line(label or key.replace("_", " "), marker, *OTHERS[number % len(OTHERS)])
 
 
 def order(key: str) -> tuple[int, str]:
@@ -122,6 +116,5 @@ def note(part: str) -> str:
 def _called(key: str) -> str:
     for reduction, name in REDUCTIONS.items():
         if key.endswith(f"_{reduction}"):
-            method = key.removesuffix(f"_{reduction}")
-            return f"{METHODS.get(method, method)}, {name}"
+            return f"{_called(key.removesuffix(f'_{reduction}'))}, {name}"
     return METHODS.get(key, key)

@@ -1,8 +1,7 @@
 """From result rows to the report's folder: tables, figures and the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -11,30 +10,26 @@ from mrl_experiments.files import atomic_path
 from mrl_experiments.limits import require_address_space
 from mrl_experiments.locks import acquire
 from mrl_experiments.paper import published
-from mrl_experiments.report.aggregate import Counterparts, Grid, aggregate, grids
+from mrl_experiments.report.aggregate import Counterparts, aggregate, grids
 from mrl_experiments.report.all_figures import FIGURES
 from mrl_experiments.report.all_tables import OTHERS, TABLES, others
-from mrl_experiments.report.claims import formats as claim_formats
+from mrl_experiments.report.claims import formats as claims
 from mrl_experiments.report.claims.all_claims import CLAIMS
-from mrl_experiments.report.claims.claim import Finding, judge
-from mrl_experiments.report.curves import Chart, charts
+from mrl_experiments.report.claims.claim import judge
+from mrl_experiments.report.curves import charts
 from mrl_experiments.report.formats import WRITERS, markdown
 from mrl_experiments.report.opening import stories
-from mrl_experiments.report.page import Sources, write_page
-from mrl_experiments.report.prepare import faulty, find_rows, repeated_seeds, tidy
+from mrl_experiments.report.page import Sources, page
+from mrl_experiments.report.prepare import faulty, repeated_seeds, tidy
+from mrl_experiments.result_files import find_rows
 from mrl_experiments.vega import FORMS, V8_NEEDS, pictures
 
-CLAIM_WRITERS = {
-    ".md": claim_formats.markdown, ".csv": claim_formats.comma_separated, ".tex": claim_formats.latex,
-}  # fmt: skip
+CLAIMED = {".md": claims.markdown, ".csv": claims.comma_separated, ".tex": claims.latex}
+OURS = (OTHERS, "claims.", *(f"{view.name}-" for view in (*TABLES, *FIGURES)))  # begin the names of files
 
 
 def write_report(
-    rows: str | Sequence[str],
-    out: Path,
-    runs: Path,
-    counterparts: Counterparts,
-    forms: Sequence[str] = FORMS,
+    rows: str | Sequence[str], out: Path, runs: Path, counterparts: Counterparts, forms: Sequence[str] = FORMS
 ) -> list[str]:
     """Write tables, figures, index.html and, for the paper's kind of runs, claims; return what to warn of.
 
@@ -65,39 +60,18 @@ def write_report(
         of_paper = cells.home.isin({name for name, of in counterparts.items() if "dataset" in of}).any()
         findings = judge(CLAIMS, frame[frame.fault == ""], paper, counterparts) if of_paper else []
         notes += [*faulty(frame), *repeated_seeds(cells)]
-        _write_files(out, tables, figures, findings, forms)
-        sources = Sources(found, runs, out)
-        write_page(out / "index.html", tables, figures, stories(cells), sheets, findings, sources, notes)
-        return notes
-
-
-def _write_files(
-    out: Path,
-    tables: Sequence[Grid],
-    figures: Sequence[Chart],
-    findings: Sequence[Finding],
-    forms: Sequence[str],
-) -> None:
-    files: dict[Path, str | bytes] = {out / "tables.md": "\n".join(map(markdown, tables))}
-    for grid in tables:
-        files |= {out / "tables" / f"{grid.name}{suffix}": form(grid) for suffix, form in WRITERS.items()}
-    for suffix, form in CLAIM_WRITERS.items() if findings else ():
-        files[out / "tables" / f"claims{suffix}"] = form(findings)
-    for chart in figures if forms else ():
-        drawn = pictures(chart.spec, forms)
-        files |= {out / "figures" / f"{chart.name}.{form}": drawn[form] for form in forms}
-    for path, content in files.items():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    _keep_only(out, files)
-
-
-def _keep_only(out: Path, written: Mapping[Path, object]) -> None:
-    """Remove the tables and figures of an earlier report whose rows are gone, and nothing else."""
-    names = [OTHERS, "claims.", *(f"{view.name}-" for view in (*TABLES, *FIGURES))]
-    found = {
-        path for part in ("tables", "figures") for name in names for path in (out / part).glob(f"{name}*")
-    }
-    for path in found - {*written}:
-        if path.suffix in (*WRITERS, *(f".{form}" for form in FORMS)):
-            path.unlink()
+        files: dict[str, str | bytes] = {"tables.md": "\n".join(map(markdown, tables))}
+        files |= {f"tables/{grid.name}{end}": form(grid) for grid in tables for end, form in WRITERS.items()}
+        files |= {f"tables/claims{end}": form(findings) for end, form in CLAIMED.items() if findings}
+        for chart in figures:
+            files |= {f"figures/{chart.name}.{form}": b for form, b in pictures(chart.spec, forms).items()}
+        shown = [*stories(cells), *sorted(sheets, key=lambda sheet: sheet.seed or 0), *figures, *tables]
+        files["index.html"] = page(shown, findings, Sources(found, runs, out), notes)
+        for name, content in files.items():
+            with atomic_path(out / name) as temporary:
+                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        # Tables and figures of an earlier report whose rows are gone, and nothing else.
+        for path in {*out.glob("tables/*"), *out.glob("figures/*")} - {out / name for name in files}:
+            if path.name.startswith(OURS) and path.suffix[1:] in ("md", "csv", "tex", *FORMS):
+                path.unlink()
+    return notes

@@ -9,8 +9,8 @@ from mrl_experiments.text_tables import csv_text, escaped, latex_rows, markdown_
 
 HEADINGS = ("Claim of the paper", "Verdict", "Ours", "95 % interval", "Paper", "Test", "On", "Source")
 COLUMNS = (  # of CSV
-    "name", "claim", "source", "test", "unit", "bound", "dataset", "split", "model", "setting", "ours", "where",
-    "low", "high", "over", "seeds", "paper", "verdict", "reason",
+    "name", "claim", "source", "test", "unit", "bound", "dataset", "split", "model", "setting", "ours",
+    "where", "low", "high", "over", "seeds", "paper", "verdict", "reason",
 )  # fmt: skip
 WIDTHS = (4.2, 2, 2.4, 2.4, 2.4, 3.6, 2.4, 2.2)  # in LaTeX, cm
 NOTE = (
@@ -59,19 +59,21 @@ def markdown(findings: Sequence[Finding]) -> str:
 
 def comma_separated(findings: Sequence[Finding]) -> str:
     """Return the findings as CSV: numbers in the claim's unit, nothing where missing."""
-    return csv_text([COLUMNS, *([values.get(name, "") for name in COLUMNS] for values in map(_exact, findings))])
+    records = map(_exact, findings)
+    return csv_text([COLUMNS, *([record.get(name, "") for name in COLUMNS] for record in records)])
 
 
 def _exact(finding: Finding) -> dict[str, str]:
     claim, ours, paper = finding.claim, finding.ours, finding.paper
     found = {"name": claim.name, "claim": claim.title, "test": claim.figure, "bound": f"{claim.bound:g}"}
-    found |= {"source": claim.source, "unit": claim.unit, "verdict": finding.verdict, "reason": finding.reason}
+    found |= {"source": claim.source, "unit": claim.unit, "where": ours.where if ours else ""}
+    found |= {"verdict": finding.verdict, "reason": finding.reason}
     numbers = {"ours": ours.value if ours else None, "paper": paper.value if paper else None}
     if ours and ours.interval:
         numbers |= {"low": ours.interval.low, "high": ours.interval.high}
         found |= {"over": ours.interval.over, "seeds": str(ours.interval.seeds)}
     exact = {name: f"{value * claim.scale:.6g}" for name, value in numbers.items() if value is not None}
-    return found | exact | (vars(finding.block) if finding.block else {}) | {"where": ours.where if ours else ""}
+    return found | exact | (vars(finding.block) if finding.block else {})
 
 
 def latex(findings: Sequence[Finding]) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from mrl_experiments.metric_names import DEVIATION
 from mrl_experiments.report.claims.case import Case, Values
 from mrl_experiments.report.claims.estimates import Estimate, most, over_seeds, over_splits
-from mrl_experiments.metric_names import DEVIATION
 from mrl_experiments.report.prepare import values
 
 SAME = 0.001  # what counts as the same accuracy or mAP: at most 0.1 points less
