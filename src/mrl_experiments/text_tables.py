@@ -21,11 +21,11 @@ MARKDOWN = str.maketrans(
 
 
 def markdown_rows(rows: Sequence[Sequence[str]], keys: int | None = None) -> str:
-    """Return a Markdown table, whose first row is its heading; columns after the first `keys` are numbers.
+    r"""Return a Markdown table, whose first row is its heading; columns after the first `keys` are numbers.
 
     Example:
         >>> print(markdown_rows([["dim", "a|b"], ["8", "0.5"]], keys=1))
-        | dim | a\\|b |
+        | dim | a\|b |
         | --- | ---: |
         | 8 | 0.5 |
     """
@@ -47,11 +47,11 @@ def latex_rows(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def csv_text(records: Iterable[Sequence[str]]) -> str:
-    """Return records as CSV in which a spreadsheet finds no formula.
+    r"""Return records as CSV in which a spreadsheet finds no formula.
 
     Example:
         >>> csv_text([["name", "value"], ["=1+1", "-0.5"]])
-        "name,value\\n'=1+1,-0.5\\n"
+        "name,value\n'=1+1,-0.5\n"
     """
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(map(escaped_csv, record) for record in records)

@@ -3,18 +3,26 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mrl_experiments.metric_names import MISSING, metric
 from mrl_experiments.names import file_stem
 from mrl_experiments.report.prepare import IDENTITY, values
 from mrl_experiments.report.specs import Table, View
-from mrl_experiments.report.styles import order
+from mrl_experiments.report.styles import line, note, order
 
 Counterparts = Mapping[str, Mapping[str, Any]]
 Key = tuple[Any, ...]
+AXES = {
+    "dim": "Dims", "line": "Method", "rerank": "Re-rank dims", "shortlist": "Shortlist", "shots": "Shots",
+    "direction": "Direction", "pairs": "Pairs", "policy": "Policy", "threshold": "Threshold", "drop": "Drop",
+    "copy": "Run",
+}  # fmt: skip
+PAPER_DATA = {"align": "pairs of ALIGN", "wikipedia_books": "Wikipedia and BooksCorpus"}  # others: ImageNet's
 WIDEST = 12  # columns, else lines become rows
 APART = ("method", "evaluation", "reduction", "dim", "copy")  # tell two measurements of a cell apart
 
@@ -55,10 +63,9 @@ class Block:
         """The block in words."""
         return " · ".join(filter(None, (f"{self.dataset} {self.split}".strip(), self.model, self.setting)))
 
-    @property
-    def slug(self) -> str:
-        """The block in a file's name."""
-        return file_stem(self.dataset, self.split, self.model, self.setting)
+    def named(self, view: View) -> str:
+        """Return the name of the files of a view of this block."""
+        return f"{view.name}-{file_stem(self.dataset, self.split, self.model, self.setting)}"
 
 
 @dataclass(frozen=True)
@@ -80,18 +87,53 @@ class Grid:
     ours: Mapping[tuple[Key, Column], Any]
     paper: Mapping[tuple[Key, Column], Any]
 
-    @property
-    def name(self) -> str:
-        """The name of its files."""
-        return f"{self.view.name}-{self.block.slug}"
-
     def cell(self, row: Key, column: Column, *, paper: bool = False) -> Any | None:
         """Return a cell, or None where it is missing."""
         return (self.paper if paper else self.ours).get((row, column))
 
-    def in_paper(self, column: Column) -> bool:
-        """True if the paper has any value in a column."""
-        return any((row, column) in self.paper for row in self.index)
+    @cached_property
+    def flat(self) -> list[tuple[Column, bool]]:
+        """The columns as they are written, ours before the paper's where it has one, and whose each is."""
+        theirs = {column for _, column in self.paper}
+        return [(c, paper) for c in self.columns for paper in ((False, True) if c in theirs else (False,))]
+
+    @property
+    def axes(self) -> list[str]:
+        """The headings of the columns before the numbers."""
+        return [AXES.get(name, name.replace("_", " ")) for name in self.view.index]
+
+    def keys(self, row: Key) -> list[str]:
+        """Return the cells of a row before its numbers."""
+        return [_printed(name, value) for name, value in zip(self.view.index, row, strict=True)]
+
+    def heading(self, column: Column, *, paper: bool = False) -> str:
+        """Return the name of a column: its keys and, where columns differ in it, its metric with the unit."""
+        names = [name for name in self.view.columns if name != "metric"]
+        unit = [metric(column.metric).title] if "metric" in self.view.columns else []
+        return " ".join([*map(_printed, names, column.key), *unit, *["(paper)"] * paper])
+
+    @property
+    def caption(self) -> str:
+        """What the table shows, in which unit where its columns do not say it, and of what."""
+        unit = "" if "metric" in self.view.columns else metric(self.view.metrics[-1]).unit
+        return f"{self.view.title}{f' [{unit}]' * bool(unit)}: {self.block.title}"
+
+    @property
+    def footnote(self) -> str:
+        """How many runs it is of, and what to know of the paper's values in it."""
+        counts, theirs = sorted({cell.count for cell in self.ours.values()}), self.paper.values()
+        runs = f"{counts[0]} run" if counts == [1] else f"{'-'.join(map(str, counts))} runs, mean ± deviation"
+        named = " and ".join(sorted({PAPER_DATA.get(cell.dataset, "ImageNet") for cell in theirs}))
+        paper = f" Paper: {named}, its own models." if named else ""
+        odd = sorted({cell.anomaly for cell in theirs} - {""})
+        beware = "".join(f" Beware of the paper's values: {one}." for one in odd)
+        return f"{runs}. {MISSING}: not measured.{paper}{beware}"
+
+
+def _printed(name: str, value: object) -> str:
+    """Return a key's value as tables print it."""
+    called = {"line": lambda key: line(key).label, "policy": note, "direction": note, "pairs": note}
+    return called.get(name, str)(str(value))
 
 
 def blocks(
@@ -167,11 +209,11 @@ def _fitting(table: Table, cells: pd.DataFrame, shown: Sequence[str]) -> Table:
         for name in (*APART, *settings)
         if name not in shown and values(some, name).groupby(keys, sort=False).nunique().max() > 1
     ]
-    index, columns = (*table.index, *more), tuple(name for name in table.columns if name != "metric")
-    width = len({*zip(*(values(cells, name) for name in (*columns, "metric")), strict=True)})
-    if len(columns) > 1 and "line" in columns and width > WIDEST:
-        return replace(table, index=("line", *index), columns=tuple(c for c in table.columns if c != "line"))
-    return replace(table, index=index)
+    columns = {*table.columns, "metric"}
+    width = len({*zip(*(values(cells, name) for name in columns), strict=True)})
+    rows = ("line",) if len(columns) > 2 and "line" in columns and width > WIDEST else ()
+    left = tuple(name for name in table.columns if name not in rows)
+    return replace(table, index=(*rows, *table.index, *more), columns=left)
 
 
 def _placed(cells: pd.DataFrame, index: Sequence[str], columns: Sequence[str]) -> dict[Any, Any]:

@@ -30,11 +30,6 @@ class Chart:
     block: Block
     points: pd.DataFrame
 
-    @property
-    def name(self) -> str:
-        """The name of its files."""
-        return f"{self.view.name}-{self.block.slug}"
-
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The figure in Vega-Lite, for its files and the page alike.

@@ -72,8 +72,22 @@ def _story(chart: Chart, timed: Chart | None) -> Story:
         f" {five.dim} within 5 % ({said[2]}).",
         f"{one.dim} dims are {small:,} bytes per vector in float32 in place of {large:,}: a million"
         f" vectors take {small:,} MB in place of {large:,} MB.",
-        _on_time(timed.points) if timed else _beside(points, one, name),
     ]
+    others = points[(points.dim == one.dim) & (points.line != main)]
+    if timed:
+        best = timed.points
+        fast, slow = best[best["mark"] != ""].iloc[0], best.iloc[-1]
+        sentences.append(
+            f"On the clock, the fastest search within 1 % of the best mAP@10 takes {fast.x:.3g} ms per query,"
+            f" the best one {slow.x:.3g} ms ({fast.text} and {slow.text} %)."
+        )
+    elif others.empty:
+        sentences.append("No search was timed: evaluation=adaptive_retrieval measures the time per query.")
+    else:
+        best = others.loc[others["mean"].idxmin() if name in LESS else others["mean"].idxmax()]
+        both = f"{written(name, best['mean'])} beside {said[0]} ({metric(name).title})"
+        label = line(best.line).label
+        sentences.append(f"At {one.dim} dims the best of the other lines is {label} with {both}.")
     return Story(block, chart.view.title, sentences, [part.spec for part in (chart, timed) if part])
 
 
@@ -97,20 +111,3 @@ def _timed(cells: pd.DataFrame, role: str) -> Iterator[Chart]:
         fast = _cheapest(best, "x", NEAR[0], "mAP@10")
         marks = [f"1 %: {fast.x:.3g} ms" if place == fast.name else "" for place in best.index]
         yield Chart(figure, chart.block, best.assign(mark=marks))
-
-
-def _on_time(best: pd.DataFrame) -> str:
-    fast, full = best[best["mark"] != ""].iloc[0], best.iloc[-1]
-    return (
-        f"On the clock, the fastest search within 1 % of the best mAP@10 takes {fast.x:.3g} ms per query,"
-        f" the best one {full.x:.3g} ms ({fast.text} and {full.text} %)."
-    )
-
-
-def _beside(points: pd.DataFrame, at: Any, name: str) -> str:
-    others = points[(points.dim == at.dim) & (points.line != at.line)]
-    if others.empty:
-        return "No search was timed: evaluation=adaptive_retrieval measures the time per query."
-    best = others.loc[others["mean"].idxmin() if name in LESS else others["mean"].idxmax()]
-    both = f"{written(name, best['mean'])} beside {written(name, at['mean'])} ({metric(name).title})"
-    return f"At {at.dim} dims the best of the other lines is {line(best.line).label} with {both}."

@@ -21,9 +21,9 @@ from mrl_experiments.report.aggregate import Block, Column, Grid
 from mrl_experiments.report.claims.claim import Finding
 from mrl_experiments.report.claims.formats import HEADINGS, NOTE, counted, record
 from mrl_experiments.report.curves import Chart
-from mrl_experiments.report.formats import WRITERS, axis, caption, footnote, heading, key_texts, text
+from mrl_experiments.report.formats import WRITERS, text
 from mrl_experiments.report.opening import Story
-from mrl_experiments.report.styles import key_of, labelled, line
+from mrl_experiments.report.styles import key_of, line
 from mrl_experiments.results import ResultRow
 from mrl_experiments.runs import Run
 from mrl_experiments.vega import vega_bundle
@@ -92,14 +92,16 @@ def page(
                 cards[card].append((part.block, part.measure, f"story-{number}", data))
             case Sheet():
                 block = Block(part.dataset, part.split, part.model, "")
-                label = line(labelled(key_of(part.method, part.reduction, "knn"), part.label)).label
+                label = line(key_of(part.method, part.reduction, "knn", part.label)).label
                 card = ("examples", "neighbours", "Neighbours, funnels and confusions")
                 if (block, label) not in (known[:2] for known in cards[card]):
                     cards[card].append((block, label, f"examples-{number}", asdict(part.examples)))
             case Chart() | Grid():
                 kind = "figures" if isinstance(part, Chart) else "tables"
                 data = part.spec if isinstance(part, Chart) else _table(part, sources)
-                cards[kind, part.view.name, part.view.title].append((part.block, "", part.name, data))
+                cards[kind, part.view.name, part.view.title].append(
+                    (part.block, "", part.block.named(part.view), data)
+                )
     loader = PackageLoader("mrl_experiments.report", ".")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
@@ -116,14 +118,13 @@ def _table(grid: Grid, sources: Sources) -> Mapping[str, Any]:
         shown: dict[str, Any] = {"t": text(ours, column)}
         if ours is not None:
             shown["s"] = [sources.of(number, column.metric) for number in ours.numbers]
-        if grid.in_paper(column):
+        if (column, True) in grid.flat:
             shown["p"] = text(theirs, column)
         if theirs is not None:
             shown["q"] = theirs.source + (f"; beware: {theirs.anomaly}" if theirs.anomaly else "")
         return shown
 
-    keys, columns = grid.view.index, grid.columns
-    header = [*map(axis, keys), *(heading(grid, column) for column in columns)]
-    rows = [[*key_texts(keys, row), *(cell(row, column) for column in columns)] for row in grid.index]
-    said = {"title": caption(grid), "note": footnote(grid), "keys": len(keys), "header": header, "rows": rows}
-    return said | {suffix[1:]: form(grid) for suffix, form in WRITERS.items()}
+    header = [*grid.axes, *(grid.heading(column) for column in grid.columns)]
+    rows = [[*grid.keys(row), *(cell(row, column) for column in grid.columns)] for row in grid.index]
+    said = {"title": grid.caption, "note": grid.footnote, "keys": len(grid.axes), "header": header}
+    return said | {"rows": rows} | {suffix[1:]: form(grid) for suffix, form in WRITERS.items()}

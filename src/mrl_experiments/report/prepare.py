@@ -10,7 +10,7 @@ import pandas as pd
 from mrl_experiments.data.reading import shown
 from mrl_experiments.metric_names import DEVIATION, fault, in_percent
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.report.styles import key_of, labelled
+from mrl_experiments.report.styles import key_of
 from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting
 from mrl_experiments.runs import PRINTED
 
@@ -70,7 +70,13 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
     frame = pd.DataFrame(records, columns=[*COLUMNS, *published, "number"]).fillna(published)
     frame["settings"] = pd.Series([_texts(setting) for setting in frame.setting], dtype=object)
     frame["setting"] = [" ".join(f"{n}={text}" for n, text in texts.items()) for texts in frame.settings]
-    typed = [{f"@{name}": _typed(text) for name, text in texts.items()} for texts in frame.settings]
+    typed = [
+        {
+            f"@{n}": int(text) if text.isdecimal() and len(text) <= DIGITS else text
+            for n, text in texts.items()
+        }
+        for texts in frame.settings
+    ]
     spread = pd.DataFrame(typed, index=frame.index, dtype=object)
     frame = pd.concat([frame, spread.where(spread.notna(), "")], axis=1)
     frame["value"] = frame.value.astype(float) / np.where(frame.metric.isin(IN_MFLOPS), 1e6, 1.0)
@@ -98,10 +104,6 @@ def _texts(setting: Setting) -> Mapping[str, str]:
     return setting.texts()
 
 
-def _typed(text: str) -> str | int:
-    return int(text) if text.isdecimal() and len(text) <= DIGITS else text
-
-
 def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
     frame["interpolated"] = False
     for _, group in frame.groupby(PLACE, sort=False):
@@ -112,8 +114,7 @@ def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
     at = frame.dim.where(ff & prefix & frame.trained)  # the dim that an FF run was trained at
     own = at.groupby([frame.run, frame.table]).transform("max")
     widest = own == at.groupby([frame[name] for name in PLACE]).transform("max")
-    keys = [key_of(*row) for row in zip(frame.method, frame.reduction, frame.evaluation, strict=True)]
-    frame["line"] = list(map(labelled, keys, frame.label))
+    frame["line"] = list(map(key_of, frame.method, frame.reduction, frame.evaluation, frame.label))
     firsts = ["ff_prefix" + line[2:] for line in frame.line]
     first = frame.assign(line=firsts)[ff & prefix & widest & ~frame.evaluation.isin(OF_OWN_CLASSIFIER)]
     return pd.concat([frame[~ff | (frame.dim == own).where(prefix, widest)], first], ignore_index=True)

@@ -78,7 +78,7 @@ def line(key: str) -> Line:
         return (KNOWN | VARIANTS)[key]
     method, _, label = key.partition(LABEL)
     if method.endswith(PROBE):
-        probed = line(labelled(method.removesuffix(PROBE), label))
+        probed = line(method.removesuffix(PROBE) + key.removeprefix(method))
         return replace(probed, label=f"{probed.label}, linear probe", marker="cross")
     name = _called(method) if not label or label.endswith(NATIVE) else line(method).label
     variant = label.rpartition("/")[2].replace("_", " ")
@@ -97,15 +97,13 @@ def order(key: str) -> tuple[int, str]:
     return (known.index(key) if key in known else len(known), key)
 
 
-def labelled(key: str, label: str) -> str:
-    """Name the line of runs with a label, such as an ablation's variant, "<ablation>/<variant>"."""
-    return f"{key}{LABEL}{label}" if label else key
+def key_of(method: str, reduction: str, evaluation: str, label: str) -> str:
+    """Name the line of a method under a reduction, and of runs with a label, "<ablation>/<variant>" or any.
 
-
-def key_of(method: str, reduction: str, evaluation: str) -> str:
-    """Name the line of a method under a reduction; probes are lines of their own beside trained heads."""
+    Probes are lines of their own beside trained heads.
+    """
     key = method if reduction == "prefix" else f"{method}_{reduction}"
-    return key + PROBE if evaluation.startswith("probe") else key
+    return key + PROBE * evaluation.startswith("probe") + (f"{LABEL}{label}" if label else "")
 
 
 def note(part: str) -> str:

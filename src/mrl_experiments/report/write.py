@@ -61,10 +61,13 @@ def write_report(
         findings = judge(CLAIMS, frame[frame.fault == ""], paper, counterparts) if of_paper else []
         notes += [*faulty(frame), *repeated_seeds(cells)]
         files: dict[str, str | bytes] = {"tables.md": "\n".join(map(markdown, tables))}
-        files |= {f"tables/{grid.name}{end}": form(grid) for grid in tables for end, form in WRITERS.items()}
+        for grid in tables:
+            stem = f"tables/{grid.block.named(grid.view)}"
+            files |= {f"{stem}{end}": form(grid) for end, form in WRITERS.items()}
         files |= {f"tables/claims{end}": form(findings) for end, form in CLAIMED.items() if findings}
         for chart in figures:
-            files |= {f"figures/{chart.name}.{form}": b for form, b in pictures(chart.spec, forms).items()}
+            stem, drawn_in = f"figures/{chart.block.named(chart.view)}", pictures(chart.spec, forms)
+            files |= {f"{stem}.{form}": picture for form, picture in drawn_in.items()}
         shown = [*stories(cells), *sorted(sheets, key=lambda sheet: sheet.seed or 0), *figures, *tables]
         files["index.html"] = page(shown, findings, Sources(found, runs, out), notes)
         for name, content in files.items():

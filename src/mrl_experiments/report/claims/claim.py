@@ -111,6 +111,4 @@ def _tested(
 def _samples(frame: pd.DataFrame) -> Samples:
     """Return how many samples each evaluation measured on; those that took fewer queries say so."""
     counts = frame[frame.metric.isin(["samples", "queries"]) & (frame.value >= 1)]
-    return {
-        place: int(n) for place, n in counts.groupby(["dataset", "split", "evaluation"]).value.min().items()
-    }
+    return counts.groupby(["dataset", "split", "evaluation"]).value.min().astype(int).to_dict()
