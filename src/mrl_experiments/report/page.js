@@ -12,8 +12,8 @@ function make(name, properties = {}, ...children) {
 }
 
 // What is wider than the page can be scrolled, by keys too.
-const scrolled = (title, className, heads, rows, ...more) => make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: title },
-  make("table", { className }, ...more, make("thead", {}, make("tr", {}, heads)), make("tbody", {}, rows)));
+const scrolled = (title, className, heads, rows) => make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: title },
+  make("table", { className }, make("thead", {}, make("tr", {}, heads)), make("tbody", {}, rows)));
 
 const download = (id, kind, address) => make("button", { type: "button", ariaLabel: `Download ${kind}`, onclick: async () => {
   make("a", { href: await address(kind.toLowerCase()), download: `${id}.${kind.toLowerCase()}` }).click();
@@ -84,7 +84,8 @@ function table(body, data, id) {
   const filter = make("input", { type: "search", placeholder: "filter rows", ariaLabel: "Filter rows", oninput: () => {
     for (const { row, node } of rows) node.hidden = !row.some((cell) => shown(cell).toLowerCase().includes(filter.value.toLowerCase()));
   } });
-  body.replaceChildren(filter, scrolled(data.title, "", heads, rows.map(({ node }) => node), make("caption", { className: "count" }, data.note)));
+  const said = make("p", { className: "hint" }, `${data.title}. ${data.note}`);
+  body.replaceChildren(said, filter, scrolled(data.title, "", heads, rows.map(({ node }) => node)));
   return ["CSV", "MD", "TEX"].map((kind) => download(id, kind, (form) => URL.createObjectURL(new Blob([data[form]], { type: "text/plain" }))));
 }
 

@@ -57,8 +57,8 @@ def write_report(
         views = [*TABLES, *others(cells, [*TABLES, *FIGURES])]
         tables = [grid for view in views for grid in grids(view, cells, theirs, counterparts)]
         figures = [chart for view in FIGURES for chart in charts(view, cells, drawn, counterparts)]
-        of_paper = cells.home.isin({name for name, of in counterparts.items() if "dataset" in of}).any()
-        findings = judge(CLAIMS, frame[frame.fault == ""], paper, counterparts) if of_paper else []
+        like = frame[frame.home.isin({name for name, of in counterparts.items() if "dataset" in of})]
+        findings = judge(CLAIMS, like[like.fault == ""], paper, counterparts) if len(like) else []
         notes += [*faulty(frame), *repeated_seeds(cells)]
         files: dict[str, str | bytes] = {"tables.md": "\n".join(map(markdown, tables))}
         for grid in tables:
