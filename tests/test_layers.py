@@ -37,6 +37,7 @@ PROGRAM = {
     "training",
     "report",
     "vega",
+    "line_chart",
     "result_files",
     "paper",
     "runs",

@@ -1,8 +1,9 @@
 """Which line of a table or figure a method belongs to, and how that line looks and is called."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from zlib import crc32
 
+from mrl_experiments.line_chart import Line
 from mrl_experiments.results import NATIVE
 
 # Okabe and Ito's palette, lightened for a dark ground: told apart with every kind of colour vision.
@@ -16,18 +17,6 @@ PENTAGON = "M0,-1L.95,-.31 .59,.81 -.59,.81 -.95,-.31Z"
 THIN = "M0,-1L.5,0 0,1 -.5,0Z"
 X = "M-.9,-.6L-.6,-.9 0,-.3 .6,-.9 .9,-.6 .3,0 .9,.6 .6,.9 0,.3 -.6,.9 -.9,.6 -.3,0Z"
 OTHER_MARKERS = (STAR, HEXAGON, "triangle-left", "triangle-right", THIN)
-
-
-@dataclass(frozen=True)
-class Line:
-    """The look of a line. marker: Vega's name, or a path. light, dark: its colour on either ground."""
-
-    label: str
-    marker: str
-    light: str
-    dark: str
-
-
 KNOWN = {
     "mrl": Line("MRL", "circle", "#0072b2", "#56a8dc"),
     "mrl_e": Line("MRL-E", "square", "#009e73", "#2fc79c"),
