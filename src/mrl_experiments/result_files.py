@@ -18,7 +18,7 @@ def find_rows(
 
     Args:
         patterns: one or several paths or globs; `**` matches any number of folders.
-        sheets: receives the examples that lie beside these files.
+        sheets: receives the examples that lie beside these files, in the order of their seeds.
 
     Returns:
         The rows, and what to say of patterns without files and of files that were left out.
@@ -52,6 +52,7 @@ def find_rows(
         others = sorted({row.run for row in (*read, *beside)} - {folder.parent.name})
         if folder.name == "results" and others:  # as in a file that was copied into a run's folder
             notes.append(f"{shown(str(path))} holds rows of {shown(', '.join(others))}, as whose they count")
+    sheets.sort(key=lambda sheet: sheet.seed or 0)
     if not rows:
         raise UserError(
             "; ".join([f"no result rows in {shown(', '.join(patterns)) or 'nothing'}", *notes]),

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +155,7 @@ def draw(found: Sequence[Column], path: Path, name: str) -> bool:
         require_address_space(V8_NEEDS, "drawing the figure", "raise it")
     except UserError:
         return False
-    points = []
+    points: list[dict[str, Any]] = []
     for column, colour in zip(found, COLOURS, strict=False):
         look = Line(column.title, "circle", colour, colour)
         for dim, (value, low, high) in column.values.items():

@@ -87,7 +87,7 @@ def page(
     for number, part in enumerate(shown):
         match part:
             case Story():
-                data = {"sentences": part.sentences, "specs": part.specs}
+                data: Any = {"sentences": part.sentences, "specs": part.specs}
                 card = ("stories", "how-few-dims", "In three sentences")
                 cards[card].append((part.block, part.measure, f"story-{number}", data))
             case Sheet():

@@ -68,8 +68,8 @@ def write_report(
         for chart in figures:
             stem, drawn_in = f"figures/{chart.block.named(chart.view)}", pictures(chart.spec, forms)
             files |= {f"{stem}.{form}": picture for form, picture in drawn_in.items()}
-        shown = [*stories(cells), *sorted(sheets, key=lambda sheet: sheet.seed or 0), *figures, *tables]
-        files["index.html"] = page(shown, findings, Sources(found, runs, out), notes)
+        sources = Sources(found, runs, out)
+        files["index.html"] = page([*stories(cells), *sheets, *figures, *tables], findings, sources, notes)
         for name, content in files.items():
             with atomic_path(out / name) as temporary:
                 temporary.write_bytes(content.encode() if isinstance(content, str) else content)
