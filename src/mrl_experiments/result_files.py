@@ -38,9 +38,9 @@ def find_rows(
         notes += [] if found else [f"no file matches {shown(pattern)}"]
         parent = os.path.dirname(pattern)
         # Glob silently passes over what stands where a folder is named.
-        for path in sorted(glob(parent, recursive=True)) if not has_magic(os.path.basename(parent)) else []:
-            if not (os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)):
-                notes.append(f"left out: {shown(path)} is no folder that can be read")
+        for place in sorted(glob(parent, recursive=True)) if not has_magic(os.path.basename(parent)) else []:
+            if not (os.path.isdir(place) and os.access(place, os.R_OK | os.X_OK)):
+                notes.append(f"left out: {shown(place)} is no folder that can be read")
     for path in map(Path, sorted(files)):
         try:
             rows += (read := read_rows(path))
@@ -49,7 +49,7 @@ def find_rows(
             notes.append(f"left out: {shown(error.problem)}")
             continue
         folder = path.absolute().parent
-        others = sorted({row.run for row in (*read, *beside)} - {folder.parent.name})
+        others = sorted({*(row.run for row in read), *(of.run for of in beside)} - {folder.parent.name})
         if folder.name == "results" and others:  # as in a file that was copied into a run's folder
             notes.append(f"{shown(str(path))} holds rows of {shown(', '.join(others))}, as whose they count")
     sheets.sort(key=lambda sheet: sheet.seed or 0)
