@@ -45,7 +45,7 @@ def comma_separated(grid: Grid) -> str:
     flat = [(*of, name) for of in grid.flat for name in NUMBERS if name == "mean" or not of[1]]
 
     def number(row: Any, column: Column, paper: bool, name: str) -> str:
-        value = getattr(grid.cell(row, column, paper=paper), name, "")
+        value: Any = getattr(grid.cell(row, column, paper=paper), name, "")
         return "" if value == "" or (name == "deviation" and isnan(value)) else f"{value:.6g}"
 
     header = [f"{grid.heading(column, paper=paper)}{NUMBERS[name]}" for column, paper, name in flat]

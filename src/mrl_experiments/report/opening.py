@@ -38,7 +38,7 @@ class Story:
 
 def stories(cells: pd.DataFrame) -> list[Story]:
     """Return the answer for each data set, model and measure of it, the best measured first."""
-    found = []
+    found: list[tuple[int, str, int, Story]] = []
     for role in ("main", "unseen"):
         timed = {(chart.block.dataset, chart.block.model): chart for chart in _timed(cells, role)}
         for evaluation, name, settings, called in QUALITIES:
