@@ -25,6 +25,7 @@ from mrl_experiments.adaptive.retrieval.spec import (
     IndexSpec,
     Stages,
     check_stages,
+    check_whole,
     funnel,
     split_effort,
 )
@@ -195,10 +196,10 @@ class AdaptiveIndex:
             negated.
 
         Raises:
-            UserError: If a dim has no index, dims do not nest, the shortlist is shorter than k, or the
-                queries do not fit.
+            UserError: If a dim has no index, dims do not nest, k is no whole number, the shortlist is shorter
+                than k, or the queries do not fit.
         """
-        dims = [dim for dim, _ in self.spec.stages]
+        dims, k = [dim for dim, _ in self.spec.stages], None if k is None else check_whole("k", k)
         usual = shortlist_dim is rerank_dims is shortlist is None
         if self.promise is not None and usual:
             allowed = self._checked_mask(mask)
