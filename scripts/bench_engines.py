@@ -174,6 +174,11 @@ def bare_milvus(place: str, name: str, vectors: Vectors, prefix: int) -> None:
         rows = enumerate(vectors[start : start + ROWS], start)
         client.insert(name, [{"id": row, "vector": one, "prefix": one[:prefix]} for row, one in rows])
     client.flush(name)
+    scans = client.prepare_index_params()  # which Milvus needs to search, of "exact", too
+    for field in ("vector", "prefix"):
+        scans.add_index(field, index_type="FLAT", metric_type="COSINE")
+    client.create_index(name, scans)
+    client.load_collection(name)
     client.close()
 
 

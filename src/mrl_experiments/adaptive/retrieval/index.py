@@ -156,6 +156,27 @@ class AdaptiveIndex:
         ids = check_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
         return cls(spec, vectors, ids, {dim: build_shortlist(vectors, dim, spec, rows) for dim in spec.dims})
 
+    def save(self, folder: Path | str) -> None:
+        """Write the index into a folder, from which `load` has it again.
+
+        Raises:
+            UserError: For what the operating system refuses, such as a full disk.
+        """
+        from mrl_experiments.adaptive.retrieval.storage import save_index
+
+        save_index(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "AdaptiveIndex":
+        """Open what `save` or `on_disk` wrote; vectors are read from the disk as they are needed.
+
+        Raises:
+            UserError: If the folder is incomplete, a file has changed, or another version wrote it.
+        """
+        from mrl_experiments.adaptive.retrieval.storage import load_index
+
+        return load_index(Path(folder))
+
     def __len__(self) -> int:
         return len(self.vectors)
 
