@@ -23,6 +23,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from milvus_lite.server_manager import server_manager_instance
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
@@ -95,6 +96,8 @@ def compared(
             if engine == "pgvector":
                 connected(place).execute(f"DROP TABLE {name}")
             else:
+                if engine == "milvus":  # whose server, in this process, keeps what it has read in memory
+                    server_manager_instance.release_all()
                 shutil.rmtree(place, ignore_errors=True)
                 Path(place).unlink(missing_ok=True)
     found = {kind: median(times) for kind, times in seconds.items()}

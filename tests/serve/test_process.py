@@ -3,10 +3,12 @@
 import base64
 import os
 import re
+import select
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx2 as httpx
 import numpy as np
@@ -67,7 +69,7 @@ def test_many_clients_at_once_get_their_own_answers_and_share_batches(server, mo
 
     def asked(number):
         rng = np.random.default_rng(number)
-        with httpx.Client(base_url=server.url) as one:
+        with httpx.Client(base_url=server.url, timeout=60) as one:
             for _ in range(10):
                 rows, dim = rng.integers(24, size=rng.integers(1, 4)), int(rng.choice(model.dims))
                 body = {"inputs": [urls[row] for row in rows], "dimensions": dim}
@@ -117,14 +119,13 @@ def test_slow_clients_are_sent_away(digits, urls):
         with socket.create_connection((HOST, server.port), 10) as one:
             one.settimeout(10)
             began, got = time.monotonic(), b""
-            try:
-                for part in parts:
-                    one.sendall(part)
-                    time.sleep(0.3)
+            for part in parts:
+                one.sendall(part)
+                if select.select([one], [], [], 0.3)[0] and b"GET" not in part:
+                    break  # it has answered, or closed
+            with suppress(ConnectionError):
                 while part := one.recv(4096):
                     got += part
-            except ConnectionError:
-                pass
             return got, time.monotonic() - began
 
     head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
@@ -136,14 +137,14 @@ def test_slow_clients_are_sent_away(digits, urls):
             [b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", b"GET "],
         ):
             got, seconds = answered(*parts)
-            assert seconds < 5 and got.count(b"HTTP/1.1 ") == got.count(b" 200 OK") == (
+            assert seconds < 9 and got.count(b"HTTP/1.1 ") == got.count(b" 200 OK") == (
                 parts[-1:] == [b"GET "]
             )
         got, seconds = answered(head % 90 + b"\r\n", *[b" "] * 9)
-        assert got.startswith(b"HTTP/1.1 408") and b"within 1 seconds" in got and seconds < 5
+        assert got.startswith(b"HTTP/1.1 408") and b"within 1 seconds" in got and seconds < 9
         assert b"connection: close" in got.lower()
         body = {"inputs": urls[0]}
-        with httpx.Client(base_url=server.url) as one:  # which has its own time for each request
+        with httpx.Client(base_url=server.url, timeout=60) as one:  # which has its own time for each request
             for _ in range(3):
                 assert one.post("/embed", json=body).status_code == 200
                 time.sleep(0.6)
