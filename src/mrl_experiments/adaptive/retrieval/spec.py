@@ -124,7 +124,7 @@ def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], 
         UserError: Unless all are whole numbers from 1 up, one index scans, dims grow, lists shrink. The first
             re-rank may be at the scanned dim, whose codes it then corrects.
     """
-    checked = tuple((check_whole("a stage's dim", dim), check_whole("k", keep)) for dim, keep in stages)
+    checked = tuple((check_whole("stages: dim", dim), check_whole("stages: k", keep)) for dim, keep in stages)
     shown = f"stages {[list(stage) for stage in checked]}"
     if not checked or checked[0][0] not in dims:
         raise UserError(f"{shown} start at no indexed dim", expected=f"first a dim of {list(dims)}")
