@@ -141,6 +141,7 @@ def launch(main: Callable[[], None]) -> None:
         sys.path.append("")  # the folder where the user's own modules are; last, so that none hides another
     sys.argv[1:] = told_apart(completed([quoted(renamed(argument)) for argument in sys.argv[1:]]))
     offer_models(sys.argv[1:], CONF)
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # without the kernels that it looks for
     logging.raiseExceptions = False  # else a log that nobody reads is a traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:

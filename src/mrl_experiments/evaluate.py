@@ -1,7 +1,6 @@
 """Evaluate stored embeddings: result rows of runs and of files."""
 
 import functools
-import logging
 import math
 import os
 import sys
@@ -120,7 +119,6 @@ def evaluate_all(chosen: Sequence[Chosen]) -> None:
     Raises:
         UserError: If something is missing or damaged; of several runs or evaluations, the others come first.
     """
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     with _processes(chosen[0].cfg.get("trainer")) as first:
         _evaluate_all(chosen, first)
 

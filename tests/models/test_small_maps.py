@@ -24,7 +24,7 @@ def both(*args, **options):
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("side", [(1, 1), (2, 2), (1, 3), (4, 1)])
+@pytest.mark.parametrize("side", [(1, 1), (2, 2), (1, 3), (4, 1), (3, 2), (4, 4)])
 @pytest.mark.parametrize(
     ("kernel", "options"),
     [
@@ -51,10 +51,14 @@ def test_only_small_maps_of_several_images_are_matrix_products(monkeypatch):
     met = []
     plain = nn.Conv2d.forward
     monkeypatch.setattr(nn.Conv2d, "forward", lambda self, x: met.append(tuple(x.shape)) or plain(self, x))
-    shapes = [(8, 3, 2, 2), (7, 3, 2, 2), (8, 3, 3, 2), (9, 3, 1, 1)]
-    for shape in shapes:
+    for shape in [(8, 3, 2, 2), (7, 3, 2, 2), (8, 3, 3, 3), (9, 3, 1, 1)]:
         quick(torch.zeros(shape, dtype=torch.float64))
-    assert met == [(7, 3, 2, 2), (8, 3, 3, 2)]
+    assert met == [(7, 3, 2, 2), (8, 3, 3, 3)]
+    met.clear()
+    with torch.autocast("cpu", torch.bfloat16):  # where products of a CPU are faster by more
+        for shape in [(8, 3, 3, 3), (8, 3, 4, 4)]:
+            quick.float()(torch.zeros(shape))
+    assert met == [(8, 3, 4, 4)]
 
 
 def test_what_is_no_plain_convolution_stays_as_it_is():

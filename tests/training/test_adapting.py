@@ -11,14 +11,16 @@ from mrl_experiments.build import build_method
 from mrl_experiments.construct import construct
 from mrl_experiments.data.vectors.rows import read_rows
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import read_object
+from mrl_experiments.files import read_object, write_json
 from mrl_experiments.models.adaptor import Adaptor
 from mrl_experiments.runs import Run
 from mrl_experiments.training.adapting import (
     HeldOut,
     choose_map,
     closed_forms,
+    compare,
     lower_bound,
+    print_choice,
     start_adaptor,
 )
 
@@ -135,6 +137,27 @@ def test_a_map_that_was_ruined_gives_way_to_the_closed_form_and_that_to_identity
     method, data = setting(tmp_path, nested.astype(np.float32))
     assert choose_map(method, data, None)
     np.testing.assert_allclose(method.backbone.arrays()["matrix"], np.eye(16), atol=1e-6)
+
+
+def test_of_maps_that_all_help_the_one_that_keeps_most_is_used(tmp_path, capsys):
+    method, data = setting(tmp_path, clusters(3000, 16))
+    best = method.backbone.start.numpy()
+    halves = best.copy()
+    halves[:, :8] = best[:, :8][:, ::-1]  # the same span at 8 dims and at all
+    blurred = best.copy()
+    blurred[:, [7, 8]] = best[:, [8, 7]]  # one of the directions of 8 dims is the next one
+    maps = {
+        name: {"matrix": matrix}
+        for name, matrix in (("blurred", blurred), ("best", best), ("as good", halves))
+    }
+    evidence = compare(maps, dict.fromkeys(maps, True), HeldOut.from_data(data), [8, 16])
+    assert all(min(candidate["lower"]) >= 0 for candidate in evidence["candidates"].values())
+    assert evidence["map"] == "best"
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    write_json(run.folder / "adaptor.json", evidence)
+    print_choice(run)
+    assert "not blurred: best keeps" in capsys.readouterr().out
 
 
 def test_classifiers_are_fitted_anew_to_another_map(tmp_path):

@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import timm
 import torch
 from torch import nn
+from torch.optim import SGD
 
 from mrl_experiments.training.optim import TrainingLength, adamw_cosine, parameter_groups, sgd_cyclic
 
@@ -59,3 +62,40 @@ def test_frozen_parameters_are_left_out():
     module.bias.requires_grad_(False)
     assert [len(group["params"]) for group in parameter_groups(module, 0.1)] == [1, 0]
     torch.optim.SGD(parameter_groups(module, 0.1), lr=1)
+
+
+@pytest.mark.parametrize("build", [sgd_cyclic, adamw_cosine])
+def test_a_step_does_not_depend_on_how_convolutions_lie_in_memory(build):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 4, 1), nn.Conv2d(4, 2, (1, 3)))
+    turned = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    strides = [parameter.stride() for parameter in turned.parameters()]
+    x = torch.randn(4, 3, 6, 6)
+    for net in (plain, turned):
+        length = TrainingLength(steps_per_epoch=10, epochs=1, images_per_step=1024)
+        optimizer, _ = build(net, length, name="", **{**PAPER, "lr": 0.01})
+        assert optimizer.defaults["fused"]
+
+        def closure(net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            return loss
+
+        assert all(optimizer.step(closure) > 0 for _ in range(3))
+        for parameter in net.parameters():
+            assert all(one.shape in ((), parameter.shape) for one in optimizer.state[parameter].values())
+    for ours, expected in zip(turned.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert strides == [parameter.stride() for parameter in turned.parameters()]
+
+
+def test_a_step_that_fails_leaves_everything_in_its_shape(monkeypatch):
+    net = nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
+    length = TrainingLength(steps_per_epoch=10, epochs=1, images_per_step=1024)
+    optimizer, _ = sgd_cyclic(net, length, name="", **PAPER)
+    net(torch.randn(2, 3, 5, 5)).sum().backward()
+    monkeypatch.setattr(SGD, "step", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step()
+    assert net.weight.shape == net.weight.grad.shape == (5, 3, 3, 3)

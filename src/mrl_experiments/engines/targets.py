@@ -1,6 +1,5 @@
 """`export.py target=...`: the table of engines, and what hands vectors over to one."""
 
-import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -138,7 +137,6 @@ def hand_over(cfg: DictConfig) -> None:
         UserError: For options that do not fit, an engine that cannot be reached, or another collection under
             this name.
     """
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     target = TARGETS[cfg.target]
     _check(cfg, target)
     source = find_source(cfg)

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-MOST_PIXELS = 4  # of a map; of larger ones the product has more multiply-adds than it saves
+# Pixels of a map times those of the result; with more of them, idle multiply-adds cost more than is saved.
+MOST_PAIRS = {torch.bfloat16: 81, torch.float16: 81}  # 3x3 to 3x3
+MOST_PAIRS_FLOAT32 = 36  # 3x3 to 2x2
 FEWEST_IMAGES = 8  # from which on it pays to lay out the weights
 
 
@@ -15,17 +17,19 @@ class SmallMapConv2d(nn.Conv2d):
     """A convolution that meets small maps on a CPU with a matrix product, and all others as usual.
 
     Where a 3x3 kernel hangs over a map of 1x1 or 2x2, the kernels of oneDNN multiply the padding too, and
-    their gradients take up to ten times as long as the product of what is inside. The result is the same but
-    for rounding, and so are the parameters.
+    their gradients take up to ten times as long as the product of what is inside; from 4x4 to 2x2, twice as
+    long in bfloat16. The result is the same but for rounding, and so are the parameters.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) as `nn.Conv2d` does."""
         elsewhere = x.device.type != "cpu" or torch.compiler.is_compiling()
-        if elsewhere or x.shape[2] * x.shape[3] > MOST_PIXELS or len(x) < FEWEST_IMAGES:
+        if elsewhere or len(x) < FEWEST_IMAGES:
             return super().forward(x)
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
+        if self._pairs(x.shape[2:]) > MOST_PAIRS.get(x.dtype, MOST_PAIRS_FLOAT32):
+            return super().forward(x)
         pixels = x.permute(0, 2, 3, 1)  # as channels_last has them in memory
         if self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0):
             product = F.linear(pixels, self.weight.flatten(1), self.bias)
@@ -33,6 +37,12 @@ class SmallMapConv2d(nn.Conv2d):
             product = _SmallConvolution.apply(self, pixels.flatten(1), self.weight, x.shape[2:])
             product = product if self.bias is None else product + self.bias.to(product.dtype)
         return product.permute(0, 3, 1, 2)
+
+    def _pairs(self, side: torch.Size) -> int:
+        pairs, paddings = 1, cast(tuple[int, int], self.padding)  # `quicken_small_maps` takes no other
+        for length, kernel, step, padding in zip(side, self.kernel_size, self.stride, paddings, strict=True):
+            pairs *= length * ((length + 2 * padding - kernel) // step + 1)
+        return pairs
 
 
 def quicken_small_maps(module: nn.Module) -> None:

@@ -1,6 +1,5 @@
 """`serve.py`: a run behind HTTP until it is told to stop."""
 
-import logging
 import os
 import socket
 from contextlib import suppress
@@ -25,7 +24,6 @@ def serve(cfg: DictConfig) -> None:
     """
     for package in PACKAGES:
         needed(package, "serve.py", "serve")
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     import torch
     import uvicorn
 

@@ -88,7 +88,8 @@ def choose_map(method: Method, data: Any, run: Run | None) -> bool:
     Candidates are the trained map, of a linear one also the rotation whose prefixes span the same, then the
     closed form it started from, then the identity. One is used only if at every trained dim and at full width
     the lower confidence bound of its gain over the plain prefix on held-out rows is at least 0, corrected for
-    all dims and candidates. An orthogonal map changes nothing at full width.
+    all dims and candidates; of several, the one that keeps most on average over the dims. An orthogonal map
+    changes nothing at full width.
 
     Args:
         method: Whose backbone may be an adaptor.
@@ -258,7 +259,7 @@ def compare(
     """Return which of some maps is used, and why.
 
     Args:
-        maps: Candidates by name, the preferred one first.
+        maps: Candidates by name; of equally good ones the first is used.
         keeps_cosines: Those that change nothing at full width.
         held_out: Rows that none of them was fitted to.
         dims: All that are to be no worse, the full width last.
@@ -270,7 +271,7 @@ def compare(
     plain = held_out.quality(None, dims)
     full = max(float(plain[dims[-1]].mean()), np.finfo(float).tiny)
     level = LEVEL / (len(maps) * len(dims))
-    tables, chosen = {}, IDENTITY
+    tables: dict[str, Any] = {}
     for name, arrays in maps.items():
         ours = held_out.quality(arrays, dims)
         gains = {dim: ours[dim] - plain[dim] for dim in dims}
@@ -282,10 +283,9 @@ def compare(
         ]
         kept = [float((plain[dim] + gains[dim]).mean()) / full for dim in dims]
         tables[name] = {"kept": kept, "gain": [float(gain.mean()) for gain in gains.values()], "lower": lower}
-        if chosen == IDENTITY and min(lower) >= 0:
-            chosen = name
+    shown = [name for name, table in tables.items() if min(table["lower"]) >= 0]
     return {
-        "map": chosen,
+        "map": max(shown, key=lambda name: np.mean(tables[name]["kept"]), default=IDENTITY),
         "measure": held_out.measure,
         "of": held_out.of,
         "rows": len(held_out.queries),
@@ -340,6 +340,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for name, candidate in found["candidates"].items():
         if name == found["map"]:
             break
+        if min(candidate["lower"]) >= 0:
+            more = 100 * np.subtract(found["candidates"][found["map"]]["kept"], candidate["kept"]).mean()
+            yield f"  not {name}: {found['map']} keeps {more:.1f} points more on average"
+            continue
         worst = int(np.argmin(candidate["lower"]))
         gain, bound = (100 * candidate[key][worst] for key in ("gain", "lower"))
         dim = found["dims"][worst]

@@ -2,10 +2,12 @@
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from timm.optim import (
     create_optimizer_v2,
     list_optimizers,
@@ -14,7 +16,7 @@ from timm.optim import (
 )
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -75,7 +77,7 @@ def sgd_cyclic(
 
     `lr` belongs to `lr_images` images per step and is scaled in proportion to what a step really sees.
     """
-    optimizer = SGD(
+    optimizer = _SGD(
         parameter_groups(module, weight_decay),
         lr=scaled(lr, lr_images, length),
         momentum=momentum,
@@ -102,7 +104,7 @@ def adamw_cosine(
     `momentum` is beta_1. `nesterov` has no meaning here and must stay false.
     """
     assert not nesterov, "AdamW has no Nesterov momentum"
-    optimizer = AdamW(
+    optimizer = _AdamW(
         parameter_groups(module, weight_decay),
         lr=scaled(lr, lr_images, length),
         betas=(momentum, 0.999),
@@ -221,6 +223,53 @@ class Plateau:
 def _on_cpu(module: nn.Module) -> bool | None:
     """Return whether one pass over the parameters is to do a whole step: on CPUs a fifth of the time."""
     return all(parameter.is_cpu for parameter in module.parameters()) or None
+
+
+@contextmanager
+def _as_in_memory(optimizer: Optimizer) -> Iterator[None]:
+    """Show a step convolutions in `channels_last` in the order of their memory, in which they are contiguous.
+
+    A step in one pass copies all that is not, which took longer than the step itself.
+    """
+    moved = []
+    for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+        if parameter.grad is not None and parameter.ndim == 4 and not parameter.is_contiguous():
+            moved.append((parameter, parameter.data, parameter.grad))
+            parameter.data = parameter.data.permute(0, 2, 3, 1)
+            parameter.grad = moved[-1][2].permute(0, 2, 3, 1)
+            _permute(optimizer.state[parameter], (0, 2, 3, 1))
+    try:
+        yield
+    finally:
+        for parameter, data, grad in moved:
+            parameter.grad = None  # which must have the parameter's shape
+            parameter.data, parameter.grad = data, grad
+            _permute(optimizer.state[parameter], (0, 3, 1, 2))
+
+
+def _permute(state: dict[str, Any], order: tuple[int, ...]) -> None:
+    moments = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.ndim == 4}
+    state.update({key: value.permute(order) for key, value in moments.items()})
+
+
+class _InMemoryOrder(Optimizer):
+    """An optimizer of torch whose step in one pass copies no convolutions."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Take a step, after the closure, which computes loss and gradients."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        with _as_in_memory(self):
+            super().step()
+        return loss
+
+
+class _SGD(_InMemoryOrder, SGD):
+    pass
+
+
+class _AdamW(_InMemoryOrder, AdamW):
+    pass
 
 
 def _clippable(optimizer: Optimizer) -> Optimizer:
