@@ -78,11 +78,12 @@ def main() -> None:
     )
     options.add_argument("--repeats", type=int, default=30, help="of which medians are taken")
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--tokens", type=int, default=32, help="of a text, the first so many")
     options.add_argument("--inputs", type=int, default=10_000, help="on which logits are compared")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     found = {}
-    cases = [partial(of_run, Path(run)) for run in arguments.runs]
+    cases = [partial(of_run, Path(run), arguments.tokens) for run in arguments.runs]
     cases += [partial(drawn, arch, arguments.size) for arch in arguments.models]
     for make in cases:
         case = make(arguments.inputs)
@@ -185,7 +186,7 @@ def as_logits(case: Case, dim: int, output: Tensor) -> Tensor:
     return output @ nn.functional.normalize(case.candidates[0][:, :dim], dim=1).T
 
 
-def of_run(folder: Path, count: int) -> Case:
+def of_run(folder: Path, tokens: int, count: int) -> Case:
     """Return a trained run, or of a dual encoder its text tower, with labelled inputs."""
     model = load(folder)
     texts = isinstance(model.inputs, TextInputs)
@@ -199,6 +200,8 @@ def of_run(folder: Path, count: int) -> Case:
             images, classes = joined(data.dataloader("val"), 1000)
             candidates = torch.from_numpy(model.encode(list(images), model.width)), classes
         inputs, labels = joined(data.dataloader(splits[-1]), count)
+    if not inputs.is_floating_point():
+        inputs, labels = inputs[:, :tokens], labels[:, :tokens] if labels.ndim == 2 else labels
     generator = torch.Generator().manual_seed(0)
     more = [noisy(inputs, model, generator) for _ in range(-(-count // len(inputs)) - 1)]
     inputs = torch.cat([inputs, *more])[:count]

@@ -154,7 +154,7 @@ def checked_digest(vectors: NDArray[Any], path: Path) -> str:
         with np.errstate(over="ignore", invalid="ignore"):
             block = np.ascontiguousarray(vectors[start : start + ROWS], "<f4")
             squares = np.vecdot(block, block)
-        digest.update(block)
+        digest.update(block.data)
         if not (np.isfinite(squares) & (squares > 0)).all():  # or so large or small that squares are
             check_finite(vectors, str(path), remedy="leave these vectors out, or embed them again")
             _check_float32(block, start, path)

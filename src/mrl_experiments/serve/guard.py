@@ -93,7 +93,7 @@ def impatient(seconds: float) -> type[asyncio.Protocol]:
     waits without end.
     """
 
-    class Impatient(AutoHTTPProtocol):
+    class Impatient(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
         timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
