@@ -100,7 +100,8 @@ def measured(case: Case, folder: Path, arguments: argparse.Namespace) -> dict[st
     both = [one for one in graphs(model, [model.width, dim], case.outputs) if argument_of(one) in one.example]
     both = [one for one in both if case.candidates is None or argument_of(one) == "tokens"]
     out: dict[str, object] = {"dim": dim, "width": model.width, "cut": list(both[1].cut)}
-    out["inputs"], files = len(case.inputs), {}
+    out["inputs"] = len(case.inputs)
+    files: dict[str, Callable[[Tensor], Tensor]] = {}
     for name, size, graph in zip(("whole", f"{dim} dims"), (model.width, dim), both, strict=True):
         programs = written(graph, case, folder, arguments.threads)
         files |= {f"{name}{kind}": run for kind, run in programs.items() if kind != ", torch_export"}
@@ -223,9 +224,10 @@ def noisy(inputs: Tensor, model: LoadedModel, generator: torch.Generator) -> Ten
     """Return images with noise, or tokens of which an eighth, none filled up or masked, are others."""
     if inputs.is_floating_point():
         return inputs + 0.3 * torch.randn(inputs.shape, generator=generator)
-    tokenizer = getattr(model.inputs, "texts", model.inputs).tokenizer  # type: ignore[attr-defined]
+    texts = getattr(model.inputs, "texts", model.inputs)
+    assert isinstance(texts, TextInputs)
     others = inputs.flatten()[torch.randint(inputs.numel(), inputs.shape, generator=generator)]
-    fixed = torch.tensor([tokenizer.pad, tokenizer.mask])
+    fixed = torch.tensor([texts.tokenizer.pad, texts.tokenizer.mask])
     kept = (torch.rand(inputs.shape, generator=generator) > 1 / 8) | torch.isin(inputs, fixed)
     return torch.where(kept | torch.isin(others, fixed), inputs, others)
 
