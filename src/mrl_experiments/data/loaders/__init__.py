@@ -2,7 +2,7 @@
 
 import os
 
-# FFCV starts numba's threads as it is imported. Of TBB, and where there is one CPU, they keep a process that has
-# forked since from ever ending (https://github.com/numba/numba/issues/10556). So TBB is the second choice there.
+# FFCV starts numba's threads as it is imported. If TBB has them and there is one CPU, a process that has since
+# forked never ends (https://github.com/numba/numba/issues/10556). So OpenMP comes first there.
 if len(os.sched_getaffinity(0)) == 1:
     os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
