@@ -75,10 +75,7 @@ def test_the_page_of_options_has_each_with_its_default():
             if not key.endswith("."):
                 assert f"| `{f'{group}.{key}'.removeprefix('.')}` |" in page
     assert all(f"`evaluation.{key}`" in page for options in EVALUATIONS.values() for key in options)
-    assert (
-        "| `epochs` | `4` | passes over the training data | a whole number of epochs from 1 to"
-        in page
-    )
+    assert "| `epochs` | `4` | passes over the training data | a whole number of epochs from 1 to" in page
     assert "| `loss.label_smoothing` | `0.1`; `0` (infonce, infonce_ff, similarity_distillation) |" in page
     assert "| `data.size` | `null`; " in page
     assert "| `evaluation.indexes.*.codes` |" in page
