@@ -1,3 +1,4 @@
+import gc
 import sys
 from pathlib import Path
 
@@ -7,6 +8,15 @@ from mrl_experiments.deferred import defer_metrics
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/commands.py
 defer_metrics()  # as each command does
+
+
+def pytest_collection_finish():
+    """Let the collector leave alone what stays until the end, a million objects of torch and of all tests.
+
+    Each full collection would take half a second, and one in a fork would copy them all.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -51,7 +51,8 @@ MODULE = ["model.name=mine", "model.module._target_=torch.nn.Flatten"]  # its fe
 
 @pytest.mark.parametrize("option", options("model"))
 def test_models(option):
-    arch = {"timm": ["model.arch=test_vit"], "module": MODULE}.get(option, [])
+    one_layer = ["++model.options.depth=1"] if option.startswith("vit") else []
+    arch = {"timm": ["model.arch=test_vit"], "module": MODULE}.get(option, one_layer)
     cfg = composed("data=digits", f"model={option}", *arch)
     method = method_of(cfg, size=224 if "vit" in option else 32)
     assert method.backbone.width == method.spec.dims[-1]

@@ -39,10 +39,9 @@ def configured(name, *overrides):
 
 
 def make_run(root, name, *overrides):
-    """An untrained run, as train.py would leave it."""
-    cfg = configured(
-        "train", "data=digits", "data.loader=torch", "logger=csv", f"run_name={name}", *overrides
-    )
+    """An untrained run, as train.py would leave it; of ResNet10-T with few channels before its features."""
+    quick = ["data=digits", "data.loader=torch", "logger=csv", "+model.options.channels=[8,8,16,512]"]
+    cfg = configured("train", *quick, f"run_name={name}", *overrides)
     run = Run(root / "runs" / name)
     run.checkpoint.parent.mkdir(parents=True)
     OmegaConf.save(OmegaConf.to_container(cfg, resolve=True), run.config_path)

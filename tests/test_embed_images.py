@@ -23,7 +23,7 @@ from mrl_experiments.results import read_rows
 from mrl_experiments.runs import Run
 
 CONF = str(Path(__file__).parents[1] / "conf")
-SMALL = ["data=image_folder", "data.size=16", "data.loader=torch", "data.workers=1", "data.batch_size=8"]
+SMALL = ["data=image_folder", "data.size=16", "data.loader=torch", "data.workers=0", "data.batch_size=8"]
 SMALL += ["data.source.val_share=0.4"]
 
 

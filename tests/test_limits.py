@@ -25,7 +25,7 @@ def started(does: str, limit: str) -> subprocess.Popen[str]:
         ("os.abort()", "-v 4194304", ("SIGABRT", "address space (ulimit -v) of 4,194,304")),
         ("os._exit(127)", "-v 4194304", ("status 127",)),
         ("os.kill(os.getpid(), 11)", "-s 2048", ("SIGSEGV", "stack (ulimit -s) of 2,048")),
-        ("[None for _ in iter(int, 1)]", "-t 3", ("SIGKILL", "CPU time (ulimit -t) of 3")),
+        ("[None for _ in iter(int, 1)]", "-t 2", ("SIGKILL", "CPU time (ulimit -t) of 2")),
     ],
 )
 def test_what_ends_a_limited_command_is_told(does, limit, said):

@@ -1,5 +1,7 @@
 """Run folders from others: nothing that their files name is run, resolved, written or deleted."""
 
+import copy
+import functools
 import inspect
 import json
 import os
@@ -47,15 +49,25 @@ def folder(tmp_path):
 
 def changed(folder: Path, **parts) -> Run:
     """Write other values into a run's configuration: data__source=... is data.source."""
-    config = yaml.safe_load((STORED / "config.yaml").read_text())
+    config = copy.deepcopy(stored_plain())
     for place, value in parts.items():
         put(config, place, value)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return Run(folder)
 
 
+@functools.cache
+def stored_plain():
+    return yaml.safe_load((STORED / "config.yaml").read_text())
+
+
+@functools.cache
+def read_plain():
+    return OmegaConf.to_container(stored.read_config(STORED / "config.yaml"))
+
+
 def plain_with(place: str, value):
-    config = OmegaConf.to_container(stored.read_config(STORED / "config.yaml"))
+    config = copy.deepcopy(read_plain())
     put(config, place, value)
     return config
 
@@ -175,7 +187,7 @@ def test_what_conf_does_not_name_at_a_place_is_refused(place, node):
     ],
 )
 def test_other_keys_of_hydra_are_those_of_conf(tricks, folder):
-    model = yaml.safe_load((STORED / "config.yaml").read_text())["model"]
+    model = stored_plain()["model"]
     with pytest.raises(UserError, match="as conf/ never has it"):
         trusted_config(changed(folder, model={**model, **tricks}))
 

@@ -20,12 +20,19 @@ from mrl_experiments.results import read_rows
 from mrl_experiments.runs import Run
 
 
-@pytest.fixture
-def embedded(tmp_path):
-    """A run with its embeddings."""
-    one = make_run(tmp_path, "ff", "loss=ff")
-    embed(configured("embed", "run=ff", f"root={tmp_path}"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run with its embeddings, which tests copy."""
+    root = tmp_path_factory.mktemp("made")
+    one = make_run(root, "ff", "loss=ff")
+    embed(configured("embed", "run=ff", f"root={root}"))
     return one
+
+
+@pytest.fixture
+def embedded(made, tmp_path):
+    """A run with its embeddings."""
+    return Run(shutil.copytree(made.folder, tmp_path / "runs" / made.name))
 
 
 def evaluate_split(root, split):

@@ -66,7 +66,7 @@ def image_data(tmp_path):
             "size": None,
             "resolution": None,
             "augment": {},
-            "storage": {"default": {"mode": "raw"}},
+            "storage": {"default": {"mode": "raw", "max_size": 128}},  # else pages of 256 MB are written
             "betons": {},
             "seed": 0,
         }

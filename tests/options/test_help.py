@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from commands import ROOT
-from hydra import compose, initialize_config_dir
+from composing import composed
 
 from mrl_experiments.options.check import tree_of
 from mrl_experiments.options.help import EXAMPLES, KEYS, WIDTH
@@ -20,13 +20,12 @@ COMMANDS = ("train", "embed", "evaluate", "export", "generate", "report", "serve
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_can_be_typed_and_options_are_known(command):
     assert len(EXAMPLES[command]) == 5 and len(KEYS[command]) <= 10
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for example in EXAMPLES[command]:
-            words = [word for word in shlex.split(example, comments=True) if word != "-m"]
-            typed = told_apart([quoted(word) for word in words])
-            offer_models(typed, ROOT / "conf")
-            first = [word if word.startswith("'") or "[" in word else word.split(",")[0] for word in typed]
-            tree = tree_of(compose(command, first), command)
+    for example in EXAMPLES[command]:
+        words = [word for word in shlex.split(example, comments=True) if word != "-m"]
+        typed = told_apart([quoted(word) for word in words])
+        offer_models(typed, ROOT / "conf")
+        first = [word if word.startswith("'") or "[" in word else word.split(",")[0] for word in typed]
+        tree = tree_of(composed(command, *first), command)
     for key in KEYS[command]:
         node = tree
         for part in key.split("."):

@@ -1,5 +1,6 @@
 """The table of options is whole, and its kinds refuse what they should."""
 
+import itertools
 from pathlib import Path
 
 import composing
@@ -50,12 +51,14 @@ def checked(command: str, *overrides: str) -> DictConfig:
     return cfg
 
 
-def every_choice() -> list[tuple[str, str, str]]:
+def every_choice() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return for each command choices of one file a group, in which every file is chosen."""
     return [
-        (command, group, path.stem)
+        (command, [choice for choice in choices if choice])
         for command, groups in ROOTS.items()
-        for group in groups
-        for path in sorted((CONF / group).glob("*.yaml"))
+        for choices in itertools.zip_longest(
+            *([(group, path.stem) for path in sorted((CONF / group).glob("*.yaml"))] for group in groups)
+        )
     ]
 
 
@@ -75,9 +78,14 @@ def unknown(node, tree, path="") -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("command", "group", "option"), every_choice())
-def test_every_option_of_every_file_has_an_entry_and_a_default_that_fits(command, group, option):
-    cfg = composed(command, f"{group}={option}", *GIVEN.get(option, []))
+@pytest.mark.parametrize(
+    ("command", "choices"),
+    every_choice(),
+    ids=lambda part: "-".join(f"{group}={name}" for group, name in part) if isinstance(part, list) else part,
+)
+def test_every_option_of_every_file_has_an_entry_and_a_default_that_fits(command, choices):
+    given = [text for _, option in choices for text in GIVEN.get(option, [])]
+    cfg = composed(command, *(f"{group}={option}" for group, option in choices), *given)
     assert unknown(OmegaConf.to_container(cfg), tree_of(cfg, command)) == []
     check(cfg, command)
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from commands import ROOT, run
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -51,7 +51,7 @@ def waiting(folder):
 
 
 def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
-    done = reproduce(tmp_path, "--plan")
+    done = run(*arguments(tmp_path, "--plan")[1:], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert waiting(tmp_path) == 7  # 2 x (train, embed, evaluate) and one more
     assert "7 commands to run, 2 at a time: about 4 min" in done.stdout
@@ -59,9 +59,7 @@ def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
 
 
 def test_an_unknown_profile_lists_those_there_are(tmp_path):
-    done = subprocess.run(
-        arguments(tmp_path, profile="other.yaml"), capture_output=True, text=True, check=False
-    )
+    done = run(*arguments(tmp_path, profile="other.yaml")[1:], folder=tmp_path)
     assert done.returncode == 2
     assert "captions, full, language, medium, quick" in done.stderr
 

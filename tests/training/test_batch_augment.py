@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from commands import TINY
+from commands import COARSE
 from composing import composed
 
 from mrl_experiments.data.loaders.order import TrainingOrder, balanced
@@ -59,7 +59,7 @@ def test_labels_become_the_shares_of_the_images(options):
 
 def configured(root, *overrides):
     small = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.progress=false"]
-    cfg = composed("train", *TINY, *small, f"root={root}", "epochs=1", *overrides)
+    cfg = composed("train", *COARSE, *small, f"root={root}", "epochs=1", *overrides)
     check(cfg, "train")
     return cfg
 

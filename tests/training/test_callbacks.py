@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from commands import TINY
+from commands import COARSE
 from composing import composed
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
@@ -34,7 +34,7 @@ CHOSEN = [
 
 
 def configured(root, *overrides, command="train"):
-    base = [*TINY, *QUICK] if command == "train" else []
+    base = [*COARSE, *QUICK] if command == "train" else []
     cfg = composed(command, *base, f"root={root}", *overrides)
     check(cfg, command)
     return cfg

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from commands import TINY
+from commands import COARSE
 from composing import composed
 
 from mrl_experiments.build import build_method, load_method
@@ -18,7 +18,7 @@ BLOCK = "backbone.net.layer4.0"
 
 def config(root, *overrides):
     loader = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4"]
-    return composed("train", *TINY, f"root={root}", *loader, *overrides)
+    return composed("train", *COARSE, f"root={root}", *loader, *overrides)
 
 
 @pytest.fixture(scope="module")

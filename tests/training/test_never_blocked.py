@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from commands import TINY
+from commands import COARSE
 from composing import composed
 
 from mrl_experiments import identity
@@ -25,7 +25,7 @@ CONSTANT = ["optim=timm", "optim.schedule=constant", "optim.warmup_epochs=0.5"]
 
 
 def configured(root, *overrides):
-    cfg = composed("train", *TINY, *QUICK, f"root={root}", *overrides)
+    cfg = composed("train", *COARSE, *QUICK, f"root={root}", *overrides)
     check(cfg, "train")
     return cfg
 
@@ -147,7 +147,7 @@ def test_a_refusal_waits_for_no_library(tmp_path):
         "try: main()\n"
         "finally: assert not {'torch', 'timm', 'PIL', 'scipy', 'pandas'} & {*sys.modules}"
     )
-    typed = [*TINY, *QUICK, f"root={tmp_path}", "optim.lr=0.1"]
+    typed = [*COARSE, *QUICK, f"root={tmp_path}", "optim.lr=0.1"]
     done = subprocess.run(
         [sys.executable, "-c", program, *typed], capture_output=True, text=True, check=False
     )

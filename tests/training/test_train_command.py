@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import TINY, run
+from commands import COARSE, TINY, run
 from composing import composed
 
 from mrl_experiments.build import load_method, owner
@@ -24,7 +24,7 @@ from mrl_experiments.training.trainer import check_devices
 
 def config(tmp_path, *overrides):
     quick = ["data.loader=torch", "data.workers=1", "trainer.limit_train_batches=4"]
-    return composed("train", *TINY, *quick, f"root={tmp_path}", *overrides)
+    return composed("train", *COARSE, *quick, f"root={tmp_path}", *overrides)
 
 
 def metrics(run_folder):
@@ -157,10 +157,15 @@ def test_every_method_and_optimizer_learns_a_step(tmp_path, loss, optim):
     train(config(tmp_path, f"loss={loss}", f"optim={optim}", "epochs=1"))
 
 
+RAMP = ["data.resolution={start: 16, end: 32, start_epoch: 0, end_epoch: null, step: 8}"]
+RAMP += ["data.source.scale=4"]
+
+
 def test_small_images_at_first_end_with_whole_ones_and_are_described_as_these(tmp_path, capsys):
-    seen, ramp = [], "data.resolution={start: 16, end: 32, start_epoch: 0, end_epoch: null, step: 8}"
+    seen = []
     for epochs in (1, 2):
-        cfg = config(tmp_path, f"epochs={epochs}", f"tag=_{epochs}", ramp, "trainer.limit_train_batches=1")
+        options = [f"epochs={epochs}", f"tag=_{epochs}", "trainer.limit_train_batches=1"]
+        cfg = config(tmp_path, *RAMP, *options)
         trainer, module, data = _build(cfg, run_of(cfg))
         module.method.backbone.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[-1]))
         trainer.fit(module, datamodule=data)
@@ -169,8 +174,7 @@ def test_small_images_at_first_end_with_whole_ones_and_are_described_as_these(tm
 
 
 def test_a_network_of_one_size_trains_at_that_one_and_says_so(tmp_path, capsys):
-    ramp = "data.resolution={start: 16, end: 32, start_epoch: 0, end_epoch: null, step: 8}"
-    train(config(tmp_path, "model.arch=test_vit", ramp, "trainer.limit_train_batches=1"))
+    train(config(tmp_path, *RAMP, "model.arch=test_vit", "trainer.limit_train_batches=1"))
     assert "takes images of 32 px alone" in capsys.readouterr().out
 
 

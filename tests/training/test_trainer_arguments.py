@@ -6,7 +6,7 @@ import inspect
 import pytest
 import pytorch_lightning as pl
 import torch
-from commands import TINY
+from commands import COARSE
 from composing import composed
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment
@@ -27,7 +27,7 @@ QUICK = ["data.loader=torch", "data.workers=0", "data.batch_size=256", "trainer.
 
 
 def configured(root, *overrides):
-    cfg = composed("train", *TINY, *QUICK, f"root={root}", *overrides)
+    cfg = composed("train", *COARSE, *QUICK, f"root={root}", *overrides)
     check(cfg, "train")
     return cfg
 

@@ -2,7 +2,7 @@
 
 import re
 
-from commands import TINY
+from commands import COARSE
 from composing import composed
 
 from mrl_experiments import progress
@@ -12,7 +12,7 @@ from mrl_experiments.training.train import train
 
 def configured(root, *overrides):
     quick = ["data.loader=torch", "data.workers=0", "trainer.precision=32-true", "trainer=cpu"]
-    return composed("train", *TINY, *quick, "data.batch_size=128", f"root={root}", *overrides)
+    return composed("train", *COARSE, *quick, "data.batch_size=128", f"root={root}", *overrides)
 
 
 def test_a_training_says_what_it_does_on_what_and_how_long(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The values printed in "Matryoshka Representation Learning" (arXiv 2205.13147), as rows of our own form."""
 
 import csv
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +30,14 @@ def published(table: str | None = None) -> list[PaperRow]:
 
     Dims, list lengths and loss weights are coordinates of a value (`dim`, `setting`), not values.
     """
+    return [row for row in _all_published() if table in (None, row.table)]
+
+
+@functools.cache
+def _all_published() -> list[PaperRow]:
     with PUBLISHED.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     return [
         PaperRow(**vars(row), table=record["table"], source=record["source"], anomaly=record["anomaly"])
         for row, record in zip(read_rows(PUBLISHED), records, strict=True)
-        if table in (None, record["table"])
     ]

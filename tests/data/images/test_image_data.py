@@ -1,12 +1,10 @@
 """The data module: which loader, which splits, what it refuses."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from commands import ROOT
+from commands import succeed
 from stand_ins import folders
 
 from mrl_experiments.data.file_table import CROSSED, File, changes
@@ -141,10 +139,10 @@ except UserError as error:
 
 
 def test_without_ffcv_the_torch_loader_works_and_says_so(tmp_path):
-    command = [sys.executable, "-c", WITHOUT_FFCV, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    (tmp_path / "without.py").write_text(WITHOUT_FFCV)
+    out = succeed(tmp_path / "without.py", tmp_path)
+    lines = out.splitlines()
     assert lines[0].startswith("FFCV does not import (") and lines[0].endswith("; using data.loader=torch")
     assert sum(line.startswith("FFCV does not import") for line in lines) == 1
     assert "batches 22" in lines
-    assert "data.loader=ffcv, but FFCV does not import" in done.stdout
+    assert "data.loader=ffcv, but FFCV does not import" in out

@@ -293,7 +293,7 @@ def test_all_broken_files_are_named_at_once(kind, pictures, tmp_path, monkeypatc
     for place, path in zip((3, 70, 71, 72, 100, 140, 149), lost, strict=True):
         samples[place] = (path, 0)
     monkeypatch.setattr(source, "open", lambda split: samples)
-    cache = Cache(tmp_path / "cache", source, {"train": Storage()})
+    cache = Cache(tmp_path / "cache", source, {"train": Storage(max_size=100)})
     with pytest.raises(UserError, match="7 of 150 images cannot be read") as caught:
         getattr(cache, kind)("train", 2)
     lines = caught.value.problem.splitlines()

@@ -173,9 +173,9 @@ def test_the_end_of_training_looks_at_few_batches():
     assert not build().finish(iter(lambda: pytest.fail("a switchable network needs none"), 0))
 
 
-@pytest.fixture(params=["switchable", "universal"])
+@pytest.fixture(scope="module", params=["switchable", "universal"])
 def trained(request):
-    """Both modes after a few steps, evaluated."""
+    """Both modes after a few steps, evaluated; tests change nothing of it."""
     method = build(mode=request.param)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.02)
     for seed in range(4):

@@ -1,6 +1,7 @@
 """Slimmable networks against plain ones: the same layers, built with fewer channels."""
 
 import copy
+import functools
 
 import pytest
 import timm
@@ -35,9 +36,14 @@ CASES = [
 ]
 
 
-def plain(arch, options=None):
+@functools.lru_cache(maxsize=8)
+def drawn(arch, **options):
     torch.manual_seed(0)
-    return with_statistics(timm.create_model(arch, num_classes=0, **(options or {})))
+    return with_statistics(timm.create_model(arch, num_classes=0, **options))
+
+
+def plain(arch, options=None):
+    return copy.deepcopy(drawn(arch, **(options or {})))
 
 
 def slimmed(net, universal=False, widths=WIDTHS):
