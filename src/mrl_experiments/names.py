@@ -14,7 +14,7 @@ UNUSUAL = re.compile(r"[^\w.=:>% ]")  # in names of data sets, models and settin
 
 
 def is_name(value: Any, longest: int = LONGEST) -> bool:
-    """Return whether a file or folder named `value` lies where it is put, on at most `longest` bytes."""
+    """Return whether a file or folder named `value` lies where it is put, and has at most `longest` bytes."""
     return (
         isinstance(value, str)
         and value not in ("", ".", "..")
@@ -40,7 +40,7 @@ def check_name(value: Any, where: str) -> str:
     shown = value if isinstance(value, str) and value.isprintable() else repr(value)
     raise UserError(
         f"{where}={shown if len(shown) <= 100 else shown[:100] + '...'} cannot name a file or folder",
-        expected=f"letters, digits and signs such as _ - + . on at most {LONGEST} bytes, without / and \\",
+        expected=f"letters, digits and signs such as _ - + . of at most {LONGEST} bytes, without / and \\",
     )
 
 
