@@ -1,5 +1,6 @@
 """The documentation's site, which `make docs` builds."""
 
+import itertools
 import json
 import logging
 import pkgutil
@@ -15,8 +16,7 @@ sys.path.insert(0, str(ROOT / "src"))
 logging.getLogger("faiss").setLevel(logging.WARNING)
 
 from mrl_experiments.options.reference import options_page  # noqa: E402
-from mrl_experiments.report.notebook import MIME  # noqa: E402
-from mrl_experiments.report.page import vega_bundle  # noqa: E402
+from mrl_experiments.vega import MIME, vega_bundle  # noqa: E402
 
 GENERATED = ROOT / "docs" / "generated"
 STATIC = GENERATED / "static"
@@ -45,7 +45,9 @@ exclude_patterns = ["outputs", ".venv", ".*"]
 html_theme = "furo"
 html_title = f"mrl-experiments {release}"
 html_theme_options = {"navigation_with_keys": True}
+html_show_copyright = False
 html_static_path = ["generated/static"]
+html_css_files = ["site.css"]
 myst_enable_extensions = ["colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
@@ -56,7 +58,20 @@ autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 
 
-CHARTS = ".chart {overflow-x: auto} .vega-bind input {width: 18em; margin: 0 .5em; vertical-align: middle}"
+# Lines of code of 110 signs fit where the window is wide, charts and their sliders scroll where it is narrow.
+STYLE = """\
+body {--code-font-size: 75%}
+@media (min-width: 90em) {.content {width: 54em}}
+.chart {overflow-x: auto}
+.vega-bind input {width: min(18em, 35vw); margin: 0 .5em; vertical-align: middle}
+"""
+# How types of arrays are shown, beside how numpy.typing.NDArray[...] is defined.
+ARRAY = re.compile(
+    r"(?:numpy\.)?ndarray\[tuple\[(?:~?typing\.)?Any, \.\.\.\], ~?(?:numpy\.)?dtype\[([^\[\]]+)\]\]"
+)
+
+
+DETAILS = "<details><summary>The code of this chart</summary>"
 
 
 def modules_of(names: str) -> Iterator[str]:
@@ -69,21 +84,26 @@ def modules_of(names: str) -> Iterator[str]:
 
 def notebook_page(path: Path) -> str:
     """Return a notebook as a page with its stored outputs; its charts are drawn in the browser."""
-    blocks = [_html('<script src="../../_static/vega.js"></script>', f"<style>{CHARTS}</style>")]
-    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown":
-            blocks.append(re.sub(r"\]\(\.\./docs/", "](../", source).replace(".ipynb)", ".md)"))
-        else:
-            code = [f"```python\n{source}\n```"]
-            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
-                code = [
-                    _html("<details><summary>The code of this chart</summary>"),
-                    *code,
-                    _html("</details>"),
-                ]
-            blocks += [*code, *(_shown(one, f"chart{number}") for one in cell["outputs"])]
+    blocks = [_html('<script src="../../_static/vega.js"></script>')]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for hidden, group in itertools.groupby(cells, _is_hidden):
+        shown: list[str] = []
+        for cell in group:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "markdown":
+                blocks.append(re.sub(r"\]\(\.\./docs/", "](../", source).replace(".ipynb)", ".md)"))
+                continue
+            outputs = [_shown(one, f"chart{cells.index(cell)}") for one in cell["outputs"]]
+            blocks += [_html(DETAILS)] if hidden and not shown else []
+            blocks.append(f"```python\n{source}\n```")
+            blocks += [] if hidden else outputs
+            shown += outputs or [""]
+        blocks += [_html("</details>"), *shown] if hidden else []
     return "\n\n".join(blocks) + "\n"
+
+
+def _is_hidden(cell: dict[str, Any]) -> bool:
+    return bool(cell["metadata"].get("jupyter", {}).get("source_hidden"))
 
 
 def _html(*lines: str) -> str:
@@ -101,12 +121,13 @@ def _shown(output: dict[str, Any], name: str) -> str:
         return _html(f'<div id="{name}" class="chart"></div>', f"<script>{draw}</script>")
     if "text/html" in data:
         table = re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.DOTALL)
-        return _html(table.replace("dataframe", "docutils"))
+        return _html(table.replace('border="1" class="dataframe"', 'class="docutils"'))
     return f"```text\n{''.join(output.get('text') or data['text/plain'])}\n```"
 
 
 def write_generated(app: Any) -> None:
     """Write the pages that follow from the source: options, notebooks, and the reference of each package."""
+    (STATIC / "site.css").write_text(STYLE, encoding="utf-8")
     (STATIC / "vega.js").write_text(
         f"(() => {{{vega_bundle()}}})()", encoding="utf-8"
     )  # its `_` is not Sphinx's
@@ -131,13 +152,21 @@ def write_first_page(app: Any, error: Exception | None) -> None:
         (Path(app.outdir) / "index.html").write_text(f"<!doctype html><title>{project}</title>{to}\n")
 
 
-def escape_types(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
-    """Keep the underscore of types that napoleon writes: at the end of a word it would make a link."""
-    lines[:] = [line.replace("numpy.str_", "numpy.str\\_") for line in lines]
+def shorten_types(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+    """Write the types of attributes shortly, and keep an underscore at their end, which would make a link."""
+    lines[:] = [ARRAY.sub(r"NDArray[\1]", line).replace("numpy.str_", "numpy.str\\_") for line in lines]
+
+
+def shorten_signature(
+    app: Any, what: str, name: str, of: Any, options: Any, arguments: str | None, result: str | None
+) -> tuple[str | None, str | None]:
+    """Return a signature with the types of arrays as they are written in the code."""
+    return arguments and ARRAY.sub(r"NDArray[\1]", arguments), result and ARRAY.sub(r"NDArray[\1]", result)
 
 
 def setup(app: Any) -> None:
     """Connect the above to Sphinx."""
-    app.connect("autodoc-process-docstring", escape_types, priority=900)  # after napoleon
+    app.connect("autodoc-process-docstring", shorten_types, priority=900)  # after napoleon
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("builder-inited", write_generated)
     app.connect("build-finished", write_first_page)

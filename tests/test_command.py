@@ -153,9 +153,7 @@ def test_what_lightning_refuses_ends_with_the_status_of_an_error_of_the_user(tmp
 
 def test_an_option_of_a_group_that_there_is_not_lists_those_there_are():
     done = run("train.py", "logger=nothing")
-    assert done.returncode == 2 and done.stderr.startswith(
-        "error: In 'train': Could not find 'logger/nothing'"
-    )
+    assert done.returncode == 2 and done.stderr.startswith("error: logger=nothing: there is no such choice")
     assert "tensorboard" in done.stderr and "fault of" not in done.stderr
 
 

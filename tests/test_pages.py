@@ -1,16 +1,22 @@
 """The documentation: code and commands of its pages run, links lead somewhere, and no option is missing."""
 
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 from commands import ROOT, run, succeed
+from composing import composed
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from mrl_experiments.options.check import check
+from mrl_experiments.options.models import offer_models
 from mrl_experiments.options.reference import options_page
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS
+from mrl_experiments.options.typed import quoted, renamed
+from mrl_experiments.places import CONF
 
 DOCS = ROOT / "docs"
 PAGES = [path for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("results/**/*.md")]]
@@ -19,6 +25,7 @@ CODE = [page for page in sorted(DOCS.glob("*.md")) if "```python\n" in page.read
 RUN = ["start", "adaptive_retrieval", "adaptive_classification", "choose_dims", "your_embeddings"]
 RUN += ["your_images", "finetune", "extend", "vectors", "export", "engines"]
 ELSEWHERE = {"library": "test_library.py", "serve": "serve/test_process.py"}
+COMMAND = r"(?:^    (?:\$ )?|`)python (train|embed|evaluate|report|export|serve|generate)\.py ([^\n`]*)"
 READS = ("export", "engines")  # whose code, but for the first two blocks, reads what its commands write
 
 
@@ -75,7 +82,7 @@ def test_the_page_of_options_has_each_with_its_default():
             if not key.endswith("."):
                 assert f"| `{f'{group}.{key}'.removeprefix('.')}` |" in page
     assert all(f"`evaluation.{key}`" in page for options in EVALUATIONS.values() for key in options)
-    assert "| `epochs` | `4` | a whole number of epochs from 1 to 1,000,000 |" in page
+    assert "| `epochs` | `4` | passes over the training data | a whole number of epochs from 1 to" in page
     assert "| `loss.label_smoothing` | `0.1`; `0` (infonce, infonce_ff, similarity_distillation) |" in page
     assert "| `data.size` | `null`; " in page
     assert "| `evaluation.indexes.*.codes` |" in page
@@ -102,6 +109,21 @@ def folder(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15.9).astype("uint8")).resize((48, 48)).convert("RGB").save(path)
     return folder
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.stem)
+def test_the_options_of_all_commands_of_a_page_are_there(page):
+    """Also of those that want a GPU, ImageNet or the network; of several choices the first."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for script, rest in re.findall(COMMAND, text, flags=re.MULTILINE):
+        typed = [word for word in shlex.split(rest, comments=True) if not word.startswith("-")]
+        if any(sign in rest for sign in ("hydra", "...", "<")) or "model=module" in typed:
+            continue  # with modules or files of one's own, or only a part of a command
+        typed = [re.sub(r"^(evaluation|reduction|loss)=\[?(\w+),.*", r"\1=\2", word) for word in typed]
+        typed = [re.sub(r"^(seed|loss\.dim|evaluation)\.?\w*=(\w+),.*", r"\1=\2", word) for word in typed]
+        typed = [re.sub(r"^evaluation\.(\w+)\.(?=k=)", "evaluation.", word) for word in typed]
+        offer_models(typed, CONF)
+        check(composed(script, *(quoted(renamed(word)) for word in typed)), script)
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ from mrl_experiments.options.check import check
 from mrl_experiments.options.help import help_page
 from mrl_experiments.options.models import offer_models
 from mrl_experiments.options.several import told_apart
-from mrl_experiments.options.typed import completed, quoted, renamed, replacement
+from mrl_experiments.options.typed import completed, quoted, renamed
+from mrl_experiments.options.unknown import check_flags, not_composed
 from mrl_experiments.places import CONF
 from mrl_experiments.sweeps import BASIC_SWEEPER, Job, Stopped, note, note_value, noted_jobs, run_alone, show
 from mrl_experiments.temporary import use_own_folder
@@ -72,7 +73,6 @@ AGAIN = 0.05  # seconds
 USER_ERROR, FAULT = 2, 1  # exit statuses; 130 after Ctrl-C and 143 after SIGTERM, as shells have it
 UNEXPECTED = "no error of this kind: it is a fault of this program or of a library it uses"
 NO_CALLABLE = ("Expected a callable target", "Error locating target")  # Hydra of a _target_ that is none
-HELP = "--help shows the groups and what is changed most, --cfg job all options with their values"
 
 # A script's main function, which may return what a sweep optimizes.
 Main = Callable[[DictConfig], float | None]
@@ -127,13 +127,13 @@ def command(name: str, *, isolate: bool) -> Callable[[Main], Callable[[], None]]
             note_value(value)
             sys.exit(status)
 
-        return functools.partial(launch, run)
+        return functools.partial(launch, run, name)
 
     return decorate
 
 
-def launch(main: Callable[[], None]) -> None:
-    """Run a Hydra main function; after a sweep, show its jobs and exit with status 1 if any failed."""
+def launch(main: Callable[[], None], name: str = "") -> None:
+    """Run a command's Hydra main function; after a sweep, show its jobs and exit with 1 if any failed."""
     prepare_streams()
     _hear_signals()  # while Hydra composes the configuration, too
     defer_metrics()
@@ -146,6 +146,7 @@ def launch(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, instead of being printed with a traceback
     try:
         watch()
+        check_flags(sys.argv[1:], name)
         OmegaConf.register_new_resolver("help_page", help_page, replace=True)
         with noted_jobs() as jobs:
             main()
@@ -161,7 +162,7 @@ def launch(main: Callable[[], None]) -> None:
         if isinstance(error, UserError) or getattr(error, "errno", None) is not None:
             error = as_user_error(error)
         else:
-            error = _not_composed(error)
+            error = _not_composed(error, name)
         show_error(error)
         status = USER_ERROR
     try:
@@ -174,9 +175,8 @@ def launch(main: Callable[[], None]) -> None:
     sys.exit(status)
 
 
-def _not_composed(error: BaseException) -> UserError:
-    text = "\n".join(str(cause) for cause in (error, error.__cause__) if cause)
-    return UserError(text, remedy=replacement(text, CONF) or HELP)
+def _not_composed(error: BaseException, name: str = "") -> UserError:
+    return not_composed("\n".join(str(cause) for cause in (error, error.__cause__) if cause), name)
 
 
 def show_error(error: Exception) -> None:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 
 from mrl_experiments.cost import FLOAT32_BYTES
-from mrl_experiments.report.metrics import LESS, SIGNED, metric, written
+from mrl_experiments.metric_names import LESS, SIGNED, metric, written
 from mrl_experiments.results import DRAW, SPREAD, ResultRow, Setting
 
 # What a table shows: the first of these that was measured, else what the evaluation gives first.

@@ -1,5 +1,6 @@
 """Runs on disk: their names, their folders, and the lock of the process that trains one."""
 
+import difflib
 import hashlib
 import os
 import re
@@ -215,11 +216,14 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
             print(f"left out, as trials or without a checkpoint: {shown}", file=sys.stderr, flush=True)
         matching = [run for run in matching if run not in idle]
     if not matching:
-        listed = "\n            ".join(run.name for run in found) or "none yet"
+        names = [run.name for run in found]
+        near = difflib.get_close_matches(pattern, names, n=1)
+        listed = "\n            ".join(names) or "none yet"
+        meant = f"did you mean run={near[0]}? Else " if near else ""
         raise UserError(
             f"run={pattern} matches no run under {runs}",
             expected=f"a name or a glob; there are\n            {listed}",
-            remedy=f"train one first: {next_command('train.py', root)}",
+            remedy=f"{meant}train one first: {next_command('train.py', root)}",
         )
     return matching
 

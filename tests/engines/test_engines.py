@@ -148,7 +148,7 @@ def test_an_engine_finds_what_brute_force_finds(target, files, uri, request, cap
         for bad in (queries * 0, queries * np.nan):
             with pytest.raises(UserError, match="queries: 8 of 8"):
                 opened.search(bad, K)
-        for k, shortlist in ((0, None), (-1, None), (5, 4)):
+        for k, shortlist in ((0, None), (-1, None), (2.5, None), (True, None), (5, 4)):
             with pytest.raises(UserError, match=f"k={k}"):
                 opened.search(queries, k, shortlist)
         assert opened.search(queries[:0], K).shape == (0, K)

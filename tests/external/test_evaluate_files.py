@@ -322,7 +322,7 @@ def test_vectors_without_labels_are_refused_by_what_reads_labels(tmp_path, digit
     for evaluation in ("knn", "retrieval", "examples", "few_shot", "probe", "stream", "funnel"):
         with pytest.raises(UserError, match=r"/test has no labels(.|\n)*x\.labels\.npy(.|\n)*=agreement"):
             evaluated(tmp_path / "out", *files, evaluation=evaluation)
-    assert "rows call the model x, after the file," in capsys.readouterr().out
+    assert "rows call the model x and the data " in capsys.readouterr().out
     with pytest.raises(UserError, match="digits/database has no labels"):
         named = ["names.dataset=digits", "names.model=y"]
         evaluated(tmp_path / "out", f"embeddings={digits}/pixels.npz", f"database={tmp_path}/x.npy", *named)

@@ -6,7 +6,8 @@ import pytest
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.paper import published
-from mrl_experiments.report.prepare import find_rows, tidy, values
+from mrl_experiments.report.prepare import tidy, values
+from mrl_experiments.result_files import find_rows
 from mrl_experiments.results import ResultRow
 
 ROW = ResultRow(

@@ -206,6 +206,16 @@ def test_claims_are_for_the_papers_kind_of_runs_alone(rows, tmp_path):
     assert not list((tmp_path / "out" / "tables").glob("claims.*"))
 
 
+def test_data_of_ones_own_are_held_against_no_claim_beside_the_papers_kind(rows, tmp_path):
+    knn = [row for row in rows if row.evaluation == "knn" and row.seed == 0]
+    write_rows(tmp_path / "rows.csv", [*knn, *(dataclasses.replace(row, dataset="mine") for row in knn)])
+    write_report(
+        f"{tmp_path}/rows.csv", tmp_path / "out", tmp_path, {"kanji1k": {"dataset": "imagenet1k"}}, []
+    )
+    with (tmp_path / "out" / "tables" / "claims.csv").open(newline="") as file:
+        assert {record["dataset"] for record in csv.DictReader(file)} == {"kanji1k", ""}
+
+
 def test_verdicts_on_the_page_are_those_of_the_file(report):
     page = (report / "index.html").read_text(encoding="utf-8")
     with (report / "tables" / "claims.csv").open(newline="") as file:

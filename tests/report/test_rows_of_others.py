@@ -18,10 +18,11 @@ from test_report_page import browser, chromium, opened  # noqa: F401
 
 from mrl_experiments.errors import UserError, command_line
 from mrl_experiments.examples import Sheet, write_sheets
-from mrl_experiments.report.formats import escaped, escaped_csv, escaped_markdown
-from mrl_experiments.report.prepare import faulty, find_rows, tidy
+from mrl_experiments.report.prepare import faulty, tidy
 from mrl_experiments.report.write import write_report
+from mrl_experiments.result_files import find_rows
 from mrl_experiments.results import ResultRow, write_rows
+from mrl_experiments.text_tables import escaped, escaped_csv, escaped_markdown
 
 TABLE = "table01-kanji1k-val-resnet10t"
 NAMES = [

@@ -3,9 +3,12 @@
 import base64
 import os
 import re
+import select
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx2 as httpx
 import numpy as np
@@ -13,7 +16,7 @@ import openai
 import pytest
 from commands import ROOT
 from commands import run as ran
-from serving import Process, data_url
+from serving import HOST, Process, data_url
 
 from mrl_experiments.runs import Run
 
@@ -66,7 +69,7 @@ def test_many_clients_at_once_get_their_own_answers_and_share_batches(server, mo
 
     def asked(number):
         rng = np.random.default_rng(number)
-        with httpx.Client(base_url=server.url) as one:
+        with httpx.Client(base_url=server.url, timeout=60) as one:
             for _ in range(10):
                 rows, dim = rng.integers(24, size=rng.integers(1, 4)), int(rng.choice(model.dims))
                 body = {"inputs": [urls[row] for row in rows], "dimensions": dim}
@@ -106,6 +109,47 @@ def test_sigterm_answers_what_is_there_and_ends_with_status_0(digits, urls, inde
     assert answers[0].status_code == 200 and len(answers[0].json()["embeddings"]) == 2
     assert status == 0 and "Traceback" not in err, err
     assert out.splitlines()[-2:] == [f"serving {digits.name} on {server.url}", "stopped"]
+
+
+def test_slow_clients_are_sent_away(digits, urls):
+    server = Process(digits, "request_seconds=1")
+
+    def answered(*parts):
+        """Send parts with pauses, none of them too long; return the answer, and how long it took."""
+        with socket.create_connection((HOST, server.port), 10) as one:
+            one.settimeout(10)
+            began, got = time.monotonic(), b""
+            for part in parts:
+                one.sendall(part)
+                if select.select([one], [], [], 0.3)[0] and b"GET" not in part:
+                    break  # it has answered, or closed
+            with suppress(ConnectionError):
+                while part := one.recv(4096):
+                    got += part
+            return got, time.monotonic() - began
+
+    head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    try:
+        for parts in (
+            [],
+            [b"POST /em"],
+            [b"POST /embed HTTP/1.1\r\n"] + [b"X-Slow: 1\r\n"] * 9,
+            [b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", b"GET "],
+        ):
+            got, seconds = answered(*parts)
+            assert seconds < 9 and got.count(b"HTTP/1.1 ") == got.count(b" 200 OK") == (
+                parts[-1:] == [b"GET "]
+            )
+        got, seconds = answered(head % 90 + b"\r\n", *[b" "] * 9)
+        assert got.startswith(b"HTTP/1.1 408") and b"within 1 seconds" in got and seconds < 9
+        assert b"connection: close" in got.lower()
+        body = {"inputs": urls[0]}
+        with httpx.Client(base_url=server.url, timeout=60) as one:  # which has its own time for each request
+            for _ in range(3):
+                assert one.post("/embed", json=body).status_code == 200
+                time.sleep(0.6)
+    finally:
+        assert server.end()[0] == 0
 
 
 def test_what_cannot_be_served_ends_in_one_error(digits, server, tmp_path):

@@ -13,17 +13,20 @@ from mrl_experiments import AdaptiveClassifier, AdaptiveIndex
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform
 from mrl_experiments.embeddings import load as stored
 from mrl_experiments.errors import UserError
+from mrl_experiments.serve import reading
 from mrl_experiments.serve.app import build_app
 from mrl_experiments.serve.folder import write_folder
+from mrl_experiments.serve.guard import Bounds, Guard
 from mrl_experiments.serve.service import open_service
 
 MANY = 1_000_000
+BOUNDS = Bounds(MANY, 2 * MANY, 30)
 JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
 def client(digits, index):
-    app = build_app(open_service(options(digits, f"index={index}", "inputs=32", "results=900")), MANY)
+    app = build_app(open_service(options(digits, f"index={index}", "inputs=32", "results=900")), BOUNDS)
     with TestClient(app) as found:
         yield found
 
@@ -83,7 +86,7 @@ def test_fitted_thresholds_are_used_and_those_of_others_refused(digits, model, p
     fitted.save(tmp_path / "fitted")
     service = open_service(options(digits, f"cascade={tmp_path / 'fitted'}"))
     expected = fitted.predict(model.encode(pictures[:20], model.width, normalize=False))
-    with TestClient(build_app(service, MANY)) as client:
+    with TestClient(build_app(service, BOUNDS)) as client:
         answers = ok(client, "/classify", inputs=urls)["answers"]
         assert [one["dimensions"] for one in answers] == expected.dims.tolist()
         assert refused(client, "/search", 404, inputs=urls) and client.get("/info").json()["index"] is None
@@ -125,7 +128,9 @@ def test_a_declared_recall_is_told(digits, model, pictures, urls, tmp_path):
     vectors = model.encode(pictures[:50])  # so few that all are compared
     built = AdaptiveIndex.build(vectors, np.arange(50) * 7, recall=0.5, k=3)
     write_folder(tmp_path / "index", built, digits)
-    with TestClient(build_app(open_service(options(digits, f"index={tmp_path / 'index'}")), MANY)) as client:
+    with TestClient(
+        build_app(open_service(options(digits, f"index={tmp_path / 'index'}")), BOUNDS)
+    ) as client:
         found = ok(client, "/search", inputs=urls[:5])
         assert (found["recall"], found["stages"]) == (0.5, None)
         expected = built.search(model.encode(pictures[:5])).ids
@@ -198,7 +203,7 @@ def test_numbers_are_numbers_and_texts_are_unicode(client, urls, trained_runs):
     sent = client.post("/embed", content=b"{}", headers={**JSON, "content-length": "9" * 5000})
     assert sent.status_code == 413
     service = open_service(options(trained_runs["masked"]))
-    with TestClient(build_app(service, MANY)) as texts:
+    with TestClient(build_app(service, BOUNDS)) as texts:
         for half in ("\ud800", {"text": "a\udfff"}, ["good", "\udc00"]):
             response = texts.post("/embed", content=json.dumps({"inputs": half}), headers=JSON)
             assert response.status_code == 400 and "lone surrogate" in response.text
@@ -207,13 +212,46 @@ def test_numbers_are_numbers_and_texts_are_unicode(client, urls, trained_runs):
 
 def test_large_and_odd_pictures_are_refused_before_they_are_decoded(digits, pictures, urls):
     service = open_service(options(digits, "pixels=1100"))
-    with TestClient(build_app(service, MANY)) as client:
+    with TestClient(build_app(service, BOUNDS)) as client:
         assert ok(client, "/embed", inputs=urls[0])
         told = refused(client, "/embed", inputs=data_url(np.zeros((40, 40), np.uint8)))
         assert "40 x 40 pixels, more than 1,100" in told
         for form in ("jpeg", "webp", "gif", "bmp"):
             assert ok(client, "/embed", inputs=data_url(pictures[0], form))
         assert "none of PNG" in refused(client, "/embed", inputs=data_url(pictures[0], "tiff"))
+
+
+def test_all_pictures_of_a_request_have_a_limit_together(digits, urls, monkeypatch):
+    service = open_service(options(digits, "request_pixels=3072"))  # three of 32 x 32
+    decoded, whole = [], reading.read_bytes
+    monkeypatch.setattr(
+        reading, "read_bytes", lambda *args, **more: decoded.append(1) or whole(*args, **more)
+    )
+    with TestClient(build_app(service, BOUNDS)) as client:
+        assert ok(client, "/embed", inputs=urls[:3]) and ok(client, "/embed", inputs=urls[:3])
+        decoded.clear()
+        told = refused(client, "/embed", inputs=urls[:8])
+        assert told == "input 3: with this one there are 4,096 pixels in a request, more than 3,072"
+        assert len(decoded) == 4 and service.batcher.held == 0
+
+
+def test_the_bytes_of_all_requests_have_a_limit(digits, urls):
+    app = build_app(open_service(options(digits)), Bounds(MANY, MANY, 30))
+    (guard,) = (one for one in vars(app).values() if isinstance(one, Guard))
+    with TestClient(app) as client:
+        guard.held = MANY - 100
+        response = client.post("/embed", json={"inputs": urls[0]})
+        assert response.status_code == 503 and response.headers["retry-after"]
+        assert client.get("/health").status_code == 200
+        guard.held = 0
+        assert ok(client, "/embed", inputs=urls[0]) and guard.held == 0
+        assert client.post("/embed", content=b"x" * (MANY + 1)).status_code == 413 and guard.held == 0
+
+
+@pytest.mark.parametrize("k", [2.5, 2.0, True, "2", 0, -1, 2**70])
+def test_a_k_that_is_no_whole_number_is_refused(client, urls, k):
+    assert "k: " in refused(client, "/search", inputs=urls[0], k=k)
+    assert "stages" in refused(client, "/search", inputs=urls[0], stages=[[96, k]])
 
 
 ANY = st.recursive(
@@ -233,7 +271,7 @@ def test_anything_is_answered_with_400_at_most(client, path, body, extra):
 
 def test_a_full_queue_is_503(digits, urls):
     service = open_service(options(digits, "queue=4", "inputs=4"))
-    with TestClient(build_app(service, MANY)) as client:
+    with TestClient(build_app(service, BOUNDS)) as client:
         with service.batcher.holding(2):
             assert ok(client, "/embed", inputs=urls[:2])
             response = client.post("/embed", json={"inputs": urls[:3]})
@@ -245,12 +283,12 @@ def test_a_full_queue_is_503(digits, urls):
 def test_a_fault_is_500_without_what_went_wrong(digits, urls, monkeypatch):
     service = open_service(options(digits))
     monkeypatch.setattr(service.model, "encode", lambda *_, **__: 1 / 0)
-    with TestClient(build_app(service, MANY), raise_server_exceptions=False) as client:
+    with TestClient(build_app(service, BOUNDS), raise_server_exceptions=False) as client:
         assert "log" in refused(client, "/embed", 500, inputs=urls[:1]) and service.batcher.alive
 
 
 def test_a_key_is_asked_for_but_of_the_page_and_health(digits, urls):
-    with TestClient(build_app(open_service(options(digits)), MANY, key="sécret")) as client:
+    with TestClient(build_app(open_service(options(digits)), BOUNDS, key="sécret")) as client:
         for path in ("/", "/page.js", "/page.css", "/health"):
             assert client.get(path).status_code == 200
         for path in ("/info", "/metrics", "/v1/models", "/openapi.json", "/none"):
@@ -282,7 +320,7 @@ def test_a_dual_encoder_takes_texts_and_pictures_together(trained_runs):
     dual = load(run.folder)
     pixels = np.random.default_rng(0).integers(0, 255, (2, 20, 20, 3), dtype=np.uint8)
     picture, text = data_url(pixels[0]), "a red square"
-    with TestClient(build_app(open_service(options(run)), MANY)) as client:
+    with TestClient(build_app(open_service(options(run)), BOUNDS)) as client:
         mixed = [text, picture, {"text": picture}, {"image": picture}, "http is a word"]
         found = ok(client, "/embed", inputs=mixed)["embeddings"]
         texts = dual.encode([text, picture, "http is a word"])
@@ -303,7 +341,7 @@ def test_a_language_model_embeds_texts(trained_runs):
     for kind in ("causal", "masked"):
         run = trained_runs[kind]
         texts = ["word1 word2", "https://a.b/c", "word3"]
-        with TestClient(build_app(open_service(options(run)), MANY)) as client:
+        with TestClient(build_app(open_service(options(run)), BOUNDS)) as client:
             found = ok(client, "/embed", inputs=texts, dimensions=8)["embeddings"]
             np.testing.assert_allclose(found, load(run.folder).encode(texts, 8), atol=1e-5)
             assert "no classes" in refused(client, "/classify", 404, inputs=texts)

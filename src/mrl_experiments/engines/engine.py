@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments import packages
+from mrl_experiments.adaptive.retrieval.spec import check_whole
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
 from mrl_experiments.engines.source import Block, Source
@@ -296,8 +297,9 @@ def checked(
     """Return what is asked of a collection; see `Engine.search`.
 
     Raises:
-        UserError: For no collection, queries of another width or that point nowhere, fewer than one
-            neighbour, a shortlist shorter than that, or a filter by what is no column or no value of it.
+        UserError: For no collection, queries of another width or that point nowhere, a k that is no whole
+            number from 1 up, a shortlist shorter than that, or a filter by what is no column or no value of
+            one.
     """
     if shape is None:
         raise UserError(f"{place} is not there", remedy="write it: export.py target=...")
@@ -308,10 +310,8 @@ def checked(
         )
     vectors = np.ascontiguousarray(given, np.float32)
     check_finite(vectors, "queries", remedy="leave these queries out")
-    if k < 1 or (shortlist is not None and shortlist < k):
-        raise UserError(
-            f"k={k}, shortlist={shortlist}", expected="k from 1 up, and a shortlist of at least k"
-        )
+    if check_whole("k", k) > check_whole("shortlist", k if shortlist is None else shortlist):
+        raise UserError(f"k={k}, shortlist={shortlist}", expected="a shortlist of at least k")
     if unknown := [name for name in where or {} if name not in shape.columns]:
         raise UserError(
             f"where={unknown[0]}: no column of {place}",

@@ -14,7 +14,7 @@ from mrl_experiments.engines.file_folder import OTHER, FileFolder
 from mrl_experiments.engines.payload import arrow_array
 from mrl_experiments.engines.source import CLASS, KEY, LABEL, Block, Source
 from mrl_experiments.errors import UserError, said
-from mrl_experiments.files import read_object, write_json
+from mrl_experiments.files import atomic_path, read_object, write_json
 from mrl_experiments.search.same_rows import evenly_spaced
 
 NOTE = "export.json"
@@ -65,7 +65,8 @@ class FaissFile(FileFolder):
     def finish(self, shape: Shape) -> bool:
         """Write the index, and give the folder its name."""
         if self.folder == self.hidden:
-            import_module("faiss").write_index(self._index, str(self.hidden / INDEX))
+            with atomic_path(self.hidden / INDEX) as path:
+                import_module("faiss").write_index(self._index, str(path))
             write_json(self.hidden / NOTE, {"shape": shape.stored()})
         return super().finish(shape)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
@@ -142,25 +143,22 @@ def _of_file(path: Path) -> Source:
 def checked_digest(vectors: NDArray[Any], path: Path) -> str:
     """Return a digest of vectors (N, D) in one pass, in which none may be zero, infinite or NaN.
 
-    It is made of the sums of all rows and of all columns, as whole numbers: at the speed of memory, a fifth
-    of the time of a cryptographic one, and the same on every machine. A vector that changes or moves is seen.
+    It is XXH3 of the values as float32, so that the same numbers in another type have the same: as fast as
+    memory, which a cryptographic one is not by far, and the same on every machine.
 
     Raises:
         UserError: For vectors without a direction, with how many and the first.
     """
-    digest, columns = hashlib.blake2b(repr(vectors.shape).encode(), digest_size=16), np.zeros(1, np.uint64)
+    digest = xxhash.xxh3_128(repr(vectors.shape).encode())
     for start in range(0, len(vectors), ROWS):
         with np.errstate(over="ignore", invalid="ignore"):
             block = np.ascontiguousarray(vectors[start : start + ROWS], "<f4")
-            squares = np.einsum("nd,nd->n", block, block)
+            squares = np.vecdot(block, block)
+        digest.update(block.data)
         if not (np.isfinite(squares) & (squares > 0)).all():  # or so large or small that squares are
             check_finite(vectors, str(path), remedy="leave these vectors out, or embed them again")
             _check_float32(block, start, path)
-        words = block.view("<u8" if block.shape[1] % 2 == 0 else "<u4")
-        digest.update(words.sum(axis=1, dtype=np.uint64).tobytes())
-        columns = columns + words.sum(axis=0, dtype=np.uint64)
-    digest.update(columns.tobytes())
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _check_float32(block: NDArray[np.float32], start: int, path: Path) -> None:

@@ -68,8 +68,7 @@ def write_card(
     """
     found = quality.columns(model.run) or quality.validated(model.run, model.dims)
     shares = [column for column in found if quality.are_shares(column)]
-    if shares:
-        quality.draw(shares, folder / FIGURE)
+    drawn = bool(shares) and quality.draw(shares, folder / FIGURE, model.run.name)
     template = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
@@ -78,7 +77,7 @@ def write_card(
         dims=model.dims,
         licence=licence,
         table=quality.table(found) if found else "",
-        figure=FIGURE if shares else "",
+        figure=FIGURE if drawn else "",
         intervals=INTERVALS if any(map(quality.has_intervals, found)) else "",
         **_use(model, dim, _plain(name), encoded),
         **_training(model, trust),

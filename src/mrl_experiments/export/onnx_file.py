@@ -83,7 +83,8 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
     """Write an ONNX file in 8 bits.
 
     With images to calibrate on, weights and activations are 8 bits, ranges as these images have them.
-    Without, as for transformers and adaptors, weights are, and activations are rounded as they come.
+    Without, and of networks with attention, whose activations have no ranges that fit all images, weights
+    are, and activations are rounded as they come.
 
     Args:
         graph: What is in the file.
@@ -99,7 +100,7 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
     try:
         with _quiet():
             quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-            if calibration is None:
+            if calibration is None or _attends(prepared):
                 quantization.quantize_dynamic(
                     str(prepared), str(out), weight_type=quantization.QuantType.QInt8
                 )
@@ -118,6 +119,11 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
         ) from error
     finally:
         prepared.unlink(missing_ok=True)
+
+
+def _attends(path: Path) -> bool:
+    """Return whether a network has attention."""
+    return any(node.op_type == "Softmax" for node in needed("onnx", "int8=true").load(str(path)).graph.node)
 
 
 class _Reader:

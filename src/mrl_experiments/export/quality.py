@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mrl_experiments.embeddings import LABELS
 from mrl_experiments.errors import UserError
-from mrl_experiments.report.metrics import MISSING, SHARES, metric
-from mrl_experiments.results import NATIVE, ResultRow, Setting, read_rows
+from mrl_experiments.limits import require_address_space
+from mrl_experiments.metric_names import MISSING, SHARES, Metric, metric
+from mrl_experiments.result_files import find_rows
+from mrl_experiments.results import NATIVE, ResultRow, Setting
 from mrl_experiments.runs import Run
+from mrl_experiments.text_tables import markdown_rows
 
 MOST = 4  # columns of the table
 SCORES = {  # of each evaluation, the most telling first
@@ -48,11 +54,8 @@ def columns(run: Run) -> list[Column]:
     for as many samples as the embeddings have.
     """
     rows: list[ResultRow] = []
-    for path in sorted((run.folder / "results").glob("*.csv")):
-        try:
-            rows += read_rows(path)
-        except UserError:  # a damaged file; evaluate.py and report.py name it
-            continue
+    with suppress(UserError):  # there are none; damaged files are named by evaluate.py and report.py
+        rows, _ = find_rows(f"{escape(str(run.folder))}/results/*.csv")
     rows = [row for row in rows if row.reduction == "prefix" and row.trained and NATIVE not in row.label]
     groups: dict[tuple[str, str, str, Setting, str], dict[int, float]] = {}
     for row in rows:
@@ -129,8 +132,7 @@ def table(found: Sequence[Column]) -> str:
     lines = [["dim", "bytes, float32", *(column.title for column in found)]]
     for dim in sorted({dim for column in found for dim in column.values}):
         lines.append([str(dim), f"{4 * dim:,}", *(_cell(column, dim) for column in found)])
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_rows(lines)
 
 
 def _cell(column: Column, dim: int) -> str:
@@ -142,25 +144,31 @@ def _cell(column: Column, dim: int) -> str:
     return f"{value * how.scale:{form}}{ends}"
 
 
-def draw(found: Sequence[Column], path: Path) -> None:
-    """Draw shares by dim, with their intervals, as a PNG file."""
-    from matplotlib.figure import Figure
+def draw(found: Sequence[Column], path: Path, name: str) -> bool:
+    """Draw shares by dim, with their intervals, as a PNG file; False where too few addresses are allowed."""
+    import pandas as pd
 
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    for column in found:
-        dims = [*column.values]
-        value, low, high = (100 * np.array(ends) for ends in zip(*column.values.values(), strict=True))
-        lines = axes.plot(dims, value, marker="o", markersize=4, label=column.title)
-        axes.fill_between(dims, low, high, alpha=0.2, color=lines[0].get_color(), linewidth=0)
-    axes.set_xscale("log", base=2)
-    ticks = sorted({dim for column in found for dim in column.values})
-    axes.set_xticks(ticks, [str(dim) for dim in ticks])
-    axes.set_xlabel("dims")
-    axes.set_ylabel("%")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    from mrl_experiments.line_chart import DIMS, Line, line_chart
+    from mrl_experiments.vega import COLOURS, V8_NEEDS, pictures
+
+    try:
+        require_address_space(V8_NEEDS, "drawing the figure", "raise it")
+    except UserError:
+        return False
+    points: list[dict[str, Any]] = []
+    for column, colour in zip(found, COLOURS, strict=False):
+        look = Line(column.title, "circle", colour, colour)
+        for dim, (value, low, high) in column.values.items():
+            shares = {"y": 100 * value, "low": 100 * low, "high": 100 * high}
+            joined = len(column.values) > 2  # two points make no line
+            points.append(
+                {"name": column.title, "look": look, "dim": dim, "x": dim, "joined": joined} | shares
+            )
+    frame = pd.DataFrame(points).assign(interpolated=False, paper=False, text="", told="", source="")
+    frame = frame.assign(low=frame.low.fillna(frame.y), high=frame.high.fillna(frame.y))
+    spec = line_chart(frame, DIMS, Metric("share", "%"), "Quality by dim", name)
+    path.write_bytes(pictures(spec, ["png"])["png"])
+    return True
 
 
 def are_shares(column: Column) -> bool:

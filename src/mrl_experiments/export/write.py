@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_model
@@ -29,6 +28,8 @@ from mrl_experiments.files import sha256, write_json
 from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, TextInputs, VectorInputs
 from mrl_experiments.loaded.model import LoadedModel, load
 from mrl_experiments.runs import ID, find_runs
+from mrl_experiments.search.same_rows import evenly_spaced
+from mrl_experiments.trust import Trust
 
 DESCRIPTION, TOKENIZER, WEIGHTS, QUERIES = "config.json", "tokenizer.json", "model.safetensors", "queries"
 
@@ -266,21 +267,23 @@ def _write_onnx(job: Job, folder: Path) -> None:
         if job.cfg.int8:
             quantize(graph, path, path.with_name(f"{path.stem}-int8.onnx"), calibration)
 
-    calibration = _calibration(job) if job.cfg.int8 and isinstance(job.model.inputs, ImageInputs) else None
+    calibration = None
+    if job.cfg.int8 and isinstance(job.model.inputs, ImageInputs):
+        calibration = trained_images(job.model, job.cfg.calibration, job.cfg.trust, job.cfg.cache)
     _write_graphs(job, folder, write, ".onnx")
 
 
-def _calibration(job: Job) -> list[Tensor]:
-    """Return batches of images that the run was trained on, spread evenly, as validation sees them.
+def trained_images(
+    model: LoadedModel, most: int, trust: Trust = False, cache: str | None = None
+) -> list[Tensor]:
+    """Return batches of images that a run was trained on, spread evenly, as validation sees them.
 
     Raises:
         UserError: If they are not there.
     """
-    model, cfg = job.model, job.cfg
-    with stored_data(model.run, trusted_config(model.run, cfg.trust), cfg.cache) as data:
+    with stored_data(model.run, trusted_config(model.run, trust), cache) as data:
         samples = data.source.open("train")
-        count = min(cfg.calibration, len(samples))
-        items = [samples[int(row)][0] for row in np.linspace(0, len(samples) - 1, count)]
+        items = [samples[int(row)][0] for row in evenly_spaced(len(samples), most)]
         return [batch for _, batch in model.inputs.batches(items, 32)]
 
 

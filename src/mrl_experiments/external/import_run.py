@@ -133,7 +133,8 @@ def _open_run(root: Path, config: Mapping[str, Any], names: DictConfig) -> Run:
         if not names.model:
             model, dataset = (config[part]["name"] for part in ("model", "data"))
             print(
-                f"rows call the model {model}, after the file, of {dataset}: names.model= names it otherwise"
+                f"rows call the model {model} and the data {dataset}, after the file and its folder; "
+                "names.model= and names.dataset= rename them"
             )
     return run
 

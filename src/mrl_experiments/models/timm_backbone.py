@@ -4,6 +4,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import timm
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mrl_experiments.errors import UserError, said
 from mrl_experiments.models.blurpool import blur_strided_convolutions
+from mrl_experiments.models.hub import hub
 from mrl_experiments.models.image_features import measure_width
 from mrl_experiments.models.pretrained import (
     checked_loading,
@@ -160,7 +162,8 @@ def _create(
 
 def _built(arch: str, settings: dict[str, Any], weights: str = "") -> nn.Module:
     try:
-        return timm.create_model(arch, **settings)
+        with hub(weights) if weights else nullcontext():
+            return timm.create_model(arch, **settings)
     except UserError:
         raise
     except Exception as error:

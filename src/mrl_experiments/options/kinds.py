@@ -215,7 +215,7 @@ class Text(Option):
 
 @dataclass(frozen=True)
 class Label(Text):
-    """Printable text on at most LONGEST bytes: what tables and file names call something."""
+    """Printable text of at most LONGEST bytes: what tables and file names call something."""
 
     def _text(self, value: str) -> str:
         if not (value.strip() and is_name(value.replace("/", "-").replace("\\", "-"))):
@@ -223,7 +223,7 @@ class Label(Text):
         return value
 
     def _describe(self, plural: bool) -> str:
-        return f"printable text on at most {LONGEST} bytes" + (", or nothing" if self.empty else "")
+        return f"printable text of at most {LONGEST} bytes" + (", or nothing" if self.empty else "")
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,7 @@ class Name(Text):
         noun = "names" if plural else "a name"
         start = "" if self.part else ", not beginning with a dot"
         without = " ".join(["/", "\\", *GLOB, "]", *self.without])
-        shown = (
-            f"{noun} of letters, digits and other signs but {without}, on at most {self.longest} bytes{start}"
-        )
+        shown = f"{noun} without {without}, of at most {self.longest} bytes{start}"
         return shown + (", or nothing" if self.empty else "")
 
 
@@ -388,7 +386,7 @@ class Group(Option):
 
 
 def show(value: Any) -> str:
-    """Write a value as it is typed on the command line, on at most some 100 characters."""
+    """Write a value as it is typed on the command line, in some 100 characters."""
     shown = _show(value)
     return shown if len(shown) <= 100 else shown[:100] + "..."
 

@@ -13,7 +13,7 @@ from mrl_experiments.trust import inherited
 MOST_VALUES = 6  # of one option, shown with the files that have them
 HEAD = """# Options
 
-Every option of every command and group, with its default in `conf/`, what it takes, and its meaning. An
+Every option of every command and group, with its default in `conf/`, its meaning, and what it takes. An
 option is typed as `name=value`, one that is left out has its default. `null` leaves a value to the program.
 Where files of a group differ, the default is that of most of them, and the others are named.
 """
@@ -61,8 +61,8 @@ def _table(prefix: str, options: Options, files: Mapping[str, Mapping[Any, Any]]
         if isinstance(option, Group):
             continue  # whose options have rows of their own
         default = _default(key, files)
-        rows.append(f"| `{prefix}{key}` | {default} | {_text(option.describe())} | {_text(option.meaning)} |")
-    return "\n".join(["| option | default | takes | meaning |", "|---|---|---|---|", *rows])
+        rows.append(f"| `{prefix}{key}` | {default} | {_text(option.meaning)} | {_text(option.describe())} |")
+    return "\n".join(["| option | default | meaning | takes |", "|---|---|---|---|", *rows])
 
 
 def _default(key: str, files: Mapping[str, Mapping[Any, Any]]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from mrl_experiments.report.metrics import DEVIATION
+from mrl_experiments.metric_names import DEVIATION
 from mrl_experiments.report.specs import LINEAR, MRL, Table, View
 
 OTHERS = "evaluation-"  # begins the names of tables that are not described here
@@ -210,18 +210,15 @@ TABLES = (
 def others(found: pd.DataFrame, described: Iterable[View]) -> list[Table]:
     """Return a table of all metrics of each evaluation that no view of this role shows, by its settings."""
     shown = {(name, view.role) for view in described for name in view.evaluations}
-    return [
-        _other(name, role, group)
-        for (name, role), group in found.groupby(["evaluation", "role"])
-        if (name, role) not in shown and name.isidentifier() and len(name) <= LONGEST
-    ]
-
-
-def _other(name: str, role: str, found: pd.DataFrame) -> Table:
-    metrics = [m for m in found.metric.unique() if m != "samples" and not m.endswith(DEVIATION)]
-    settings = dict.fromkeys(setting for texts in found.settings for setting in texts)
-    return Table(
-        name=f"{OTHERS}{name}" + f"-{role}" * (role != "main"), title=name.replace("_", " ").capitalize(),
-        paper=(), role=role, evaluations=(name,), index=("dim", *settings), columns=("line", "metric"),
-        interpolated="with", metrics=tuple(metrics),
-    )  # fmt: skip
+    tables = []
+    for (name, role), group in found.groupby(["evaluation", "role"]):
+        if (name, role) in shown or not name.isidentifier() or len(name) > LONGEST:
+            continue
+        metrics = [m for m in group.metric.unique() if m != "samples" and not m.endswith(DEVIATION)]
+        settings = dict.fromkeys(setting for texts in group.settings for setting in texts)
+        tables.append(Table(
+            name=f"{OTHERS}{name}" + f"-{role}" * (role != "main"), title=name.replace("_", " ").capitalize(),
+            paper=(), role=role, evaluations=(name,), index=("dim", *settings), columns=("line", "metric"),
+            interpolated="with", metrics=tuple(metrics),
+        ))  # fmt: skip
+    return tables

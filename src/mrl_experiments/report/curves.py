@@ -7,21 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from mrl_experiments.report.aggregate import IDENTITY, Block, Counterparts, beside, blocks
-from mrl_experiments.report.metrics import metric, written
-from mrl_experiments.report.prepare import values
+from mrl_experiments.line_chart import line_chart
+from mrl_experiments.metric_names import metric, written
+from mrl_experiments.report.aggregate import Block, Counterparts, blocks
+from mrl_experiments.report.prepare import IDENTITY, values
 from mrl_experiments.report.specs import Figure
-from mrl_experiments.report.styles import HEXAGON, STAR, THIN, Line, line, numbered, order
+from mrl_experiments.report.styles import SEARCHES, line, note, numbered, order
 
-MARKERS = {  # of ways to search one line
-    "funnel": STAR, "ivf": "triangle-right", "hnsw32": "cross", "auto": HEXAGON, "adaptive_retrieval": THIN,
-    "uniform": THIN, "joint": "diamond", "risk_control": "cross", "oracle": STAR,
-}  # fmt: skip
 UNSAID = {"", "retrieval", "flat"}  # what a line is unless its name says otherwise
-NOTES = {
-    "paper": "greedy thresholds", "joint": "joint thresholds", "uniform": "one threshold",
-    "single": "each dim alone",
-}  # fmt: skip
 PER_DIM = {"dim": 1.0, "bytes": 4.0}  # float32
 LONGEST = 60  # characters of a name in a legend
 SAME = [*(name for name in IDENTITY if name != "metric"), "copy", "paper"]
@@ -35,19 +28,11 @@ class Chart:
     block: Block
     points: pd.DataFrame
 
-    @property
-    def name(self) -> str:
-        """The name of its files."""
-        return f"{self.view.name}-{self.block.slug}"
-
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The figure in Vega-Lite, for its files and the page alike.
-
-        Points with a text in `mark` are ringed and named. Solid lines and filled marks are ours, dashed and
-        hollow ones the paper's; `usermeta.dark` holds the colours for a dark ground.
-        """
-        return _vega(self.points, self.view, self.block.title)
+        """The figure in Vega-Lite, for its files and the page alike."""
+        title, where = self.view.title, self.block.title
+        return line_chart(self.points, metric(self.view.x), metric(self.view.y), title, where)
 
 
 def charts(
@@ -55,8 +40,7 @@ def charts(
 ) -> list[Chart]:
     """Return the figure of each block in which one of our lines has a point."""
     drawn = []
-    for block, cells in blocks(ours, figure, figure.series):
-        theirs = beside(paper, figure, block, figure.series, counterparts)
+    for block, cells, theirs in blocks(figure, figure.series, ours, paper, counterparts):
         parts = [cells.assign(paper=False), *[theirs.assign(paper=True)] * bool(len(theirs))]
         both = pd.concat(parts, ignore_index=True)
         settings = [name for name in both if str(name).startswith("@")]
@@ -99,12 +83,11 @@ def _looked(figure: Figure, points: pd.DataFrame) -> pd.DataFrame:
 
     def shown(point: Any) -> dict[str, Any]:
         look, spread = looks[point.first], 0.0 if isnan(point.deviation) else point.deviation
-        usual = look.marker if point.linked else None
-        marker = usual or next((MARKERS[kind] for kind in MARKERS if kind in point.series), look.marker)
+        marker = next((SEARCHES[kind] for kind in SEARCHES if kind in point.series), look.marker)
         untold = [name for name in figure.ignore if name in point.settings and name not in figure.series]
         beware = f"; beware: {point.anomaly}" if point.anomaly else ""
         return {
-            "look": replace(look, marker=marker),
+            "look": look if point.linked else replace(look, marker=marker),
             "name": ", ".join(filter(None, (look.label, point.note)))[:LONGEST],
             "place": (point.paper, not point.linked, order(point.first)),
             "y": point.mean * scale,
@@ -117,85 +100,3 @@ def _looked(figure: Figure, points: pd.DataFrame) -> pd.DataFrame:
 
     derived = pd.DataFrame([shown(p) for p in points.itertuples()], index=points.index)
     return points.assign(**derived).sort_values(["place", "name", "x"], kind="stable")
-
-
-def note(part: str) -> str:
-    """Return how an evaluation, a policy or another part of a line is called."""
-    return NOTES.get(part, part.replace("_", " "))
-
-
-def _vega(points: pd.DataFrame, figure: Figure, where: str) -> dict[str, Any]:
-    x, y = metric(figure.x), metric(figure.y)
-    base = 10 if x.unit in ("MFLOPs", "ms") else 2
-    looks: dict[str, Line] = dict(zip(points.name, points.look, strict=True))
-    tips = {"name": "line", "text": y.title, "dim": "dims", "x": x.title, "told": "setting", "source": "from"}
-    shown = [*tips, "y", "low", "high", "paper", "joined", *["mark"] * ("mark" in points)]
-    axis: dict[str, Any] = {"grid": False, "format": "~g", "labelOverlap": "greedy", "labelSeparation": 5}
-    if figure.x == "dim":
-        del tips["x"]
-        axis["values"] = []
-        for dim in sorted({*points.dim[~points.interpolated].tolist()}, reverse=True):
-            if not axis["values"] or axis["values"][-1] >= 1.4 * dim:  # else labels hide each other
-                axis["values"].append(dim)
-    legend = {"title": None, "labelLimit": 320, "symbolSize": 70}
-    of_line = {"field": "name", "type": "nominal", "legend": legend}
-    common = {
-        "x": {"field": "x", "type": "quantitative", "title": x.title, "axis": axis,
-              "scale": {"type": "log", "base": base, "nice": False, "padding": 14}},
-        "y": {"field": "y", "type": "quantitative", "title": y.title,
-              "scale": {"domain": _domain(points, y.unit), "zero": False, "nice": False}},
-        "color": {**of_line, "scale": {"domain": [*looks], "range": [look.light for look in looks.values()]}},
-        "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.07},
-        "detail": {"field": "paper"},
-    }  # fmt: skip
-    shape = {**of_line, "scale": {"domain": [*looks], "range": [look.marker for look in looks.values()]}}
-    tip = [{"field": name, "title": text, "type": "quantitative" if name in ("x", "dim") else "nominal"}
-           for name, text in tips.items()]  # fmt: skip
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": 440, "height": 280,
-        "title": {"text": figure.title, "subtitle": where[:110], "anchor": "start"},
-        "description": f"{figure.title}: {where}", "data": {"values": points[shown].to_dict("records")},
-        "params": [{"name": "ownOrPaper", "value": True}],
-        "transform": [{"filter": "ownOrPaper || !datum.paper"}],
-        "layer": _layers(points, common, {"shape": shape, "tooltip": tip}),
-        "config": {"font": "DejaVu Sans, sans-serif", "view": {"stroke": None}},
-        "usermeta": {"dark": [look.dark for look in looks.values()]},
-    }  # fmt: skip
-
-
-def _layers(points: pd.DataFrame, common: dict[str, Any], marks: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return lines, bars of deviations, the paper's marks below ours, and rings around what is named."""
-
-    def layer(mark: dict[str, Any], keep: str, encoding: dict[str, Any]) -> dict[str, Any]:
-        return {"mark": mark, "transform": [{"filter": keep}], "encoding": common | encoding}
-
-    dash = {"condition": {"test": "datum.paper", "value": [5, 4]}, "value": [1, 0]}
-    bar = {"y": {**common["y"], "field": "low"}, "y2": {"field": "high"}}
-    point = {"type": "point", "size": 55, "strokeWidth": 1.5}
-    layers = [
-        layer({"type": "line", "strokeWidth": 1.8}, "datum.joined", {"strokeDash": dash}),
-        layer({"type": "rule"}, "!datum.paper && datum.high > datum.low", bar),
-        *[layer({**point, "filled": False}, "datum.paper", marks)] * bool(points.paper.any()),
-        layer({**point, "filled": True}, "!datum.paper", marks),
-    ]
-    layers[0]["params"] = [  # the first layer alone can tie a legend to it
-        {"name": "picked", "select": {"type": "point", "fields": ["name"]}, "bind": "legend"},
-        {"name": "zoom", "select": {"type": "interval", "zoom": "wheel![event.shiftKey]"}, "bind": "scales"},
-    ]
-    if "mark" in points:
-        layers.append(layer({"type": "point", "size": 230, "strokeWidth": 2}, "datum.mark", {}))
-        middle = (points.x.min() * points.x.max()) ** 0.5
-        for align, dx, half in (("left", 9, f"datum.x < {middle}"), ("right", -9, f"datum.x >= {middle}")):
-            for dy, share in ((-15, "1 %"), (20, "5 %")):  # one above, one below
-                text = {"type": "text", "align": align, "dx": dx, "dy": dy, "fontWeight": "bold"}
-                keep = f"indexof(datum.mark, '{share}') == 0 && {half}"
-                layers.append(layer(text, keep, {"text": {"field": "mark"}}))
-    return layers
-
-
-def _domain(points: pd.DataFrame, unit: str) -> list[float]:
-    """Return the ends of the vertical axis: at least one point of percent, or a twentieth of the value."""
-    low, high = float(points.low.min()), float(points.high.max())
-    least = 1.0 if unit in ("%", "points") else abs(high) / 20 or 1.0
-    room = max(0.08 * (high - low), (least - (high - low)) / 2)
-    return [max(low - room, 0.0 if low >= 0 else low - room), high + room]

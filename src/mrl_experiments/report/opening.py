@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from mrl_experiments.metric_names import LESS, metric, written
 from mrl_experiments.report.aggregate import Block
 from mrl_experiments.report.curves import Chart, charts
-from mrl_experiments.report.metrics import LESS, metric, written
 from mrl_experiments.report.specs import Figure
 from mrl_experiments.report.styles import line, order
 
@@ -34,47 +34,61 @@ class Story:
     measure: str
     sentences: list[str]
     specs: list[dict[str, Any]]
-    rows: int
 
 
 def stories(cells: pd.DataFrame) -> list[Story]:
     """Return the answer for each data set, model and measure of it, the best measured first."""
-    found = []
+    found: list[tuple[int, str, int, Story]] = []
     for role in ("main", "unseen"):
         timed = {(chart.block.dataset, chart.block.model): chart for chart in _timed(cells, role)}
         for evaluation, name, settings, called in QUALITIES:
             figure = Figure(
-                name="", title=f"How few dims? {called}", paper=(), evaluations=(evaluation,), x="bytes",
-                y=name, settings=settings, role=role, joined=(evaluation,), interpolated="with",
+                name="", title=called, paper=(), evaluations=(evaluation,), x="bytes", y=name,
+                settings=settings, role=role, joined=(evaluation,), interpolated="with",
             )  # fmt: skip
             for chart in charts(figure, cells, cells[:0], {}):
-                place = (chart.block.dataset, chart.block.model)
-                here = (cells.home == place[0]) & (cells.model == place[1]) & (cells.role == role)
+                dataset, model = chart.block.dataset, chart.block.model
+                here = (cells.home == dataset) & (cells.model == model) & (cells.role == role)
                 if chart.points.groupby("line").dim.nunique().max() > 1:
-                    found.append(_story(chart, called, timed.get(place), int(here.sum())))
-    return sorted(found, key=lambda story: (-story.rows, story.block.title))
+                    story = _story(chart, timed.get((dataset, model)))
+                    found.append((-int(here.sum()), chart.block.title, len(found), story))
+    return [story for *_, story in sorted(found)]
 
 
-def _story(chart: Chart, called: str, timed: Chart | None, rows: int) -> Story:
+def _story(chart: Chart, timed: Chart | None) -> Story:
     points, block, name = chart.points, chart.block, chart.view.y
     widths = points.groupby("line").dim.nunique()
     main = min(widths[widths > 1].index, key=lambda key: (order(key), -widths[key]))
     own = points[points.line == main].sort_values("dim").drop_duplicates("dim")
-    full, (near, nearer) = own.iloc[-1], (_cheapest(own, "dim", share, name) for share in reversed(NEAR))
-    shares = "1 %, 5 %" if nearer.dim == near.dim else "1 %"
-    marks = {near.name: f"5 %: {near.dim} dims", nearer.name: f"{shares}: {nearer.dim} dims"}
+    full, one, five = own.iloc[-1], *(_cheapest(own, "dim", share, name) for share in NEAR)
+    shares = "1 %, 5 %" if one.dim == five.dim else "1 %"
+    marks = {five.name: f"5 %: {five.dim} dims", one.name: f"{shares}: {one.dim} dims"}
     points["mark"] = [marks.get(place, "") for place in points.index]
-    small, large = int(nearer.x), int(full.x)
+    small, large = int(one.x), int(full.x)
+    said = [written(name, point["mean"]) for point in (one, full, five)]
     sentences = [
-        f"{line(main).label} on {block.dataset} {block.split} ({block.model}): {nearer.dim} of {full.dim}"
-        f" dims are within 1 % of full quality ({written(name, nearer['mean'])} of"
-        f" {written(name, full['mean'])}, {metric(name).title}), {near.dim} within 5 %"
-        f" ({written(name, near['mean'])}).",
-        f"{nearer.dim} dims are {small:,} bytes per vector in float32 in place of {large:,}: a million"
+        f"{line(main).label} on {block.dataset} {block.split} ({block.model}): {one.dim} of {full.dim}"
+        f" dims are within 1 % of full quality ({said[0]} of {said[1]}, {metric(name).title}),"
+        f" {five.dim} within 5 % ({said[2]}).",
+        f"{one.dim} dims are {small:,} bytes per vector in float32 in place of {large:,}: a million"
         f" vectors take {small:,} MB in place of {large:,} MB.",
-        _on_time(timed.points) if timed else _beside(points, nearer, name),
     ]
-    return Story(block, called, sentences, [part.spec for part in (chart, timed) if part], rows)
+    others = points[(points.dim == one.dim) & (points.line != main)]
+    if timed:
+        best = timed.points
+        fast, slow = best[best["mark"] != ""].iloc[0], best.iloc[-1]
+        sentences.append(
+            f"On the clock, the fastest search within 1 % of the best mAP@10 takes {fast.x:.3g} ms per query,"
+            f" the best one {slow.x:.3g} ms ({fast.text} and {slow.text} %)."
+        )
+    elif others.empty:
+        sentences.append("No search was timed: evaluation=adaptive_retrieval measures the time per query.")
+    else:
+        best = others.loc[others["mean"].idxmin() if name in LESS else others["mean"].idxmax()]
+        both = f"{written(name, best['mean'])} beside {said[0]} ({metric(name).title})"
+        label = line(best.line).label
+        sentences.append(f"At {one.dim} dims the best of the other lines is {label} with {both}.")
+    return Story(block, chart.view.title, sentences, [part.spec for part in (chart, timed) if part])
 
 
 def _cheapest(points: pd.DataFrame, cost: str, share: float, name: str) -> Any:
@@ -94,23 +108,6 @@ def _timed(cells: pd.DataFrame, role: str) -> Iterator[Chart]:
     for chart in charts(figure, cells, cells[:0], {}):
         points = chart.points[chart.points.line == min(chart.points.line, key=order)].sort_values("x")
         best = points[~points["mean"].cummax().duplicated()]
-        fastest = _cheapest(best, "x", NEAR[0], "mAP@10")
-        marks = [f"1 %: {fastest.x:.3g} ms" if place == fastest.name else "" for place in best.index]
+        fast = _cheapest(best, "x", NEAR[0], "mAP@10")
+        marks = [f"1 %: {fast.x:.3g} ms" if place == fast.name else "" for place in best.index]
         yield Chart(figure, chart.block, best.assign(mark=marks))
-
-
-def _on_time(best: pd.DataFrame) -> str:
-    fastest, full = best[best["mark"] != ""].iloc[0], best.iloc[-1]
-    return (
-        f"On the clock, the fastest search within 1 % of the best mAP@10 takes {fastest.x:.3g} ms per query,"
-        f" the best one {full.x:.3g} ms ({fastest.text} and {full.text} %)."
-    )
-
-
-def _beside(points: pd.DataFrame, at: Any, name: str) -> str:
-    others = points[(points.dim == at.dim) & (points.line != at.line)]
-    if others.empty:
-        return "No search was timed: evaluation=adaptive_retrieval measures the time per query."
-    best = others.loc[others["mean"].idxmin() if name in LESS else others["mean"].idxmax()]
-    both = f"{written(name, best['mean'])} beside {written(name, at['mean'])} ({metric(name).title})"
-    return f"At {at.dim} dims the best of the other lines is {line(best.line).label} with {both}."

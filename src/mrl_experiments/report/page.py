@@ -1,36 +1,33 @@
 """The report as one page that needs no network: data, style and scripts inside."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from os.path import exists, relpath
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import vl_convert
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.examples import Sheet
-from mrl_experiments.files import atomic_path
+from mrl_experiments.metric_names import written
 from mrl_experiments.next_commands import data_options, next_command
 from mrl_experiments.report.aggregate import Block, Column, Grid
 from mrl_experiments.report.claims.claim import Finding
 from mrl_experiments.report.claims.formats import HEADINGS, NOTE, counted, record
 from mrl_experiments.report.curves import Chart
-from mrl_experiments.report.formats import WRITERS, axis, caption, footnote, heading, key_texts, text
-from mrl_experiments.report.metrics import written
+from mrl_experiments.report.formats import WRITERS, text
 from mrl_experiments.report.opening import Story
-from mrl_experiments.report.styles import key_of, labelled, line
+from mrl_experiments.report.styles import key_of, line
 from mrl_experiments.results import ResultRow
 from mrl_experiments.runs import Run
+from mrl_experiments.vega import vega_bundle
 
-# No text can open or close an element, or end a line of a script: as JSON escapes it means the same.
-INSIDE_HTML = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 SECTIONS = (
     ("stories", "How few dims do I need?", ""),
     ("examples", "What few dims see",
@@ -52,107 +49,67 @@ class Sources:
 
     def __init__(self, rows: Sequence[ResultRow], runs: Path, page: Path) -> None:
         self.rows, self.runs, self.page = rows, runs, page
-        self.places: dict[tuple[str, ...], int] = {}
-        self._command_of, self._home_of = cache(self._command), cache(self._home)
+        self.places: dict[tuple[str, str, str], int] = {}
+        self._source_of, self._place_of = cache(self._source), cache(self._place)
 
     def of(self, number: int, metric: str) -> list[Any]:
         """Return the place of a row's run and command in the list, and the value as written."""
         row = self.rows[number]
         variant = row.split.partition("@")[2]  # other views or weights
-        key = self._command_of(row.run, row.dataset, row.evaluation, row.reduction, variant)
-        scale = 1e-6 if metric.endswith("MFLOPs") else 1.0
-        return [self.places.setdefault(key, len(self.places)), written(metric, row.value * scale)]
+        key = self._source_of(row.run, row.dataset, row.evaluation, row.reduction, variant)
+        value = row.value * (1e-6 if metric.endswith("MFLOPs") else 1.0)
+        return [self.places.setdefault(key, len(self.places)), written(metric, value)]
 
-    def _command(
-        self, run: str, dataset: str, evaluation: str, reduction: str, variant: str
-    ) -> tuple[str, ...]:
-        """Return a run, the command that measured it, and where a link to it leads."""
-        options = {"run": run, **data_options(dataset, self._home_of(run)), "evaluation": evaluation}
-        more = {"reduction": reduction, **({"variant": variant} if variant else {})}
-        return run, next_command("evaluate.py", self.runs.parent, options | more), self._link(run)
+    def _source(self, run: str, dataset: str, evaluation: str, reduction: str, variant: str) -> Any:
+        """Return a run, the command that measured it, and a link to it."""
+        link, home = self._place_of(run)
+        options = {"run": run, **data_options(dataset, home), "evaluation": evaluation}
+        options |= {"reduction": reduction, **({"variant": variant} if variant else {})}
+        return run, next_command("evaluate.py", self.runs.parent, options), link
 
-    def _home(self, run: str) -> str | None:
-        """Return the data set that a run was trained on, None where the run is not here."""
-        with suppress(UserError):
-            return str(Run(self.runs / run).config.data.name) if self._link(run) else None
-        return None
-
-    def _link(self, run: str) -> str:
+    def _place(self, run: str) -> tuple[str, str | None]:
+        """Return a link to a run and the data set it was trained on; "" and None where it is not here."""
         config = self.runs / run / "config.yaml"
-        inside = Path(run).name == run != ".." and exists(config)  # rows of others may name any folder
-        return quote(relpath(config, self.page)) if inside else ""
+        if Path(run).name != run or run == ".." or not exists(config):  # rows of others may name any folder
+            return "", None
+        home = None
+        with suppress(UserError):
+            home = str(Run(self.runs / run).config.data.name)
+        return quote(relpath(config, self.page)), home
 
 
-@dataclass(frozen=True)
-class Item:
-    """What a card of the page shows of one block. shown: its name in the list of choices."""
-
-    kind: str
-    card: str
-    id: str
-    title: str
-    block: Block
-    shown: str
-    data: Mapping[str, Any]
-
-
-def write_page(
-    target: Path,
-    grids: Sequence[Grid],
-    charts: Sequence[Chart],
-    stories: Sequence[Story],
-    sheets: Sequence[Sheet],
-    findings: Sequence[Finding],
-    sources: Sources,
-    notes: Sequence[str],
-) -> None:
-    """Write the page. Findings are shown where there are any; numbers link to runs that are still there."""
-    items = [
-        *(Item("stories", "how-few-dims", f"story-{number}", "In three sentences", story.block,
-               f"{story.block.title} · {story.measure}",
-               {"sentences": story.sentences, "specs": story.specs}) for number, story in enumerate(stories)),
-        *_examples(sheets),
-        *(Item("figures", c.view.name, c.name, c.view.title, c.block, c.block.title, c.spec) for c in charts),
-        *(Item("tables", g.view.name, g.name, g.view.title, g.block, g.block.title, _table(g, sources))
-          for g in grids),
-    ]  # fmt: skip
-    cards: dict[str, dict[str, list[Item]]] = {}
-    for item in items:
-        cards.setdefault(item.kind, {}).setdefault(item.card, []).append(item)
-    rows, runs = len(sources.rows), len({row.run for row in sources.rows})
-    package = PackageLoader("mrl_experiments.report", ".")
-    environment = Environment(loader=package, autoescape=True, trim_blocks=True)
-    environment.filters["json"] = _json
-    page = environment.get_template("page.html").render(
-        vega=Markup(vega_bundle()), summary=f"{rows:,} measurements of {runs} run{'s' * (runs > 1)}",
-        sections=SECTIONS, cards=cards, items=items, notes=notes, claims=findings, record=record,
+def page(
+    shown: Iterable[Story | Sheet | Chart | Grid], findings: list[Finding], sources: Sources, notes: list[str]
+) -> str:
+    """Return the page of what is shown, in the order of its sections; of examples the first of each kind."""
+    # By section, name and title of a card: a block, what else tells it from others, its name, what is shown.
+    cards: dict[tuple[str, str, str], list[tuple[Block, str, str, Any]]] = defaultdict(list)
+    for number, part in enumerate(shown):
+        match part:
+            case Story():
+                data: Any = {"sentences": part.sentences, "specs": part.specs}
+                card = ("stories", "how-few-dims", "In three sentences")
+                cards[card].append((part.block, part.measure, f"story-{number}", data))
+            case Sheet():
+                block = Block(part.dataset, part.split, part.model, "")
+                label = line(key_of(part.method, part.reduction, "knn", part.label)).label
+                card = ("examples", "neighbours", "Neighbours, funnels and confusions")
+                if (block, label) not in (known[:2] for known in cards[card]):
+                    cards[card].append((block, label, f"examples-{number}", asdict(part.examples)))
+            case Chart() | Grid():
+                kind = "figures" if isinstance(part, Chart) else "tables"
+                data = part.spec if isinstance(part, Chart) else _table(part, sources)
+                cards[kind, part.view.name, part.view.title].append(
+                    (part.block, "", part.block.named(part.view), data)
+                )
+    loader = PackageLoader("mrl_experiments.report", ".")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template("page.html").render(
+        vega=Markup(vega_bundle()), rows=len(sources.rows), runs=len({row.run for row in sources.rows}),
+        sections=SECTIONS, cards=cards, notes=notes, claims=findings, record=record,
         counted=counted(findings), claims_note=NOTE, headings=HEADINGS, sources=[*sources.places],
     )  # fmt: skip
-    with atomic_path(target) as path:
-        path.write_text(page, encoding="utf-8")
-
-
-@cache
-def vega_bundle() -> str:
-    """Return Vega, Vega-Lite and vega-embed as one script."""
-    return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
-
-
-def _json(value: Any) -> Markup:
-    dumped = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(dumped.translate(INSIDE_HTML))
-
-
-def _examples(sheets: Sequence[Sheet]) -> Iterator[Item]:
-    """Yield the examples of each line, data set and model: those of the first seed."""
-    first: dict[tuple[str, Block], Sheet] = {}
-    for sheet in sorted(sheets, key=lambda sheet: sheet.seed or 0):
-        key = labelled(key_of(sheet.method, sheet.reduction, "knn"), sheet.label)
-        first.setdefault((line(key).label, Block(sheet.dataset, sheet.split, sheet.model, "")), sheet)
-    title = "Neighbours, funnels and confusions"
-    for number, ((label, block), sheet) in enumerate(first.items()):
-        name, shown = f"examples-{number}", f"{block.title} · {label}"
-        yield Item("examples", "neighbours", name, title, block, shown, asdict(sheet.examples))
 
 
 def _table(grid: Grid, sources: Sources) -> Mapping[str, Any]:
@@ -161,19 +118,13 @@ def _table(grid: Grid, sources: Sources) -> Mapping[str, Any]:
         shown: dict[str, Any] = {"t": text(ours, column)}
         if ours is not None:
             shown["s"] = [sources.of(number, column.metric) for number in ours.numbers]
-        if grid.in_paper(column):
+        if (column, True) in grid.flat:
             shown["p"] = text(theirs, column)
         if theirs is not None:
             shown["q"] = theirs.source + (f"; beware: {theirs.anomaly}" if theirs.anomaly else "")
         return shown
 
-    return {
-        "title": caption(grid),
-        "note": footnote(grid),
-        "keys": len(grid.view.index),
-        "header": [*map(axis, grid.view.index), *(heading(grid, column) for column in grid.columns)],
-        "rows": [
-            [*key_texts(grid, row), *(cell(row, column) for column in grid.columns)] for row in grid.index
-        ],
-        **{suffix[1:]: form(grid) for suffix, form in WRITERS.items()},
-    }
+    header = [*grid.axes, *(grid.heading(column) for column in grid.columns)]
+    rows = [[*grid.keys(row), *(cell(row, column) for column in grid.columns)] for row in grid.index]
+    said = {"title": grid.caption, "note": grid.footnote, "keys": len(grid.axes), "header": header}
+    return said | {"rows": rows} | {suffix[1:]: form(grid) for suffix, form in WRITERS.items()}

@@ -1,22 +1,17 @@
 """Result rows as one tidy data frame: each value with its line, and a column for each setting."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from glob import glob, has_magic
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mrl_experiments.data.reading import shown
-from mrl_experiments.errors import UserError
-from mrl_experiments.examples import Sheet, read_sheets
+from mrl_experiments.metric_names import DEVIATION, fault, in_percent
 from mrl_experiments.nesting import default_dims
-from mrl_experiments.report.metrics import DEVIATION, fault, in_percent
-from mrl_experiments.report.styles import key_of, labelled
-from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting, read_rows
+from mrl_experiments.report.styles import key_of
+from mrl_experiments.results import COLUMNS, DIGITS, DRAW, ResultRow, Setting
 from mrl_experiments.runs import PRINTED
 
 IN_MFLOPS = {"macs": "MFLOPs", "network_macs": "network_MFLOPs", "head_macs": "head_MFLOPs"}
@@ -26,71 +21,12 @@ OF_OWN_CLASSIFIER = [  # evaluations
 ROLES = {
     "val": "main", "test": "main", "pairs": "main", "query": "unseen", "unseen": "unseen", "stream": "stream",
 }  # fmt: skip
-PUBLISHED = ("table", "source", "anomaly")  # columns that the paper's rows have besides
 PLACE = ["model", "dataset", "label", "table"]
-
-
-def find_rows(
-    patterns: str | Sequence[str], sheets: list[Sheet] | None = None
-) -> tuple[list[ResultRow], list[str]]:
-    """Read the rows of all CSV files that match the patterns.
-
-    Args:
-        patterns: one or several paths or globs; `**` matches any number of folders.
-        sheets: receives the examples that lie beside these files.
-
-    Returns:
-        The rows, and what to say of patterns without files and of files that were left out.
-
-    Raises:
-        UserError: when there are no rows at all.
-    """
-    several = isinstance(patterns, Sequence) and not isinstance(patterns, str)
-    patterns = [str(pattern) for pattern in (patterns if several else [patterns])]
-    rows: list[ResultRow] = []
-    notes: list[str] = []
-    files: set[str] = set()
-    for pattern in map(os.path.expanduser, patterns):
-        found = [pattern] if os.path.isfile(pattern) else glob(pattern, recursive=True)
-        files.update(map(os.path.normpath, found))
-        if not found:
-            notes.append(f"no file matches {shown(pattern)}")
-        notes += [f"left out: {shown(folder)} is no folder that can be read" for folder in _closed(pattern)]
-    for path in sorted(files):
-        try:
-            read = read_rows(Path(path))
-            rows += read
-            beside = read_sheets(Path(path)) if sheets is not None else []
-            notes += _of_other_runs(Path(path), [*read, *beside])
-            if sheets is not None:
-                sheets += beside
-        except UserError as error:
-            notes.append(f"left out: {shown(error.problem)}")
-    if not rows:
-        raise UserError(
-            "; ".join([f"no result rows in {shown(', '.join(patterns)) or 'nothing'}", *notes]),
-            expected="files that evaluate.py wrote",
-            remedy="python evaluate.py run=<name>, or name files: 'rows=[\"<glob>\"]'",
-        )
-    return rows, notes
-
-
-def _of_other_runs(path: Path, rows: Sequence[ResultRow | Sheet]) -> list[str]:
-    """Say of a file in a run's folder that it holds rows of other runs, as one that was copied there does."""
-    run = path.absolute().parents[1].name
-    others = sorted({row.run for row in rows} - {run})
-    if path.absolute().parent.name != "results" or not others:
-        return []
-    return [f"{shown(str(path))} holds rows of {shown(', '.join(others))}, as whose they count"]
-
-
-def _closed(pattern: str) -> list[str]:
-    """Return what stands where `pattern` has a folder by its name, and glob silently passes over."""
-    parent = os.path.dirname(pattern)
-    if not parent or has_magic(os.path.basename(parent)):
-        return []
-    found = sorted(glob(parent, recursive=True))
-    return [path for path in found if not (os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK))]
+# What a measurement is: only its seeds are averaged. The paper's rows have a table, source and anomaly, too.
+IDENTITY = [
+    "line", "method", "model", "home", "dataset", "split", "evaluation", "reduction", "dim", "setting",
+    "label", "metric", "table",
+]  # fmt: skip
 
 
 def faulty(frame: pd.DataFrame) -> list[str]:
@@ -120,9 +56,8 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
     An FF run counts for the line "ff" only at the dim it was trained at: a model for each dim. Its other
     prefixes and its reductions are lines of their own, for the widest FF run alone (Table 2).
 
-    Args:
-        rows: ours or the paper's. Single random draws are left out: another row holds their mean.
-        homes: by data set, the one to show it with, such as imagenet for imagenet_r.
+    Single random draws are left out: another row holds their mean. homes: by data set, the one to show it
+    with, such as imagenet for imagenet_r.
 
     Returns:
         The columns of a result row, with costs in MFLOPs and `setting` as text, and: number (the row's place
@@ -131,11 +66,17 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
         `@<name>` for each setting ("" where a row has none), and the paper's table, source and anomaly.
     """
     records = [{**vars(row), "number": number} for number, row in enumerate(rows) if DRAW not in row.setting]
-    frame = pd.DataFrame(records, columns=[*COLUMNS, *PUBLISHED, "number"])
-    frame = frame.fillna(dict.fromkeys(PUBLISHED, ""))
+    published = dict.fromkeys(("table", "source", "anomaly"), "")  # what the paper's rows have besides
+    frame = pd.DataFrame(records, columns=[*COLUMNS, *published, "number"]).fillna(published)
     frame["settings"] = pd.Series([_texts(setting) for setting in frame.setting], dtype=object)
     frame["setting"] = [" ".join(f"{n}={text}" for n, text in texts.items()) for texts in frame.settings]
-    typed = [{f"@{name}": _typed(text) for name, text in texts.items()} for texts in frame.settings]
+    typed = [
+        {
+            f"@{n}": int(text) if text.isdecimal() and len(text) <= DIGITS else text
+            for n, text in texts.items()
+        }
+        for texts in frame.settings
+    ]
     spread = pd.DataFrame(typed, index=frame.index, dtype=object)
     frame = pd.concat([frame, spread.where(spread.notna(), "")], axis=1)
     frame["value"] = frame.value.astype(float) / np.where(frame.metric.isin(IN_MFLOPS), 1e6, 1.0)
@@ -144,15 +85,14 @@ def tidy(rows: Sequence[ResultRow], homes: Mapping[str, str] | None = None) -> p
     frame["role"] = frame.split.map(ROLES).fillna("shift")
     frame["home"] = frame.dataset.replace(dict(homes or {}))
     frame["seed"] = frame.seed.fillna(-1).astype(int)
-    frame["label"] = _only_where_both(frame)
-    return _with_stated(_with_lines(frame))
-
-
-def _only_where_both(frame: pd.DataFrame) -> "pd.Series[str]":
-    """Return the labels, without that of the paper's recipe where a model has no rows of another one."""
     label = frame.label.fillna("")
-    unlabelled = (label == "").groupby([frame[name] for name in ("home", "model")]).transform("any")
-    return label.where((label != PRINTED) | unlabelled, "")
+    both = (label == "").groupby([frame[name] for name in ("home", "model")]).transform("any")
+    frame["label"] = label.where((label != PRINTED) | both, "")  # a recipe is said where there is another
+    frame = _with_lines(frame)
+    at = ["run", *IDENTITY]
+    stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
+    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(at)
+    return frame.merge(stated[[*at, "value"]].rename(columns={"value": "stated"}), how="left", on=at)
 
 
 @cache
@@ -164,34 +104,20 @@ def _texts(setting: Setting) -> Mapping[str, str]:
     return setting.texts()
 
 
-def _typed(text: str) -> str | int:
-    return int(text) if text.isdecimal() and len(text) <= DIGITS else text
-
-
 def _with_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    known = {}
-    for key, group in frame.groupby(PLACE, sort=False):
+    frame["interpolated"] = False
+    for _, group in frame.groupby(PLACE, sort=False):
         trained = {*group.dim[group.trained]}
-        known[key] = trained | {*default_dims(int(max(trained, default=group.dim.max())))}
-    where = zip(*(frame[name] for name in PLACE), strict=True)
-    between = [dim not in known[key] for key, dim in zip(where, frame.dim, strict=True)]
-    frame["interpolated"] = np.array(between, dtype=bool)
+        known = trained | {*default_dims(int(max(trained, default=group.dim.max())))}
+        frame.loc[group.index, "interpolated"] = ~group.dim.isin(known)
     ff, prefix = frame.method == "ff", frame.reduction == "prefix"
     at = frame.dim.where(ff & prefix & frame.trained)  # the dim that an FF run was trained at
     own = at.groupby([frame.run, frame.table]).transform("max")
     widest = own == at.groupby([frame[name] for name in PLACE]).transform("max")
-    keys = [key_of(*row) for row in zip(frame.method, frame.reduction, frame.evaluation, strict=True)]
-    frame["line"] = list(map(labelled, keys, frame.label))
+    frame["line"] = list(map(key_of, frame.method, frame.reduction, frame.evaluation, frame.label))
     firsts = ["ff_prefix" + line[2:] for line in frame.line]
     first = frame.assign(line=firsts)[ff & prefix & widest & ~frame.evaluation.isin(OF_OWN_CLASSIFIER)]
     return pd.concat([frame[~ff | (frame.dim == own).where(prefix, widest)], first], ignore_index=True)
-
-
-def _with_stated(frame: pd.DataFrame) -> pd.DataFrame:
-    at = ["run", "line", "dataset", "split", "evaluation", "reduction", "dim", "setting", "table", "metric"]
-    stated = frame[frame.metric.str.endswith(DEVIATION) & (frame.fault == "")]
-    stated = stated.assign(metric=stated.metric.str.removesuffix(DEVIATION)).drop_duplicates(at)
-    return frame.merge(stated[[*at, "value"]].rename(columns={"value": "stated"}), how="left", on=at)
 
 
 def values(frame: pd.DataFrame, name: str) -> "pd.Series[Any]":

@@ -1,44 +1,35 @@
 """From result rows to the report's folder: tables, figures and the page."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import vl_convert
-from PIL import Image
 
 from mrl_experiments.examples import Sheet
 from mrl_experiments.files import atomic_path
 from mrl_experiments.limits import require_address_space
 from mrl_experiments.locks import acquire
 from mrl_experiments.paper import published
-from mrl_experiments.report.aggregate import Counterparts, Grid, aggregate, grids
+from mrl_experiments.report.aggregate import Counterparts, aggregate, grids
 from mrl_experiments.report.all_figures import FIGURES
 from mrl_experiments.report.all_tables import OTHERS, TABLES, others
-from mrl_experiments.report.claims import formats as claim_formats
+from mrl_experiments.report.claims import formats as claims
 from mrl_experiments.report.claims.all_claims import CLAIMS
-from mrl_experiments.report.claims.claim import Finding, judge
-from mrl_experiments.report.curves import Chart, charts
+from mrl_experiments.report.claims.claim import judge
+from mrl_experiments.report.curves import charts
 from mrl_experiments.report.formats import WRITERS, markdown
 from mrl_experiments.report.opening import stories
-from mrl_experiments.report.page import Sources, write_page
-from mrl_experiments.report.prepare import faulty, find_rows, repeated_seeds, tidy
+from mrl_experiments.report.page import Sources, page
+from mrl_experiments.report.prepare import faulty, repeated_seeds, tidy
+from mrl_experiments.result_files import find_rows
+from mrl_experiments.vega import FORMS, V8_NEEDS, pictures
 
-FORMS = ("png", "svg", "pdf")
-V8_NEEDS = 70 << 30  # bytes of addresses, nearly all of them never used: vl-convert aborts without them
-CLAIM_WRITERS = {
-    ".md": claim_formats.markdown, ".csv": claim_formats.comma_separated, ".tex": claim_formats.latex,
-}  # fmt: skip
+CLAIMED = {".md": claims.markdown, ".csv": claims.comma_separated, ".tex": claims.latex}
+OURS = (OTHERS, "claims.", *(f"{view.name}-" for view in (*TABLES, *FIGURES)))  # begin the names of files
 
 
 def write_report(
-    rows: str | Sequence[str],
-    out: Path,
-    runs: Path,
-    counterparts: Counterparts,
-    forms: Sequence[str] = FORMS,
+    rows: str | Sequence[str], out: Path, runs: Path, counterparts: Counterparts, forms: Sequence[str] = FORMS
 ) -> list[str]:
     """Write tables, figures, index.html and, for the paper's kind of runs, claims; return what to warn of.
 
@@ -66,51 +57,24 @@ def write_report(
         views = [*TABLES, *others(cells, [*TABLES, *FIGURES])]
         tables = [grid for view in views for grid in grids(view, cells, theirs, counterparts)]
         figures = [chart for view in FIGURES for chart in charts(view, cells, drawn, counterparts)]
-        of_paper = cells.home.isin({name for name, of in counterparts.items() if "dataset" in of}).any()
-        findings = judge(CLAIMS, frame[frame.fault == ""], paper, counterparts) if of_paper else []
+        like = frame[frame.home.isin({name for name, of in counterparts.items() if "dataset" in of})]
+        findings = judge(CLAIMS, like[like.fault == ""], paper, counterparts) if len(like) else []
         notes += [*faulty(frame), *repeated_seeds(cells)]
-        _write_files(out, tables, figures, findings, forms)
+        files: dict[str, str | bytes] = {"tables.md": "\n".join(map(markdown, tables))}
+        for grid in tables:
+            stem = f"tables/{grid.block.named(grid.view)}"
+            files |= {f"{stem}{end}": form(grid) for end, form in WRITERS.items()}
+        files |= {f"tables/claims{end}": form(findings) for end, form in CLAIMED.items() if findings}
+        for chart in figures:
+            stem, drawn_in = f"figures/{chart.block.named(chart.view)}", pictures(chart.spec, forms)
+            files |= {f"{stem}.{form}": picture for form, picture in drawn_in.items()}
         sources = Sources(found, runs, out)
-        write_page(out / "index.html", tables, figures, stories(cells), sheets, findings, sources, notes)
-        return notes
-
-
-def _write_files(
-    out: Path,
-    tables: Sequence[Grid],
-    figures: Sequence[Chart],
-    findings: Sequence[Finding],
-    forms: Sequence[str],
-) -> None:
-    files: dict[Path, str | bytes] = {out / "tables.md": "\n".join(map(markdown, tables))}
-    for grid in tables:
-        files |= {out / "tables" / f"{grid.name}{suffix}": form(grid) for suffix, form in WRITERS.items()}
-    for suffix, form in CLAIM_WRITERS.items() if findings else ():
-        files[out / "tables" / f"claims{suffix}"] = form(findings)
-    makers: dict[str, Any] = {"svg": str, "pdf": vl_convert.svg_to_pdf, "png": png}
-    for chart in figures if forms else ():
-        drawn = vl_convert.vegalite_to_svg(chart.spec)
-        files |= {out / "figures" / f"{chart.name}.{form}": makers[form](drawn) for form in forms}
-    for path, content in files.items():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    _keep_only(out, files)
-
-
-def png(svg: str) -> bytes:
-    """Return an SVG as a PNG of at most 128 colours, which takes a third of the bytes."""
-    picture = Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=2)))
-    file = io.BytesIO()
-    picture.convert("RGB").quantize(128).save(file, "png", optimize=True)
-    return file.getvalue()
-
-
-def _keep_only(out: Path, written: Mapping[Path, object]) -> None:
-    """Remove the tables and figures of an earlier report whose rows are gone, and nothing else."""
-    names = [OTHERS, "claims.", *(f"{view.name}-" for view in (*TABLES, *FIGURES))]
-    found = {
-        path for part in ("tables", "figures") for name in names for path in (out / part).glob(f"{name}*")
-    }
-    for path in found - {*written}:
-        if path.suffix in (*WRITERS, *(f".{form}" for form in FORMS)):
-            path.unlink()
+        files["index.html"] = page([*stories(cells), *sheets, *figures, *tables], findings, sources, notes)
+        for name, content in files.items():
+            with atomic_path(out / name) as temporary:
+                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        # Tables and figures of an earlier report whose rows are gone, and nothing else.
+        for path in {*out.glob("tables/*"), *out.glob("figures/*")} - {out / name for name in files}:
+            if path.name.startswith(OURS) and path.suffix[1:] in ("md", "csv", "tex", *FORMS):
+                path.unlink()
+    return notes

@@ -10,7 +10,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
-from mrl_experiments.serve.metrics import Counted, Guard
+from mrl_experiments.serve.guard import Bounds, Guard
+from mrl_experiments.serve.metrics import Counted
 from mrl_experiments.serve.openai import add_openai
 from mrl_experiments.serve.reading import GivenInputs
 from mrl_experiments.serve.refused import Refused, answer_errors
@@ -123,12 +124,12 @@ class Searched(BaseModel):
     results: list[list[Neighbour]]
 
 
-def build_app(service: Service, request_bytes: int, key: str | None = None) -> ASGIApp:
+def build_app(service: Service, bounds: Bounds, key: str | None = None) -> ASGIApp:
     """Return the application.
 
     Args:
         service: What answers.
-        request_bytes: The size of the largest request.
+        bounds: What requests may take.
         key: What requests must send, None for nothing.
     """
 
@@ -140,7 +141,7 @@ def build_app(service: Service, request_bytes: int, key: str | None = None) -> A
 
     # The pages of FastAPI's own documentation load scripts from elsewhere.
     app = FastAPI(
-        title="mrl-experiments", lifespan=living, docs_url=None, redoc_url=None, max_body_size=request_bytes
+        title="mrl-experiments", lifespan=living, docs_url=None, redoc_url=None, max_body_size=bounds.bytes
     )
     answer_errors(app)
     _add_methods(app, service)
@@ -148,7 +149,7 @@ def build_app(service: Service, request_bytes: int, key: str | None = None) -> A
     add_openai(app, service)
     paths = {getattr(route, "path", "") for route in app.routes}
     # Around the application, which would answer requests that are too large in a form of its own.
-    return Counted(Guard(app, request_bytes, key, FREE), service.metrics, paths)
+    return Counted(Guard(app, bounds, key, FREE), service.metrics, paths)
 
 
 def _add_methods(app: FastAPI, service: Service) -> None:

@@ -1,18 +1,13 @@
-"""What a service counts, as Prometheus reads it, and the middleware that counts and guards."""
+"""What a service counts, as Prometheus reads it, and the middleware that counts."""
 
-import secrets
 import time
 from collections.abc import Callable, Container
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mrl_experiments.serve.refused import answer
-
-LONGEST = 20  # digits of a content-length
 OTHER = "other"  # what paths that are not known are counted as
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 INPUTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -65,32 +60,3 @@ class Counted:
         finally:
             self.metrics.requests.labels(path, str(status)).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - begin)
-
-
-class Guard:
-    """Refuses, before anything of them is read, requests that are too large or come without the key."""
-
-    def __init__(self, app: ASGIApp, request_bytes: int, key: str | None, free: Container[str]) -> None:
-        self.app, self.most, self.free = app, request_bytes, free
-        self.key = None if key is None else key.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on that may be answered."""
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            if self.key is not None and scope["path"] not in self.free and not self._fits(headers):
-                refused = answer("a key is needed: Authorization: Bearer ...", 401, code="invalid_api_key")
-                return await refused(scope, receive, send)
-            length = headers.get("content-length", "0")
-            # Python reads no numbers of thousands of digits.
-            if not length.isdecimal() or len(length) > LONGEST or int(length) > self.most:
-                told = f"a request of {length[:LONGEST]} bytes: at most {self.most:,}"
-                return await answer(told, 413, code="too_large")(scope, receive, send)
-        await self.app(scope, receive, send)
-
-    def _fits(self, headers: Headers) -> bool:
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        assert self.key is not None
-        return kind.lower() == "bearer" and secrets.compare_digest(
-            given.strip(" ").encode("latin-1"), self.key
-        )

@@ -50,11 +50,19 @@ class Given:
 
 @dataclass(frozen=True)
 class Read:
-    """One input as a model reads it: a text, or a prepared image (C, size, size); tokens: how many."""
+    """One input as a model reads it: a text, or a prepared image (C, size, size).
+
+    Attributes:
+        item: The text or the image.
+        kind: What it is.
+        tokens: How many a text has.
+        pixels: How many a picture had.
+    """
 
     item: Any
     kind: Kind
-    tokens: int
+    tokens: int = 0
+    pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,14 @@ class Limits:
     Attributes:
         inputs: How many texts and pictures.
         pixels: Of a picture.
+        request_pixels: Of all pictures of a request.
         characters: Of a text.
         results: Neighbours in an answer, and candidates at a stage of a search.
     """
 
     inputs: int
     pixels: int
+    request_pixels: int
     characters: int
     results: int
 
@@ -130,8 +140,14 @@ def read_all(inputs: Inputs, given: Sequence[Given], limits: Limits) -> list[Rea
     Raises:
         Refused: For those of another kind, URLs, what is too large, and what is no picture.
     """
-    known = kinds(inputs)
-    return [_read(inputs, one, number, known, limits) for number, one in enumerate(given)]
+    known, found, pixels = kinds(inputs), [], 0
+    for number, one in enumerate(given):
+        found.append(_read(inputs, one, number, known, limits))
+        pixels += found[-1].pixels
+        if pixels > limits.request_pixels:  # before the next is decoded
+            told = f"input {number}: with this one there are {pixels:,} pixels in a request"
+            raise Refused(f"{told}, more than {limits.request_pixels:,}", param="input")
+    return found
 
 
 def _read(inputs: Inputs, given: Given, number: int, known: Sequence[Kind], limits: Limits) -> Read:
@@ -169,7 +185,7 @@ def _text(inputs: Any, given: Given, limits: Limits) -> Read:
         raise ValueError("an empty text")
     if len(given.value) > limits.characters:
         raise ValueError(f"{len(given.value):,} characters, more than {limits.characters:,}")
-    return Read(given.value, "text", len(inputs.tokens([given.value])[0]))
+    return Read(given.value, "text", tokens=len(inputs.tokens([given.value])[0]))
 
 
 def _picture(inputs: Any, given: Given, limits: Limits) -> Read:
@@ -183,7 +199,7 @@ def _picture(inputs: Any, given: Given, limits: Limits) -> Read:
     except (binascii.Error, ValueError) as error:
         raise ValueError("its base64 is broken") from error
     pixels = read_bytes(content, "the picture", inputs.channels, formats=FORMATS, pixels=limits.pixels)
-    return Read(inputs.prepare([pixels])[0], "image", 0)
+    return Read(inputs.prepare([pixels])[0], "image", pixels=pixels.shape[0] * pixels.shape[1])
 
 
 def of_language(inputs: Inputs) -> bool:

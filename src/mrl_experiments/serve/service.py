@@ -214,17 +214,18 @@ def open_service(cfg: DictConfig) -> Service:
     runs = find_runs(Path(cfg.root), cfg.run)
     if len(runs) > 1:
         raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
-    if cfg.inputs > cfg.queue:
-        raise UserError(
-            f"inputs={cfg.inputs} of a request, queue={cfg.queue}", expected="a queue that holds them"
-        )
+    for option, of in (("inputs", "queue"), ("request_bytes", "queue_bytes")):
+        if cfg[option] > cfg[of]:
+            raise UserError(
+                f"{option}={cfg[option]} of a request, {of}={cfg[of]}", expected="a queue that holds them"
+            )
     weights = {"ema": "averaged"}.get(cfg.weights, cfg.weights)
     model = load(runs[0], trust=cfg.trust, checkpoint=cfg.checkpoint, weights=weights, device=cfg.device)
     if not kinds(model.inputs):
         raise UserError(
             f"run={cfg.run} reads vectors of another model", expected="a run that reads texts or images"
         )
-    limits = Limits(cfg.inputs, cfg.pixels, cfg.characters, cfg.results)
+    limits = Limits(cfg.inputs, cfg.pixels, cfg.request_pixels, cfg.characters, cfg.results)
     cascade = None if cfg.cascade is None else _cascade(Path(cfg.cascade), model)
     folder = _folder(cfg, model)
     return Service(model, folder, cascade, limits, cfg.batch, cfg.wait / 1000, cfg.queue)

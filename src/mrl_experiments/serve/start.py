@@ -28,6 +28,7 @@ def serve(cfg: DictConfig) -> None:
     import uvicorn
 
     from mrl_experiments.serve.app import build_app
+    from mrl_experiments.serve.guard import Bounds, impatient
     from mrl_experiments.serve.service import open_service
 
     key = _key(cfg.api_key)
@@ -35,8 +36,10 @@ def serve(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     service = open_service(cfg)
+    bounds = Bounds(cfg.request_bytes, cfg.queue_bytes, cfg.request_seconds)
     settings = uvicorn.Config(
-        build_app(service, cfg.request_bytes, key),
+        build_app(service, bounds, key),
+        http=impatient(bounds.seconds),
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -33,6 +33,7 @@ WRONG_HERE = {
     r"You requested to overfit but enabled train dataloader": "the loaders repeat the batches themselves",
     r"You have overridden `on_after_batch_transfer` in": "our data modules have none",
     r"Checkpoint directory .* exists and is not empty": "a run is resumed",
+    r"Found \d+ module\(s\) in eval mode at the start": "layers that train_only= leaves out, on purpose",
     r"Grad strides do not match bucket view strides": "1x1 convolutions in channels_last: both fit",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated": "of Lightning's own use of torch",
 }

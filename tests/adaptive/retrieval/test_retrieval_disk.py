@@ -15,7 +15,7 @@ from mrl_experiments.adaptive.retrieval.disk import DiskIndex
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.similarity import exact_neighbours
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.adaptive.retrieval.storage import load_index, save_index
+from mrl_experiments.adaptive.retrieval.storage import load_index
 from mrl_experiments.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -388,7 +388,7 @@ def test_ids_that_are_not_there_change_nothing(tmp_path):
         assert index.described.generation == 1
     assert content(tmp_path) == before and index.described.generation == 1
     with pytest.raises(UserError, match="its folder is it"):
-        save_index(index, tmp_path / "copy")
+        index.save(tmp_path / "copy")
 
 
 NO_IDS = [["1"], [1.0], [True], [None], [2**63], [[1], [2, 3]], {6, 7}, "abc", [-1], [np.nan]]

@@ -25,7 +25,9 @@ def test_the_papers_funnel_halves_the_list_down_to_k():
         ([[16, 100], [32, 50], [32, 10]], "do not nest"),
         ([[16, 100], [8, 10]], "do not nest"),
         ([[16, 10], [64, 20]], "keep more"),
-        ([[16, 0]], "keep nothing"),
+        ([[16, 0]], "k=0"),
+        ([[16, 2.5]], "k=2.5"),
+        ([[16.0, 2]], "dim=16.0"),
     ],
 )
 def test_stages_that_make_no_sense_are_refused(stages, message):

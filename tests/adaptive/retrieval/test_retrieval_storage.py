@@ -22,8 +22,8 @@ def index():
 
 def test_a_loaded_index_answers_the_same(index, tmp_path):
     expected = index.search(QUERIES, 10)
-    save_index(index, tmp_path)
-    loaded = load_index(tmp_path)
+    index.save(str(tmp_path))
+    loaded = AdaptiveIndex.load(str(tmp_path))
     found = loaded.search(QUERIES, 10)
     np.testing.assert_array_equal(found.ids, expected.ids)
     np.testing.assert_array_equal(found.similarities, expected.similarities)

@@ -12,7 +12,7 @@ from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex, check_ids, c
 from mrl_experiments.adaptive.retrieval.promise import Promise, Watch, figures
 from mrl_experiments.adaptive.retrieval.quality import recall as share_found
 from mrl_experiments.adaptive.retrieval.similarity import check_range, check_similarity, exact_neighbours
-from mrl_experiments.adaptive.retrieval.spec import BOUNDED, LEVELS, IndexSpec
+from mrl_experiments.adaptive.retrieval.spec import BOUNDED, LEVELS, IndexSpec, check_whole
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Family, Tuner, queries_needed
 from mrl_experiments.errors import UserError
 from mrl_experiments.nesting import default_dims
@@ -112,8 +112,7 @@ class Declared:
         for name, value in (("recall", self.recall), ("confidence", self.confidence)):
             if not 0 < value < 1:
                 raise UserError(f"{name}={value}", expected="a number above 0 and below 1, such as 0.99")
-        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or self.k < 1:
-            raise UserError(f"k={self.k}", expected="a whole number from 1 up")
+        check_whole("k", self.k)
 
     @property
     def needed(self) -> int:

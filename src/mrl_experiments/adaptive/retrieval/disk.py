@@ -311,8 +311,14 @@ class DiskIndex(AdaptiveIndex):
             super().certify()
             self._publish(replace(self._now, spec=self.spec), self._deleted_rows())
 
-    def save(self) -> None:
-        """Keep the effort and stages that `configure` has set for those who open the index later."""
+    def save(self, folder: Path | str | None = None) -> None:
+        """Keep the effort and stages that `configure` has set for those who open the index later.
+
+        Raises:
+            UserError: For a folder, since the index has its own.
+        """
+        if folder is not None:
+            return super().save(folder)
         with self._changing("sets the search"):
             self._publish(replace(self._now, spec=self.spec), self._deleted_rows())
 

@@ -25,6 +25,7 @@ from mrl_experiments.adaptive.retrieval.spec import (
     IndexSpec,
     Stages,
     check_stages,
+    check_whole,
     funnel,
     split_effort,
 )
@@ -155,6 +156,27 @@ class AdaptiveIndex:
         ids = check_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
         return cls(spec, vectors, ids, {dim: build_shortlist(vectors, dim, spec, rows) for dim in spec.dims})
 
+    def save(self, folder: Path | str) -> None:
+        """Write the index into a folder, from which `load` has it again.
+
+        Raises:
+            UserError: For what the operating system refuses, such as a full disk.
+        """
+        from mrl_experiments.adaptive.retrieval.storage import save_index
+
+        save_index(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "AdaptiveIndex":
+        """Open what `save` or `on_disk` wrote; vectors are read from the disk as they are needed.
+
+        Raises:
+            UserError: If the folder is incomplete, a file has changed, or another version wrote it.
+        """
+        from mrl_experiments.adaptive.retrieval.storage import load_index
+
+        return load_index(Path(folder))
+
     def __len__(self) -> int:
         return len(self.vectors)
 
@@ -195,10 +217,10 @@ class AdaptiveIndex:
             negated.
 
         Raises:
-            UserError: If a dim has no index, dims do not nest, the shortlist is shorter than k, or the
-                queries do not fit.
+            UserError: If a dim has no index, dims do not nest, k is no whole number, the shortlist is shorter
+                than k, or the queries do not fit.
         """
-        dims = [dim for dim, _ in self.spec.stages]
+        dims, k = [dim for dim, _ in self.spec.stages], None if k is None else check_whole("k", k)
         usual = shortlist_dim is rerank_dims is shortlist is None
         if self.promise is not None and usual:
             allowed = self._checked_mask(mask)

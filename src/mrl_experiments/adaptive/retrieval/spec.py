@@ -3,6 +3,9 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from mrl_experiments.adaptive.retrieval.similarity import check_similarity
 from mrl_experiments.errors import UserError
@@ -99,14 +102,29 @@ def split_effort(effort: str) -> tuple[str, int]:
     return ",".join(part for part in parts if not part.startswith("patience=")), int((own or ["0"])[-1])
 
 
+def check_whole(name: str, value: Any) -> int:
+    """Return a number of dims or neighbours as an int.
+
+    Example:
+        >>> check_whole("k", np.int64(10))
+        10
+
+    Raises:
+        UserError: Unless it is a whole number from 1 up; True and 2.0 are none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise UserError(f"{name}={value!r:.80}", expected="a whole number from 1 up")
+    return int(value)
+
+
 def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Return the stages as tuples.
 
     Raises:
-        UserError: Unless one index scans, dims grow, lists shrink. The first re-rank may be at the scanned
-            dim, whose codes it then corrects.
+        UserError: Unless all are whole numbers from 1 up, one index scans, dims grow, lists shrink. The first
+            re-rank may be at the scanned dim, whose codes it then corrects.
     """
-    checked = tuple((int(dim), int(keep)) for dim, keep in stages)
+    checked = tuple((check_whole("stages: dim", dim), check_whole("stages: k", keep)) for dim, keep in stages)
     shown = f"stages {[list(stage) for stage in checked]}"
     if not checked or checked[0][0] not in dims:
         raise UserError(f"{shown} start at no indexed dim", expected=f"first a dim of {list(dims)}")
@@ -117,8 +135,6 @@ def check_stages(stages: Stages, dims: Sequence[int]) -> tuple[tuple[int, int], 
             raise UserError(
                 f"{shown} keep more than the list before holds", expected=f"at most {keep} at {next_dim}"
             )
-    if checked[-1][1] < 1:
-        raise UserError(f"{shown} keep nothing", expected="at least 1 neighbour")
     return checked
 
 
@@ -132,8 +148,9 @@ def funnel(dim: int, rerank_dims: Sequence[int], shortlist: int, k: int) -> tupl
         ((8, 200), (16, 100), (32, 10))
 
     Raises:
-        UserError: If the shortlist is shorter than k.
+        UserError: If k or the shortlist is no whole number, or the shortlist is shorter than k.
     """
+    k, shortlist = check_whole("k", k), check_whole("shortlist", shortlist)
     if shortlist < k:
         raise UserError(f"a shortlist of {shortlist} for k={k}", expected=f"a shortlist of at least {k}")
     keeps = [max(k, shortlist >> halvings) for halvings in range(1, len(rerank_dims))]

@@ -39,7 +39,7 @@ class FolderSource:
     def __init__(self, name: str, root: str | None, holding: str) -> None:
         if root is None or not Path(root).expanduser().is_dir():
             raise UserError(
-                f"data.root={root} is not a folder",
+                "data.root= is not given" if root is None else f"data.root={root} is not a folder",
                 expected=f"a folder with {holding}",
                 remedy=f"give it: data={name} data.root=/path/to/images",
             )

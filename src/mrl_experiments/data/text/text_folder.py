@@ -45,7 +45,7 @@ class TextFolder(TextFiles):
         path = Path(root or "").expanduser()
         if root is None or not (path.is_dir() or path.is_file()):
             raise UserError(
-                f"data.root={root} is not a folder",
+                "data.root= is not given" if root is None else f"data.root={root} is not a folder",
                 expected="a folder of text files, or one with train/ and val/",
                 remedy=f"give it: python train.py data={name} data.root=/path/to/texts",
             )

@@ -16,6 +16,11 @@ Values = Mapping[Place, float]
 Samples = Mapping[tuple[str, str, str], int]  # how many, by data set, split and evaluation
 
 
+def mean(values: Values | None) -> float:
+    """Return the mean over all places, infinity without any."""
+    return fmean(values.values()) if values else float("inf")
+
+
 @dataclass(frozen=True)
 class Case:
     """frame: tidy rows of all lines and metrics. over: settings that are averaged over, beside the splits.

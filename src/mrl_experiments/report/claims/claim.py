@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mrl_experiments.report.aggregate import Block, Counterparts, beside, blocks
+from mrl_experiments.report.aggregate import Block, Counterparts, blocks
 from mrl_experiments.report.claims.case import Case, Samples
 from mrl_experiments.report.claims.estimates import Estimate
 from mrl_experiments.report.specs import View
@@ -75,9 +75,8 @@ class Finding:
         """Say why it could not be tested, or nothing."""
         if self.ours is not None:
             return ""
-        return (
-            self.fault or self.claim.reason or f"no rows of {' and '.join(self.claim.evaluations)} to compare"
-        )
+        untold = f"no rows of {' and '.join(self.claim.evaluations)} to compare"
+        return self.fault or self.claim.reason or untold
 
 
 def judge(
@@ -95,29 +94,21 @@ def judge(
 
 
 def _tested(
-    claim: Claim,
-    ours: pd.DataFrame,
-    paper: pd.DataFrame,
-    counterparts: Counterparts,
-    samples: Samples,
+    claim: Claim, ours: pd.DataFrame, paper: pd.DataFrame, counterparts: Counterparts, samples: Samples
 ) -> Iterator[Finding]:
     if claim.test is None:
         return
-    shown = ("line", "dim", *claim.over)
-    for block, found in blocks(ours, claim, shown):
+    for block, found, theirs in blocks(claim, ("line", "dim", *claim.over), ours, paper, counterparts):
         try:
             estimate = claim.test(Case(found, claim.over, samples))
         except (ArithmeticError, LookupError, ValueError) as error:  # rows of others may lack a setting
             yield Finding(claim, fault=f"rows that cannot be compared ({type(error).__name__}: {error})")
             continue
         if estimate is not None:
-            published = beside(paper, claim, block, shown, counterparts)
-            yield Finding(claim, block, estimate, claim.test(Case(published, claim.over, {})))
+            yield Finding(claim, block, estimate, claim.test(Case(theirs, claim.over, {})))
 
 
 def _samples(frame: pd.DataFrame) -> Samples:
     """Return how many samples each evaluation measured on; those that took fewer queries say so."""
     counts = frame[frame.metric.isin(["samples", "queries"]) & (frame.value >= 1)]
-    return {
-        place: int(n) for place, n in counts.groupby(["dataset", "split", "evaluation"]).value.min().items()
-    }
+    return counts.groupby(["dataset", "split", "evaluation"]).value.min().astype(int).to_dict()

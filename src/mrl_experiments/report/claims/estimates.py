@@ -7,8 +7,7 @@ from statistics import fmean, stdev
 
 from scipy.stats import norm, t
 
-CONFIDENCE = 0.95
-TAIL = (1 + CONFIDENCE) / 2
+TAIL = 0.975  # of an interval of 95 %
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from math import log2
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from mrl_experiments.report.claims.case import Case, Values
+from mrl_experiments.report.claims.case import Case, mean
 from mrl_experiments.report.claims.estimates import Estimate, least, most
 
 Test = Callable[[Case], Estimate | None]
 Counted = Callable[[int, int], bool]  # whether a dim counts, given the largest
-
-
-def every(dim: int, largest: int) -> bool:
-    """Take all dims."""
-    return True
 
 
 def small(dim: int, largest: int) -> bool:
@@ -29,12 +23,12 @@ def from_32(dim: int, largest: int) -> bool:
     return dim >= 32
 
 
-def worst(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted = every) -> Test:
+def worst(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted | None = None) -> Test:
     """Test a line against the best of others, at the dim where it does worst."""
     return lambda case: least(_gaps(case, ours, theirs, metric, dims))
 
 
-def best(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted = every) -> Test:
+def best(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted | None = None) -> Test:
     """Test a line against the best of others, at the dim where it does best."""
     return lambda case: most(_gaps(case, ours, theirs, metric, dims))
 
@@ -70,22 +64,20 @@ def funnel(case: Case) -> Estimate | None:
     cheaper = [
         dim
         for dim in ours
-        if dim in theirs and _mean(our_cost.get(dim)) <= _mean(their_cost.get(dim)) < float("inf")
+        if dim in theirs and mean(our_cost.get(dim)) <= mean(their_cost.get(dim)) < float("inf")
     ]
     return least(case.difference(ours[dim], theirs[dim], f"from {dim} dims") for dim in cheaper)
 
 
-def _gaps(case: Case, ours: str, theirs: Sequence[str], metric: str, dims: Counted) -> list[Estimate | None]:
+def _gaps(
+    case: Case, ours: str, theirs: Sequence[str], metric: str, dims: Counted | None
+) -> list[Estimate | None]:
     mine = case.by_dim(ours, metric)
     others = [case.by_dim(line, metric) for line in theirs]
     largest = max(mine, default=0)
     gaps = []
-    for dim in (dim for dim in mine if dims(dim, largest)):
+    for dim in (dim for dim in mine if dims is None or dims(dim, largest)):
         there = [values[dim] for values in others if dim in values]
         if there:
-            gaps.append(case.difference(mine[dim], max(there, key=_mean), f"{dim} dims"))
+            gaps.append(case.difference(mine[dim], max(there, key=mean), f"{dim} dims"))
     return gaps
-
-
-def _mean(values: Values | None) -> float:
-    return fmean(values.values()) if values else float("inf")

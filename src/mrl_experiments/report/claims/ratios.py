@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from mrl_experiments.report.claims.case import Case, Values
+from mrl_experiments.metric_names import DEVIATION
+from mrl_experiments.report.claims.case import Case, Values, mean
 from mrl_experiments.report.claims.estimates import Estimate, most, over_seeds, over_splits
-from mrl_experiments.report.metrics import DEVIATION
 from mrl_experiments.report.prepare import values
 
 SAME = 0.001  # what counts as the same accuracy or mAP: at most 0.1 points less
@@ -25,7 +25,7 @@ def smaller(case: Case) -> Estimate | None:
     tta = "none" if "none" in views else min(views)
     found = [NONE]
     for dim, found_values in case.by_dim("mrl", "top1", policy="paper", tta=tta).items():
-        matched = [own for own, theirs in ff.items() if _mean(found_values) >= _mean(theirs) - SAME]
+        matched = [own for own, theirs in ff.items() if mean(found_values) >= mean(theirs) - SAME]
         if matched:
             found.append(_dims_ratio(case, max(matched), dim, tta))
     return most(found)
@@ -64,7 +64,7 @@ def _best_saving(case: Case, indexes: Sequence[str], cost: str) -> Estimate | No
         found.append(NONE)
         for key, reached in quality.items():
             dim, rerank, length = key
-            same = _mean(reached) >= _mean(quality[plain]) - SAME
+            same = mean(reached) >= mean(quality[plain]) - SAME
             if dim < rerank and key in costs and same:
                 how = f"{dim} to {rerank} dims, {length} kept" + f", {index}" * (index != "flat")
                 found.append(_ratio(costs[plain], costs[key], how))
@@ -86,7 +86,7 @@ def _searches(case: Case, index: str, metric: str) -> Mapping[tuple[int, int, in
 def _ratio(theirs: Values, ours: Values, where: str) -> Estimate:
     ratios = [theirs[place] / value for place, value in ours.items() if place in theirs]
     if not ratios:  # runs of different seeds
-        ratios = [_mean(theirs) / _mean(ours)]
+        ratios = [mean(theirs) / mean(ours)]
     return Estimate(fmean(ratios), over_seeds(ratios), where)
 
 
@@ -95,7 +95,3 @@ def more_expensive(case: Case) -> Estimate | None:
     mrl, ff = (case.by_dim(line, "network_MFLOPs", evaluation="linear") for line in ("mrl", "ff"))
     found = [_ratio(mrl[dim], ff[dim], f"{dim} dims") for dim in mrl if dim in ff]
     return most(found)
-
-
-def _mean(values: Values) -> float:
-    return fmean(values.values())

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 from PIL import Image
 
-from mrl_experiments.report.notebook import MIME, VegaLite
+from mrl_experiments.vega import MIME, VegaLite
 
 
 def test_a_chart_is_shown_as_vega_lite_and_as_a_picture():
