@@ -243,3 +243,8 @@ def test_an_option_that_a_class_has_not_is_one_clear_error(typed):
     with pytest.raises(UserError, match="nonsense") as refused:
         construct(cfg[group])
     assert cfg[group]["_target_"] in refused.value.problem and refused.value.remedy
+
+
+def test_what_a_configuration_names_gets_plain_lists_and_mappings():
+    made = construct(OmegaConf.create({"_target_": "builtins.dict", "a": [1, {"b": [2]}], "c": {"d": 3}}))
+    assert type(made["a"]) is type(made["a"][1]["b"]) is list and type(made["c"]) is dict

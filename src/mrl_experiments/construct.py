@@ -23,7 +23,7 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
     if OmegaConf.is_readonly(node):
         raise ValueError("a stored configuration is built from only once it has been checked")
     try:
-        made = instantiate(node, _convert_="all", **arguments)  # plain lists and dicts, which all libraries take
+        made = instantiate(node, _convert_="all", **arguments)  # plain lists, which all libraries take
         if isinstance(made, partial):  # which takes anything until it is called
             inspect.signature(made.func).bind_partial(*made.args, **made.keywords)
     except TypeError as error:
