@@ -77,7 +77,7 @@ def test_an_unknown_profile_lists_those_there_are(tmp_path):
         ({**PROFILE, "groups": [{"runs": []}]}, "Missing mandatory value: evaluate full_key: groups[0]"),
         ({**PROFILE, "groups": [{"runs": 3, "evaluate": []}]}, "full_key: runs"),
         ({**PROFILE, "minutes": {"train": 1, "embed": 1}}, "full_key: minutes.evaluate"),
-        ({**PROFILE, "train": ["data=nonsense"]}, "Could not find 'data/nonsense'"),
+        ({**PROFILE, "train": ["data=nonsense"]}, "data=nonsense: there is no such choice"),
     ],
 )
 def test_a_profile_that_cannot_be_read_is_one_error(content, problem, tmp_path, monkeypatch, capsys):

@@ -16,8 +16,8 @@ from timm.optim import (
 )
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch import Tensor, nn, optim
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mrl_experiments.errors import UserError
@@ -77,7 +77,7 @@ def sgd_cyclic(
 
     `lr` belongs to `lr_images` images per step and is scaled in proportion to what a step really sees.
     """
-    optimizer = _SGD(
+    optimizer = SGD(
         parameter_groups(module, weight_decay),
         lr=scaled(lr, lr_images, length),
         momentum=momentum,
@@ -104,7 +104,7 @@ def adamw_cosine(
     `momentum` is beta_1. `nesterov` has no meaning here and must stay false.
     """
     assert not nesterov, "AdamW has no Nesterov momentum"
-    optimizer = _AdamW(
+    optimizer = AdamW(
         parameter_groups(module, weight_decay),
         lr=scaled(lr, lr_images, length),
         betas=(momentum, 0.999),
@@ -264,12 +264,12 @@ class _InMemoryOrder(Optimizer):
         return loss
 
 
-class _SGD(_InMemoryOrder, SGD):
-    pass
+class SGD(_InMemoryOrder, optim.SGD):
+    """torch's, whose name the learning rates are logged by."""
 
 
-class _AdamW(_InMemoryOrder, AdamW):
-    pass
+class AdamW(_InMemoryOrder, optim.AdamW):
+    """torch's, whose name the learning rates are logged by."""
 
 
 def _clippable(optimizer: Optimizer) -> Optimizer:

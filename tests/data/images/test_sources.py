@@ -124,7 +124,7 @@ def test_folders_that_are_no_data_set_are_refused(photographs, tmp_path):
             folder_source(root)
 
     refused(tmp_path / "missing", r"data\.root=.*missing is not a folder")
-    with pytest.raises(UserError, match=r"data\.root=None"):
+    with pytest.raises(UserError, match=r"data\.root= is not given"):
         ImageFolder("imagenet", None, 0.1, 0)
     root = undivided(photographs, tmp_path)
     (root / "empty").mkdir()
