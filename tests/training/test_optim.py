@@ -99,3 +99,16 @@ def test_a_step_that_fails_leaves_everything_in_its_shape(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         optimizer.step()
     assert net.weight.shape == net.weight.grad.shape == (5, 3, 3, 3)
+
+
+@pytest.mark.parametrize(("fused", "seen"), [(True, (5, 3, 3, 2)), (None, (5, 2, 3, 3))])
+def test_only_a_step_in_one_pass_sees_the_order_of_memory(fused, seen, monkeypatch):
+    net = nn.Conv2d(2, 5, 3).to(memory_format=torch.channels_last)
+    length = TrainingLength(steps_per_epoch=10, epochs=1, images_per_step=1024)
+    optimizer, _ = sgd_cyclic(net, length, name="", **PAPER)
+    optimizer.defaults["fused"] = fused
+    net(torch.randn(2, 2, 5, 5)).sum().backward()
+    shapes = []
+    monkeypatch.setattr(SGD, "step", lambda self: shapes.append(tuple(net.weight.shape)))
+    optimizer.step()
+    assert shapes == [seen]

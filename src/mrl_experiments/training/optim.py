@@ -229,14 +229,15 @@ def _on_cpu(module: nn.Module) -> bool | None:
 def _as_in_memory(optimizer: Optimizer) -> Iterator[None]:
     """Show a step convolutions in `channels_last` in the order of their memory, in which they are contiguous.
 
-    A step in one pass copies all that is not, which took longer than the step itself.
+    A step in one pass copies all that is not, which took longer than the step itself. Other steps, such as
+    a GPU's, see them as they are.
     """
     moved = []
-    for parameter in (one for group in optimizer.param_groups for one in group["params"]):
-        if parameter.grad is not None and parameter.ndim == 4 and not parameter.is_contiguous():
-            moved.append((parameter, parameter.data, parameter.grad))
-            parameter.data = parameter.data.permute(0, 2, 3, 1)
-            parameter.grad = moved[-1][2].permute(0, 2, 3, 1)
+    groups = optimizer.param_groups if optimizer.defaults["fused"] else []
+    for parameter in (one for group in groups for one in group["params"]):
+        if (grad := parameter.grad) is not None and parameter.ndim == 4 and not parameter.is_contiguous():
+            moved.append((parameter, parameter.data, grad))
+            parameter.data, parameter.grad = parameter.data.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
             _permute(optimizer.state[parameter], (0, 2, 3, 1))
     try:
         yield
