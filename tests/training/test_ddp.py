@@ -93,10 +93,18 @@ def rank_one(process):
     raise AssertionError("there is no rank 1")
 
 
-def has_ended(number):
-    """Return whether a process has gone, or only waits for someone to ask for its status."""
-    state = Path(f"/proc/{number}/stat")
-    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+def has_ended(number, seconds=10):
+    """Return whether a process has gone within some seconds, or only waits for someone to ask for its status."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def logged(root, process):

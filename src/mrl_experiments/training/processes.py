@@ -2,9 +2,10 @@
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -52,8 +53,12 @@ def _end_other_ranks(strategy: Any, world_size: int) -> None:
     """
     if world_size == 1:
         return
-    for process in getattr(strategy.launcher, "procs", ()):
+    started = getattr(strategy.launcher, "procs", ())
+    for process in started:
         process.send_signal(signal.SIGKILL)  # also where it is stopped
+    for process in started:
+        with suppress(subprocess.TimeoutExpired):  # it may sit in a read of a network's file system
+            process.wait(GRACE)
     watchdog = threading.Timer(GRACE, os._exit, args=(1,))
     watchdog.daemon = True
     watchdog.start()
