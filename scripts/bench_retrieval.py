@@ -43,7 +43,7 @@ from mrl_experiments import embeddings
 from mrl_experiments.adaptive.retrieval.families import PROBES, lists, nested_families
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.shortlist import core_of
-from mrl_experiments.adaptive.retrieval.similarity import exact_neighbours
+from mrl_experiments.adaptive.retrieval.similarity import compared, exact_neighbours
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.errors import UserError
@@ -51,10 +51,12 @@ from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.nesting import default_dims
 
 K, SINGLES, ROUNDS, QUERIES, MAX_LOST, MARGIN = 10, 200, 5, 2000, 0.001, 0.002
+LONG = 0.5  # seconds, after which no further query is asked singly
+FINAL = 2.5  # times the best, up to which a form is measured anew
 SHORTLISTS = (2, 3, 5, 10, 20, 40)  # times K
 FAR = 1.2  # times the best latency, from which on a shortlist is given up
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
-OPTIONS = ("database", "query", "texts", "count", "minutes", "target", "rows", "clock", "samples")
+OPTIONS = ("database", "query", "texts", "count", "minutes", "target", "rows", "clock", "samples", "kept", "only", "rotated")
 Found = NDArray[np.int64]
 Setting = tuple[Any, Any]
 
@@ -76,20 +78,31 @@ class Point(NamedTuple):
     single: float
 
 
+class Built(NamedTuple):
+    """What answers `search(queries)` after `configure(outer, inner)`, its bytes and seconds of building."""
+
+    configure: Callable[..., None]
+    search: Callable[..., Found]
+    size: int
+    seconds: float
+
+
 @dataclass
 class Form:
     """One kind of index and how it is swept.
 
     Attributes:
-        build: Returns what answers `search(queries)` after `configure(outer, inner)`, and its bytes.
         outer: Settings to try each with the least that suffices of `inner`, which loses less as it grows.
+        kind: "nested", "plain" for an AdaptiveIndex of vectors of any kind, or "opponent".
+        key: Codes and dim of the index that it shares with others.
     """
 
     name: str
-    build: Callable[[NDArray[np.float32]], tuple[Callable[..., None], Callable[..., Found], int]]
+    build: Callable[["Store"], Built]
     outer: Sequence[Any] = (None,)
     inner: Sequence[Any] = (None,)
-    ours: bool = False
+    kind: str = "opponent"
+    key: tuple[str, int] = ("", 0)
     seconds: float = 0.0
     size: int = 0
     points: dict[Setting, Point] = field(default_factory=dict)
@@ -101,55 +114,120 @@ class Form:
         return min(kept, key=lambda one: self.points[one][3 if single else 2], default=None)
 
 
-def nested_form(count: int, spec: IndexSpec, plans: Sequence[Any]) -> Form:
-    """Return an AdaptiveIndex of nested prefixes; an outer setting is its stages and patience."""
+class Store:
+    """FAISS's indexes of some unit vectors, each built once, or read from a folder where an earlier run kept it.
 
-    def build(units: NDArray[np.float32]) -> tuple[Callable[..., None], Callable[..., Found], int]:
-        index = AdaptiveIndex.build(units, None, spec)
+    Attributes:
+        flat: The vectors as FAISS's exact index, by which opponents order their shortlists.
+    """
 
-        def configure(outer: Any, inner: int) -> None:
-            stages, patience = outer
-            index.configure(f"nprobe={inner}" + (f",patience={patience}" if patience else ""), stages)
+    def __init__(self, units: NDArray[np.float32], folder: Path | None) -> None:
+        self.units, self.folder, self.ids = units, folder, np.arange(len(units))
+        self.flat: Any = faiss.IndexFlatIP(units.shape[1])
+        self.flat.add(units)
+        self.made: dict[str, tuple[Any, float]] = {}
 
-        return configure, lambda queries: index.search_stages(queries).ids, index.shortlist_bytes
+    def index(self, codes: str, dim: int, metric: int = faiss.METRIC_INNER_PRODUCT) -> tuple[Any, float]:
+        """Return the index of the prefixes at a dim, and the seconds that building it took."""
+        name = f"{codes.replace(',', '_')}-{dim}"
+        if name not in self.made:
+            self.made[name] = self._kept(name) or self._built(name, codes, dim, metric)
+        return self.made[name]
 
-    outer = [(plan, patience) for plan in plans for patience in (0, K)]
-    return Form(f"nested {spec.dims[0]}: {spec.codes}", build, outer, PROBES, ours=True)
+    def let_go(self, codes: str, dim: int) -> None:
+        """Free an index that is no longer asked."""
+        self.made.pop(f"{codes.replace(',', '_')}-{dim}", None)
 
+    def _kept(self, name: str) -> tuple[Any, float] | None:
+        path = self.folder and self.folder / f"{name}.faiss"
+        if not path or not path.exists():
+            return None
+        return faiss.read_index(str(path)), float(path.with_suffix(".seconds").read_text())
 
-def faiss_form(codes: str, inner: Sequence[int] = (), effort: str = "nprobe", metric: int = 0) -> Form:
-    """Return an index of FAISS's factory, which re-ranks by itself where its codes end in RFlat."""
-    refined = codes.endswith("RFlat")
-
-    def build(units: NDArray[np.float32]) -> tuple[Callable[..., None], Callable[..., Found], int]:
-        index: Any = faiss.index_factory(units.shape[1], codes, metric)
+    def _built(self, name: str, codes: str, dim: int, metric: int) -> tuple[Any, float]:
+        start = time.process_time()
+        units = compared(self.units, dim, "cosine")
+        index: Any = faiss.index_factory(dim, codes, metric)
         index.train(units)
         index.add(units)
+        seconds = time.process_time() - start
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            faiss.write_index(index, str(self.folder / f"{name}.faiss"))
+            (self.folder / f"{name}.seconds").write_text(str(seconds))
+        return index, seconds
+
+
+def ours(codes: str, dim: int, plans: Sequence[Any], efforts: Sequence[str], kind: str) -> Form:
+    """Return an AdaptiveIndex that scans `dim` features; an outer setting is its stages and patience."""
+
+    def build(store: Store) -> Built:
+        base, seconds = store.index(codes, dim)
+        spec = IndexSpec((dim,), codes, plans[0])
+        index = AdaptiveIndex(spec, store.units, store.ids, {dim: base})
+
+        def configure(outer: Any, inner: str) -> None:
+            stages, patience = outer
+            index.configure(inner + (f",patience={patience}" if patience else ""), stages)
+
+        return Built(configure, lambda queries: index.search_stages(queries).ids, index.shortlist_bytes, seconds)
+
+    return Form(f"{kind} {dim}: {codes}", build, [(plan, 0) for plan in plans], efforts, kind, (codes, dim))
+
+
+def faiss_form(codes: str, width: int, inner: Sequence[int] = (), effort: str = "nprobe", metric: int = 0) -> Form:
+    """Return an index of FAISS's factory, which re-ranks by itself where its codes end in RFlat."""
+    core_codes = codes.removesuffix(",RFlat")
+    refined = core_codes != codes
+
+    def build(store: Store) -> Built:
+        index, seconds = (store.flat, 0.0) if codes == "Flat" else store.index(core_codes, width, metric)
         space = faiss.ParameterSpace()
-        base: Any = faiss.downcast_index(index.base_index) if refined else index
-        core = core_of(base)
+        core = core_of(index)
+        size = int(faiss.serialize_index(index).nbytes) + (store.units.nbytes if refined else 0)
         if isinstance(core, faiss.IndexIVFFastScan):
             core.implem = 11  # as AdaptiveIndex does: a tenth faster
+        search: Any = refining(index, store.flat) if refined else index
 
         def configure(outer: Any, inner: Any) -> None:
             if inner is not None:
                 space.set_index_parameter(core, effort, inner)
             if refined:
-                index.k_factor = outer
+                search.k_factor = outer
 
-        return configure, lambda queries: index.search(queries, K)[1], faiss.serialize_index(index).nbytes
+        def found(queries: NDArray[np.float32], parts: Any = (index, store.flat)) -> Found:
+            return search.search(queries, K)[1]  # parts: what it points to stays
 
-    return Form(codes, build, SHORTLISTS if refined else (None,), inner or (None,))
+        return Built(configure, found, size, seconds)
+
+    return Form(codes, build, SHORTLISTS if refined else (None,), inner or (None,), key=(core_codes, width))
+
+
+def refining(base: Any, flat: Any) -> Any:
+    """Return FAISS's re-rank of what an index finds by vectors that several share; it only points to both."""
+    found: Any = faiss.IndexRefineFlat(faiss.IndexFlatIP(base.d))
+    found.base_index, found.refine_index, found.own_refine_index, found.ntotal = base, flat, False, base.ntotal
+    return found
 
 
 def usearch_form() -> Form:
     """Return usearch's graph."""
 
-    def build(units: NDArray[np.float32]) -> tuple[Callable[..., None], Callable[..., Found], int]:
+    def build(store: Store) -> Built:
         from usearch.index import Index
 
+        start, units = time.process_time(), store.units
         index: Any = Index(ndim=units.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=64)
-        index.add(np.arange(len(units)), units)
+        path = store.folder and store.folder / "usearch"
+        if path and path.exists():
+            index.load(str(path))
+            seconds = float(path.with_suffix(".seconds").read_text())
+        else:
+            index.add(store.ids, units)
+            seconds = time.process_time() - start
+        if path and not path.exists():
+            index.save(str(path))
+            path.with_suffix(".seconds").write_text(str(seconds))
 
         def configure(_: Any, inner: int) -> None:
             index.expansion_search = inner
@@ -157,7 +235,7 @@ def usearch_form() -> Form:
         def search(queries: NDArray[np.float32]) -> Found:
             return np.asarray(index.search(queries, K, threads=1).keys, np.int64).reshape(len(queries), K)
 
-        return configure, search, index.memory_usage
+        return Built(configure, search, index.memory_usage, seconds)
 
     return Form("usearch HNSW32", build, (None,), EFFORTS)
 
@@ -166,12 +244,14 @@ def scann_form(count: int) -> Form:
     """Return ScaNN's lists with anisotropic codes of two features, re-ranked by the vectors."""
     leaves = max(1, lists(count) // 2)
 
-    def build(units: NDArray[np.float32]) -> tuple[Callable[..., None], Callable[..., Found], int]:
+    def build(store: Store) -> Built:
         import scann
 
+        start, units = time.process_time(), store.units
         builder = scann.scann_ops_pybind.builder(units, K, "dot_product")
         builder = builder.tree(leaves, 1, training_sample_size=min(count, 250_000))
         index = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(K).build()
+        seconds = time.process_time() - start
         chosen: dict[str, int] = {}
 
         def configure(outer: int, inner: int) -> None:
@@ -182,7 +262,7 @@ def scann_form(count: int) -> Form:
                 return np.asarray(index.search(queries[0], **chosen)[0], np.int64)[None]
             return np.asarray(index.search_batched(queries, **chosen)[0], np.int64)
 
-        return configure, search, units.nbytes + units.nbytes // 16
+        return Built(configure, search, units.nbytes + units.nbytes // 16, seconds)
 
     return Form(f"ScaNN tree{leaves}, AH2", build, SHORTLISTS, PROBES)
 
@@ -190,29 +270,36 @@ def scann_form(count: int) -> Form:
 def forms(count: int, width: int) -> list[Form]:
     """Return what is tried, in the order in which it promises most."""
     ivf, flat = f"IVF{lists(count)}", f"IVF{max(1, lists(count) // 2)},Flat"
-    dims = [dim for dim in default_dims(width, 16) if dim < width]
-    found = [faiss_form("Flat")]
-    nested = []
-    for dim in dims:
-        family = nested_families(
-            count, (dim, *(other for other in default_dims(width) if other >= 2 * dim)), K
-        )[0]
-        spec = IndexSpec((dim,), f"{ivf},PQ{dim}x4fsr", family.plans[0])
-        nested.append(nested_form(count, spec, family.plans))
-    wide = [dim for dim in (64, 32, 128) if dim < width]
-    nested.sort(key=lambda form: not any(f"nested {dim}:" in form.name for dim in wide))
-    found += nested[:3]
-    found += [faiss_form(f"PCA{dim},{ivf},PQ{dim}x4fsr,RFlat", PROBES) for dim in wide]
-    found += [faiss_form(f"{ivf},FlatPanorama8", PROBES, metric=faiss.METRIC_L2)]
-    found += [faiss_form(f"RR{width},{ivf},RaBitQfs,RFlat", PROBES), faiss_form(flat, PROBES)]
+    efforts, every = [f"nprobe={probes}" for probes in PROBES], default_dims(width)
+
+    def nested(dim: int, codes: str) -> Form:
+        plans = nested_families(count, (dim, *(other for other in every if other >= 2 * dim)), K)[0].plans
+        return ours(f"{ivf},{codes}", dim, plans, efforts, "nested")
+
+    def both(codes: str, searched: str = "nprobe") -> list[Form]:
+        """Return an opponent and the AdaptiveIndex that scans the same index."""
+        inner = PROBES if searched == "nprobe" else EFFORTS
+        lines = [((width, factor * K), (width, K)) for factor in SHORTLISTS]
+        own = ours(codes, width, lines, [f"{searched}={value}" for value in inner], "plain")
+        refined = codes if codes.startswith("HNSW") else f"{codes},RFlat"
+        return [faiss_form(refined, width, inner, searched), own]
+
+    found = [faiss_form("Flat", width), nested(64, "SQ8"), *both(f"PCA64,{ivf},SQ8")]
+    found += [nested(128, "SQ8"), faiss_form(f"PCA64,{ivf},PQ64x4fsr,RFlat", width, PROBES)]
+    found += [nested(64, "PQ64x4fsr"), *both("HNSW32_SQ8", "efSearch")]
+    found += [faiss_form(f"{ivf},FlatPanorama8", width, PROBES, metric=faiss.METRIC_L2)]
+    found += [nested(32, "SQ8"), *both(f"PCA128,{ivf},SQ8"), *both(f"RR{width},{ivf},RaBitQfs")]
+    found += both(f"OPQ64,{ivf},PQ64x4fsr")
     found += [scann_form(count)] if find_spec("scann") else []
-    found += [faiss_form("HNSW32_SQ8", EFFORTS, "efSearch")]
-    found += [faiss_form(f"{ivf},PQ{size}x4fsr,RFlat", PROBES) for size in (width // 4, width // 2)]
+    found += [faiss_form(f"PCA64,{ivf}_HNSW32,SQ8,RFlat", width, PROBES)]
+    found += [faiss_form("PCA64,HNSW32_SQ8,RFlat", width, EFFORTS, "efSearch")]
+    found += [faiss_form(f"PCA{dim},{ivf},PQ{dim}x4fsr,RFlat", width, PROBES) for dim in (32, 128)]
+    found += [faiss_form(f"{ivf},PQ{size}x4fsr,RFlat", width, PROBES) for size in (width // 4, width // 2)]
+    found += [nested(32, "PQ32x4fsr"), nested(128, "PQ128x4fsr"), faiss_form(flat, width, PROBES)]
+    found += [faiss_form("HNSW32", width, EFFORTS, "efSearch")]
     found += [usearch_form()] if find_spec("usearch") else []
-    found += [faiss_form(f"OPQ{dim},{ivf},PQ{dim}x4fsr,RFlat", PROBES) for dim in wide[:1]]
-    found += [faiss_form("HNSW32", EFFORTS, "efSearch"), *nested[3:]]
-    found += [faiss_form("FlatL2Panorama8", metric=faiss.METRIC_L2)]
-    return found
+    found += [faiss_form("FlatL2Panorama8", width, metric=faiss.METRIC_L2)]
+    return [form for form in found if form.kind == "opponent" or form.key[1] <= width]
 
 
 class Bench:
@@ -246,64 +333,88 @@ class Bench:
         found = search(queries)
         return (self.clock() - start) / len(rows) * 1e3, found
 
-    def singly(self, search: Callable[..., Found], rows: NDArray[np.int64]) -> float:
-        """Return ms per query, one at a time."""
-        queries = [self.data.queries[row : row + 1] for row in rows[:SINGLES]]
-        start = self.clock()
-        for query in queries:
-            search(query)
-        return (self.clock() - start) / len(queries) * 1e3
+    def batch(self, search: Callable[..., Found], rows: NDArray[np.int64]) -> float:
+        """Return ms per query in one batch."""
+        return self.timed(search, rows)[0]
 
-    def sweep(self, form: Form, target: float) -> tuple[Callable[..., None], Callable[..., Found]]:
+    def singly(self, search: Callable[..., Found], rows: NDArray[np.int64]) -> float:
+        """Return ms per query, one at a time; of a search that takes long, of fewer queries."""
+        start, asked = self.clock(), 0
+        while asked < SINGLES and (asked < 20 or self.clock() - start < LONG):
+            search(self.data.queries[rows[asked] : rows[asked] + 1])
+            asked += 1
+        return (self.clock() - start) / asked * 1e3
+
+    def sweep(self, form: Form, store: Store, target: float) -> Built:
         """Build a form and find its points: by halving, the least of `inner` for each of `outer`."""
-        start = time.perf_counter()
-        configure, search, form.size = form.build(self.data.vectors)
-        form.seconds = time.perf_counter() - start
+        built = form.build(store)
+        form.size, form.seconds = built.size, built.seconds
         goals = [lambda point: point.recall >= target + MARGIN]
         if self.data.labels is not None:
             goals.append(lambda point: point.mean_ap >= self.map_of_exact - MAX_LOST)
         with threadpool_limits(1):
+            built.search(self.data.queries[:2])  # compiles
             for outer, goal in itertools.product(form.outer, goals):
-                low, high = 0, len(form.inner) - 1
-                while low <= high:
-                    middle = (low + high) // 2
-                    setting = (outer, form.inner[middle])
-                    if setting not in form.points:
-                        configure(*setting)
-                        batch, found = self.timed(search, self.tune)
-                        quality = self.quality(found, self.tune)
-                        form.points[setting] = Point(*quality, batch, self.singly(search, self.tune))
-                    point, best = form.points[setting], form.best(goal, False)
-                    if goal(point):
-                        high = middle - 1
-                    elif (
-                        best and point.batch > FAR * form.points[best].batch
-                    ):  # more effort takes longer still
-                        break
-                    else:
-                        low = middle + 1
-        return configure, search
+                self.least(form, built, outer, goal)
+            for goal, single in itertools.product(goals, (False, True)):
+                if form.kind != "opponent" and (best := form.best(goal, single)):
+                    for setting in sooner(best):
+                        self.point(form, built, setting)
+        return built
+
+    def least(self, form: Form, built: Built, outer: Any, goal: "Goal") -> None:
+        """Find the least of `inner` that reaches a goal; of what never does only the most is measured."""
+        low, high = 0, len(form.inner) - 1
+        if form.best(goal, False) is None and not goal(self.point(form, built, (outer, form.inner[-1]))):
+            return
+        while low <= high:
+            middle = (low + high) // 2
+            point = self.point(form, built, (outer, form.inner[middle]))
+            best = form.best(goal, False)
+            if goal(point):
+                high = middle - 1
+            elif best and point.batch > FAR * form.points[best].batch:
+                return  # more effort takes longer still
+            else:
+                low = middle + 1
+
+    def point(self, form: Form, built: Built, setting: Setting) -> Point:
+        """Return what a setting gives on the queries that tune, measured once."""
+        if setting not in form.points:
+            built.configure(*setting)
+            batch, found = self.timed(built.search, self.tune)
+            quality = self.quality(found, self.tune)
+            form.points[setting] = Point(*quality, batch, self.singly(built.search, self.tune))
+        return form.points[setting]
 
 
-def finals(
-    bench: Bench, entries: Sequence[tuple[Form, Any, Any]], admits: Callable[[Point], bool]
-) -> dict[tuple[str, bool], tuple[Form, Setting, list[float], tuple[float, float]]]:
+def sooner(setting: Setting) -> list[Setting]:
+    """Return settings of an AdaptiveIndex that end a re-rank early, by a shortlist as long or twice as long."""
+    (((dim, keep), *later), _), effort = setting
+    plans = [((dim, longer), *later) for longer in (keep, 2 * keep)]
+    return [((plan, patience), effort) for plan in plans for patience in (K // 2, K) if later]
+
+
+Goal = Callable[[Point], bool]
+Run = tuple[Form, Setting, list[float], tuple[float, float]]
+Entry = tuple[Form, Built]
+
+
+def finals(bench: Bench, entries: Sequence[Entry], admits: Goal) -> dict[tuple[str, bool], Run]:
     """Return by form, and singly or not, the times in each round and the quality on the other half."""
+    runs: dict[tuple[str, bool], Run] = {}
     chosen = [(entry, single, entry[0].best(admits, single)) for entry in entries for single in (False, True)]
-    runs: dict[tuple[str, bool], Any] = {}
     with threadpool_limits(1):
         for _ in range(ROUNDS):
-            for (form, configure, search), single, setting in chosen:
+            for (form, built), single, setting in chosen:
                 if setting is None:
                     continue
-                configure(*setting)
-                taken, found = (
-                    (bench.singly(search, bench.test), None) if single else bench.timed(search, bench.test)
-                )
+                built.configure(*setting)
                 if (form.name, single) not in runs:
-                    found = search(bench.data.queries[bench.test]) if found is None else found
-                    runs[form.name, single] = (form, setting, [], bench.quality(found, bench.test))
-                runs[form.name, single][2].append(taken)
+                    quality = bench.quality(built.search(bench.data.queries[bench.test]), bench.test)
+                    runs[form.name, single] = (form, setting, [], quality)
+                taken = bench.singly if single else bench.batch
+                runs[form.name, single][2].append(taken(built.search, bench.test))
     return runs
 
 
@@ -312,36 +423,35 @@ def times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
     return median(one / other for one, other in zip(slow, fast, strict=True))
 
 
-def fastest(runs: dict[tuple[str, bool], Any], single: bool, ours: bool) -> tuple[str, bool] | None:
-    """Return the key of the fastest nested index, or of the fastest other that does not compare all."""
-    kept = [key for key, run in runs.items() if key[1] == single and run[0].ours == ours]
+def fastest(runs: dict[tuple[str, bool], Run], single: bool, kinds: Sequence[str]) -> tuple[str, bool] | None:
+    """Return the key of the fastest form of some kinds."""
+    kept = [key for key, run in runs.items() if key[1] == single and run[0].kind in kinds]
     return min(kept, key=lambda key: median(runs[key][2]), default=None)
 
 
-def figures(runs: dict[tuple[str, bool], Any], equal_map: dict[tuple[str, bool], Any]) -> dict[str, Any]:
+def figures(runs: dict[tuple[str, bool], Run], equal_map: dict[tuple[str, bool], Run]) -> dict[str, Any]:
     """Return the last line."""
-    ours, single = fastest(runs, False, True), fastest(runs, True, True)
-    rival, rival_single = fastest(runs, False, False), fastest(runs, True, False)
-    same = equal_map or runs
-    found: dict[str, Any] = {}
-    if best := fastest(same, False, True):
+    same, found = equal_map or runs, dict[str, Any]()
+    if best := fastest(same, False, ["nested"]):
         found["speedup"] = times_faster(same["Flat", False][2], same[best][2])
         found["map_lost"] = 100 * (same["Flat", False][3][1] - same[best][3][1])
-    if best := fastest(same, True, True):
+    if best := fastest(same, True, ["nested"]):
         found["single_query_speedup"] = times_faster(same["Flat", True][2], same[best][2])
-    wide = [key for key in same if not key[1] and key[0] != "Flat" and not same[key][0].ours]
-    if wide:
-        best = min(wide, key=lambda key: median(same[key][2]))
+    if best := fastest(same, False, ["opponent"]):
         found["best_full_dim_speedup"] = times_faster(same["Flat", False][2], same[best][2])
-    if ours and rival:
-        found |= {"over_best_opponent": times_faster(runs[rival][2], runs[ours][2]), "opponent": rival[0]}
-    if single and rival_single:
-        found["over_best_opponent_single"] = times_faster(runs[rival_single][2], runs[single][2])
-        found["opponent_single"] = rival_single[0]
+    for single, end in ((False, ""), (True, "_single")):
+        rival = fastest(runs, single, ["opponent"])
+        for kinds, name in ((["nested"], "over_best_opponent"), (["nested", "plain"], "over_best_opponent_any")):
+            best = fastest(runs, single, kinds)
+            if best and rival:
+                found[name + end] = times_faster(runs[rival][2], runs[best][2])
+                found[name.replace("over_best_opponent", "index") + end] = best[0]
+        if rival:
+            found["opponent" + end] = rival[0]
     return found
 
 
-def table(runs: dict[tuple[str, bool], Any]) -> Table:
+def table(runs: dict[tuple[str, bool], Run]) -> Table:
     """Return a row for each form and way to ask, with ratios to exact search in the same rounds."""
     drawn = Table("search", "asked", "setting", "ms", "x", "recall@10 %", "mAP@10 %", "MiB", "build s")
     for (name, single), (form, setting, taken, quality) in sorted(
@@ -399,6 +509,13 @@ def split(
     return Data(unit_prefixes(vectors[keep], width), unit_prefixes(vectors[rows], width), None)
 
 
+def rotated(data: Data) -> Data:
+    """Return the same neighbours without nesting: vectors and queries after one random rotation."""
+    square = np.random.default_rng(0).normal(size=(data.vectors.shape[1],) * 2)
+    turn = np.linalg.qr(square)[0].astype(np.float32)
+    return Data(data.vectors @ turn, data.queries @ turn, data.labels)
+
+
 def encoded(paths: Sequence[str], count: int) -> NDArray[np.float32]:
     """Return vectors of the first `count` different lines of files, by text_vectors.py's static encoder."""
     from text_vectors import DATA, ENCODERS, download
@@ -416,7 +533,7 @@ def encoded(paths: Sequence[str], count: int) -> NDArray[np.float32]:
     return np.concatenate([encode(texts[at : at + 10_000]) for at in range(0, len(texts), 10_000)])
 
 
-def swept(bench: Bench, named: dict[str, str], target: float) -> Iterator[tuple[Form, Any, Any]]:
+def swept(bench: Bench, named: dict[str, str], store: Store, target: float) -> Iterator[Entry]:
     """Yield each form once it was swept, until the time is over."""
     until = time.monotonic() + 60 * float(named.get("minutes", "60"))
     every = forms(len(bench.data.vectors), bench.data.vectors.shape[1])
@@ -424,10 +541,34 @@ def swept(bench: Bench, named: dict[str, str], target: float) -> Iterator[tuple[
         if time.monotonic() > until:
             print("left out, the time is over:", *(one.name for one in every[number:]), file=sys.stderr)
             return
-        yield form, *bench.sweep(form, target)
+        started = time.perf_counter()
+        try:
+            built = bench.sweep(form, store, target)
+        except RuntimeError as error:  # of FAISS
+            print(f"{form.name}: left out, {error}", file=sys.stderr, flush=True)
+            continue
+        yield form, built
         best = form.best(lambda point: point.recall >= target + MARGIN, False)
         said = "never reaches the target" if best is None else f"{form.points[best].batch:.4f} ms"
-        print(f"{form.name}: {said}, built in {form.seconds:.0f} s", file=sys.stderr, flush=True)
+        if single := form.best(lambda point: point.recall >= target + MARGIN, True):
+            said += f", singly {form.points[single].single:.4f}"
+        taken = time.perf_counter() - started
+        print(f"{form.name}: {said}, built in {form.seconds:.0f} s, {taken:.0f} s", file=sys.stderr, flush=True)
+
+
+def worth(entries: Sequence[Entry], admits: Goal) -> list[Entry]:
+    """Return the forms that are measured anew: exact search, and what is not far slower than the best."""
+    least = {}
+    for single in (False, True):
+        times = [form.points[best][3 if single else 2] for form, _ in entries if (best := form.best(admits, single))]
+        least[single] = FINAL * min(times)
+    return [
+        (form, built)
+        for form, built in entries
+        if form.name == "Flat"
+        or any((best := form.best(admits, single)) and form.points[best][3 if single else 2] <= least[single]
+               for single in (False, True))
+    ]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -435,37 +576,72 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(unknown[0], expected=", ".join(f"{name}=..." for name in OPTIONS))
     named = dict(argument.split("=", 1) for argument in arguments)
     target, data = float(named.get("target", "0.95")), load(named)
+    if named.get("rotated") == "yes":
+        data = rotated(data)
+    store = Store(data.vectors, Path(named["kept"]) if "kept" in named else None)
+    if named.get("only") == "build":
+        build_all(store)
+        return
     bench = Bench(data, named.get("clock", "cpu"))
-    entries = list(swept(bench, named, target))
-    runs = finals(bench, entries, lambda point: point.recall >= target + MARGIN)
-    equal_map: dict[tuple[str, bool], Any] = {}
+    goals: list[Goal] = [lambda point: point.recall >= target + MARGIN]
     if data.labels is not None:
-        equal_map = finals(bench, entries, lambda point: point.mean_ap >= bench.map_of_exact - MAX_LOST)
+        goals.append(lambda point: point.mean_ap >= bench.map_of_exact - MAX_LOST)
+    every: list[Form] = []
+    entries: list[Entry] = []
+    for entry in swept(bench, named, store, target):
+        every.append(entry[0])
+        entries = [one for one in [*entries, entry] if any(one in worth([*entries, entry], goal) for goal in goals)]
     if "rows" in named:
-        write_points(Path(named["rows"]), entries)
-    console = Console(width=170)
+        write_points(Path(named["rows"]), every)
+    runs, *others = (finals(bench, worth(entries, goal), goal) for goal in goals)
+    console = Console(width=150)
     count, width = data.vectors.shape
     asked = f"{len(bench.test)} queries, one thread, recall@10 >= {target:g}"
     console.print(f"{count:,} vectors, D={width}, {asked}")
     console.print(table(runs))
-    if equal_map:
-        console.print("at most 0.1 points of mAP@10 lost:", table(equal_map))
-    last = figures(runs, equal_map)
+    if others:
+        console.print("at most 0.1 points of mAP@10 lost:", table(others[0]))
+    console.print("Not measured again, as they took far longer:", *left(every, runs, goals[0]), sep="\n  ")
+    last = figures(runs, others[0] if others else {})
     last["promise_broken_share"] = max(row["broken"] for row in budgets(int(named.get("samples", "40"))))
     rounded = {name: value if isinstance(value, str) else round(value, 3) for name, value in last.items()}
     print(json.dumps(rounded))
 
 
-def write_points(path: Path, entries: Sequence[tuple[Form, Any, Any]]) -> None:
+def left(every: Sequence[Form], runs: dict[tuple[str, bool], Run], admits: Goal) -> Iterator[str]:
+    """Yield a line for each form that was swept alone."""
+    for form in every:
+        if (form.name, False) not in runs:
+            said = "never reaches the target"
+            if best := form.best(admits, False):
+                single = form.best(admits, True) or best
+                said = f"{form.points[best].batch:.3f} ms, singly {form.points[single].single:.3f}"
+            yield f"{form.name}: {said}, {form.size / 2**20:.0f} MiB, built in {form.seconds:.0f} s"
+
+
+def build_all(store: Store) -> None:
+    """Build what lists of forms share, and keep it."""
+    for form in forms(len(store.units), store.units.shape[1])[1:]:
+        if form.key[0] or form.name.startswith("usearch"):
+            start = time.perf_counter()
+            try:
+                form.build(store)
+            except RuntimeError as error:
+                print(f"{form.name}: {error}", file=sys.stderr)
+            store.made.clear()
+            print(f"{form.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def write_points(path: Path, every: Sequence[Form]) -> None:
     """Write what each setting gave on the queries that tune: the curves of quality against time."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["form", "outer", "inner", "recall", "map", "batch_ms", "single_ms", "bytes", "build_s"]
+            ["form", "kind", "outer", "inner", "recall", "map", "batch_ms", "single_ms", "bytes", "build_s"]
         )
-        for form, *_ in entries:
+        for form in every:
             for setting, point in form.points.items():
-                writer.writerow((form.name, *setting, *point, form.size, round(form.seconds, 1)))
+                writer.writerow((form.name, form.kind, *setting, *point, form.size, round(form.seconds, 1)))
 
 
 if __name__ == "__main__":

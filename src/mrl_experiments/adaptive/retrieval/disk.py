@@ -232,6 +232,9 @@ class DiskIndex(AdaptiveIndex):
             found.append(super().scan(queries[start : start + together], dim, keep, mask, effort))
         return Candidates(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
+    def _reader(self, dim: int) -> None:
+        """Codes change in place while others read: FAISS alone scans them."""
+
     def _checked_mask(self, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
         return self._alive if mask is None or mask is self._alive else super()._checked_mask(mask)
 

@@ -15,6 +15,7 @@ from mrl_experiments.adaptive.retrieval.promise import Promise
 from mrl_experiments.adaptive.retrieval.shortlist import (
     build_shortlist,
     extend_shortlist,
+    probes,
     scanned_vectors,
     search_parameters,
     set_effort,
@@ -30,12 +31,14 @@ from mrl_experiments.adaptive.retrieval.spec import (
     split_effort,
 )
 from mrl_experiments.cost import search_macs
-from mrl_experiments.directions import inverse_norms
+from mrl_experiments.directions import HIGHEST, LOWEST, inverse_norms
 from mrl_experiments.embeddings import check_finite
 from mrl_experiments.errors import UserError
 
 if TYPE_CHECKING:
     from mrl_experiments.adaptive.retrieval.disk import DiskIndex
+
+BYTES = "SQ8"  # of lists that a compiled loop searches
 
 
 @dataclass
@@ -71,6 +74,7 @@ class AdaptiveIndex:
     norms: dict[int, NDArray[Any]] = field(default_factory=dict)
     promise: Promise | None = None
     deleted: NDArray[np.bool_] | None = None
+    _readers: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -263,6 +267,8 @@ class AdaptiveIndex:
         effort: str | None = None,
     ) -> Candidates:
         """Return what `search_stages` does of what it has checked, as positions."""
+        if mask is None and (answered := self._by_bytes(queries, stages, effort)) is not None:
+            return answered
         (dim, keep), *later = stages
         found = self.scan(queries, dim, keep, mask, effort)
         patience = self.spec.patience if effort is None else split_effort(effort)[1]
@@ -293,12 +299,42 @@ class AdaptiveIndex:
             found = (1 - found / 2).astype(np.float32)  # of vectors of norm 1
         return Candidates(-found if similarity == "l2" else found, ids)
 
+    def _by_bytes(self, queries: NDArray[np.float32], stages: Stages, effort: str | None) -> Candidates | None:
+        """Return what two stages find by one compiled loop, see `byte_lists`; None where it cannot."""
+        if len(stages) != 2 or stages[1][0] != self.width or self.spec.similarity != "cosine":
+            return None
+        (dim, shortlist), (width, keep) = stages
+        reader = self._reader(dim)
+        if reader is None:
+            return None
+        shortlist = min(shortlist, len(self))
+        read = reader.index.nprobe if effort is None else probes(reader.index, effort)
+        found: Candidates | None = reader.search(queries, shortlist, min(keep, shortlist), read)
+        return found
+
+    def _reader(self, dim: int) -> Any:
+        """Return the `ByteLists` of a scanned dim, None if its codes are others."""
+        index = self.shortlists[dim]
+        kept, reader = self._readers.get(dim, (None, None))
+        if kept is not index or (reader is not None and reader.count != index.ntotal):
+            reader = None
+            if rerank.COMPILED and BYTES in self.spec.codes:
+                from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists
+
+                self._know_norms(self.width)
+                reader = ByteLists.of(index, self.vectors, self.norms[self.width])
+            self._readers[dim] = (index, reader)
+        return reader
+
+    def _know_norms(self, dim: int) -> None:
+        if dim not in self.norms:
+            self.norms |= self._norms(self.vectors, [dim])
+
     def rerank(
         self, queries: NDArray[np.float32], found: Candidates, dim: int, keep: int, patience: int = 0
     ) -> Candidates:
         """Return the best `keep` of `found` exactly compared at `dim`; `found` stays as it is."""
-        if dim not in self.norms:
-            self.norms |= self._norms(self.vectors, [dim])
+        self._know_norms(dim)
         given = (queries, self.vectors, self.norms[dim], found, dim, min(keep, found.ids.shape[1]))
         return rerank.nearest(*given, self.spec.similarity, patience)
 
@@ -316,6 +352,7 @@ class AdaptiveIndex:
 
     def insert(self, rows: NDArray[np.int64]) -> None:
         """Let rows (N',) of `vectors` be found that the index was built without."""
+        self._readers.clear()
         for index in self.shortlists.values():
             extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity)
 
@@ -335,6 +372,7 @@ class AdaptiveIndex:
         check_ids(np.concatenate([there, ids]), len(there) + len(added))
         all_ids = np.concatenate([self.ids, ids])
         rows = np.arange(len(self), len(self) + len(added))
+        self._readers.clear()
         for index in self.shortlists.values():
             extend_shortlist(index, added, rows, self.spec.similarity)
         new = self._norms(added, list(self.norms))
@@ -405,6 +443,10 @@ class AdaptiveIndex:
         return checked
 
     def _checked_queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        if type(queries) is np.ndarray and queries.shape == (1, self.width) and queries.dtype == np.float32:
+            with np.errstate(all="ignore"):
+                if LOWEST <= queries[0].dot(queries[0]) <= HIGHEST and queries.flags.c_contiguous:
+                    return queries  # without the steps that many need
         return checked_vectors(queries, "queries", self.width)
 
     def _checked_mask(self, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

@@ -173,6 +173,13 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
     return found
 
 
+def probes(index: Any, effort: str | None = None) -> int:
+    """Return how many lists a search with an effort reads; None for the effort of the index."""
+    core = core_of(index)
+    chosen = dict(part.split("=") for part in split_effort(effort or "")[0].split(",") if part)
+    return int(min(int(chosen.get("nprobe", core.nprobe)), core.nlist))
+
+
 def set_effort(index: faiss.Index, effort: str) -> None:
     """Set search parameters such as "nprobe=16".
 
