@@ -52,11 +52,25 @@ from mrl_experiments.nesting import default_dims
 
 K, SINGLES, ROUNDS, QUERIES, MAX_LOST, MARGIN = 10, 200, 5, 2000, 0.001, 0.002
 LONG = 0.5  # seconds, after which no further query is asked singly
+NESTED = ["nested"]
 FINAL = 2.5  # times the best, up to which a form is measured anew
 SHORTLISTS = (2, 3, 5, 10, 20, 40)  # times K
 FAR = 1.2  # times the best latency, from which on a shortlist is given up
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
-OPTIONS = ("database", "query", "texts", "count", "minutes", "target", "rows", "clock", "samples", "kept", "only", "rotated")
+OPTIONS = (
+    "database",
+    "query",
+    "texts",
+    "count",
+    "minutes",
+    "target",
+    "rows",
+    "clock",
+    "samples",
+    "kept",
+    "only",
+    "rotated",
+)
 Found = NDArray[np.int64]
 Setting = tuple[Any, Any]
 
@@ -115,7 +129,7 @@ class Form:
 
 
 class Store:
-    """FAISS's indexes of some unit vectors, each built once, or read from a folder where an earlier run kept it.
+    """FAISS's indexes of some unit vectors, each built once, or read where an earlier run kept it.
 
     Attributes:
         flat: The vectors as FAISS's exact index, by which opponents order their shortlists.
@@ -134,9 +148,14 @@ class Store:
             self.made[name] = self._kept(name) or self._built(name, codes, dim, metric)
         return self.made[name]
 
-    def let_go(self, codes: str, dim: int) -> None:
-        """Free an index that is no longer asked."""
-        self.made.pop(f"{codes.replace(',', '_')}-{dim}", None)
+    def let_go(self, used: Sequence[tuple[str, int]]) -> None:
+        """Free the indexes that are none of these."""
+        names = [f"{codes.replace(',', '_')}-{dim}" for codes, dim in used]
+        self.made = {name: made for name, made in self.made.items() if name in names}
+
+    def has(self, codes: str, dim: int) -> bool:
+        """True if an earlier run has kept an index."""
+        return bool(self.folder and (self.folder / f"{codes.replace(',', '_')}-{dim}.faiss").exists())
 
     def _kept(self, name: str) -> tuple[Any, float] | None:
         path = self.folder and self.folder / f"{name}.faiss"
@@ -153,8 +172,10 @@ class Store:
         seconds = time.process_time() - start
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
-            faiss.write_index(index, str(self.folder / f"{name}.faiss"))
             (self.folder / f"{name}.seconds").write_text(str(seconds))
+            path = self.folder / f"{name}.faiss"
+            faiss.write_index(index, f"{path}.part")
+            Path(f"{path}.part").rename(path)
         return index, seconds
 
 
@@ -170,12 +191,16 @@ def ours(codes: str, dim: int, plans: Sequence[Any], efforts: Sequence[str], kin
             stages, patience = outer
             index.configure(inner + (f",patience={patience}" if patience else ""), stages)
 
-        return Built(configure, lambda queries: index.search_stages(queries).ids, index.shortlist_bytes, seconds)
+        return Built(
+            configure, lambda queries: index.search_stages(queries).ids, index.shortlist_bytes, seconds
+        )
 
     return Form(f"{kind} {dim}: {codes}", build, [(plan, 0) for plan in plans], efforts, kind, (codes, dim))
 
 
-def faiss_form(codes: str, width: int, inner: Sequence[int] = (), effort: str = "nprobe", metric: int = 0) -> Form:
+def faiss_form(
+    codes: str, width: int, inner: Sequence[int] = (), effort: str = "nprobe", metric: int = 0
+) -> Form:
     """Return an index of FAISS's factory, which re-ranks by itself where its codes end in RFlat."""
     core_codes = codes.removesuffix(",RFlat")
     refined = core_codes != codes
@@ -204,9 +229,14 @@ def faiss_form(codes: str, width: int, inner: Sequence[int] = (), effort: str = 
 
 
 def refining(base: Any, flat: Any) -> Any:
-    """Return FAISS's re-rank of what an index finds by vectors that several share; it only points to both."""
+    """Return FAISS's re-rank of what an index finds by vectors that several share; it points to both."""
     found: Any = faiss.IndexRefineFlat(faiss.IndexFlatIP(base.d))
-    found.base_index, found.refine_index, found.own_refine_index, found.ntotal = base, flat, False, base.ntotal
+    found.base_index, found.refine_index, found.own_refine_index, found.ntotal = (
+        base,
+        flat,
+        False,
+        base.ntotal,
+    )
     return found
 
 
@@ -389,7 +419,7 @@ class Bench:
 
 
 def sooner(setting: Setting) -> list[Setting]:
-    """Return settings of an AdaptiveIndex that end a re-rank early, by a shortlist as long or twice as long."""
+    """Return settings of an AdaptiveIndex that end a re-rank early, by this shortlist or twice as many."""
     (((dim, keep), *later), _), effort = setting
     plans = [((dim, longer), *later) for longer in (keep, 2 * keep)]
     return [((plan, patience), effort) for plan in plans for patience in (K // 2, K) if later]
@@ -434,14 +464,18 @@ def figures(runs: dict[tuple[str, bool], Run], equal_map: dict[tuple[str, bool],
     same, found = equal_map or runs, dict[str, Any]()
     if best := fastest(same, False, ["nested"]):
         found["speedup"] = times_faster(same["Flat", False][2], same[best][2])
-        found["map_lost"] = 100 * (same["Flat", False][3][1] - same[best][3][1])
+        if equal_map:
+            found["map_lost"] = 100 * (same["Flat", False][3][1] - same[best][3][1])
     if best := fastest(same, True, ["nested"]):
         found["single_query_speedup"] = times_faster(same["Flat", True][2], same[best][2])
     if best := fastest(same, False, ["opponent"]):
         found["best_full_dim_speedup"] = times_faster(same["Flat", False][2], same[best][2])
     for single, end in ((False, ""), (True, "_single")):
         rival = fastest(runs, single, ["opponent"])
-        for kinds, name in ((["nested"], "over_best_opponent"), (["nested", "plain"], "over_best_opponent_any")):
+        for kinds, name in (
+            (["nested"], "over_best_opponent"),
+            (["nested", "plain"], "over_best_opponent_any"),
+        ):
             best = fastest(runs, single, kinds)
             if best and rival:
                 found[name + end] = times_faster(runs[rival][2], runs[best][2])
@@ -536,11 +570,13 @@ def encoded(paths: Sequence[str], count: int) -> NDArray[np.float32]:
 def swept(bench: Bench, named: dict[str, str], store: Store, target: float) -> Iterator[Entry]:
     """Yield each form once it was swept, until the time is over."""
     until = time.monotonic() + 60 * float(named.get("minutes", "60"))
-    every = forms(len(bench.data.vectors), bench.data.vectors.shape[1])
-    for number, form in enumerate(every):
+    pending = forms(len(bench.data.vectors), bench.data.vectors.shape[1])
+    while pending:
         if time.monotonic() > until:
-            print("left out, the time is over:", *(one.name for one in every[number:]), file=sys.stderr)
+            print("left out, the time is over:", *(one.name for one in pending), file=sys.stderr)
             return
+        form = next((one for one in pending if store.has(*one.key)), pending[0])
+        pending.remove(form)
         started = time.perf_counter()
         try:
             built = bench.sweep(form, store, target)
@@ -552,23 +588,23 @@ def swept(bench: Bench, named: dict[str, str], store: Store, target: float) -> I
         said = "never reaches the target" if best is None else f"{form.points[best].batch:.4f} ms"
         if single := form.best(lambda point: point.recall >= target + MARGIN, True):
             said += f", singly {form.points[single].single:.4f}"
-        taken = time.perf_counter() - started
-        print(f"{form.name}: {said}, built in {form.seconds:.0f} s, {taken:.0f} s", file=sys.stderr, flush=True)
+        taken = f"{time.perf_counter() - started:.0f} s"
+        print(f"{form.name}: {said}, built in {form.seconds:.0f} s, {taken}", file=sys.stderr, flush=True)
 
 
 def worth(entries: Sequence[Entry], admits: Goal) -> list[Entry]:
     """Return the forms that are measured anew: exact search, and what is not far slower than the best."""
-    least = {}
+    found = {"Flat"}
     for single in (False, True):
-        times = [form.points[best][3 if single else 2] for form, _ in entries if (best := form.best(admits, single))]
-        least[single] = FINAL * min(times)
-    return [
-        (form, built)
-        for form, built in entries
-        if form.name == "Flat"
-        or any((best := form.best(admits, single)) and form.points[best][3 if single else 2] <= least[single]
-               for single in (False, True))
-    ]
+        best = {form.name: form.best(admits, single) for form, _ in entries}
+        times = {
+            form.name: form.points[setting][3 if single else 2]
+            for form, _ in entries
+            if (setting := best[form.name]) is not None
+        }
+        least = min(times.values(), default=0.0)
+        found |= {name for name, taken in times.items() if taken <= FINAL * least}
+    return [(form, built) for form, built in entries if form.name in found]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -590,7 +626,11 @@ def main(arguments: Sequence[str]) -> None:
     entries: list[Entry] = []
     for entry in swept(bench, named, store, target):
         every.append(entry[0])
-        entries = [one for one in [*entries, entry] if any(one in worth([*entries, entry], goal) for goal in goals)]
+        entries.append(entry)
+        names = {form.name for goal in goals for form, _ in worth(entries, goal)}
+        entries = [one for one in entries if one[0].name in names]  # the others' memory is freed
+        store.let_go([form.key for form, _ in entries])
+        del entry
     if "rows" in named:
         write_points(Path(named["rows"]), every)
     runs, *others = (finals(bench, worth(entries, goal), goal) for goal in goals)
@@ -603,9 +643,17 @@ def main(arguments: Sequence[str]) -> None:
         console.print("at most 0.1 points of mAP@10 lost:", table(others[0]))
     console.print("Not measured again, as they took far longer:", *left(every, runs, goals[0]), sep="\n  ")
     last = figures(runs, others[0] if others else {})
-    last["promise_broken_share"] = max(row["broken"] for row in budgets(int(named.get("samples", "40"))))
+    last["promise_broken_share"] = broken_promises(int(named.get("samples", "0")))
     rounded = {name: value if isinstance(value, str) else round(value, 3) for name, value in last.items()}
     print(json.dumps(rounded))
+
+
+def broken_promises(samples: int) -> float:
+    """Return the largest share of broken promises, of so many samples or as bench_promises.py found it."""
+    if samples:
+        return max(row["broken"] for row in budgets(samples))
+    kept = Path(__file__).parents[1] / "results/benchmarks/promises.txt"
+    return float(json.loads(kept.read_text().splitlines()[-1])["promise_broken_share"])
 
 
 def left(every: Sequence[Form], runs: dict[tuple[str, bool], Run], admits: Goal) -> Iterator[str]:

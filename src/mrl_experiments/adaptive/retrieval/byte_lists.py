@@ -46,9 +46,7 @@ class Codes:
         """Return the codes of the directions of vectors (N, D) with inverse norms (N,)."""
         starts = range(0, len(vectors), ROWS)
         parts = [slice(start, start + ROWS) for start in starts]
-        ends = [
-            ((part := vectors[rows] * norms[rows, None]).min(axis=0), part.max(axis=0)) for rows in parts
-        ]
+        ends = [((part := vectors[rows] * norms[rows, None]).min(axis=0), part.max(axis=0)) for rows in parts]
         low = np.min([least for least, _ in ends], axis=0)
         step = np.maximum((np.max([most for _, most in ends], axis=0) - low) / 255, np.float32(1e-20))
         codes = np.empty(vectors.shape, np.uint8)
@@ -151,9 +149,9 @@ class ByteLists:
         first: int,
         last: int,
     ) -> bool:
-        lists = self.starts, self.places, self.near.codes, self.near.low, self.near.step
-        whole = self.vectors, self.norms, self.whole.codes, self.whole.low, self.whole.step
-        given = lists, whole, probes, shortlist
+        near, whole = self.near, self.whole  # one after the other: numba is slow at tuples of arrays
+        given: tuple[Any, ...] = self.starts, self.places, near.codes, near.low, near.step
+        given += self.vectors, self.norms, whole.codes, whole.low, whole.step, probes, shortlist
         if last - first <= FEW:
             rows = slice(first, last)
             asked = queries[rows], self.turn, self.shift, self.centroids
@@ -166,8 +164,7 @@ class ByteLists:
                 return False
             if len(self.turn):
                 short = units @ self.turn.T + self.shift
-            near = short @ self.centroids
-            _answer(near, short, units, *given, found.similarities[rows], found.ids[rows])
+            _answer(short @ self.centroids, short, units, *given, found.similarities[rows], found.ids[rows])
         return True
 
 
@@ -214,7 +211,26 @@ def _directions(queries, units, short):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**FAST)
-def _few(queries, turn, shift, centroids, lists, whole, probes, shortlist, scores, places):  # type: ignore[no-untyped-def]
+def _few(  # type: ignore[no-untyped-def]
+    queries,
+    turn,
+    shift,
+    centroids,
+    starts,
+    listed,
+    codes,
+    low,
+    step,
+    vectors,
+    norms,
+    wide,
+    floor,
+    unit,
+    probes,
+    shortlist,
+    scores,
+    places,
+):
     """Answer queries (Q, D) one after the other; False where one has no direction."""
     units, short = np.empty_like(queries), np.empty((len(queries), len(shift)), np.float32)
     if not _directions(queries, units, short):
@@ -232,7 +248,25 @@ def _few(queries, turn, shift, centroids, lists, whole, probes, shortlist, score
                 factor, values = short[row, feature], centroids[feature, start : start + COLUMNS]
                 for column in range(len(part)):
                     part[column] += factor * values[column]
-    _answer(near, short, units, lists, whole, probes, shortlist, scores, places)
+    _answer(
+        near,
+        short,
+        units,
+        starts,
+        listed,
+        codes,
+        low,
+        step,
+        vectors,
+        norms,
+        wide,
+        floor,
+        unit,
+        probes,
+        shortlist,
+        scores,
+        places,
+    )
     return True
 
 
@@ -289,7 +323,7 @@ def _nearest_lists(row, values, ids, probes):  # type: ignore[no-untyped-def]
 
 @numba.njit(**FAST)
 def _weighed(query, low, step, weights):  # type: ignore[no-untyped-def]
-    """Put whole numbers into weights (D,), and return their unit, what is added, and the rounding's deviation."""
+    """Put whole numbers into weights (D,); return their unit, what is added, the rounding's deviation."""
     peak, base, variance = np.float32(0), np.float32(0), np.float32(0)
     for column in range(len(query)):
         part = query[column] * step[column]
@@ -311,29 +345,47 @@ def _total(codes, weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**FAST)
-def _answer(near, short, units, lists, whole, probes, shortlist, scores, places):  # type: ignore[no-untyped-def]
-    """Put the nearest of queries into scores and places (Q, keep); near (Q, L) are products with centroids."""
-    narrow, wide = np.empty(short.shape[1], np.int16), np.empty(units.shape[1], np.int16)
+def _answer(  # type: ignore[no-untyped-def]
+    near,
+    short,
+    units,
+    starts,
+    listed,
+    codes,
+    low,
+    step,
+    vectors,
+    norms,
+    wide,
+    floor,
+    unit,
+    probes,
+    shortlist,
+    scores,
+    places,
+):
+    """Put what is nearest into scores and places (Q, keep); near (Q, L) are products with centroids."""
+    few, all_ = np.empty(short.shape[1], np.int16), np.empty(units.shape[1], np.int16)
     values, numbers = np.empty(probes, np.float32), np.empty(probes, np.int64)
     likely, rows = np.empty(shortlist, np.float32), np.empty(shortlist, np.int64)
     for row in range(len(near)):
         probed = _nearest_lists(near[row], values, numbers, probes)
-        unit, base, _ = _weighed(short[row], lists[3], lists[4], narrow)
-        held = _scanned(values, numbers, probed, narrow, unit, base, lists, likely, rows)
-        unit, base, deviation = _weighed(units[row], whole[3], whole[4], wide)
-        least = _by_bytes(rows[:held], wide, unit, base, whole[2], likely, scores[row], places[row])
-        _compared(units[row], rows[:held], likely, least - SLACK * deviation, whole, scores[row], places[row])
+        one, base, _ = _weighed(short[row], low, step, few)
+        held = _scanned(values, numbers[:probed], few, one, base, starts, listed, codes, likely, rows)
+        one, base, deviation = _weighed(units[row], floor, unit, all_)
+        best, there = scores[row], places[row]
+        least = _by_bytes(rows[:held], all_, one, base, wide, likely, best, there) - SLACK * deviation
+        _compared(units[row], rows[:held], likely, least, vectors, norms, best, there)
 
 
 @numba.njit(**FAST)
-def _scanned(values, numbers, probed, weights, unit, base, lists, likely, rows):  # type: ignore[no-untyped-def]
+def _scanned(values, numbers, weights, unit, base, starts, places, codes, likely, rows):  # type: ignore[no-untyped-def]
     """Put what is nearest in some lists into the heap likely, rows, and return how many it holds."""
-    starts, places, codes = lists[0], lists[1], lists[2]
     held, least, dim = 0, np.float32(-np.inf), len(weights)
     address = codes.ctypes.data
-    for number in range(probed):
+    for number in range(len(numbers)):
         first, last, following, after = starts[numbers[number]], starts[numbers[number] + 1], 0, 0
-        if number + 1 < probed:
+        if number + 1 < len(numbers):
             following, after = starts[numbers[number + 1]], starts[numbers[number + 1] + 1]
         start = values[number] + base
         for place in range(first, last):
@@ -363,9 +415,9 @@ def _by_bytes(rows, weights, unit, base, codes, likely, best, places):  # type: 
 
 
 @numba.njit(**FAST)
-def _compared(query, rows, likely, least, whole, scores, places):  # type: ignore[no-untyped-def]
+def _compared(query, rows, likely, least, vectors, norms, scores, places):  # type: ignore[no-untyped-def]
     """Put the nearest of rows (n,) whose cosine by bytes is not below `least` in order."""
-    vectors, norms, held, count = whole[0], whole[1], 0, 0
+    held = count = 0
     for number in range(len(rows)):
         if likely[number] >= least:
             rows[count] = rows[number]

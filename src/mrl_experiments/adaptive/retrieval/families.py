@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mrl_experiments.adaptive.retrieval.rerank import COMPILED
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Family
 
@@ -52,26 +53,31 @@ def declared_families(
         plans = _plans(dim, dims, count, k)
         found.append(
             Family(
-                IndexSpec((dim,), f"IVF{lists(count)},PQ{dim}x4fsr", plans[0]), _probes(lists(count)), plans
+                IndexSpec((dim,), f"IVF{lists(count)},{_scanned(dim, similarity)}", plans[0]),
+                _probes(lists(count)),
+                plans,
             )
         )
-    found += opponent_families(count, width, k)
+    found += opponent_families(count, width, k, similarity)
     return [_by(family, similarity) for family in found], exact
 
 
-def opponent_families(count: int, width: int, k: int, *, rotated: bool = False) -> list[Family]:
+def opponent_families(
+    count: int, width: int, k: int, similarity: str = "cosine", *, rotated: bool = False
+) -> list[Family]:
     """Return the forms of search that do best on vectors of any kind, whose shortlists the vectors order.
 
     Args:
         count: N.
         width: D.
         k: How many are found.
+        similarity: What near means.
         rotated: Also those whose rotation takes minutes to learn.
     """
     plans = [((width, min(factor * k, count)), (width, k)) for factor in (2, 3, 5, 10, 20, 40)]
     ivf, efforts, probes = f"IVF{lists(count)}", _efforts("efSearch", EFFORTS), _probes(lists(count))
     found = [f"RR{width},{ivf},RaBitQfs", f"{ivf},PQ{width // 2}x4fsr"]
-    found += [f"PCA{dim},{ivf},PQ{dim}x4fsr" for dim in (32, 64, 128) if dim < width]
+    found += [f"PCA{dim},{ivf},{_scanned(dim, similarity)}" for dim in (32, 64, 128) if dim < width]
     if rotated:
         found += [f"OPQ{dim},{ivf},PQ{dim}x4fsr" for dim in (64, 128) if dim < width]
     coded = [Family(IndexSpec((width,), codes, plans[0]), probes, plans) for codes in found]
@@ -100,6 +106,11 @@ def large_family(
     given = {"effort": f"nprobe={min(32, number)}", "similarity": similarity}
     parts = next(size for size in range(min(CODES, dim), 0, -1) if dim % size == 0)
     return Family(IndexSpec((dim,), f"IVF{number},PQ{parts}x4fsr", plans[2], **given), _probes(number), plans)  # type: ignore[arg-type]
+
+
+def _scanned(dim: int, similarity: str) -> str:
+    """Return the codes of `dim` features that are scanned soonest: bytes where a compiled loop does."""
+    return "SQ8" if COMPILED and similarity == "cosine" else f"PQ{dim}x4fsr"
 
 
 def _exact(width: int, k: int) -> Family:

@@ -74,7 +74,7 @@ class AdaptiveIndex:
     norms: dict[int, NDArray[Any]] = field(default_factory=dict)
     promise: Promise | None = None
     deleted: NDArray[np.bool_] | None = None
-    _readers: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
+    _readers: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def build(
@@ -299,11 +299,13 @@ class AdaptiveIndex:
             found = (1 - found / 2).astype(np.float32)  # of vectors of norm 1
         return Candidates(-found if similarity == "l2" else found, ids)
 
-    def _by_bytes(self, queries: NDArray[np.float32], stages: Stages, effort: str | None) -> Candidates | None:
+    def _by_bytes(
+        self, queries: NDArray[np.float32], stages: Stages, effort: str | None
+    ) -> Candidates | None:
         """Return what two stages find by one compiled loop, see `byte_lists`; None where it cannot."""
         if len(stages) != 2 or stages[1][0] != self.width or self.spec.similarity != "cosine":
             return None
-        (dim, shortlist), (width, keep) = stages
+        (dim, shortlist), (_, keep) = stages
         reader = self._reader(dim)
         if reader is None:
             return None
@@ -322,7 +324,9 @@ class AdaptiveIndex:
                 from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists
 
                 self._know_norms(self.width)
-                reader = ByteLists.of(index, self.vectors, self.norms[self.width])
+                others = [one for _, one in self._readers.values() if one and one.vectors is self.vectors]
+                whole = others[0].whole if others else None
+                reader = ByteLists.of(index, self.vectors, self.norms[self.width], whole)
             self._readers[dim] = (index, reader)
         return reader
 
