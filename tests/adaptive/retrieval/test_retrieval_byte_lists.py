@@ -1,0 +1,123 @@
+import faiss
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from mrl_experiments import AdaptiveIndex
+from mrl_experiments.adaptive.retrieval import rerank
+from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists, Codes
+from mrl_experiments.adaptive.retrieval.shortlist import build_shortlist
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.directions import inverse_norms
+from mrl_experiments.errors import UserError
+
+WIDTH, DIM, K = 48, 12, 10
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(30, WIDTH))
+    falling = np.arange(1, WIDTH + 1) ** -0.5
+    drawn = (centres[random.integers(30, size=3000)] + random.normal(size=(3000, WIDTH))) * falling
+    return (drawn * random.uniform(0.1, 9, (3000, 1))).astype(np.float32)  # norms differ
+
+
+@pytest.fixture(scope="module")
+def queries(vectors):
+    random = np.random.default_rng(1)
+    return (vectors[::30] + 0.3 * random.normal(size=(100, WIDTH))).astype(np.float32)
+
+
+def brute(vectors, queries, keep=K):
+    units = [part / np.linalg.norm(part.astype(float), axis=1, keepdims=True) for part in (queries, vectors)]
+    cosines = units[0] @ units[1].T
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :keep]
+    return np.take_along_axis(cosines, order, 1), order
+
+
+def built(vectors, codes, dim, shortlist, probes):
+    spec = IndexSpec((dim,), codes, ((dim, shortlist), (WIDTH, K)), effort=f"nprobe={probes}")
+    return AdaptiveIndex.build(vectors, None, spec)
+
+
+def test_codes_are_within_half_a_step_of_the_directions(vectors):
+    norms = inverse_norms(vectors, [WIDTH])[WIDTH]
+    codes = Codes.of(vectors, norms)
+    apart = codes.codes * codes.step + codes.low - vectors * norms[:, None]
+    assert (np.abs(apart) <= codes.step * 0.501).all()
+
+
+@pytest.mark.parametrize(("codes", "dim"), [("IVF16,SQ8", DIM), ("PCA12,IVF16,SQ8", WIDTH)])
+@pytest.mark.parametrize("few", [True, False])
+def test_all_lists_and_a_long_shortlist_find_what_comparing_all_does(vectors, queries, codes, dim, few):
+    index = built(vectors, codes, dim, 3000, 16)
+    assert isinstance(index._reader(dim), ByteLists)
+    cosines, places = brute(vectors, queries)
+    parts = np.split(queries, 100) if few else [queries]
+    found = [index.search_stages(part) for part in parts]
+    np.testing.assert_allclose(np.concatenate([part.similarities for part in found]), cosines, atol=1e-5)
+    assert np.mean(np.concatenate([part.ids for part in found]) == places) > 0.999  # but for near equals
+
+
+@pytest.mark.parametrize(("codes", "dim"), [("IVF16,SQ8", DIM), ("PCA12,IVF16,SQ8", WIDTH)])
+def test_it_finds_what_faiss_and_the_plain_rerank_find(monkeypatch, vectors, queries, codes, dim):
+    index = built(vectors, codes, dim, 60, 4)
+    compiled = index.search_stages(queries)
+    single = index.search_stages(queries[:1])
+    monkeypatch.setattr(rerank, "COMPILED", False)
+    index._readers.clear()
+    plain = index.search_stages(queries)
+    np.testing.assert_array_equal(single.ids[0], compiled.ids[0])
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(compiled.ids, plain.ids, strict=True)]) > 0.99
+    same = compiled.ids == plain.ids
+    np.testing.assert_allclose(compiled.similarities[same], plain.similarities[same], atol=1e-5)
+
+
+def test_equals_are_ordered_by_position_and_what_is_missing_is_minus_one(vectors):
+    twice = np.concatenate([vectors[:200], vectors[:200] * 2])
+    found = built(twice, "IVF4,SQ8", DIM, 400, 4).search_stages(vectors[:20])
+    np.testing.assert_array_equal(found.ids[:, :2], np.arange(20)[:, None] + [0, 200])
+    single = AdaptiveIndex.build(vectors[:40], None, IndexSpec((DIM,), "IVF8,SQ8", ((DIM, 30), (WIDTH, 20))))
+    lacking = single.search_stages(vectors[:5], effort="nprobe=1")
+    assert (lacking.ids == -1).any()
+    assert np.isneginf(lacking.similarities[lacking.ids == -1]).all()
+
+
+def test_vectors_that_come_and_go_are_found_and_not_found(vectors, queries):
+    index = built(vectors[:2000], "IVF16,SQ8", DIM, 300, 16)
+    index.search_stages(queries)
+    index.add(vectors[2000:], np.arange(2000, 3000))
+    np.testing.assert_array_equal(index.search_stages(vectors[2500:2520]).ids[:, 0], np.arange(2500, 2520))
+    index.delete(np.arange(2500, 2520))
+    assert not np.isin(index.search_stages(vectors[2500:2520]).ids, np.arange(2500, 2520)).any()
+
+
+def test_queries_without_a_direction_are_refused_as_before(vectors):
+    index = built(vectors, "IVF16,SQ8", DIM, 60, 4)
+    for bad in (np.zeros((1, WIDTH), np.float32), np.full((1, WIDTH), np.nan, np.float32)):
+        with pytest.raises(UserError, match="queries"):
+            index.search_stages(bad)
+    short = np.zeros((1, WIDTH), np.float32)
+    short[0, -1] = 1  # no direction in its first features
+    huge = vectors[:2] * np.float32(1e30)
+    assert index.search_stages(short).ids.shape == (1, K)
+    np.testing.assert_array_equal(index.search_stages(huge).ids[:, 0], [0, 1])
+
+
+def test_other_kinds_are_left_to_faiss(vectors):
+    norms = inverse_norms(vectors, [WIDTH])[WIDTH]
+    for codes, similarity in (("IVF16,Flat", "cosine"), ("IVF16_HNSW8,SQ8", "cosine"), ("IVF16,SQ8", "l2")):
+        spec = IndexSpec((DIM,), codes, ((DIM, 20), (WIDTH, K)), similarity=similarity)
+        assert ByteLists.of(build_shortlist(vectors, DIM, spec), vectors, norms) is None
+
+
+def test_threads_share_queries(vectors, queries):
+    index = built(vectors, "IVF16,SQ8", DIM, 60, 4)
+    alone, threads = index.search_stages(np.repeat(queries, 3, axis=0)), faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(3)
+        np.testing.assert_array_equal(index.search_stages(np.repeat(queries, 3, axis=0)).ids, alone.ids)
+    finally:
+        faiss.omp_set_num_threads(threads)
