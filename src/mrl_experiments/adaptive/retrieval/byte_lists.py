@@ -12,6 +12,7 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import faiss
 import numba
@@ -33,17 +34,28 @@ AHEAD = 4  # how many candidates before one is compared its memory is fetched
 ROWS = 65536  # vectors at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Codes:
-    """Vectors (N, D) in a byte a feature: codes * step + low, without what rounding changes."""
+    """Vectors (N, D) in a byte a feature: codes * step + low, without what rounding changes.
+
+    Attributes:
+        source: Of what they are, None if that is not kept.
+    """
 
     codes: NDArray[np.uint8]
     low: NDArray[np.float32]
     step: NDArray[np.float32]
+    source: Any = None
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], norms: NDArray[np.float32]) -> "Codes":
-        """Return the codes of the directions of vectors (N, D) with inverse norms (N,)."""
+        """Return the codes of the directions of vectors (N, D) with inverse norms (N,).
+
+        Indexes of the same array share them.
+        """
+        known = KNOWN.get(id(vectors))
+        if known is not None and known.source is vectors:
+            return known
         starts = range(0, len(vectors), ROWS)
         parts = [slice(start, start + ROWS) for start in starts]
         ends = [((part := vectors[rows] * norms[rows, None]).min(axis=0), part.max(axis=0)) for rows in parts]
@@ -52,7 +64,11 @@ class Codes:
         codes = np.empty(vectors.shape, np.uint8)
         for rows in parts:
             codes[rows] = np.rint((vectors[rows] * norms[rows, None] - low) / step).clip(0, 255)
-        return cls(codes, low, step)
+        found = KNOWN[id(vectors)] = cls(codes, low, step, vectors)
+        return found
+
+
+KNOWN: WeakValueDictionary[int, Codes] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -86,9 +102,7 @@ class ByteLists:
     whole: Codes
 
     @classmethod
-    def of(
-        cls, index: Any, vectors: NDArray[np.float32], norms: NDArray[Any], whole: Codes | None = None
-    ) -> "ByteLists | None":
+    def of(cls, index: Any, vectors: NDArray[np.float32], norms: NDArray[Any]) -> "ByteLists | None":
         """Return what searches an index of FAISS and vectors (N, D); None if it is of another kind."""
         outer, core = faiss.downcast_index(index), core_of(index)
         if not (
@@ -111,7 +125,7 @@ class ByteLists:
         low, span = faiss.vector_to_array(core.sq.trained).reshape(2, core.d)
         near = Codes(codes, low + span / 510, span / 255)  # FAISS decodes to the middle of a step
         centroids = np.ascontiguousarray(core.quantizer.reconstruct_n(0, core.nlist).T)
-        given = places, starts, centroids, turn, shift, vectors, norms, whole or Codes.of(vectors, norms)
+        given = places, starts, centroids, turn, shift, vectors, norms, Codes.of(vectors, norms)
         return cls(int(core.ntotal), core, near, *given)
 
     def search(

@@ -324,9 +324,7 @@ class AdaptiveIndex:
                 from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists
 
                 self._know_norms(self.width)
-                others = [one for _, one in self._readers.values() if one and one.vectors is self.vectors]
-                whole = others[0].whole if others else None
-                reader = ByteLists.of(index, self.vectors, self.norms[self.width], whole)
+                reader = ByteLists.of(index, self.vectors, self.norms[self.width])
             self._readers[dim] = (index, reader)
         return reader
 
