@@ -28,7 +28,6 @@ QUERIES = 64  # whose similarities to all centroids are in memory at a time
 FEW = 4  # queries, up to which products of matrices gain nothing
 LARGEST = 2**31 - 1  # of a sum of products
 BLOCK = 16  # centroids that are compared with the last of the nearest at once
-COLUMNS = 256  # centroids that a feature is multiplied with at a time
 SLACK = 8  # deviations of the rounding
 AHEAD = 4  # how many candidates before one is compared its memory is fetched
 ROWS = 65536  # vectors at a time
@@ -225,6 +224,21 @@ def _directions(queries, units, short):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**FAST)
+def _products(query, centroids, near):  # type: ignore[no-untyped-def]
+    """Add the products of a query (dim,) with centroids (dim, L) to near (L,), four features at a time."""
+    for at in range(0, len(query) // 4 * 4, 4):
+        one, two, three, four = query[at], query[at + 1], query[at + 2], query[at + 3]
+        first, second, third, fourth = centroids[at], centroids[at + 1], centroids[at + 2], centroids[at + 3]
+        for column in range(len(near)):
+            near[column] += (
+                one * first[column] + two * second[column] + three * third[column] + four * fourth[column]
+            )
+    for at in range(len(query) // 4 * 4, len(query)):
+        for column in range(len(near)):
+            near[column] += query[at] * centroids[at, column]
+
+
+@numba.njit(**FAST)
 def _few(  # type: ignore[no-untyped-def]
     queries,
     turn,
@@ -256,12 +270,7 @@ def _few(  # type: ignore[no-untyped-def]
             for column in range(len(weights)):
                 total += weights[column] * units[row, column]
             short[row, feature] = total + shift[feature]
-        for start in range(0, centroids.shape[1], COLUMNS):
-            part = near[row, start : start + COLUMNS]
-            for feature in range(len(shift)):
-                factor, values = short[row, feature], centroids[feature, start : start + COLUMNS]
-                for column in range(len(part)):
-                    part[column] += factor * values[column]
+        _products(short[row], centroids, near[row])
     _answer(
         near,
         short,
