@@ -113,6 +113,19 @@ def test_other_kinds_are_left_to_faiss(vectors):
         assert ByteLists.of(build_shortlist(vectors, DIM, spec), vectors, norms) is None
 
 
+def test_a_loaded_index_finds_the_same_and_leaves_large_files_on_the_disk(
+    monkeypatch, tmp_path, vectors, queries
+):
+    index = built(vectors, "IVF16,SQ8", DIM, 60, 4)
+    index.save(tmp_path / "index")
+    loaded = AdaptiveIndex.load(tmp_path / "index")
+    np.testing.assert_array_equal(loaded.search_stages(queries).ids, index.search_stages(queries).ids)
+    assert loaded._reader(DIM) is not None
+    monkeypatch.setattr("mrl_experiments.adaptive.retrieval.index.MAPPED", 1000)
+    again = AdaptiveIndex.load(tmp_path / "index")
+    assert again._reader(DIM) is None
+
+
 def test_threads_share_queries(vectors, queries):
     index = built(vectors, "IVF16,SQ8", DIM, 60, 4)
     alone, threads = index.search_stages(np.repeat(queries, 3, axis=0)), faiss.omp_get_max_threads()

@@ -38,6 +38,7 @@ from mrl_experiments.errors import UserError
 if TYPE_CHECKING:
     from mrl_experiments.adaptive.retrieval.disk import DiskIndex
 
+MAPPED = 1 << 32  # bytes of vectors on a disk, from which on they stay there
 BYTES = "SQ8"  # of lists that a compiled loop searches
 
 
@@ -320,7 +321,8 @@ class AdaptiveIndex:
         kept, reader = self._readers.get(dim, (None, None))
         if kept is not index or (reader is not None and reader.count != index.ntotal):
             reader = None
-            if rerank.COMPILED and BYTES in self.spec.codes:
+            stays = isinstance(self.vectors, np.memmap) and self.vectors.nbytes > MAPPED
+            if rerank.COMPILED and BYTES in self.spec.codes and not stays:
                 from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists
 
                 self._know_norms(self.width)
