@@ -22,6 +22,7 @@ that of the best nested index; `promise_broken_share`: see bench_promises.py, he
 import csv
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -317,7 +318,6 @@ def forms(count: int, width: int) -> list[Form]:
     found = [faiss_form("Flat", width), nested(64, "SQ8"), *both(f"PCA64,{ivf},SQ8")]
     found += [nested(128, "SQ8"), faiss_form(f"PCA64,{ivf},PQ64x4fsr,RFlat", width, PROBES)]
     found += [nested(64, "PQ64x4fsr"), *both("HNSW32_SQ8", "efSearch")]
-    found += [faiss_form(f"{ivf},FlatPanorama8", width, PROBES, metric=faiss.METRIC_L2)]
     found += [nested(32, "SQ8"), *both(f"PCA128,{ivf},SQ8"), *both(f"RR{width},{ivf},RaBitQfs")]
     found += both(f"OPQ64,{ivf},PQ64x4fsr")
     found += [scann_form(count)] if find_spec("scann") else []
@@ -328,6 +328,8 @@ def forms(count: int, width: int) -> list[Form]:
     found += [nested(32, "PQ32x4fsr"), nested(128, "PQ128x4fsr"), faiss_form(flat, width, PROBES)]
     found += [faiss_form("HNSW32", width, EFFORTS, "efSearch")]
     found += [usearch_form()] if find_spec("usearch") else []
+    padded = f"IVF{max(1, lists(count) // 8)},FlatPanorama8"  # each list is padded to 1,024 vectors
+    found += [faiss_form(padded, width, PROBES, metric=faiss.METRIC_L2)]
     found += [faiss_form("FlatL2Panorama8", width, metric=faiss.METRIC_L2)]
     return [form for form in found if form.kind == "opponent" or form.key[1] <= width]
 
@@ -571,6 +573,9 @@ def swept(bench: Bench, named: dict[str, str], store: Store, target: float) -> I
     """Yield each form once it was swept, until the time is over."""
     until = time.monotonic() + 60 * float(named.get("minutes", "60"))
     pending = forms(len(bench.data.vectors), bench.data.vectors.shape[1])
+    pending = [
+        form for form in pending if re.search(named.get("forms", ""), form.name) or form.name == "Flat"
+    ]
     while pending:
         if time.monotonic() > until:
             print("left out, the time is over:", *(one.name for one in pending), file=sys.stderr)
@@ -627,12 +632,12 @@ def main(arguments: Sequence[str]) -> None:
     for entry in swept(bench, named, store, target):
         every.append(entry[0])
         entries.append(entry)
+        if "rows" in named:
+            write_points(Path(named["rows"]), every)  # whatever may happen to what follows
         names = {form.name for goal in goals for form, _ in worth(entries, goal)}
         entries = [one for one in entries if one[0].name in names]  # the others' memory is freed
         store.let_go([form.key for form, _ in entries])
         del entry
-    if "rows" in named:
-        write_points(Path(named["rows"]), every)
     runs, *others = (finals(bench, worth(entries, goal), goal) for goal in goals)
     console = Console(width=150)
     count, width = data.vectors.shape
