@@ -71,6 +71,7 @@ OPTIONS = (
     "kept",
     "only",
     "rotated",
+    "forms",
 )
 Found = NDArray[np.int64]
 Setting = tuple[Any, Any]
