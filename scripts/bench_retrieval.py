@@ -4,19 +4,24 @@
     python scripts/bench_retrieval.py database=FOLDER query=FOLDER  embeddings of a run
     python scripts/bench_retrieval.py database=base.npy [query=queries.npy]   vectors of any model
     python scripts/bench_retrieval.py texts=FILE[,FILE...] count=1000000      lines, by a static encoder,
-    trained nested ... minutes=30 target=0.95 rows=points.csv clock=cpu
+    ... minutes=30 target=0.95 rows=points.csv clock=cpu kept=FOLDER forms=PCA64 rotated=yes
 
 All search the same full vectors by their cosines on one thread. Each form is swept over its shortlist and
 its effort on half of the queries, for the fastest setting with recall@10 of the true neighbours of at least
-`target`, in batches and one query at a time; these are then measured in turn on the other half, several
-times. `rows` keeps all points of the sweeps: recall, mAP, ms in batches and singly. Forms are tried in the
-order that promises most, and once `minutes` are over no other is begun. Where vectors have labels, `speedup`
-is that over exact search at 0.1 points of mAP lost, as before; else at the target. clock=cpu counts the
-seconds of the processor, which other work on the machine does not lengthen. ScaNN and usearch take part
-where they are installed. Builds use all threads.
+`target`, in batches and one query at a time; what is not far slower than the best is then measured in turn on
+the other half, several times. `rows` keeps all points of the sweeps: recall, mAP, ms in batches and singly.
+Forms are tried in the order that promises most, those first whose index is `kept` from an earlier run, and
+once `minutes` are over no other is begun; `forms` is a regular expression of those that are tried. Where
+vectors have labels, `speedup` is that over exact search at 0.1 points of mAP lost, as before; else at the
+target. clock=cpu counts the seconds of the processor, which other work on the machine does not lengthen;
+builds, on one thread, do so always. `rotated` turns vectors and queries at random: the same neighbours
+without nesting. ScaNN and usearch take part where they are installed.
 
-Prints a table and, as its last line, a JSON object. `over_best_opponent`: the time of the best opponent over
-that of the best nested index; `promise_broken_share`: see bench_promises.py, here of few samples.
+"nested" is an AdaptiveIndex that scans a prefix, "plain" one of another form, as a declared recall chooses
+among; others are FAISS's own, or another library's. Prints tables and, as its last line, a JSON object.
+`over_best_opponent`: the time of the best opponent over that of the best nested index, and
+`over_best_opponent_any` over that of the best AdaptiveIndex of any form. `promise_broken_share`: what
+bench_promises.py has found (results/benchmarks/promises.txt), or finds of so few `samples`.
 """
 
 import csv
