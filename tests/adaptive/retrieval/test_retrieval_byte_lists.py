@@ -108,7 +108,8 @@ def test_queries_without_a_direction_are_refused_as_before(vectors):
 
 def test_other_kinds_are_left_to_faiss(vectors):
     norms = inverse_norms(vectors, [WIDTH])[WIDTH]
-    for codes, similarity in (("IVF16,Flat", "cosine"), ("IVF16_HNSW8,SQ8", "cosine"), ("IVF16,SQ8", "l2")):
+    kinds = ("IVF16,Flat", "cosine"), ("IVF16_HNSW8,SQ8", "cosine"), ("PCA8,IVF16,SQ8", "cosine")
+    for codes, similarity in (*kinds, ("IVF16,SQ8", "l2")):
         spec = IndexSpec((DIM,), codes, ((DIM, 20), (WIDTH, K)), similarity=similarity)
         assert ByteLists.of(build_shortlist(vectors, DIM, spec), vectors, norms) is None
 

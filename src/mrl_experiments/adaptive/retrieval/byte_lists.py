@@ -115,13 +115,16 @@ class ByteLists:
             return None
         turn, shift = np.empty((0, 0), np.float32), np.zeros(core.d, np.float32)
         if isinstance(outer, faiss.IndexPreTransform):
-            maps = [faiss.downcast_VectorTransform(outer.chain.at(at)) for at in range(outer.chain.size())]
+            chain: Any = outer.chain
+            maps = [faiss.downcast_VectorTransform(chain.at(at)) for at in range(chain.size())]
             if len(maps) != 1 or not isinstance(maps[0], faiss.LinearTransform):
                 return None
+            if outer.d != vectors.shape[1]:
+                return None  # a map of prefixes
             turn = faiss.vector_to_array(maps[0].A).reshape(core.d, outer.d)
             shift = faiss.vector_to_array(maps[0].b) if maps[0].have_bias else shift
         codes, places, starts = _copied(core)
-        low, span = faiss.vector_to_array(core.sq.trained).reshape(2, core.d)
+        low, span = faiss.vector_to_array(core.sq.trained).astype(np.float32).reshape(2, core.d)
         near = Codes(codes, low + span / 510, span / 255)  # FAISS decodes to the middle of a step
         centroids = np.ascontiguousarray(core.quantizer.reconstruct_n(0, core.nlist).T)
         given = places, starts, centroids, turn, shift, vectors, norms, Codes.of(vectors, norms)
