@@ -25,6 +25,7 @@ from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, pre
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
+FEW = 0.25  # the power of m by which a step moves logits of fewer dims
 
 
 class NestedHeads(nn.Module):
@@ -59,8 +60,8 @@ class NestedHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
-        if self.balanced and tied:
-            self.register_buffer("factors", _tied_factors(self.dims), persistent=False)
+        if self.balanced:
+            self.register_buffer("factors", _factors(self.dims, tied, FEW))
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
@@ -77,8 +78,8 @@ class NestedHeads(nn.Module):
         assert isinstance(linear, nn.Linear)
         weight = prefix(linear.weight, dim)
         if self.balanced:
-            factor = prefix(self.factors, dim).to(weight.dtype) if self.tied else (USUAL / dim) ** 0.25
-            weight = weight * factor
+            factor = prefix(self.factors, dim) if self.tied else self.factors[self.dims.index(dim)]
+            weight = weight * factor.to(weight.dtype)
         return weight, linear.bias
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
@@ -113,6 +114,11 @@ class NestedHeads(nn.Module):
         weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
         return nested_cross_entropy(z, weights, biases, y, self.dims, **options)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        if self.balanced:  # the first balanced runs did not store their factors
+            state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, 0.5))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def stored(self) -> Heads:
         """Return a copy to be stored beside embeddings."""
         weights, biases = {}, {}
@@ -139,7 +145,8 @@ class NestedClassifier(Method):
         class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
         nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
         recipe: "paper", or "balanced": features of image networks have mean 0 and variance 1
-            (`TimmBackbone.standardize`), and classifiers of few dims learn faster (`NestedHeads`). It changes
+            (`TimmBackbone.standardize`), classifiers of few dims learn faster (`NestedHeads`), and the
+            backbone follows the weighted mean of the losses, where Eq. 1 gives it their sum. It changes
             nothing for other backbones. docs/recipe.md has the measurements.
 
     Raises:
@@ -201,6 +208,9 @@ class NestedClassifier(Method):
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
+        if self.head.balanced and z.requires_grad:
+            total = self.weights.sum()
+            z.register_hook(lambda gradient: gradient / total)  # the backbone follows the mean of the losses
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))
 
@@ -244,9 +254,12 @@ def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
 
 
-def _tied_factors(dims: Sequence[int]) -> Tensor:
-    """Return the factor of each column of a balanced tied classifier, (D,), as `NestedHeads` describes."""
-    moved = (USUAL * torch.tensor(dims)).sqrt()  # how far a step is to move the logits of each dim
+def _factors(dims: Sequence[int], tied: bool, few: float) -> Tensor:
+    """Return the factor of each classifier (L,), or of each column of a tied one (D,): see `NestedHeads`."""
+    shares = torch.tensor(dims) / USUAL
+    moved = USUAL * torch.where(shares < 1, shares**few, shares.sqrt())  # by a step, at each dim
+    if not tied:
+        return (moved / torch.tensor(dims)).sqrt()
     start, ends = torch.zeros(1), torch.tensor(dims)
     columns, readers = ends.diff(prepend=start.long()), torch.arange(len(dims), 0, -1)
     return (moved.diff(prepend=start) / (columns * readers)).sqrt().repeat_interleave(columns)
