@@ -1,17 +1,15 @@
 """Nested distillation of similarities: each prefix ranks neighbours as the whole vector does."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrl_experiments.errors import UserError
-from mrl_experiments.losses.contrastive import Contrastive, sums
-from mrl_experiments.losses.method import Inputs, StepOutput, width_of
+from mrl_experiments.losses.contrastive import Contrastive
+from mrl_experiments.losses.method import Inputs
 from mrl_experiments.nested_accuracy import nested_hits
-from mrl_experiments.nesting import Dims, NestingSpec, one_or_many, prefix
+from mrl_experiments.nesting import prefix
 
 NEVER = -1e4  # in place of a scaled cosine; finite, since it is multiplied by a probability of 0
 
@@ -39,56 +37,38 @@ class SimilarityDistillation(Contrastive):
         backbone: Of vectors (B, D), such as an adaptor; its attribute `width` is D.
         num_classes: Not used; labels are not read.
         name: How rows and tables call the method.
-        dim: Must be None: one map serves all dims.
-        dims: The nested dims, or a function of D that gives them; None is D halved down to 8.
-        weights: c_m of each dim; None is 1.
-        label_smoothing: Must be 0.
         temperature: Of p, and initial value of all q_m.
         pair_share: Of pairs, the weight of the partner in p, from 0 to 1.
         similarity: cosine; or inner_product or l2 of vectors as they are, in units of the mean square of
             their norms, so that temperatures mean what they do for cosines.
+        options: dim, dims, weights and label_smoothing; see `Contrastive`.
     """
-
-    weights: Tensor
 
     def __init__(
         self,
         backbone: nn.Module,
         num_classes: int,
         name: str,
-        dim: int | None,
-        dims: Dims | None,
-        weights: Sequence[float] | None,
-        label_smoothing: float,
         temperature: float,
         pair_share: float,
         similarity: str = "cosine",
+        **options: Any,
     ) -> None:
-        width = width_of(backbone)
-        dims = one_or_many(width, dim, dims, nested=True, option=name, separate="ff")
-        super().__init__(backbone, NestingSpec.resolve(width, dims, weights), temperature)
-        if label_smoothing != 0:
-            raise UserError(f"loss.label_smoothing={label_smoothing} has no meaning without labels")
+        options |= {"option": name, "separate": "ff", "nested": True}
+        super().__init__(backbone, temperature=temperature, **options)
         self.temperature, self.pair_share, self.similarity = temperature, pair_share, similarity
-        self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
 
-    def forward(self, x: Inputs, y: Tensor) -> StepOutput:
-        """Return the loss of vectors x (B, D), or of pairs, whose y (B,) or (B, 2) says which are alike."""
-        losses, hits = self._compare(x, y)
-        means = losses.mean(dim=1)
-        loss = (self.weights * means).sum()
-        return StepOutput(loss, means.detach(), hits[:, 0], losses.shape[1])
-
-    def validate(self, x: Inputs, y: Tensor) -> Tensor:
-        """Return (L, 4): sums of loss, top-1 and top-5 hits over the rows of a batch, and their number.
+    def compare(self, x: Inputs, y: Tensor, *, everywhere: bool) -> tuple[Tensor, Tensor]:
+        """Return the losses (L, N) and how many of the N comparisons are hits (L, 2).
 
         A hit is a row whose nearest other by x, or whose partner, is the nearest, or among five, by a prefix
-        of z. Only this batch is searched, so values depend on how many there are.
-        """
-        return sums(*self._compare(x, y))
+        of z.
 
-    def _compare(self, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (L, N) of N comparisons and how many are hits (L, 2), in the first 1 and 5."""
+        Args:
+            x: Vectors (B, D), or pairs of them.
+            y: Of pairs, (B,) or (B, 2): which are alike.
+            everywhere: Not used; candidates are those of this process.
+        """
         if isinstance(x, Tensor):
             never = torch.eye(len(x), dtype=torch.bool, device=x.device)
             z = self.embed(x)
@@ -146,7 +126,3 @@ class SimilarityDistillation(Contrastive):
     def _is_whole(self, dim: int) -> bool:
         """Return whether z ranks as x at a dim by construction."""
         return dim == self.spec.dims[-1] and bool(getattr(self.backbone, "keeps_cosines", False))
-
-    def logits(self, z: Tensor) -> dict[int, Tensor]:
-        """Refuse: there are no classes."""
-        raise UserError("vectors without labels have no classifier", remedy="data.labels= with loss=mrl")
