@@ -57,7 +57,9 @@ class SlimmableNet(nn.Module):
         named = list(net.named_modules())
         self._layers = [name for name, module in named if isinstance(module, nn.Conv2d | nn.Linear)]
         self._norms = [name for name, module in named if isinstance(module, nn.BatchNorm2d)]
-        self._child = "statistics" if universal else "norms"  # what each width has, by the name in checkpoints
+        self._child = (
+            "statistics" if universal else "norms"
+        )  # what each width has, by the name in checkpoints
         for norm in map(self._module, self._norms):
             self._split(norm)
         self.dims = tuple(self._measure(width, shape) for width in widths)
@@ -129,6 +131,7 @@ class SlimmableNet(nn.Module):
         for name in parts[0].state_dict():
             setattr(norm, name, None)
         norm.add_module(self._child, parts)
+        norm.register_load_state_dict_pre_hook(_forget_added_count)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the parameters and buffers that the network has at the active width, by name."""
@@ -176,13 +179,18 @@ class SlimmableNet(nn.Module):
 
 
 def kept_channels(full: int, share: float, step: int) -> int:
-    """Return the multiple of `step` nearest to a share of `full` channels, at least one, a half rounded up."""
+    """Return the multiple of `step` nearest to a share of `full` channels, at least one of it."""
     return full if share == 1 else min(full, step * max(1, math.floor(full * share / step + 0.5)))
 
 
 def _first(tensor: Tensor, *counts: int) -> Tensor:
-    """Return tensor[:counts[0], :counts[1], ...]; where these are all, the tensor itself, which costs less."""
+    """Return tensor[:counts[0], :counts[1], ...]; the tensor itself where that is all of it."""
     return tensor if tensor.shape[: len(counts)] == counts else tensor[tuple(map(slice, counts))]
+
+
+def _forget_added_count(norm: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Take out the count that torch adds for a batch normalization where a checkpoint has none."""
+    state.pop(f"{prefix}num_batches_tracked", None)
 
 
 class _NoConcatenation(TorchFunctionMode):
@@ -190,7 +198,9 @@ class _NoConcatenation(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.cat, torch.concat, torch.concatenate):
-            raise ValueError("its channels are concatenated with others, so a narrow network has other inputs")
+            raise ValueError(
+                "its channels are concatenated with others, so a narrow network has other inputs"
+            )
         return func(*args, **(kwargs or {}))
 
 
