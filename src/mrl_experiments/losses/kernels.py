@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mrl_experiments.nested_accuracy import SAME_SCORE
+from mrl_experiments.directions import SAME_SCORE
 
 NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than their transpose
 

@@ -34,7 +34,6 @@ FEWER = 512  # queries by which closed forms are compared
 REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
 SEPARATE = ("pairs", "queries")  # whose queries are no rows of the database
 LEVEL = 0.05  # of error, over all dims and candidates
-SAME = 1e-6  # by which cosines may differ through rounding
 EVIDENCE = "adaptor.json"
 TRAINED, ROTATION, CLOSED_FORM, IDENTITY = "trained", "trained rotation", "closed form", "identity"
 
