@@ -98,9 +98,7 @@ def reference(model, inputs, dim):
 
 
 @pytest.mark.parametrize(
-    ("shared", "attends"),
-    [("values", True), ("weight", False), ("scaled", False)],
-    ids=lambda value: str(value),
+    ("shared", "attends"), [("values", True), ("weight", False), ("scaled", False)], ids=str
 )
 def test_a_softmax_is_attention_only_where_something_computed_is_multiplied_by_it(shared, attends, tmp_path):
     import onnx

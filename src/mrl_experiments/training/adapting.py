@@ -42,7 +42,7 @@ Quality = dict[int, NDArray[np.float64]]  # by dim, of each query (Q,), from 0 t
 
 
 def start_adaptor(method: Method, data: Any) -> None:
-    """Let an adaptor of vectors begin at the closed form that serves its training rows best."""
+    """Start an adaptor of vectors at the closed form that serves its training rows best."""
     if isinstance(adaptor := method.backbone, Adaptor):
         if not isinstance(data, VectorData):
             raise UserError(
