@@ -193,7 +193,7 @@ def test_output_that_nobody_reads_is_one_line_at_most(command, stream, tmp_path)
     assert done.returncode == (2 if unwritten else 0)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_names_that_a_terminal_cannot_show_end_no_command(encoding, tmp_path):
     out = tmp_path / "報告é"
     names = ["走", "method", "model", "dataset", "split", "evaluation", "reduction"]
@@ -204,6 +204,7 @@ def test_names_that_a_terminal_cannot_show_end_no_command(encoding, tmp_path):
     assert (out / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_closed_streams_are_given_somewhere_to_go(tmp_path):
     names = ["run", "method", "model", "dataset", "split", "evaluation", "reduction"]
     write_rows(tmp_path / "rows.csv", [ResultRow(*names, 8, True, {}, "top1", 0.5, 0)])

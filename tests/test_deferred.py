@@ -88,9 +88,11 @@ def shown():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.slow
 def test_a_command_imports_what_it_uses(command, shown):
     assert shown[command] <= COMMANDS[command]
 
 
+@pytest.mark.slow
 def test_metrics_are_loaded_when_one_is_used(shown):
     assert shown["accuracy"] == {"0.75"}

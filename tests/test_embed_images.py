@@ -93,7 +93,10 @@ def test_the_same_files_are_known_wherever_and_whenever_they_were_written(root, 
     assert capsys.readouterr().out.count("complete already") == 2
 
 
-@pytest.mark.parametrize("what", ["replaced", "removed", "added", "exchanged"])
+@pytest.mark.parametrize(
+    "what",
+    [*(pytest.param(what, marks=pytest.mark.slow) for what in ("replaced", "removed", "added")), "exchanged"],
+)
 def test_files_that_changed_are_refused_and_named(what, root, tmp_path):
     run = embedded(root)
     images = tmp_path / "images"
@@ -137,6 +140,7 @@ def test_training_images_never_enter_another_split(root, tmp_path):
         embedded(root, *other(images, "data.source.seed=5"), "accept_changes=true")
 
 
+@pytest.mark.slow
 def test_other_data_must_have_another_name(root, tmp_path):
     run = embedded(root)
     strangers = paint(tmp_path / "strangers", ["cat", "dog", "fox"], seed=7)

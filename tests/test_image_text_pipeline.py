@@ -84,6 +84,7 @@ def test_images_are_compared_with_the_texts_of_their_own_split(root, evaluation)
     assert {row.split for row in rows} == {"train", "val"}
 
 
+@pytest.mark.slow
 def test_the_report_shows_each_size_beside_the_papers(root):
     for evaluation in ("zero_shot", "cross_modal", "cosine_span"):
         evaluated(root, evaluation)

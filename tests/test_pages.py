@@ -34,7 +34,15 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("page", [page.stem for page in CODE])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page.stem, marks=[pytest.mark.slow] if page.stem == "export" else []
+        )  # it makes five formats
+        for page in CODE
+    ],
+)
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     page, tmp_path, monkeypatch, capsys, trained_runs
 ):

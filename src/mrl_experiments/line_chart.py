@@ -1,5 +1,6 @@
 """A chart of lines with deviations in Vega-Lite: of the report's files and page, and of model cards."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ def line_chart(points: pd.DataFrame, x: Metric, y: Metric, title: str, where: st
         where: What it is of.
     """
     looks = dict(zip(points.name, points["look"], strict=True))
+    most = 100.0 if y.unit == "%" and points.y.max() <= 100 else math.inf  # a deviation may reach beyond
+    points = points.assign(high=points.high.clip(upper=most))
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": 440, "height": 280,
         "title": {"text": title, "subtitle": where[:110], "anchor": "start"},
@@ -46,14 +49,16 @@ def line_chart(points: pd.DataFrame, x: Metric, y: Metric, title: str, where: st
         "data": {"values": points[[name for name in SHOWN if name in points]].to_dict("records")},
         "params": [{"name": "ownOrPaper", "value": True}],
         "transform": [{"filter": "ownOrPaper || !datum.paper"}],
-        "encoding": _encoding(points, x, y, looks), "layer": _layers(points, x, y, looks),
+        "encoding": _encoding(points, x, y, looks, most), "layer": _layers(points, x, y, looks),
         "config": {"font": "DejaVu Sans, sans-serif", "view": {"stroke": None}},
         "usermeta": {"dark": [look.dark for look in looks.values()]},
     }  # fmt: skip
 
 
-def _encoding(points: pd.DataFrame, x: Metric, y: Metric, looks: Mapping[str, Line]) -> dict[str, Any]:
-    """Return what all layers share: axes, and a colour for each line."""
+def _encoding(
+    points: pd.DataFrame, x: Metric, y: Metric, looks: Mapping[str, Line], most: float
+) -> dict[str, Any]:
+    """Return what all layers share: axes, that of y up to `most`, and a colour for each line."""
     base = 10 if x.unit in ("MFLOPs", "ms") else 2
     axis: dict[str, Any] = {"grid": False, "format": "~g", "labelOverlap": "greedy", "labelSeparation": 5}
     if x == DIMS:
@@ -65,7 +70,7 @@ def _encoding(points: pd.DataFrame, x: Metric, y: Metric, looks: Mapping[str, Li
     low, high = float(points.low.min()), float(points.high.max())
     least = 1.0 if y.unit in ("%", "points") else abs(high) / 20 or 1.0
     room = max(0.08 * (high - low), (least - (high - low)) / 2)
-    domain = [max(low - room, 0.0 if low >= 0 else low - room), high + room]
+    domain = [max(low - room, 0.0 if low >= 0 else low - room), min(high + room, most)]
     return {
         "x": {"field": "x", "type": "quantitative", "title": x.title, "axis": axis,
               "scale": {"type": "log", "base": base, "nice": False, "padding": 14}},

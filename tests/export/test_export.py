@@ -96,6 +96,7 @@ def test_the_card_has_front_matter_a_table_with_intervals_and_code_that_runs(
     assert told["features"].shape == (1, 24) and capsys.readouterr().out.strip() in "0123456789"
 
 
+@pytest.mark.slow
 def test_what_is_there_is_known_again_and_nothing_else_is_replaced(digits, hub, tmp_path, capsys):
     again = [f"out={hub}", "dim=24", "license=mit"]
     exported(digits, *again)
@@ -148,6 +149,7 @@ def test_weights_as_safetensors(digits, tmp_path):
 TEXTS = ["red stripes", "a picture of checks in blue", "<|pad|> green", "a b c d e f g h i j k l m n o p q r"]
 
 
+@pytest.mark.slow
 def test_sentence_transformers_loads_a_text_tower_and_timm_the_image_tower(trained_runs, tmp_path):
     library = pytest.importorskip("sentence_transformers")
     run = trained_runs["captions"]
@@ -171,6 +173,7 @@ def test_sentence_transformers_loads_a_text_tower_and_timm_the_image_tower(train
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
+@pytest.mark.slow
 def test_sentence_transformers_loads_language_models(kind, trained_runs, tmp_path):
     library = pytest.importorskip("sentence_transformers")
     from transformers import AutoModel, AutoTokenizer

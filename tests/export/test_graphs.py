@@ -31,6 +31,7 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_an_adaptor_as_onnx_takes_any_dim_and_rounds_others_up(trained_runs, tmp_path):
     run = trained_runs["adaptor"]
     out = exported(run, tmp_path, "format=onnx", "int8=true")
@@ -63,6 +64,7 @@ def test_an_adaptor_of_two_maps_is_two_files_and_encodes_queries_by_their_own(tr
         np.testing.assert_allclose(graph.module(vectors=torch.from_numpy(x))[0].detach(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_program_of_one_dim_has_the_layers_without_the_others_channels(trained_runs, tmp_path, capsys):
     run = trained_runs["digits"]
     out = exported(run, tmp_path, "format=torch_export", "dim=24")

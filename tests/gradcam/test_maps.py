@@ -51,6 +51,7 @@ def test_before_average_pooling_a_map_weighs_what_the_classifier_says(method, im
         torch.testing.assert_close(found.heat, torch.where(peak > 0, expected / peak, expected))
 
 
+@pytest.mark.slow
 def test_in_an_earlier_layer_weights_are_the_slopes_of_the_logit(images):
     method = method_of("loss=mrl").double()
     images = images.double()

@@ -68,6 +68,7 @@ def test_sizes_trained_by_a_variant_stay_interpolated_for_the_usual_recipe(rows)
     assert shown(view, measured(rows)) == shown(view, measured(rows + uniform)) != []
 
 
+@pytest.mark.slow
 def test_all_other_tables_and_figures_are_as_without_ablations(rows):
     labels = ("weights/8boost", "first/4", "unfrozen/head", "temperature/low")
     more = rows + [row for label in labels for row in variant(rows, label)]

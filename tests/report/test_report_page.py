@@ -154,6 +154,7 @@ def test_a_number_leads_to_its_runs_and_commands(page):
 
 
 @browser
+@pytest.mark.slow
 def test_filters_and_open_cards_are_kept_in_the_address(page, chromium, report):
     before = page.locator("details.card:visible").count()
     page.select_option("[name=dataset]", "kanji4k")
@@ -169,7 +170,10 @@ def test_filters_and_open_cards_are_kept_in_the_address(page, chromium, report):
 
 
 @browser
-@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (400, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [*(pytest.param(1400, scheme, marks=pytest.mark.slow) for scheme in ("light", "dark")), (400, "light")],
+)
 def test_nothing_is_cut_off_and_axe_finds_no_fault(chromium, report, width, scheme):
     page = opened(chromium, report / "index.html", width, scheme)
     for card in (FIGURE, TABLE, "#table08"):

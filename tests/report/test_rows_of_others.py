@@ -96,6 +96,7 @@ def hostile_sheet(name: str) -> Sheet:
     return replace(shown, model=name, examples=replace(shown.examples, samples=samples))
 
 
+@pytest.mark.slow
 def test_one_row_that_is_not_finite_is_said_and_leaves_the_others_as_they_are(tmp_path):
     rows = sound("linear", "knn")
     before, _ = report_of(rows, tmp_path / "before")

@@ -2,6 +2,7 @@
 
 import resource
 
+import pytest
 from commands import run
 from study_rows import study
 
@@ -30,6 +31,7 @@ def test_the_command_reads_rows_alone_is_quick_and_opens_the_page(tmp_path, monk
     assert {path.suffix for path in (tmp_path / "out" / "figures").iterdir()} == {".svg"}
 
 
+@pytest.mark.slow
 def test_a_second_report_leaves_nothing_of_the_first_and_figures_have_three_forms(tmp_path):
     for evaluation in ("linear", "knn"):
         rows = [row for row in study(seeds=(0,)) if row.evaluation == evaluation]

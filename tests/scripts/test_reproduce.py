@@ -50,6 +50,7 @@ def waiting(folder):
     return sum(not step.finished for chain in plan for step in chain.steps)
 
 
+@pytest.mark.slow
 def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
     done = run(*arguments(tmp_path, "--plan")[1:], folder=tmp_path)
     assert done.returncode == 0, done.stderr

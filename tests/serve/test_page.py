@@ -62,6 +62,7 @@ def slide(page, position):
     )
 
 
+@pytest.mark.slow
 def test_a_picture_is_searched_and_the_slider_searches_again(server, opened, picture, model):
     page = opened(server.url)
     assert page.inner_text("#model") == model.run.name and "360 vectors" in page.inner_text("#about")

@@ -111,6 +111,7 @@ def test_sigterm_answers_what_is_there_and_ends_with_status_0(digits, urls, inde
     assert out.splitlines()[-2:] == [f"serving {digits.name} on {server.url}", "stopped"]
 
 
+@pytest.mark.slow
 def test_slow_clients_are_sent_away(digits, urls):
     server = Process(digits, "request_seconds=1")
 

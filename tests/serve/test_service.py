@@ -313,6 +313,7 @@ def test_health_and_metrics(client, urls):
     assert client.get("/health").json() == {"status": "ok"}
 
 
+@pytest.mark.slow
 def test_a_dual_encoder_takes_texts_and_pictures_together(trained_runs):
     from mrl_experiments import load
 

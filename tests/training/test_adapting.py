@@ -311,6 +311,7 @@ def test_queries_of_an_encoding_of_their_own_train_and_judge_the_map(tmp_path):
     assert kept[8].mean() == pytest.approx(overlap, abs=2e-3) and (kept[16] > 0.99).all()
 
 
+@pytest.mark.slow
 def test_two_maps_are_trained_chosen_written_and_applied_each_to_its_side(tmp_path):
     from mrl_experiments.reductions.adaptor import Adaptor as Reduction
 

@@ -94,7 +94,7 @@ def rank_one(process):
 
 
 def has_ended(number, seconds=10):
-    """Return whether a process has gone within some seconds, or only waits for someone to ask for its status."""
+    """Return whether a process has gone within some seconds, or only waits to be asked for its status."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

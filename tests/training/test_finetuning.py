@@ -47,6 +47,7 @@ def new_method(**model):
 @pytest.mark.parametrize(
     "trained", [["head"], ["head", f"{BLOCK}.conv2"], ["head", f"{BLOCK}.conv?"], ["head", BLOCK]]
 )
+@pytest.mark.slow
 def test_what_is_frozen_stays_as_the_source_left_it_bit_by_bit(root, trained, recwarn):
     train(config(root, "init_from=ff_tiny_digits_s0", f"train_only=[{','.join(trained)}]"))
     assert not [one for one in recwarn if "in eval mode" in str(one.message)]  # which is what was asked for

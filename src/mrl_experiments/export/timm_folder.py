@@ -1,6 +1,7 @@
 """A folder that timm loads: "local-dir:<folder>", or by the same files "hf-hub:<repository>"."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def _of_raw_features(model: LoadedModel, heads: Heads) -> Heads:
 @torch.no_grad()
 def _check_same(model: LoadedModel, folder: Path, mapped: tuple[Tensor, Tensor] | None) -> None:
     """Raise UserError unless timm, reading the folder, computes what the run does."""
+    logging.getLogger("timm").setLevel(logging.WARNING)  # without the folder that it reads, a temporary one
     try:
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     except Exception as error:

@@ -42,7 +42,9 @@ def test_two_sizes_are_solved_exactly(synthetic):
     assert max(size_ratios(synthetic, (8, 16), 40, seeds=20)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("dims", "count"), [((8, 16, 32), 14), ((8, 16, 32, 64), 10)])
+@pytest.mark.parametrize(
+    ("dims", "count"), [((8, 16, 32), 14), pytest.param((8, 16, 32, 64), 10, marks=pytest.mark.slow)]
+)
 def test_more_sizes_come_close_to_brute_force(synthetic, dims, count):
     ratios = list(size_ratios(synthetic, dims, count, seeds=15))
     assert min(ratios) >= 1 - 1e-9

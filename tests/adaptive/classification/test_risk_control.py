@@ -26,6 +26,7 @@ def loss_and_size(cascade, exits, labels):
     return loss, np.asarray(exits.dims)[stop].mean()
 
 
+@pytest.mark.slow
 def test_the_promise_holds_over_200_splits(synthetic):
     """The population's loss is known exactly, and each split draws from it with replacement."""
     logits, labels = synthetic(0, 5000, DIMS)

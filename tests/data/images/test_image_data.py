@@ -138,6 +138,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_without_ffcv_the_torch_loader_works_and_says_so(tmp_path):
     (tmp_path / "without.py").write_text(WITHOUT_FFCV)
     out = succeed(tmp_path / "without.py", tmp_path)

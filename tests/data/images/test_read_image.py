@@ -326,13 +326,10 @@ def test_readings_of_several_workers_are_one(tmp_path):
     ("size", "max_size"),
     [
         ((900, 1), 500),
-        *(
-            pytest.param(size, most, marks=pytest.mark.slow)
-            for size in ((1, 3000), (2000, 2), (1, 1), (3, 70000))
-            for most in (500, None)
-        ),
+        *((size, most) for size in ((1, 3000), (2000, 2), (1, 1), (3, 70000)) for most in (500, None)),
     ],
 )
+@pytest.mark.slow
 def test_narrow_images_are_read_by_both_loaders(size, max_size, image_data, pictures, tmp_path):
     pytest.importorskip("ffcv", reason="FFCV is not installed")
     colour = (200, 100, 50)

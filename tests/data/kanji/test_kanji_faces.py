@@ -111,6 +111,7 @@ def test_no_two_groups_hold_near_twins():
 
 @needs_fonts
 @pytest.mark.parametrize("covers", [1000, 5000])
+@pytest.mark.slow
 def test_every_face_draws_nearly_all_it_is_said_to_cover(covers):
     characters = [entry.character for entry in read_kanjidic()[:covers]][:: covers // 100]
     for face in find_faces(GROUPS, covers):

@@ -45,6 +45,7 @@ def reference(pixels, index, epoch, *, shift, flip, mean, std):
     return out
 
 
+@pytest.mark.slow
 def test_no_workers_are_none_and_null_is_as_many_as_torch_has_threads(loader, pictures, image_data):
     """The batches are the same; with the torch loader no process is started."""
     none, some = (image_data(pictures(), loader, workers=workers) for workers in (0, 2))
@@ -104,6 +105,7 @@ def test_training_batches_are_the_reference_and_go_on_where_they_stopped(loader,
         assert all(torch.equal(a, b) for a, b in zip(resumed, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_reading_leaves_the_random_numbers_of_training_alone(loader, pictures, image_data):
     """Else a run that resumes inside an epoch, and so starts reading anew, trains with others."""
     data = image_data(pictures(), loader, augment=VARIED)
@@ -187,6 +189,7 @@ def test_a_process_may_end_inside_an_epoch_and_keeps_its_threads(photographs, tm
     assert (done.returncode, done.stderr) == (7, "")
 
 
+@pytest.mark.slow
 def test_gray_images_of_a_smaller_resolution_are_the_same_ones_reduced(loader, pictures, image_data):
     source, augment = pictures(channels=1), {"shift": 3, "mean": [0.5], "std": [0.25]}
     resolution = {"start": 8, "end": 16, "start_epoch": 0, "end_epoch": 1, "step": 4}

@@ -145,6 +145,7 @@ def test_making_it_slimmable_leaves_mode_and_statistics_alone():
     assert not slimmed(net.eval()).training
 
 
+@pytest.mark.slow
 def test_a_resnet50s_multiply_adds_are_those_published_at_each_width():
     backbone = TimmBackbone(arch="resnet50", name="r", channels=3, size=32)
     backbone.net = SlimmableNet(backbone.net, SHAPE, WIDTHS, universal=False)
