@@ -152,7 +152,6 @@ class NestedClassifier(Method):
     """
 
     soft_targets = True
-    weights: Tensor
     class_weights: Tensor | None
 
     def __init__(
@@ -190,7 +189,6 @@ class NestedClassifier(Method):
         balanced = recipe == "balanced" and standardize is not None and standardize()
         self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared, balanced=balanced)
         self.label_smoothing = label_smoothing
-        self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
         if class_weights is not None and len(class_weights) != num_classes:
             raise UserError(
                 f"loss.class_weights has {len(class_weights)} values",

@@ -31,8 +31,6 @@ class Contrastive(Method):
         UserError: For values that make no sense.
     """
 
-    weights: Tensor
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -55,7 +53,6 @@ class Contrastive(Method):
                 expected="loss.label_smoothing=0",
             )
         self.log_scale = nn.Parameter(torch.full((len(self.spec),), -math.log(temperature)))
-        self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
 
     def scales(self) -> Tensor:
         """Return (L,): one over the temperature of each dim, within bounds."""

@@ -1,6 +1,6 @@
 """Nested distillation of similarities: each prefix ranks neighbours as the whole vector does."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +11,8 @@ from mrl_experiments.losses.method import Inputs
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import prefix
 
+Pair = tuple[Tensor, Tensor]  # queries (B, D) and candidates (N, D)
 NEVER = -1e4  # in place of a scaled cosine; finite, since it is multiplied by a probability of 0
-
-
-class _Batch(NamedTuple):
-    """What is compared: queries (B, D) with candidates (N, D); `never` (B, N) are compared with none."""
-
-    queries: Tensor
-    candidates: Tensor
-    never: Tensor
 
 
 class SimilarityDistillation(Contrastive):
@@ -70,49 +63,51 @@ class SimilarityDistillation(Contrastive):
             everywhere: Not used; candidates are those of this process.
         """
         if isinstance(x, Tensor):
-            never = torch.eye(len(x), dtype=torch.bool, device=x.device)
-            z = self.embed(x)
-            return self._direction(_Batch(x, x, never), _Batch(z, z, never), None)
+            z, itself = self.embed(x), torch.eye(len(x), dtype=torch.bool, device=x.device)
+            return self._direction((x, x), (z, z), itself, paired=False)
         queries, positives = x
         of_both = y.reshape(len(y), -1)
         same = (of_both[:, None] == of_both).any(dim=2)
         same.fill_diagonal_(False)  # a copy of a partner, or another one of a query, is no negative
         ours = getattr(self.backbone, "forward_queries", self.backbone)(queries)
         theirs = self.embed(positives)
-        target = torch.arange(len(y), device=y.device)
         ways = [
-            self._direction(_Batch(queries, positives, same), _Batch(ours, theirs, same), target),
-            self._direction(_Batch(positives, queries, same), _Batch(theirs, ours, same), target),
+            self._direction((queries, positives), (ours, theirs), same, paired=True),
+            self._direction((positives, queries), (theirs, ours), same, paired=True),
         ]
         losses, hits = zip(*ways, strict=True)
         return torch.cat(losses, dim=1), torch.stack(hits).sum(dim=0)
 
-    def _direction(self, whole: _Batch, mapped: _Batch, target: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _direction(self, whole: Pair, mapped: Pair, never: Tensor, *, paired: bool) -> tuple[Tensor, Tensor]:
+        """Compare queries with candidates, both as they are and as they are mapped.
+
+        never: (B, N) True where a query is compared with no such candidate.
+        paired: Whether candidate i belongs to query i.
+        """
         scales = self.scales()
-        with torch.autocast(whole.queries.device.type, enabled=False):
+        with torch.autocast(never.device.type, enabled=False):
             with torch.no_grad():
-                teacher = self._logits(whole, whole.queries.shape[1], 1 / self.temperature)
-                p = teacher.softmax(dim=1)
-                nearest = teacher.argmax(dim=1)
-                if target is not None:
-                    p.mul_(1 - self.pair_share)
-                    p[target, target] += self.pair_share
-                    nearest = target
+                p = self._logits(whole, whole[0].shape[1], 1 / self.temperature, never).softmax(dim=1)
+                nearest = p.argmax(dim=1)
+                if paired:
+                    p.mul_(1 - self.pair_share).diagonal().add_(self.pair_share)
+                    nearest = torch.arange(len(p), device=p.device)
                 entropy = torch.special.entr(p).sum(dim=1)
             losses, hits = [], []
             for dim, scale in zip(self.spec.dims, scales, strict=True):
-                if target is None and self._is_whole(dim):
+                keeps_cosines = dim == self.spec.dims[-1] and getattr(self.backbone, "keeps_cosines", False)
+                if keeps_cosines and not paired:  # z ranks as x does
                     losses.append(torch.zeros_like(entropy) * scale)  # which stays in the graph
                     hits.append(torch.full((2,), len(entropy), device=p.device))
                     continue
-                logits = self._logits(mapped, dim, scale)
+                logits = self._logits(mapped, dim, scale, never)
                 losses.append(F.cross_entropy(logits, p, reduction="none") - entropy)
                 hits.append(nested_hits({dim: logits.detach()}, nearest)[0])
         return torch.stack(losses), torch.stack(hits).float()
 
-    def _logits(self, batch: _Batch, dim: int, scale: float | Tensor) -> Tensor:
+    def _logits(self, pair: Pair, dim: int, scale: float | Tensor, never: Tensor) -> Tensor:
         """Return scaled similarities (B, N) of the first `dim` features; far below for what is `never`."""
-        queries, candidates = (prefix(z.float(), dim) for z in batch[:2])
+        queries, candidates = (prefix(z.float(), dim) for z in pair)
         if self.similarity == "cosine":
             queries, candidates = (F.normalize(z, dim=1) for z in (queries, candidates))
         else:
@@ -121,8 +116,4 @@ class SimilarityDistillation(Contrastive):
         logits = (scale * queries) @ candidates.T
         if self.similarity == "l2":  # without the query's own square, which is the same for all
             logits = logits - scale * squares / 2
-        return logits.masked_fill(batch.never, NEVER)
-
-    def _is_whole(self, dim: int) -> bool:
-        """Return whether z ranks as x at a dim by construction."""
-        return dim == self.spec.dims[-1] and bool(getattr(self.backbone, "keeps_cosines", False))
+        return logits.masked_fill(never, NEVER)
