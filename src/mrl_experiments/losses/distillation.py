@@ -16,7 +16,7 @@ NEVER = -1e4  # in place of a scaled cosine; finite, since it is multiplied by a
 
 
 class SimilarityDistillation(Contrastive):
-    """Train an adaptor of vectors x so that each prefix of z, renormalised, ranks as x does.
+    """Train an adaptor of vectors x so that each prefix of z, renormalized, ranks as x does.
 
     At each dim m the loss is the Kullback-Leibler divergence KL(p || q_m) between two distributions over the
     others of a batch: p is the softmax of the cosines of x over a temperature, q_m that of the first m

@@ -66,8 +66,8 @@ def closed_forms(queries: Rows, documents: Rows, similarity: str = "cosine") -> 
     """Return orthogonal maps (D, D) whose first m columns keep most of what is compared, for every m.
 
     They are the eigenvectors of the symmetric part of the covariance of queries and documents, since one map
-    serves both; of rows with themselves, their SVD. Uncentred, the mean has the first dim, which tells no
-    rows apart where it is small; centred, it comes late. Vectors themselves are never moved.
+    serves both; of rows with themselves, their SVD. Uncentered, the mean has the first dim, which tells no
+    rows apart where it is small; centered, it comes late. Vectors themselves are never moved.
     """
     width = queries.shape[1]
     covariance, sums = np.zeros((width, width)), np.zeros((2, width))
@@ -77,8 +77,8 @@ def closed_forms(queries: Rows, documents: Rows, similarity: str = "cosine") -> 
             sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
         covariance += sides[0].T @ sides[1]
         sums += [side.sum(axis=0) for side in sides]
-    centred = covariance - np.outer(*sums) / len(queries)
-    return [np.linalg.eigh(each + each.T)[1][:, ::-1] for each in (covariance, centred)]
+    centered = covariance - np.outer(*sums) / len(queries)
+    return [np.linalg.eigh(each + each.T)[1][:, ::-1] for each in (covariance, centered)]
 
 
 def choose_map(method: Method, data: Any, run: Run | None) -> bool:

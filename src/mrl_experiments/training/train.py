@@ -130,8 +130,8 @@ def _augment(cfg: DictConfig, data: Any) -> BatchAugment | None:
         return None
     if "augment" not in cfg.data:
         raise UserError(f"batch_augment= varies images, and data={data.name} has none")
-    normalised = {"mean": list(cfg.data.augment.mean), "std": list(cfg.data.augment.std)}
-    made = construct(options, **normalised, num_classes=data.num_classes, seed=cfg.data.seed)
+    normalized = {"mean": list(cfg.data.augment.mean), "std": list(cfg.data.augment.std)}
+    made = construct(options, **normalized, num_classes=data.num_classes, seed=cfg.data.seed)
     assert isinstance(made, BatchAugment)
     return made
 
