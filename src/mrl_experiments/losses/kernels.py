@@ -26,18 +26,22 @@ def softmax_grad_(
         The loss of each sample (L, n), and whether its target logit is above all others (L, n).
     """
     label = label.expand(len(logits), -1, -1)
-    log_p = torch.log_softmax(logits, 2, out=logits)
-    of_label = log_p.gather(2, label)
-    runner_up = log_p.scatter_(2, label, -torch.inf).amax(2, keepdim=True)
-    log_p.scatter_(2, label, of_label)
-    correct = (of_label - SAME_SCORE > runner_up)[..., 0]
+    target_logit = logits.gather(2, label)
+    runner_up = logits.scatter_(2, label, -torch.inf).amax(2, keepdim=True)
+    logits.scatter_(2, label, target_logit)
+    top = torch.maximum(target_logit, runner_up)
+    mass, loss = target_logit.new_ones(()), top - target_logit
+    if target is not None:
+        mass = target.sum(1, keepdim=True)
+        loss = -torch.einsum("lnc,nc->ln", logits.sub_(top), target)[..., None]
+    torch.softmax(logits, 2, out=logits)
+    loss -= mass * logits.amax(2, keepdim=True).log()  # the largest probability is never 0
+    logits.mul_(scale * mass)
     if target is None:
-        loss = -of_label[..., 0]
-        log_p.exp_().mul_(scale).scatter_add_(2, label, -scale)
+        logits.scatter_add_(2, label, -scale)
     else:
-        loss = -torch.einsum("lnc,nc->ln", log_p, target)
-        log_p.exp_().mul_(scale * target.sum(1, keepdim=True)).addcmul_(target, scale, value=-1)
-    return loss, correct
+        logits.addcmul_(target, scale, value=-1)
+    return loss[..., 0], (target_logit - SAME_SCORE > runner_up)[..., 0]
 
 
 def matmul(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None) -> None:
