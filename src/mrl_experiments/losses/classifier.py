@@ -68,9 +68,11 @@ class NestedHeads(nn.Module):
             self.linear = nn.Linear(shared.shape[1], num_classes, bias=False, device="meta")
             self.linear.weight = shared
         elif tied:
-            self.linear = _linear(self.dims[-1], num_classes)
+            self.linear = nn.Linear(self.dims[-1], num_classes)
         else:
-            self.linear = nn.ModuleDict({str(dim): _linear(dim, num_classes) for dim in dims})
+            self.linear = nn.ModuleDict({str(dim): nn.Linear(dim, num_classes) for dim in dims})
+        for parameter in self.parameters() if shared is None else ():
+            nn.init.zeros_(parameter)
 
     def parameters_at(self, dim: int) -> tuple[Tensor, Tensor | None]:
         """Return the classifier of one dim: weight (C, dim), bias (C,) if it has one."""
@@ -107,12 +109,10 @@ class NestedHeads(nn.Module):
             label_smoothing: Share of the target that is spread over all classes.
             class_weights: (C,), as in `F.cross_entropy`.
         """
-        options: dict[str, Any] = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
-        options["class_weight"] = class_weights
-        if self.tied:
-            return nested_cross_entropy(z, *self.parameters_at(self.dims[-1]), y, self.dims, **options)
-        weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
-        return nested_cross_entropy(z, weights, biases, y, self.dims, **options)
+        weights, biases = zip(*map(self.parameters_at, self._own_dims), strict=True)
+        own = (weights[0], biases[0]) if self.tied else (weights, biases)
+        options: dict[str, Any] = {"label_smoothing": label_smoothing, "class_weight": class_weights}
+        return nested_cross_entropy(z, *own, y, self.dims, loss_weights=loss_weights, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         if self.balanced:  # the first balanced runs did not store their factors
@@ -122,11 +122,16 @@ class NestedHeads(nn.Module):
     def stored(self) -> Heads:
         """Return a copy to be stored beside embeddings."""
         weights, biases = {}, {}
-        for dim in self.dims[-1:] if self.tied else self.dims:
+        for dim in self._own_dims:
             weight, bias = self.parameters_at(dim)
             weights[dim] = as_float32(weight).numpy()
-            biases[dim] = (torch.zeros(len(weight)) if bias is None else as_float32(bias)).numpy()
+            biases[dim] = as_float32(weight.new_zeros(len(weight)) if bias is None else bias).numpy()
         return Heads(weights, biases, self.tied)
+
+    @property
+    def _own_dims(self) -> tuple[int, ...]:
+        """The dims that have a weight of their own."""
+        return self.dims[-1:] if self.tied else self.dims
 
 
 class NestedClassifier(Method):
@@ -154,7 +159,6 @@ class NestedClassifier(Method):
     """
 
     soft_targets = True
-    weights: Tensor
     class_weights: Tensor | None
 
     def __init__(
@@ -192,7 +196,6 @@ class NestedClassifier(Method):
         balanced = recipe == "balanced" and standardize is not None and standardize()
         self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared, balanced=balanced)
         self.label_smoothing = label_smoothing
-        self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
         if class_weights is not None and len(class_weights) != num_classes:
             raise UserError(
                 f"loss.class_weights has {len(class_weights)} values",
@@ -248,10 +251,8 @@ def select_labelled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
-    losses = [F.cross_entropy(of_dim, labels, reduction="sum") for of_dim in logits.values()]
-    hits = nested_hits(logits, labels).to(losses[0].dtype)
-    counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
-    return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
+    losses = torch.stack([F.cross_entropy(of_dim, labels, reduction="sum") for of_dim in logits.values()])
+    return torch.column_stack([losses, nested_hits(logits, labels), torch.full_like(losses, len(labels))])
 
 
 def _factors(dims: Sequence[int], tied: bool, few: float) -> Tensor:
@@ -263,10 +264,3 @@ def _factors(dims: Sequence[int], tied: bool, few: float) -> Tensor:
     start, ends = torch.zeros(1), torch.tensor(dims)
     columns, readers = ends.diff(prepend=start.long()), torch.arange(len(dims), 0, -1)
     return (moved.diff(prepend=start) / (columns * readers)).sqrt().repeat_interleave(columns)
-
-
-def _linear(dim: int, num_classes: int) -> nn.Linear:
-    linear = nn.Linear(dim, num_classes)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
