@@ -26,13 +26,13 @@ from mrl_experiments.places import CONF
 from mrl_experiments.training.optim import TrainingLength
 from mrl_experiments.training.precision import best_precision
 
-AUTOCAST = {"device_type": "cpu", "dtype": torch.bfloat16, "enabled": best_precision("cpu") == "bf16-mixed"}
+HALF = best_precision("cpu") == "bf16-mixed"
 
 
 def gradients(method: NestedClassifier, images: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient of each dim's loss by all parameters of the backbone, (L, P)."""
     parameters = [one for one in method.backbone.parameters() if one.requires_grad]
-    with torch.autocast(**AUTOCAST):
+    with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
         z = method.embed(images)
         rows = []
         for one in torch.eye(len(method.spec.dims)):
@@ -63,6 +63,7 @@ def training(cfg: DictConfig, every: int) -> dict[int, dict[str, Any]]:
     data.setup("fit")
     loader = data.train_dataloader()
     method = build_method(cfg, channels=data.channels, size=data.size, num_classes=data.num_classes)
+    assert isinstance(method, NestedClassifier)
     method.to(memory_format=torch.channels_last)
     quicken_small_maps(method)
     length = TrainingLength(steps_per_epoch=len(loader), epochs=cfg.epochs, images_per_step=data.batch_size)
@@ -74,7 +75,7 @@ def training(cfg: DictConfig, every: int) -> dict[int, dict[str, Any]]:
             if step % every == 0 and step >= len(loader):
                 found[step] = measured(method, images, labels)
                 optimizer.zero_grad()
-            with torch.autocast(**AUTOCAST):
+            with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
                 loss = method(images, labels).loss
             optimizer.zero_grad()
             loss.backward()

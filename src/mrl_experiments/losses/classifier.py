@@ -25,7 +25,7 @@ from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, pre
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
-FEW = 0.25  # the power of m by which a step moves logits of fewer dims
+FEW = {False: 0.0, True: 0.25}  # the power of m by which a step moves logits of fewer dims; True: if tied
 
 
 class NestedHeads(nn.Module):
@@ -41,10 +41,10 @@ class NestedHeads(nn.Module):
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
         balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
-            features of variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier.
+            features of variance 1 in proportion to the root of m from 128 on, and below as far as at 128.
             Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
-            diverge. A column of a tied classifier learns from all dims that read it. docs/recipe.md has
-            measurements.
+            diverge. A column of a tied classifier learns from all dims that read it; there, logits of less
+            than 128 dims move as the fourth root of m. docs/recipe.md has measurements.
     """
 
     factors: Tensor
@@ -61,7 +61,7 @@ class NestedHeads(nn.Module):
         super().__init__()
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
         if self.balanced:
-            self.register_buffer("factors", _factors(self.dims, tied, FEW))
+            self.register_buffer("factors", _factors(self.dims, tied, FEW[tied]))
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
