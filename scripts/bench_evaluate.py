@@ -96,7 +96,7 @@ def time_searches(width: int, options: argparse.Namespace) -> dict[str, list[flo
 
 
 def exact_search(queries: Array, database: Array, k: int) -> NDArray[np.int64]:
-    """Return what IndexFlatIP finds, normalising included."""
+    """Return what IndexFlatIP finds, normalizing included."""
     units = [part.copy() for part in (queries, database)]
     for part in units:
         faiss.normalize_L2(part)

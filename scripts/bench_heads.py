@@ -54,7 +54,7 @@ class Case:
         return F.cross_entropy(self.tied(self.z), self.y)
 
     def loop_mrl(self) -> Tensor:
-        """MRL size by size."""
+        """MRL dim by dim."""
         losses = [
             F.cross_entropy(linear(prefix(self.z, dim)), self.y)
             for dim, linear in zip(self.dims, self.separate, strict=True)
@@ -62,7 +62,7 @@ class Case:
         return torch.stack(losses).sum()
 
     def loop_mrl_e(self) -> Tensor:
-        """MRL-E size by size."""
+        """MRL-E dim by dim."""
         weight, bias = self.tied.weight, self.tied.bias
         losses = [
             F.cross_entropy(F.linear(prefix(self.z, dim), prefix(weight, dim), bias), self.y)
@@ -161,7 +161,7 @@ def bench_case(title: str, case: Case, rounds: int, console: Console) -> dict[st
 
     seconds = interleaved({name: run(loss) for name, loss in contenders.items()}, rounds)
     ratios = {name: ratio(values, seconds["plain"]) for name, values in seconds.items()}
-    table = Table("contender", "ms", "times plain", "peak MB", title=f"{title}, {len(case.dims)} sizes")
+    table = Table("contender", "ms", "times plain", "peak MB", title=f"{title}, {len(case.dims)} dims")
     for name, loss in contenders.items():
         milliseconds = 1e3 * statistics.median(seconds[name])
         table.add_row(name, f"{milliseconds:.1f}", f"{ratios[name]:.2f}", f"{case.peak(loss) / 1e6:.0f}")
@@ -202,7 +202,7 @@ def bench_step(rounds: int, console: Console, device: torch.device) -> dict[str,
 
 
 def bench_evaluator(rounds: int, console: Console) -> float:
-    """Time top-1 and top-5 at 9 sizes for 256 images and 1,000 classes on one core, in milliseconds."""
+    """Time top-1 and top-5 at 9 dims for 256 images and 1,000 classes on one core, in milliseconds."""
     logits, labels = torch.randn(256, 9, 1000), torch.randint(1000, (256,))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -214,19 +214,21 @@ def bench_evaluator(rounds: int, console: Console) -> float:
 
 
 def bench_metrics(rounds: int, console: Console, device: torch.device) -> float:
-    """Compare what only the per-size top-1 needs, at D=2048, with the MRL-E pass that yields it."""
+    """Compare what only the per-dim top-1 needs, at D=2048, with the MRL-E pass that yields it."""
     case = Case(*CASES["images, D=2048, C=1000"][:3], device)
-    error = torch.randn(len(case.z), case.tied.out_features, device=device)
-    own = torch.randn(len(case.dims), len(case.z), device=device)
+    logits = torch.randn(len(case.z), case.tied.out_features, device=device)
+    target = torch.randn(len(case.dims), len(case.z), device=device)
     kept = torch.ones_like(case.y, dtype=torch.bool)
 
     def metrics() -> Tensor:
-        rivals = [error.amax(1) for _ in case.dims]  # one size's, in the cache as when it has been written
-        return ((own > torch.stack(rivals)) & kept).sum(1).float()
+        runner_ups = [
+            logits.amax(1) for _ in case.dims
+        ]  # one dim's, in the cache as when it has been written
+        return ((target > torch.stack(runner_ups)) & kept).sum(1).float()
 
     seconds = interleaved({"pass": lambda: case.mrl_e().backward(), "metrics": metrics}, rounds)
     share = ratio(seconds["metrics"], seconds["pass"])
-    console.print(f"per-size top-1 out of the MRL-E pass: {100 * share:.2f} % of its time")
+    console.print(f"per-dim top-1 out of the MRL-E pass: {100 * share:.2f} % of its time")
     return share
 
 

@@ -8,7 +8,7 @@ sets of scripts/text_vectors.py. Maps are fitted, trained and chosen on its fit_
 on the others.
 
     prefix, random      the vectors as they are; a random rotation
-    svd                 uncentred SVD of the documents, as unit vectors
+    svd                 uncentered SVD of the documents, as unit vectors
     svd_both            of the queries and documents of pairs
     covariance          eigenvectors of the symmetric part of the covariance of queries and documents of pairs
     adaptor             train.py data=vectors data.base=<documents> model=adaptor

@@ -70,6 +70,18 @@ def copied(root, tmp_path):
     return tmp_path / "outputs"
 
 
+def test_of_several_runs_those_without_embeddings_are_named_and_the_others_go_on(copied, capsys):
+    shutil.rmtree(copied / "runs" / "ff" / "embeddings")
+    cfg = configured("evaluate", "run=*", f"root={copied}")
+    with pytest.raises(UserError, match="left out: ff"):
+        evaluate(cfg, "trained_head", "prefix")
+    assert "run ff is left out: run ff has no embeddings of digits" in capsys.readouterr().err
+    assert list((copied / "runs" / "mrl" / "results").glob("*.csv"))
+    shutil.rmtree(copied / "runs" / "mrl" / "embeddings")
+    with pytest.raises(UserError, match="left out: ff, mrl"):
+        evaluate(cfg, "trained_head", "prefix")
+
+
 def evaluated(root, run, evaluation, reduction="prefix", *options):
     groups = [f"evaluation={evaluation}", f"reduction={reduction}"]
     evaluate(configured("evaluate", f"run={run}", f"root={root}", *groups, *options), evaluation, reduction)

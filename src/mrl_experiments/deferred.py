@@ -13,7 +13,7 @@ METRICS = "torchmetrics"
 
 
 def defer_metrics() -> None:
-    """Let `import torchmetrics` load its two base classes, and the rest once something else of it is used.
+    """Make `import torchmetrics` load its two base classes, and the rest once something else of it is used.
 
     Lightning imports the package for these two. The metrics themselves load transformers, torchvision and
     scipy, which takes longer than torch and Lightning together.

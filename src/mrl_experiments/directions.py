@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mrl_experiments.nesting import prefix
 
 BLOCK = 65536  # vectors at a time
+SAME_SCORE = 1e-6  # scores that differ by no more are equal: some ten roundings of float32
 # Squared norms for which float32 serves: products of two such vectors stay clear of its limits as well.
 LOWEST, HIGHEST = 2.0**-100, 2.0**100
 

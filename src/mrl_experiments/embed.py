@@ -104,31 +104,6 @@ def embed(cfg: DictConfig) -> None:
     check_none_left_out(left_out)
 
 
-def _write_mapped(cfg: DictConfig) -> None:
-    """Write the vectors of data.base, else those that a run was trained on, as its adaptor maps them.
-
-    With `encoder`, write no vectors but a copy of this model that ends with the adaptor.
-    """
-    runs = find_runs(Path(cfg.root), cfg.run)
-    if len(runs) > 1 or not runs[0].adaptor.is_file():
-        raise UserError(
-            f"out={cfg.out} needs one adaptor, and run={cfg.run} means {', '.join(run.name for run in runs)}",
-            expected="the name of one run of model=adaptor, finished",
-        )
-    adaptor, out = AdaptorFile.load(runs[0].adaptor), Path(cfg.out).expanduser()
-    if cfg.encoder:
-        write_sentence_transformers(
-            adaptor, out, Path(cfg.encoder).expanduser(), cfg.dim, queries=cfg.side == "queries"
-        )
-        print(f"{out}: SentenceTransformer('{out}'), its vectors by adaptor {adaptor.digest}")
-        return
-    data = cfg.get("data") or runs[0].config.data
-    if (base := data.get("base")) is None:
-        raise UserError(f"data={data.name} are no vectors", remedy="data=vectors data.base=<file>")
-    count = write_adapted(adaptor, Path(base).expanduser(), out, cfg.dim, queries=cfg.side == "queries")
-    print(f"{out}: {count:,} vectors of {cfg.dim or adaptor.width} dims, by adaptor {adaptor.digest}")
-
-
 def _named(options: DictConfig, cache: str | None) -> AbstractContextManager[Any]:
     """Return the data that the command names."""
     if cache is not None:
@@ -314,3 +289,28 @@ def _embed_split(fabric: Fabric, method: Method, loader: Any, folder: Path, view
 def mean_embedding(method: Method, images: Tensor, views: Views) -> Tensor:
     """Return features (B, D) of images (B, C, H, W), averaged over views."""
     return torch.stack([method.embed(images.flip(-1) if flip else images) for flip in views]).mean(dim=0)
+
+
+def _write_mapped(cfg: DictConfig) -> None:
+    """Write the vectors of data.base, else those that a run was trained on, as its adaptor maps them.
+
+    With `encoder`, write no vectors but a copy of this model that ends with the adaptor.
+    """
+    runs = find_runs(Path(cfg.root), cfg.run)
+    if len(runs) > 1 or not runs[0].adaptor.is_file():
+        raise UserError(
+            f"out={cfg.out} needs one adaptor, and run={cfg.run} means {', '.join(run.name for run in runs)}",
+            expected="the name of one run of model=adaptor, finished",
+        )
+    adaptor, out = AdaptorFile.load(runs[0].adaptor), Path(cfg.out).expanduser()
+    if cfg.encoder:
+        write_sentence_transformers(
+            adaptor, out, Path(cfg.encoder).expanduser(), cfg.dim, queries=cfg.side == "queries"
+        )
+        print(f"{out}: SentenceTransformer('{out}'), its vectors by adaptor {adaptor.digest}")
+        return
+    data = cfg.get("data") or runs[0].config.data
+    if (base := data.get("base")) is None:
+        raise UserError(f"data={data.name} are no vectors", remedy="data=vectors data.base=<file>")
+    count = write_adapted(adaptor, Path(base).expanduser(), out, cfg.dim, queries=cfg.side == "queries")
+    print(f"{out}: {count:,} vectors of {cfg.dim or adaptor.width} dims, by adaptor {adaptor.digest}")

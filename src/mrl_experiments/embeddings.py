@@ -173,7 +173,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def create(folder: Path, count: int, width: int) -> None:
-    """Make room for `count` samples of `width` features: `open_arrays` fills it, `finalize` puts it in place.
+    """Create the files of `count` samples of `width` features: `open_arrays` fills, `finalize` places them.
 
     What an earlier embedding left in `folder` stays until then.
 

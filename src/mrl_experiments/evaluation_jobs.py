@@ -59,7 +59,8 @@ def find_jobs(cfg: DictConfig, needs_train: bool, left_out: list[str]) -> Iterat
     Args:
         cfg: conf/evaluate.yaml, composed.
         needs_train: Whether the reduction is fitted on training embeddings.
-        left_out: Receives the names of runs that cannot be read, where several match.
+        left_out: Receives the names of runs that cannot be read, or have no such embeddings, where several
+            match.
 
     Raises:
         UserError: If something is missing, with a list of what is there.
@@ -80,12 +81,13 @@ def find_jobs(cfg: DictConfig, needs_train: bool, left_out: list[str]) -> Iterat
         yield Job(files.run, files.dataset, (Part(split, files.queries, files.database),), train)
     else:
         runs = find_runs(Path(cfg.root), cfg.run)
-        for run, config in readable(runs, lambda run: run.config, left_out):
-            yield _job(cfg, run, str(config.data.name), needs_train)
+        for _, job in readable(runs, lambda run: _job(cfg, run, needs_train), left_out):
+            yield job
 
 
-def _job(cfg: DictConfig, run: Run, home: str, needs_train: bool) -> Job:
-    """Find the folders of one run, trained on the data set `home`."""
+def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
+    """Find the folders of one run."""
+    home = str(run.config.data.name)
     dataset = str(cfg.data.name) if cfg.get("data") else home
     splits = _splits(run, dataset, cfg.variant)
     wanted = cfg.queries or [split for split in splits if split not in DATABASES and not split.endswith(TEXT)]

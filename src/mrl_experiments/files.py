@@ -168,7 +168,7 @@ def allocate(path: Path, shape: tuple[int, ...], dtype: type) -> "np.memmap[Any,
     A hole in the file that cannot be filled later, on a full disk, would kill the process.
 
     Raises:
-        UserError: If there is no room for it.
+        UserError: If there is not enough space for it.
     """
     with explain_os_errors(path):
         array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

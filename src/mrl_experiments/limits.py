@@ -36,7 +36,7 @@ def _set() -> dict[str, int]:
 
 
 def watch() -> None:
-    """Let a child go on where one of these limits is set; this process waits, and tells what ended it.
+    """Go on in a child where one of these limits is set; this process waits, and reports what ended it.
 
     Native libraries abort where memory or a thread is refused, which nothing inside their process can catch.
 

@@ -5,9 +5,9 @@ least as high. So constant scores find nothing, whatever the order of the classe
 equally near neighbours, those of the query's label come last (`metrics.ranking.relevant_last`); a class has
 the most votes where no other has as many (`metrics.votes`).
 
-Scores, which are logits or cosines, are equal where they differ by no more than SAME_SCORE: those of equal
-vectors differ in their last digits, by where a vector stands in a product of matrices, and classes whose
-logits differ by so little have probabilities that agree to a millionth.
+Scores, which are logits or cosines, are equal where they differ by no more than `directions.SAME_SCORE`:
+those of equal vectors differ in their last digits, by where a vector stands in a product of matrices, and
+classes whose logits differ by so little have probabilities that agree to a millionth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrl_experiments.directions import SAME_SCORE
+
 TIED = -1  # in place of a class where several score highest
-SAME_SCORE = 1e-6  # some ten roundings of float32
 
 
 def label_rank(scores: Tensor, labels: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from mrl_experiments.directions import SAME_SCORE
 from mrl_experiments.embeddings import Embeddings, create, finalize, load, open_arrays
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.knn import knn
 from mrl_experiments.evaluations.retrieval import retrieval
-from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search import neighbour_cache
 from mrl_experiments.search.neighbour_cache import _name
 from mrl_experiments.search.staged_search import StagedSearch

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from mrl_experiments.directions import SAME_SCORE
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.evaluations.stream import long_tail, stream
-from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search.running_means import predict_then_update
 
 DIMS = (2, 5, 12)

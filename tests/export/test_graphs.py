@@ -99,6 +99,27 @@ def reference(model, inputs, dim):
     return unit(z[..., :dim].numpy()), logits
 
 
+@pytest.mark.parametrize(
+    ("shared", "attends"), [("values", True), ("weight", False), ("scaled", False)], ids=str
+)
+def test_a_softmax_is_attention_only_where_something_computed_is_multiplied_by_it(shared, attends, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    from mrl_experiments.export.onnx_file import _attends
+
+    nodes = [
+        helper.make_node("Relu", ["x"], ["values"]),
+        helper.make_node("Constant", [], ["scaled"], value_float=2.0),
+        helper.make_node("Softmax", ["x"], ["p"]),
+        helper.make_node("MatMul", ["p", shared], ["y"]),
+    ]
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [4, 4], [0.0] * 16)
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 4])] for name in "xy"]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", *ends, [weight])), str(tmp_path / "g.onnx"))
+    assert _attends(tmp_path / "g.onnx") == attends
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["digits", "digits_convnext", "digits_vit", "causal", "masked"])
 @pytest.mark.parametrize("form", ["onnx", "torch_export"])

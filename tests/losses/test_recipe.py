@@ -1,4 +1,4 @@
-"""The balanced recipe: standardized features, and classifiers of few dims that learn faster."""
+"""The balanced recipe: standardized features, few dims that learn faster, the mean of the losses."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_the_papers_recipe_leaves_features_and_state_as_they_are():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_loss_and_gradients_are_those_of_the_loop_over_the_same_classifiers(tied):
+def test_classifiers_follow_the_sum_of_the_losses_of_the_loop_and_the_backbone_their_mean(tied):
     method = classifier("balanced", tied=tied, label_smoothing=0.1, weights={24: 2.0}).double()
     method, x = trained_double(method)
     y = torch.arange(len(x)) % CLASSES
@@ -62,9 +62,10 @@ def test_loss_and_gradients_are_those_of_the_loop_over_the_same_classifiers(tied
     ]
     total = losses[0] + 2 * losses[1] + losses[2] + losses[3]
     torch.testing.assert_close(out.loss, total)
-    ours = torch.autograd.grad(out.loss, list(method.parameters()))
-    theirs = torch.autograd.grad(total, list(method.parameters()))
-    torch.testing.assert_close(ours, theirs)
+    for part, share in ((method.backbone, 1 / 5), (method.head, 1)):  # the weights are 1, 2, 1, 1
+        parameters = list(part.parameters())
+        theirs = torch.autograd.grad(share * total, parameters, retain_graph=True)
+        torch.testing.assert_close(torch.autograd.grad(out.loss, parameters, retain_graph=True), theirs)
 
 
 def trained_double(method):
@@ -74,8 +75,8 @@ def trained_double(method):
     return method.eval(), torch.randn(8, 1, 16, 16, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("dim", [16, 256])
-def test_a_step_of_sgd_moves_the_logits_of_m_dims_by_the_root_of_128_over_m_as_far(dim):
+@pytest.mark.parametrize(("dim", "power"), [(16, 1.0), (256, 0.5)])
+def test_a_step_of_sgd_moves_the_logits_of_few_dims_as_far_as_those_of_128(dim, power):
     z, y = torch.randn(50, 256), torch.randint(CLASSES, (50,))
     moved = {}
     for balanced in (False, True):
@@ -85,10 +86,10 @@ def test_a_step_of_sgd_moves_the_logits_of_m_dims_by_the_root_of_128_over_m_as_f
         optimizer.step()
         bias = heads.parameters_at(dim)[1]  # biases move alike
         moved[balanced] = heads.logits(z)[dim] - bias
-    torch.testing.assert_close(moved[True], moved[False] * (128 / dim) ** 0.5)
+    torch.testing.assert_close(moved[True], moved[False] * (128 / dim) ** power)
 
 
-def test_a_step_moves_the_logits_of_a_tied_classifier_as_those_of_separate_ones():
+def test_a_step_moves_the_logits_of_a_tied_classifier_as_far_as_said():
     z, y = torch.randint(2, (1, 256)) * 2.0 - 1, torch.tensor([3])
     moved = {}
     for tied in (False, True):
@@ -98,7 +99,26 @@ def test_a_step_moves_the_logits_of_a_tied_classifier_as_those_of_separate_ones(
         optimizer.step()
         logits = heads.logits(z)
         moved[tied] = torch.cat([logits[dim] - heads.parameters_at(dim)[1] for dim in heads.dims])
-    torch.testing.assert_close(moved[True], moved[False])
+    shares = torch.tensor([(16 / 128) ** 0.25, (64 / 128) ** 0.25, 1])
+    torch.testing.assert_close(moved[True], moved[False] * shares[:, None])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_first_balanced_runs_stored_no_factors_and_keep_theirs(tied):
+    def factor(dim):  # of all columns together where tied, from which each takes its share
+        return (128 / dim) ** 0.25
+
+    heads = NestedHeads((16, 64, 256), CLASSES, tied=tied, balanced=True)
+    stored = {name: torch.randn_like(value) for name, value in heads.linear.state_dict().items()}
+    heads.load_state_dict({f"linear.{name}": value for name, value in stored.items()})
+    if tied:
+        assert heads.factors[:16].square().sum() * 3 == pytest.approx(16 * factor(16) ** 2)
+    else:
+        expected = stored["64.weight"] * factor(64)
+        torch.testing.assert_close(heads.parameters_at(64)[0], expected)
+    again = NestedHeads((16, 64, 256), CLASSES, tied=tied, balanced=True)
+    again.load_state_dict(heads.state_dict())
+    torch.testing.assert_close(again.parameters_at(64), heads.parameters_at(64))
 
 
 @pytest.mark.parametrize("tied", [False, True])

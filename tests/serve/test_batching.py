@@ -46,7 +46,7 @@ def make(model):
     made = []
 
     def batcher(**options):
-        made.append(Batcher(model, **{"batch": 8, "wait": 0, "room": 100, **options}))
+        made.append(Batcher(model, **{"batch": 8, "wait": 0, "queue": 100, **options}))
         return made[-1]
 
     yield batcher
@@ -106,8 +106,8 @@ def test_a_request_that_fails_fails_alone(model, make):
     assert [1, 2000, 3] in model.batches
 
 
-def test_there_is_room_for_so_many(make):
-    batcher = make(room=3)
+def test_the_queue_holds_so_many(make):
+    batcher = make(queue=3)
     with batcher.holding(2):
         with pytest.raises(Full), batcher.holding(2):
             pass

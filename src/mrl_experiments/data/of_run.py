@@ -23,7 +23,7 @@ OWN_NAME = "keep them apart by a name of their own: data.name=<name>, here and f
 def as_trained(given: DictConfig, config: DictConfig) -> DictConfig:
     """Return data options, resolved, changed to what a run that was trained with `config` needs.
 
-    Images are normalised as in training, unless the command line names it. Where the options mean the run's
+    Images are normalized as in training, unless the command line names it. Where the options mean the run's
     own data, keys of the source that the run does not know are left out: so an older run keeps, for instance,
     the way in which it was split.
     """
@@ -31,12 +31,12 @@ def as_trained(given: DictConfig, config: DictConfig) -> DictConfig:
     given = OmegaConf.create({"data": OmegaConf.to_container(given, resolve=True)}).data
     with open_dict(given):
         if "augment" in given and "augment" in own:
-            _normalise_alike(given.augment, own.augment, with_center=bool(config.model.get("pretrained")))
+            _normalize_alike(given.augment, own.augment, with_center=bool(config.model.get("pretrained")))
     without_new_keys(given, own)
     return given
 
 
-def _normalise_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -> None:
+def _normalize_alike(given: DictConfig, own: DictConfig, *, with_center: bool) -> None:
     typed = typed_keys()
     for key in ("mean", "std", *(("center",) if with_center else ())):
         same_channels = key == "center" or len(given[key]) == len(own[key])

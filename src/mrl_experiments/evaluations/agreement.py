@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from mrl_experiments.directions import setting_of
+from mrl_experiments.directions import SAME_SCORE, setting_of
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
-from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.results import Measurement
 from mrl_experiments.search.database import nearest_of_rows
 from mrl_experiments.search.neighbours import similarities_of

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import SAME_SCORE
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_mapping
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import check_logits
-from mrl_experiments.nested_accuracy import SAME_SCORE, label_rank
+from mrl_experiments.nested_accuracy import label_rank
 from mrl_experiments.results import Measurement
 from mrl_experiments.trained_heads import trained_heads
 

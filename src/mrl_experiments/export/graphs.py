@@ -113,10 +113,10 @@ class AnyDim(nn.Module):
         super().__init__()
         self.normalize = normalize
         self.backbone, self.outputs, self.width = backbone, tuple(outputs), dims[-1]
-        sizes = torch.tensor(dims)
-        self.register_buffer("dims", sizes)
+        ends = torch.tensor(dims)
+        self.register_buffer("dims", ends)
         shared = heads is None or heads.tied
-        self.register_buffer("starts", torch.zeros_like(sizes) if shared else sizes.cumsum(0) - sizes)
+        self.register_buffer("starts", torch.zeros_like(ends) if shared else ends.cumsum(0) - ends)
         if heads is not None:
             own = [linear_of(*heads.at(dim)) for dim in dims]
             each = own[-1:] if heads.tied else own

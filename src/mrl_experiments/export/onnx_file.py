@@ -122,8 +122,12 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
 
 
 def _attends(path: Path) -> bool:
-    """Return whether a network has attention."""
-    return any(node.op_type == "Softmax" for node in needed("onnx", "int8=true").load(str(path)).graph.node)
+    """Return whether a network has attention: a softmax by which something computed is multiplied."""
+    graph = needed("onnx", "int8=true").load(str(path)).graph
+    shares = {name for node in graph.node if node.op_type == "Softmax" for name in node.output}
+    computed = {name for node in graph.node if node.op_type != "Constant" for name in node.output}
+    products = [set(node.input) for node in graph.node if node.op_type == "MatMul"]
+    return any(factors & shares and factors - shares <= computed for factors in products)
 
 
 class _Reader:

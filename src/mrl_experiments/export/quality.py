@@ -20,7 +20,7 @@ from mrl_experiments.runs import Run
 from mrl_experiments.text_tables import markdown_rows
 
 MOST = 4  # columns of the table
-SCORES = {  # of each evaluation, the most telling first
+SCORES = {  # of each evaluation, the most informative first
     "linear": "top1",
     "knn": "top1",
     "retrieval": "mAP@10",
@@ -48,7 +48,7 @@ class Column:
 
 
 def columns(run: Run) -> list[Column]:
-    """Return what the rows of a run say, the most telling first, at most MOST columns.
+    """Return what the rows of a run say, the most informative first, at most MOST columns.
 
     Intervals are those of the rows where they have some; of shares of samples, top-1 and the like, Wilson's
     for as many samples as the embeddings have.

@@ -25,6 +25,7 @@ from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, pre
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
+FEW = {False: 0.0, True: 0.25}  # the power of m by which a step moves logits of fewer dims; True: if tied
 
 
 class NestedHeads(nn.Module):
@@ -40,10 +41,10 @@ class NestedHeads(nn.Module):
         tied: Dim m reads the first m columns of one `Linear(D, C)`, and all dims add the same bias (MRL-E).
         shared: Input embeddings (C, D) of the backbone that are the tied weight, then without a bias.
         balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
-            features of variance 1 in proportion to the root of m: (128 / m)^(1/4) of each classifier.
+            features of variance 1 in proportion to the root of m from 128 on, and below as far as at 128.
             Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
-            diverge. A column of a tied classifier learns from all dims that read it. docs/recipe.md has
-            measurements.
+            diverge. A column of a tied classifier learns from all dims that read it; there, logits of less
+            than 128 dims move as the fourth root of m. docs/recipe.md has measurements.
     """
 
     factors: Tensor
@@ -59,17 +60,19 @@ class NestedHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
-        if self.balanced and tied:
-            self.register_buffer("factors", _tied_factors(self.dims), persistent=False)
+        if self.balanced:
+            self.register_buffer("factors", _factors(self.dims, tied, FEW[tied]))
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
             self.linear = nn.Linear(shared.shape[1], num_classes, bias=False, device="meta")
             self.linear.weight = shared
         elif tied:
-            self.linear = _linear(self.dims[-1], num_classes)
+            self.linear = nn.Linear(self.dims[-1], num_classes)
         else:
-            self.linear = nn.ModuleDict({str(dim): _linear(dim, num_classes) for dim in dims})
+            self.linear = nn.ModuleDict({str(dim): nn.Linear(dim, num_classes) for dim in dims})
+        for parameter in self.parameters() if shared is None else ():
+            nn.init.zeros_(parameter)
 
     def parameters_at(self, dim: int) -> tuple[Tensor, Tensor | None]:
         """Return the classifier of one dim: weight (C, dim), bias (C,) if it has one."""
@@ -77,8 +80,8 @@ class NestedHeads(nn.Module):
         assert isinstance(linear, nn.Linear)
         weight = prefix(linear.weight, dim)
         if self.balanced:
-            factor = prefix(self.factors, dim).to(weight.dtype) if self.tied else (USUAL / dim) ** 0.25
-            weight = weight * factor
+            factor = prefix(self.factors, dim) if self.tied else self.factors[self.dims.index(dim)]
+            weight = weight * factor.to(weight.dtype)
         return weight, linear.bias
 
     def logits(self, z: Tensor) -> dict[int, Tensor]:
@@ -106,21 +109,29 @@ class NestedHeads(nn.Module):
             label_smoothing: Share of the target that is spread over all classes.
             class_weights: (C,), as in `F.cross_entropy`.
         """
-        options: dict[str, Any] = {"loss_weights": loss_weights, "label_smoothing": label_smoothing}
-        options["class_weight"] = class_weights
-        if self.tied:
-            return nested_cross_entropy(z, *self.parameters_at(self.dims[-1]), y, self.dims, **options)
-        weights, biases = zip(*map(self.parameters_at, self.dims), strict=True)
-        return nested_cross_entropy(z, weights, biases, y, self.dims, **options)
+        weights, biases = zip(*map(self.parameters_at, self._own_dims), strict=True)
+        own = (weights[0], biases[0]) if self.tied else (weights, biases)
+        options: dict[str, Any] = {"label_smoothing": label_smoothing, "class_weight": class_weights}
+        return nested_cross_entropy(z, *own, y, self.dims, loss_weights=loss_weights, **options)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        if self.balanced:  # the first balanced runs did not store their factors
+            state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, 0.5))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def stored(self) -> Heads:
         """Return a copy to be stored beside embeddings."""
         weights, biases = {}, {}
-        for dim in self.dims[-1:] if self.tied else self.dims:
+        for dim in self._own_dims:
             weight, bias = self.parameters_at(dim)
             weights[dim] = as_float32(weight).numpy()
-            biases[dim] = (torch.zeros(len(weight)) if bias is None else as_float32(bias)).numpy()
+            biases[dim] = as_float32(weight.new_zeros(len(weight)) if bias is None else bias).numpy()
         return Heads(weights, biases, self.tied)
+
+    @property
+    def _own_dims(self) -> tuple[int, ...]:
+        """The dims that have a weight of their own."""
+        return self.dims[-1:] if self.tied else self.dims
 
 
 class NestedClassifier(Method):
@@ -139,7 +150,8 @@ class NestedClassifier(Method):
         class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
         nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
         recipe: "paper", or "balanced": features of image networks have mean 0 and variance 1
-            (`TimmBackbone.standardize`), and classifiers of few dims learn faster (`NestedHeads`). It changes
+            (`TimmBackbone.standardize`), classifiers of few dims learn faster (`NestedHeads`), and the
+            backbone follows the weighted mean of the losses, where Eq. 1 gives it their sum. It changes
             nothing for other backbones. docs/recipe.md has the measurements.
 
     Raises:
@@ -147,7 +159,6 @@ class NestedClassifier(Method):
     """
 
     soft_targets = True
-    weights: Tensor
     class_weights: Tensor | None
 
     def __init__(
@@ -185,7 +196,6 @@ class NestedClassifier(Method):
         balanced = recipe == "balanced" and standardize is not None and standardize()
         self.head = NestedHeads(self.spec.dims, num_classes, tied=tied, shared=shared, balanced=balanced)
         self.label_smoothing = label_smoothing
-        self.register_buffer("weights", torch.tensor(self.spec.weights), persistent=False)
         if class_weights is not None and len(class_weights) != num_classes:
             raise UserError(
                 f"loss.class_weights has {len(class_weights)} values",
@@ -201,6 +211,9 @@ class NestedClassifier(Method):
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
+        if self.head.balanced and z.requires_grad:
+            total = self.weights.sum()
+            z.register_hook(lambda gradient: gradient / total)  # the backbone follows the mean of the losses
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))
 
@@ -238,22 +251,16 @@ def select_labelled(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     """Return (L, 4) sums over a batch: cross-entropy, top-1 hits, top-5 hits, samples."""
-    losses = [F.cross_entropy(of_dim, labels, reduction="sum") for of_dim in logits.values()]
-    hits = nested_hits(logits, labels).to(losses[0].dtype)
-    counts = torch.full((len(losses), 1), float(len(labels)), device=labels.device)
-    return torch.cat([torch.stack(losses)[:, None], hits, counts], dim=1)
+    losses = torch.stack([F.cross_entropy(of_dim, labels, reduction="sum") for of_dim in logits.values()])
+    return torch.column_stack([losses, nested_hits(logits, labels), torch.full_like(losses, len(labels))])
 
 
-def _tied_factors(dims: Sequence[int]) -> Tensor:
-    """Return the factor of each column of a balanced tied classifier, (D,), as `NestedHeads` describes."""
-    moved = (USUAL * torch.tensor(dims)).sqrt()  # how far a step is to move the logits of each dim
+def _factors(dims: Sequence[int], tied: bool, few: float) -> Tensor:
+    """Return the factor of each classifier (L,), or of each column of a tied one (D,): see `NestedHeads`."""
+    shares = torch.tensor(dims) / USUAL
+    moved = USUAL * torch.where(shares < 1, shares**few, shares.sqrt())  # by a step, at each dim
+    if not tied:
+        return (moved / torch.tensor(dims)).sqrt()
     start, ends = torch.zeros(1), torch.tensor(dims)
     columns, readers = ends.diff(prepend=start.long()), torch.arange(len(dims), 0, -1)
     return (moved.diff(prepend=start) / (columns * readers)).sqrt().repeat_interleave(columns)
-
-
-def _linear(dim: int, num_classes: int) -> nn.Linear:
-    linear = nn.Linear(dim, num_classes)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear

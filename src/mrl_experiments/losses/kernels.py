@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mrl_experiments.nested_accuracy import SAME_SCORE
+from mrl_experiments.directions import SAME_SCORE
 
 NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than their transpose
 
@@ -46,18 +46,15 @@ def softmax_grad_(
 
 def matmul(a: Tensor, b: Tensor, out: Tensor, start: Tensor | None) -> None:
     """Set out = start + a @ b, added in the dtype of `out`; `start` may be `out` itself, None is zero."""
-    narrow = out.shape[1] < NARROW and not out.is_cuda
     if a.dtype == torch.float16 and not a.is_cuda:  # a CPU rounds half products to half precision
         a, b = a.to(out.dtype), b.to(out.dtype)
-    if a.dtype == out.dtype and not narrow:
+    if out.shape[1] < NARROW and not out.is_cuda:
+        product = (b.t() @ a.t()).t()
+    elif a.dtype == out.dtype:
         torch.mm(a, b, out=out) if start is None else torch.addmm(start, a, b, out=out)
         return
-    if narrow:
-        product = (b.t() @ a.t()).t()
-    elif a.is_cuda:
-        product = torch.mm(a, b, out_dtype=out.dtype)
     else:
-        product = a @ b
+        product = torch.mm(a, b, out_dtype=out.dtype) if a.is_cuda else a @ b
     out.copy_(product) if start is None else torch.add(start, product, out=out)
 
 

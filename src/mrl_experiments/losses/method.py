@@ -39,12 +39,14 @@ class Method(nn.Module):
     Attributes:
         backbone: Maps inputs to (B, D) features and has an attribute `width` = D.
         spec: The nested dims and their weights.
+        weights: c_m of each dim (L,), on the method's device.
         metrics: What `validate` sums up; "loss" and "top1" are among them.
         soft_targets: True if `forward` takes probabilities (B, C) for labels.
         static_shapes: True if layers meet the same shapes at every step; a GPU's kernels are tuned then.
     """
 
     spec: NestingSpec
+    weights: Tensor
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
     soft_targets: bool = False
     static_shapes: bool = True
@@ -53,6 +55,7 @@ class Method(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.spec = spec
+        self.register_buffer("weights", torch.tensor(spec.weights), persistent=False)
 
     def embed(self, x: Inputs) -> Tensor:
         """Return the full-width representation, (B, ...) -> (B, D)."""

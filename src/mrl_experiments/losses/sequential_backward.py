@@ -24,24 +24,26 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
         losses: () each, made while iterated, so that none is there before its turn.
         parameters: The leaves to be trained. Other leaves get no gradient.
     """
-    if not torch.is_grad_enabled():
-        return torch.stack([loss.detach() for loss in losses]).sum()
     values: list[Tensor] = []
     sums: list[Tensor | None] = [None] * len(parameters)
     for loss in losses:
-        scale = HALF_SCALE if torch.is_autocast_enabled(loss.device.type) and _half(loss.device.type) else 1.0
-        gradients = torch.autograd.grad(loss * scale, parameters, allow_unused=True)
-        for index, (old, new) in enumerate(zip(sums, gradients, strict=True)):
-            if old is not None and new is not None:
-                old.add_(new, alpha=1 / scale)
-            elif new is not None:
-                sums[index] = new if scale == 1 else new / scale
         values.append(loss.detach())
-    handed: Tensor = _HandOn.apply(torch.stack(values).sum(), sums, *parameters)
-    return handed
+        if not loss.requires_grad:
+            continue
+        device = loss.device.type
+        half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        scale = HALF_SCALE if half else 1.0
+        gradients = torch.autograd.grad(loss * scale, parameters, allow_unused=True)
+        for index, (before, new) in enumerate(zip(sums, gradients, strict=True)):
+            if new is not None:
+                sums[index] = new / scale if before is None else before.add_(new, alpha=1 / scale)
+    total: Tensor = _HandOn.apply(torch.stack(values).sum(), sums, *parameters)
+    return total
 
 
 class _HandOn(torch.autograd.Function):
+    """A value whose gradients are known already."""
+
     @staticmethod
     def forward(ctx: Any, total: Tensor, gradients: Sequence[Tensor | None], *parameters: Tensor) -> Tensor:
         ctx.gradients = gradients
@@ -51,7 +53,3 @@ class _HandOn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         return (None, None, *(None if grad is None else grad * outer for grad in ctx.gradients))
-
-
-def _half(device: str) -> bool:
-    return torch.get_autocast_dtype(device) == torch.float16

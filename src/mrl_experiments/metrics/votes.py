@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.nested_accuracy import SAME_SCORE
+from mrl_experiments.directions import SAME_SCORE
 
 Labels = NDArray[np.int64]
 

@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mrl_experiments.directions import SAME_SCORE
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import relevant_last
-from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.search import neighbour_cache
 from mrl_experiments.search.neighbours import Neighbours, nearest
 from mrl_experiments.search.same_rows import same_rows, told_same_rows, without_self

@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrl_experiments.directions import dtype_for, inverse_norms, prefix_norms, unit_prefixes
+from mrl_experiments.directions import SAME_SCORE, dtype_for, inverse_norms, prefix_norms, unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
-from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import prefix
 from mrl_experiments.search.shards import shared
 

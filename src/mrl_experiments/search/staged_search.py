@@ -13,12 +13,12 @@ from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.rerank import Candidates
 from mrl_experiments.adaptive.retrieval.shortlist import ADVISED, lists_of
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec, Stages, check_stages
+from mrl_experiments.directions import SAME_SCORE
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics import ranking
 from mrl_experiments.metrics.ranking import relevant_last
-from mrl_experiments.nested_accuracy import SAME_SCORE
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.notices import print_once
 from mrl_experiments.results import Measurement, Setting

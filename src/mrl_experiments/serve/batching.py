@@ -56,11 +56,11 @@ class Batcher:
         features: Returns features (N, D) of inputs of one kind.
         batch: A batch is begun when so many inputs wait. A request with more has a batch of its own.
         wait: Or when the first has waited so many seconds.
-        room: So many inputs may be here at once, waiting or computed.
+        queue: How many inputs it holds at once, waiting or being computed.
         seen: Is told how many inputs each batch has.
 
     Example:
-        >>> batcher = Batcher(lambda items: np.float32([[item] for item in items]), batch=8, wait=0, room=8)
+        >>> batcher = Batcher(lambda items: np.float32([[item] for item in items]), batch=8, wait=0, queue=8)
         >>> batcher.submit([1, 2], "numbers", lambda features: features[:, 0] * 10).result().tolist()
         [10.0, 20.0]
         >>> batcher.close()
@@ -72,10 +72,10 @@ class Batcher:
         *,
         batch: int,
         wait: float,
-        room: int,
+        queue: int,
         seen: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._features, self._batch, self._wait, self._room, self._seen = features, batch, wait, room, seen
+        self._features, self._batch, self._wait, self._most, self._seen = features, batch, wait, queue, seen
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -90,13 +90,13 @@ class Batcher:
 
     @contextmanager
     def holding(self, count: int) -> Iterator[None]:
-        """Hold room for `count` inputs while they are read, wait and are computed.
+        """Count `count` inputs as held while they are read, wait and are computed.
 
         Raises:
-            Full: If there is not enough.
+            Full: If there are too many.
         """
         with self._changed:
-            if self.held + count > self._room:
+            if self.held + count > self._most:
                 raise Full
             self.held += count
         try:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from mrl_experiments.errors import UserError
 
 INVALID, BUSY, FAULT = "invalid_request_error", "overloaded_error", "server_error"
-RETRY_AFTER = "1"  # seconds, of requests that find no room
+RETRY_AFTER = "1"  # seconds, of requests that find the queue full
 
 
 class Refused(Exception):

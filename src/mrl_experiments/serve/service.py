@@ -41,7 +41,7 @@ class Service:
         limits: What requests may bring.
         batch: How many inputs a batch has.
         wait: How long the first of a batch waits for others, in seconds.
-        room: How many inputs may be here at once.
+        queue: How many inputs it holds at once.
     """
 
     model: LoadedModel
@@ -50,7 +50,7 @@ class Service:
     limits: Limits
     batch: int
     wait: float
-    room: int
+    queue: int
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
@@ -60,7 +60,9 @@ class Service:
     def begin(self) -> None:
         """Start the thread that computes."""
         observe = self.metrics.batches.observe
-        self.batcher = Batcher(self._features, batch=self.batch, wait=self.wait, room=self.room, seen=observe)
+        self.batcher = Batcher(
+            self._features, batch=self.batch, wait=self.wait, queue=self.queue, seen=observe
+        )
         self.readers = anyio.CapacityLimiter(READERS)
         self.begun = True
 
@@ -100,7 +102,7 @@ class Service:
         """Return an answer for each input, and how many tokens were read.
 
         Raises:
-            Refused: For too many inputs, those that do not fit, and where there is no room for them.
+            Refused: For too many inputs, those that do not fit, and when the queue is full.
         """
         if len(given) > self.limits.inputs:
             raise Refused(f"{len(given):,} inputs: at most {self.limits.inputs:,}", param="input")

@@ -34,7 +34,6 @@ FEWER = 512  # queries by which closed forms are compared
 REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
 SEPARATE = ("pairs", "queries")  # whose queries are no rows of the database
 LEVEL = 0.05  # of error, over all dims and candidates
-SAME = 1e-6  # by which cosines may differ through rounding
 EVIDENCE = "adaptor.json"
 TRAINED, ROTATION, CLOSED_FORM, IDENTITY = "trained", "trained rotation", "closed form", "identity"
 
@@ -43,7 +42,7 @@ Quality = dict[int, NDArray[np.float64]]  # by dim, of each query (Q,), from 0 t
 
 
 def start_adaptor(method: Method, data: Any) -> None:
-    """Let an adaptor of vectors begin at the closed form that serves its training rows best."""
+    """Start an adaptor of vectors at the closed form that serves its training rows best."""
     if isinstance(adaptor := method.backbone, Adaptor):
         if not isinstance(data, VectorData):
             raise UserError(
@@ -67,8 +66,8 @@ def closed_forms(queries: Rows, documents: Rows, similarity: str = "cosine") -> 
     """Return orthogonal maps (D, D) whose first m columns keep most of what is compared, for every m.
 
     They are the eigenvectors of the symmetric part of the covariance of queries and documents, since one map
-    serves both; of rows with themselves, their SVD. Uncentred, the mean has the first dim, which tells no
-    rows apart where it is small; centred, it comes late. Vectors themselves are never moved.
+    serves both; of rows with themselves, their SVD. Uncentered, the mean has the first dim, which tells no
+    rows apart where it is small; centered, it comes late. Vectors themselves are never moved.
     """
     width = queries.shape[1]
     covariance, sums = np.zeros((width, width)), np.zeros((2, width))
@@ -78,8 +77,8 @@ def closed_forms(queries: Rows, documents: Rows, similarity: str = "cosine") -> 
             sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
         covariance += sides[0].T @ sides[1]
         sums += [side.sum(axis=0) for side in sides]
-    centred = covariance - np.outer(*sums) / len(queries)
-    return [np.linalg.eigh(each + each.T)[1][:, ::-1] for each in (covariance, centred)]
+    centered = covariance - np.outer(*sums) / len(queries)
+    return [np.linalg.eigh(each + each.T)[1][:, ::-1] for each in (covariance, centered)]
 
 
 def choose_map(method: Method, data: Any, run: Run | None) -> bool:

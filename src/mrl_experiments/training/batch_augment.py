@@ -25,7 +25,7 @@ class BatchAugment:
         cutmix: The same of the pasted area; 0 is off. With both, each batch gets one of them.
         randaugment: Magnitude of two random operations on each image, 1 to 30; None is off.
         erasing: Share of the images that lose a rectangle, to noise.
-        mean: Of each channel, in [0, 1], by which the loader has normalised.
+        mean: Of each channel, in [0, 1], by which the loader has normalized.
         std: Likewise.
         num_classes: C.
         seed: Of all draws.
@@ -60,7 +60,7 @@ class BatchAugment:
         """Return a varied batch.
 
         Args:
-            x: Normalised images (B, C, H, W).
+            x: Normalized images (B, C, H, W).
             y: Labels (B,), int64.
             index: The number of each sample (B,).
             epoch: Of the draws.

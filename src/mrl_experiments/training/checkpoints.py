@@ -80,7 +80,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
             self._save_where_due(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do so after a validation inside an epoch."""
+        """Save after a validation inside an epoch."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not _last_batch(trainer):
             self._save_where_due(trainer, pl_module)
 
@@ -129,7 +129,7 @@ def _leave(trainer: pl.Trainer, signum: int) -> None:
 
 
 def _any_rank(trainer: pl.Trainer, *flags: bool) -> list[bool]:
-    """Tell, on every rank alike, whether any rank raises each flag."""
+    """Return, on every rank alike, whether any rank raises each flag."""
     if trainer.world_size == 1:
         return list(flags)
     raised = Tensor(flags).to(trainer.strategy.root_device)

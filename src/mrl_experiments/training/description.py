@@ -14,7 +14,7 @@ from mrl_experiments.losses.method import Inputs, Method
 
 
 class Description(pl.Callback):
-    """Say what is trained on what, and tell all loggers the options and costs, with the first batch."""
+    """Print what is trained on what, and log the options and costs, with the first batch."""
 
     def __init__(self, cfg: DictConfig) -> None:
         options: Any = OmegaConf.to_container(cfg, resolve=True)

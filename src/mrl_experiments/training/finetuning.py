@@ -45,7 +45,7 @@ def freeze(method: nn.Module, train_only: Sequence[str]) -> None:
 
     train_only: globs of names of parameters, or of modules, which stand for all that is in them: "head",
     "backbone.net.layer4.2.conv*". BatchNorm that no pattern names goes to evaluation mode for good: it
-    normalises by the statistics it has and leaves them as they are (Lightning keeps a module's mode).
+    normalizes by the statistics it has and leaves them as they are (Lightning keeps a module's mode).
     Raises UserError for a pattern that names nothing.
     """
     parameters = dict(method.named_parameters())

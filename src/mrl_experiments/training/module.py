@@ -197,8 +197,8 @@ class NestedModule(pl.LightningModule):
         """Add one batch to the sums, leaving out samples that only pad this rank's last batches."""
         x, y, *index = batch
         if index:  # of this project's loaders; others have none
-            own = index[0] % self.trainer.world_size == self.trainer.global_rank
-            x, y = tree_map(lambda part: part[own], (x, y))
+            mine = index[0] % self.trainer.world_size == self.trainer.global_rank
+            x, y = tree_map(lambda part: part[mine], (x, y))
         if len(y):
             self._val_sums += self.method.validate(x, y)
 

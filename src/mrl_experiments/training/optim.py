@@ -49,7 +49,7 @@ class TrainingLength:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters: no decay on normalisation and biases (all that is one-dimensional).
+    """Split the parameters: no decay on normalization and biases (all that is one-dimensional).
 
     Their order is that of the optimizer's state in checkpoints; timm's own is the other way round.
     """
@@ -144,7 +144,7 @@ def timm_optim(
         lr_images: See `lr`.
         momentum: Of SGD; beta_1 of Adam and its kin.
         nesterov: Of `opt=sgd`.
-        weight_decay: Of all but normalisation, biases, and what the network itself says does not decay.
+        weight_decay: Of all but normalization, biases, and what the network itself says does not decay.
         layer_decay: The rate of each layer, as a share of that of the next one; the heads have the full rate.
         options: Further arguments of the optimizer.
         warmup_epochs: In which the rate rises linearly, at most half of the training.

@@ -15,7 +15,7 @@ GRACE = 15.0  # seconds a failed rank may take to leave before it is ended
 
 
 def set_timeout(strategy: Any, minutes: float) -> None:
-    """Let the processes of a strategy, which are not started yet, wait at most `minutes` for each other."""
+    """Set how long the processes of a strategy, which are not started yet, wait for each other: `minutes`."""
     if hasattr(strategy, "_timeout"):  # there are no others elsewhere
         strategy._timeout = timedelta(minutes=minutes)
 

@@ -17,7 +17,7 @@ def settle(cfg: DictConfig) -> None:
 
     `trainer.max_epochs` and its short form `epochs` become one, and `auto_tag` the tag that it means. A run
     that exists keeps what it was made with: keys that its source does not know are left out. Where
-    `model.pretrained` is set, images are normalised and cropped as its weights want, unless the command line
+    `model.pretrained` is set, images are normalized and cropped as its weights want, unless the command line
     says otherwise. What differs is printed.
     """
     settle_name(cfg)

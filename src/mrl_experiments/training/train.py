@@ -112,7 +112,7 @@ def _build(cfg: DictConfig, run: Run) -> tuple[Any, NestedModule, Any]:
 
 
 def _settle_resolution(method: Method, data: Any, epochs: int) -> None:
-    """Let the resolution of training end with the last epoch, and stay where the backbone takes no other."""
+    """Make the resolution of training end with the last epoch, and stay where the backbone takes no other."""
     resolution = getattr(data, "resolution", None)
     if resolution is None:
         return
@@ -130,8 +130,8 @@ def _augment(cfg: DictConfig, data: Any) -> BatchAugment | None:
         return None
     if "augment" not in cfg.data:
         raise UserError(f"batch_augment= varies images, and data={data.name} has none")
-    normalised = {"mean": list(cfg.data.augment.mean), "std": list(cfg.data.augment.std)}
-    made = construct(options, **normalised, num_classes=data.num_classes, seed=cfg.data.seed)
+    normalized = {"mean": list(cfg.data.augment.mean), "std": list(cfg.data.augment.std)}
+    made = construct(options, **normalized, num_classes=data.num_classes, seed=cfg.data.seed)
     assert isinstance(made, BatchAugment)
     return made
 
@@ -170,7 +170,7 @@ def _fit(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None
 
 
 def _finish(trainer: pl.Trainer, module: NestedModule, data: Any, run: Run) -> None:
-    """Let the method do what it does after training, and save what came of it; it is validated anew then."""
+    """Run what the method does after training, and save the result; it is validated again then."""
     module.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
         changed = module.method.finish(_training_inputs(data, trainer.current_epoch, module.device))

@@ -179,7 +179,7 @@ def _described(group: DictConfig | None, name: str) -> list[DictConfig]:
 
 
 def hear_warnings() -> None:
-    """Let Lightning and torch warn, but for what is wrong here: see WRONG_HERE."""
+    """Show the warnings of Lightning and torch, except those that are wrong here: see WRONG_HERE."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # without its notes on devices and advertisements
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # a profile is such a note

@@ -92,7 +92,7 @@ class ProgressBar(pl.Callback):
 
 
 class CompileTime(pl.Callback):
-    """Tell once how long the first step took, in which torch.compile does its work."""
+    """Print once how long the first step took, in which torch.compile does its work."""
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -103,7 +103,7 @@ class CompileTime(pl.Callback):
         self._began = self._began or time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Tell how long it took."""
+        """Print how long it took."""
         if self._began is not None and not self._told and trainer.is_global_zero:
             print(f"compile=true: the first step took {time.perf_counter() - self._began:.1f} s", flush=True)
         self._told = True

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 
 import pytest
 import timm
@@ -13,8 +14,7 @@ from torch import nn
 
 from mrl_experiments.cost import network_macs
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.slimmable.layers import ActiveWidth
-from mrl_experiments.losses.slimmable.network import SlimmableNet
+from mrl_experiments.losses.slimmable.network import SlimmableNet, kept_channels
 from mrl_experiments.models.timm_backbone import TimmBackbone
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -164,20 +164,21 @@ def test_a_resnet50s_multiply_adds_are_those_published_at_each_width():
     full=st.integers(1, 4096), width=st.floats(0.01, 1), other=st.floats(0.01, 1), together=st.integers(1, 64)
 )
 def test_universal_widths_keep_whole_groups_in_multiples_of_8(full, width, other, together):
-    count = ActiveWidth([0.25, 1.0], 8, {full: together} if full % together == 0 else {}).channels
-    kept, step = count(full, width), 8 * together
-    assert kept == full or kept % 8 == 0
+    step = math.lcm(8, together)
+    kept = kept_channels(full, width, step)
+    assert kept == full or kept % step == 0
     assert min(8, full) <= kept <= full
-    assert abs(kept - full * width) <= step / 2 or kept in (full, step) or full % together
-    assert count(full, max(width, other)) >= count(full, min(width, other))
-    assert count(full, 1.0) == full
+    assert abs(kept - full * width) <= step / 2 or kept in (full, step)
+    narrower, wider = (kept_channels(full, share, step) for share in sorted((width, other)))
+    assert wider >= narrower
+    assert kept_channels(full, 1.0, step) == full
 
 
 def test_the_width_is_back_after_an_error():
     ours = slimmed(plain("resnet10t"))
     with pytest.raises(ZeroDivisionError), ours.at(0.25):
         raise ZeroDivisionError
-    assert ours.active.width == 1
+    assert ours.width == 1
 
 
 @pytest.mark.parametrize("arch", ["resnet10t", "mobilenetv2_050"])
@@ -211,9 +212,7 @@ def test_recalibration_changes_no_weight_and_keeps_the_momentum():
     ours.recalibrate([images()])
     assert all(torch.equal(value, before[name]) for name, value in ours.named_parameters())
     assert ours.training
-    momenta = {
-        module.momentum for module in ours.modules() if type(module).__name__ == "UniversalBatchNorm2d"
-    }
+    momenta = {norm.momentum for norm in norms(ours).values()}
     assert momenta == {0.1}
 
 

@@ -24,7 +24,7 @@ def all_cascades(
 
 
 def saves_nothing(setting: Setting, exits: Exits, labels: NDArray[np.int64] | None, fitted: int) -> str:
-    """Say of a cascade that always goes on to the last dim what would help.
+    """Describe what would help a cascade that always goes on to the last dim.
 
     Args:
         setting: The policy and its options.

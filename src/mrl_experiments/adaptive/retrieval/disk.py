@@ -252,7 +252,7 @@ class DiskIndex(AdaptiveIndex):
             self._publish(self._appended(added, numbers), self._deleted_rows())
 
     def delete(self, ids: NDArray[np.int64] | Sequence[int]) -> None:
-        """Let vectors no longer be found; `compact` frees their place on the disk.
+        """Delete vectors from what is found; `compact` frees their place on the disk.
 
         Raises:
             UserError: If an id is not in the index; the index is then unchanged.
@@ -396,7 +396,7 @@ class DiskIndex(AdaptiveIndex):
         self.vectors, self.ids = Stacked(vectors, np.float32), Stacked(ids, np.int64)  # type: ignore[assignment]
 
     def _encode(self, first: int) -> None:
-        """Let rows be found from `first` on."""
+        """Add the rows from `first` on to what is found."""
         for start in range(first, len(self), ROWS):
             rows = np.arange(start, min(start + ROWS, len(self)))
             extend_shortlist(self._codes, self.vectors[start : start + ROWS], rows, self.spec.similarity)

@@ -355,7 +355,7 @@ class AdaptiveIndex:
         return search_macs(scanned_vectors(self.shortlists[dim], units, keep), stages)
 
     def insert(self, rows: NDArray[np.int64]) -> None:
-        """Let rows (N',) of `vectors` be found that the index was built without."""
+        """Add rows (N',) of `vectors`, which the index was built without, to what is found."""
         self._readers.clear()
         for index in self.shortlists.values():
             extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity)
@@ -387,7 +387,7 @@ class AdaptiveIndex:
         self._changed()
 
     def delete(self, ids: NDArray[np.int64]) -> None:
-        """Let vectors no longer be found; their memory is freed when the index is built anew.
+        """Delete vectors from what is found; their memory is freed when the index is built anew.
 
         Raises:
             UserError: If an id is not in the index; the index is then unchanged.

@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
+from mrl_experiments.directions import SAME_SCORE
 
 Quality = Callable[[Candidates, NDArray[np.int64]], NDArray[np.float64]]
 """Maps neighbours (Q, k), as positions, and the rows (Q,) of their queries to fractions (Q,)."""
-
-SAME = 1e-6  # relative: similarities that differ by less are equal
 
 
 def recall(exact: Candidates) -> Quality:
@@ -23,7 +22,7 @@ def recall(exact: Candidates) -> Quality:
     def share(found: Candidates, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         there = (exact.ids[rows] >= 0).sum(axis=1)
         last = np.where(exact.ids[rows] >= 0, exact.similarities[rows], np.inf).min(axis=1)[:, None]
-        near = (found.ids >= 0) & (found.similarities >= last - SAME * np.abs(last))
+        near = (found.ids >= 0) & (found.similarities >= last - SAME_SCORE * np.abs(last))
         return np.minimum(near.sum(axis=1) / np.maximum(there, 1), 1.0)
 
     return share

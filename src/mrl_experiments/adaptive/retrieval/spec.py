@@ -11,9 +11,8 @@ from mrl_experiments.adaptive.retrieval.similarity import check_similarity
 from mrl_experiments.errors import UserError
 
 LEVELS = 8
-BOUNDED = (
-    f"FlatL2Panorama{LEVELS}"  # FAISS's exact search that leaves a vector once its first features rule it out
-)
+# FAISS's exact search, which leaves a vector once its first features rule it out.
+BOUNDED = f"FlatL2Panorama{LEVELS}"
 Stages = Sequence[Sequence[int]]  # [[dim, keep], ...]: as a configuration or a caller writes a funnel
 
 

@@ -47,7 +47,7 @@ class Part:
         return np.frombuffer(content, self.rows.dtype).reshape(last - first, *self.rows.shape[1:])
 
     def announce(self, places: NDArray[np.int64]) -> None:
-        """Tell the system which rows (ascending) are read next, so that it fetches them side by side."""
+        """Announce which rows (ascending) are read next, so that the system fetches them side by side."""
         if not hasattr(os, "posix_fadvise"):
             return
         row = self.rows.itemsize * int(np.prod(self.rows.shape[1:]))
@@ -56,7 +56,7 @@ class Part:
             os.posix_fadvise(number, self._start + place * row, row, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
-        """Let go of the file; maps that are in use stay."""
+        """Close the file; maps that are in use stay."""
         self._file.close()
 
 

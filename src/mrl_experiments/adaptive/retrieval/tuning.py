@@ -267,7 +267,7 @@ class Tuner:
         )
 
     def why(self) -> str:
-        """Say how many queries tested, and how many a promise of the budget takes at least."""
+        """Print how many queries tested, and how many a promise of the budget takes at least."""
         tested, most = len(self.parts[1]), self.budget.max_loss or 0.0
         said = f"as {tested:,} queries show"
         if 0 < most < 1:

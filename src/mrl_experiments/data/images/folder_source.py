@@ -3,13 +3,12 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from mrl_experiments.data.given_root import given_root
 from mrl_experiments.data.images.image_files import Files
 from mrl_experiments.data.reading import Tally
 from mrl_experiments.data.source import Sample
-from mrl_experiments.errors import UserError
 
 
 class FolderSource:
@@ -37,13 +36,8 @@ class FolderSource:
     _files: dict[str, Files]
 
     def __init__(self, name: str, root: str | None, holding: str) -> None:
-        if root is None or not Path(root).expanduser().is_dir():
-            raise UserError(
-                "data.root= is not given" if root is None else f"data.root={root} is not a folder",
-                expected=f"a folder with {holding}",
-                remedy=f"give it: data={name} data.root=/path/to/images",
-            )
-        self.name, self.root = name, Path(root).expanduser()
+        remedy = f"give it: data={name} data.root=/path/to/images"
+        self.name, self.root = name, given_root(root, f"a folder with {holding}", remedy)
         self.skipped, self.noted = Tally(), Tally()
 
     @property

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
+from mrl_experiments.data.given_root import given_root
 from mrl_experiments.data.images.image_files import walk
 from mrl_experiments.data.reading import Reading
 from mrl_experiments.data.splits import BY_POSITION, SPLIT_OF, SPLITS, divided, held_out_names, is_by_name
@@ -42,13 +43,12 @@ class TextFolder(TextFiles):
         seed: int,
         split: str = BY_POSITION,
     ) -> None:
-        path = Path(root or "").expanduser()
-        if root is None or not (path.is_dir() or path.is_file()):
-            raise UserError(
-                "data.root= is not given" if root is None else f"data.root={root} is not a folder",
-                expected="a folder of text files, or one with train/ and val/",
-                remedy=f"give it: python train.py data={name} data.root=/path/to/texts",
-            )
+        path = given_root(
+            root,
+            expected="a folder of text files, or one with train/ and val/",
+            remedy=f"give it: python train.py data={name} data.root=/path/to/texts",
+            or_file=True,
+        )
         folder = path if path.is_dir() else path.parent
         self._inside: float | None = None  # the share of a single file that is held out
         reading = Reading()

@@ -13,7 +13,7 @@ from mrl_experiments.search.same_rows import row_keys
 
 BLOCK = 8192  # rows read at once
 LEAST = 8  # rows to train on, and to validate on
-UNIT = 1e-2  # how far from 1 the norm of a normalised vector may be: float16 and bfloat16 round
+UNIT = 1e-2  # how far from 1 the norm of a normalized vector may be: float16 and bfloat16 round
 
 Numbers = NDArray[np.int64]
 

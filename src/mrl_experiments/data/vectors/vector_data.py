@@ -160,10 +160,6 @@ class VectorData(DataModule):
         rows = self.rows[split]
         return EvalLoader(len(rows), self.batch_size, lambda batches, _: self._row_batches(split, batches))
 
-    def labels_of(self, split: str) -> NDArray[np.int64] | None:
-        """Return the labels (n,) of the rows of a split, or None."""
-        return None if self.labels is None else self.labels[split][self.rows[split].numbers]
-
     def class_facts(self, split: str) -> dict[str, list[Any]]:
         """Return the names of the classes, where labels are names."""
         return {} if self.classes is None else {"name": [str(value) for value in self.classes]}

@@ -3,41 +3,38 @@
 Slimmable networks: Yu et al., ICLR 2019. Universally slimmable networks: Yu and Huang, ICCV 2019.
 """
 
+import itertools
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.slimmable.layers import (
-    ActiveWidth,
-    SlimConv2d,
-    SlimLinear,
-    SwitchableBatchNorm2d,
-    UniversalBatchNorm2d,
-)
 
 UNIVERSAL_MULTIPLE = 8  # of the channels of a universal network, and so their floor
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-NORMS = (nn.BatchNorm2d, BatchNormAct2d)
+SUPPORTED = (nn.Conv2d, Conv2dSame, nn.Linear, nn.BatchNorm2d, BatchNormAct2d)
 
 
 class SlimmableNet(nn.Module):
     """A CNN that runs at the width it is told, at full width unless told otherwise.
 
-    Layer by layer, a width keeps the first channels: weights[:out, :in]. BatchNorm is one a width
-    (`universal=False`) or shared by any width; then channels come in multiples of 8 and `recalibrate` gives
-    listed widths their statistics.
+    The network stays the one that timm builds. At a narrower width it is called with the first channels of
+    its weights, weight[:out, :in]; layers of equally many channels keep equally many of them, so whatever is
+    added up fits together. Each width listed has batch normalization of its own: weights and statistics
+    (S-Net), or, of a `universal` network, statistics alone. That one runs at any width in training, with the
+    statistics of the batch; its channels come in multiples of 8, and `recalibrate` measures the statistics
+    of the listed widths.
 
     Args:
-        net: The network, rewired in place.
+        net: The network, changed in place.
         shape: (C, H, W) of its images, in pixels.
         widths: Shares of the channels, ascending to 1.
         universal: Whether any width may run, as above.
@@ -55,36 +52,51 @@ class SlimmableNet(nn.Module):
         super().__init__()
         self.training = net.training
         _refuse_unsupported(net)
-        self.active = ActiveWidth(widths, UNIVERSAL_MULTIPLE if universal else 1, _kept_together(net))
-        self.net = net
-        _replace(net, self.active, UniversalBatchNorm2d if universal else SwitchableBatchNorm2d)
+        self.net, self.widths, self.universal, self.width = net, tuple(widths), universal, 1.0
+        self._together = _kept_together(net)
+        named = list(net.named_modules())
+        self._layers = [name for name, module in named if isinstance(module, nn.Conv2d | nn.Linear)]
+        self._norms = [name for name, module in named if isinstance(module, nn.BatchNorm2d)]
+        self._child = (
+            "statistics" if universal else "norms"
+        )  # what each width has, by the name in checkpoints
+        for norm in map(self._module, self._norms):
+            self._split(norm)
         self.dims = tuple(self._measure(width, shape) for width in widths)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features (B, d) that the active width has of images x (B, C, H, W)."""
-        features: Tensor = self.net(x)
+        features: Tensor = functional_call(self.net, dict(self._tensors()), (x,))
         return features
 
-    def at(self, width: float) -> AbstractContextManager[None]:
+    @contextmanager
+    def at(self, width: float) -> Iterator[None]:
         """Run at a width inside a `with` block."""
-        return self.active.at(width)
+        before, self.width = self.width, width
+        try:
+            yield
+        finally:
+            self.width = before
 
     def known(self, width: float) -> bool:
         """True if a listed width has the statistics that evaluation needs."""
-        return width == 1 or all(norm.known(width) for norm in self._universal_norms()[:1])
+        own = [self._own(norm, width) for norm in map(self._module, self._norms[:1])]
+        return width == 1 or not self.universal or all(norm.num_batches_tracked for norm in own)
 
     @torch.no_grad()
     def recalibrate(self, batches: Iterable[Tensor]) -> None:
         """Replace the statistics of all listed widths by means over batches (B, C, H, W) of all processes."""
-        norms, training = self._universal_norms(), self.training
+        training, norms = self.training, [self._module(name) for name in self._norms]
         momenta = [norm.momentum for norm in norms]
         self.eval()  # no dropout; the norms alone look at the batch
-        for number, x in enumerate(batches, start=1):
-            for norm in norms:
-                norm.training, norm.momentum = True, 1 / number
-            for width in self.active.widths:
+        for norm in norms:
+            norm.training, norm.momentum = True, None  # torch's mean over all batches
+            for own in getattr(norm, self._child):
+                own.reset_running_stats()
+        for x in batches:
+            for width in self.widths:
                 with self.at(width):
-                    self.net(x)
+                    self(x)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         self.train(training)
@@ -93,26 +105,92 @@ class SlimmableNet(nn.Module):
                 dist.all_reduce(value)
                 value.div_(dist.get_world_size())
 
-    def _universal_norms(self) -> list[UniversalBatchNorm2d]:
-        return [module for module in self.modules() if isinstance(module, UniversalBatchNorm2d)]
+    def _module(self, name: str) -> Any:
+        return self.net.get_submodule(name)
+
+    def _own(self, norm: Any, width: float) -> nn.BatchNorm2d:
+        """Return the part of a batch normalization that a listed width has for itself."""
+        own: nn.BatchNorm2d = getattr(norm, self._child)[self.widths.index(width)]
+        return own
+
+    def _channels(self, full: int) -> int:
+        """Return how many of `full` channels the active width keeps."""
+        step = math.lcm(UNIVERSAL_MULTIPLE if self.universal else 1, self._together.get(full, 1))
+        return kept_channels(full, self.width, step)
+
+    def _split(self, norm: nn.BatchNorm2d) -> None:
+        """Give each listed width the first channels of what it is to have for itself, and `norm` none."""
+        state, parts = norm.state_dict(), nn.ModuleList()
+        for width in self.widths:
+            with self.at(width):
+                count = self._channels(norm.num_features)
+            own = nn.BatchNorm2d(count, affine=not self.universal).to(norm.weight)
+            first = {name: value[:count] if value.ndim else value for name, value in state.items()}
+            own.load_state_dict({name: first[name] for name in own.state_dict()})
+            parts.append(own)
+        for name in parts[0].state_dict():
+            setattr(norm, name, None)
+        norm.add_module(self._child, parts)
+        norm.register_load_state_dict_pre_hook(_forget_added_count)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the parameters and buffers that the network has at the active width, by name."""
+        for name in self._layers:
+            layer = self._module(name)
+            out, inputs = self._channels(len(layer.weight)), layer.weight.shape[1]
+            if getattr(layer, "in_channels", inputs) > inputs:
+                layer.groups = self._channels(layer.in_channels) // inputs
+                if layer.groups * len(layer.weight) * inputs != out * layer.in_channels:
+                    raise ValueError(f"the groups of {name} cannot be kept together")
+            elif name != self._layers[0]:  # which sees the image
+                inputs = self._channels(inputs)
+            yield f"{name}.weight", _first(layer.weight, out, inputs)
+            if layer.bias is not None:
+                yield f"{name}.bias", _first(layer.bias, out)
+        listed = self.width in self.widths
+        assert listed or self.training, f"no batch normalization of width {self.width}"
+        for name in self._norms:
+            norm = self._module(name)
+            for key, value in norm.named_parameters(recurse=False):  # which all widths share
+                yield f"{name}.{key}", _first(value, self._channels(len(value)))
+            if listed:
+                own = self._own(norm, self.width)
+                for key, value in itertools.chain(own.named_parameters(), own.named_buffers()):
+                    yield f"{name}.{key}", value
 
     @torch.no_grad()
     def _measure(self, width: float, shape: tuple[int, int, int]) -> int:
-        """Run once and return the number of features; each layer must be given the channels it expects."""
-        training, name = self.training, type(self.net).__name__
+        """Run once and return the number of features; torch compares each layer's channels with its input."""
+        training, names = self.training, {self._module(name): name for name in self._layers}
         entered = ["the input"]
+
+        def note(layer: nn.Module, _: Any) -> None:
+            entered.append(names.get(layer, entered[-1]))
+
         try:
-            with self.at(width), _watched(self.net, self.active, entered), _NoConcatenation():
-                features: Tensor = self.net.eval()(torch.zeros(1, *shape))
-        except (RuntimeError, ValueError, _Unfit) as error:
-            raise _refusal(f"at width {width}, {entered[-1]} of {name}: {error}") from error
+            with self.at(width), register_module_forward_pre_hook(note), _NoConcatenation():
+                features: Tensor = self.eval()(torch.zeros(1, *shape))
+        except (RuntimeError, ValueError) as error:
+            where = f"{entered[-1]} of {type(self.net).__name__}"
+            raise _refusal(f"at width {width}, {where}: {error}") from error
         finally:
             self.train(training)
         return features.shape[1]
 
 
-class _Unfit(Exception):
-    """What a network does that leaves narrow layers without the channels they expect."""
+def kept_channels(full: int, share: float, step: int) -> int:
+    """Return the multiple of `step` nearest to a share of `full` channels, at least one of it."""
+    return full if share == 1 else min(full, step * max(1, math.floor(full * share / step + 0.5)))
+
+
+def _first(tensor: Tensor, *counts: int) -> Tensor:
+    """Return tensor[:counts[0], :counts[1], ...]; the tensor itself where that is all of it."""
+    return tensor if tensor.shape[: len(counts)] == counts else tensor[tuple(map(slice, counts))]
+
+
+def _forget_added_count(norm: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Take out the count that torch adds for a batch normalization where a checkpoint has none."""
+    state.pop(f"{prefix}num_batches_tracked", None)
 
 
 class _NoConcatenation(TorchFunctionMode):
@@ -120,51 +198,19 @@ class _NoConcatenation(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.cat, torch.concat, torch.concatenate):
-            raise _Unfit("its channels are concatenated with others, so a narrow network has other inputs")
+            raise ValueError(
+                "its channels are concatenated with others, so a narrow network has other inputs"
+            )
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _watched(net: nn.Module, active: ActiveWidth, entered: list[str]) -> Iterator[None]:
-    """Check the channels of each layer's input and note the layer; the first convolution sees the image."""
-
-    def check(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def before(layer: nn.Module, args: tuple[Tensor]) -> None:
-            assert isinstance(layer, SlimConv2d | SlimLinear)
-            full, first = layer.in_channels, len(entered) == 1
-            entered.append(name)
-            given = args[0].shape[1 if isinstance(layer, SlimConv2d) else -1]
-            expected = full if first else active.channels(full)
-            if given != expected:
-                raise _Unfit(f"it is given {given} channels and expects {expected} of {full}")
-            if isinstance(layer, SlimConv2d) and layer.groups > 1:
-                out = active.channels(layer.out_channels)
-                if given * layer.out_channels != out * full:
-                    raise _Unfit(f"its groups of {full // layer.groups} channels cannot be kept together")
-
-        return before
-
-    handles = [
-        module.register_forward_pre_hook(check(name))
-        for name, module in net.named_modules()
-        if isinstance(module, SlimConv2d | SlimLinear)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _refuse_unsupported(net: nn.Module) -> None:
     """Raise UserError naming the first layer with tensors of its own that has no narrower version."""
-    supported = {*CONVOLUTIONS, *NORMS, nn.Linear}
-    named = [(name, module) for name, module in net.named_modules() if name] + [("it", net)]
-    for name, module in named:
+    for name, module in [*itertools.islice(net.named_modules(), 1, None), ("it", net)]:
         tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if tensors and type(module) not in supported and not getattr(module, "any_channels", False):
+        if tensors and type(module) not in SUPPORTED and not getattr(module, "any_channels", False):
             raise _refusal(f"{name} of {type(net).__name__} is a {type(module).__name__}")
-        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        if getattr(module, "padding_mode", "zeros") != "zeros":
             raise _refusal(f"{name} of {type(net).__name__} pads with padding_mode={module.padding_mode}")
 
 
@@ -178,23 +224,9 @@ def _refusal(problem: str) -> UserError:
 
 def _kept_together(net: nn.Module) -> dict[int, int]:
     """Return {C: channels that stay together} of the inputs and outputs of grouped convolutions."""
-    together: dict[int, int] = defaultdict(lambda: 1)
+    together: dict[int, int] = {}
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             for full in (module.in_channels, module.out_channels):
-                together[full] = math.lcm(together[full], full // module.groups)
+                together[full] = math.lcm(together.get(full, 1), full // module.groups)
     return together
-
-
-def _replace(
-    module: nn.Module, active: ActiveWidth, norm: type[SwitchableBatchNorm2d] | type[UniversalBatchNorm2d]
-) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, CONVOLUTIONS):
-            setattr(module, name, SlimConv2d(child, active))
-        elif isinstance(child, NORMS):
-            setattr(module, name, norm(child, active))
-        elif isinstance(child, nn.Linear):
-            setattr(module, name, SlimLinear(child, active))
-        else:
-            _replace(child, active, norm)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -71,32 +71,22 @@ class Slim(NestedClassifier):
     ) -> None:
         if recipe != "paper":
             raise UserError(f"loss.recipe={recipe}", expected=f"paper, with loss={name}")
-        _check(name, dim, dims, weights, mode, widths)
+        _check(mode, widths, dim=dim, dims=dims, weights=weights if mode == "universal" else None)
         shape = getattr(backbone, "shape", None)  # of one image, which backbones of images say
         if shape is None:
-            raise UserError(
-                f"loss={name} narrows CNNs, not a {type(backbone).__name__}", remedy="model=resnet18"
-            )
+            kind = type(backbone).__name__
+            raise UserError(f"loss={name} narrows CNNs, not a {kind}", remedy="model=resnet18")
         self.widths, self.universal = tuple(float(width) for width in widths), mode == "universal"
         self.static_shapes = not self.universal
-        backbone.net = net = SlimmableNet(
-            cast(nn.Module, backbone.net), shape, self.widths, universal=self.universal
-        )
-        dims = net.dims
-        if len(set(dims)) < len(dims):
+        network = cast(nn.Module, backbone.net)
+        backbone.net = net = SlimmableNet(network, shape, self.widths, universal=self.universal)
+        if len(set(net.dims)) < len(net.dims):
             raise UserError(
-                f"loss.widths={list(widths)} have {list(dims)} features",
+                f"loss.widths={list(widths)} have {list(net.dims)} features",
                 expected="widths so far apart that each has its own number of features",
             )
-        super().__init__(
-            backbone,
-            num_classes,
-            name=name,
-            dims=dims,
-            weights=weights,
-            tied=True,
-            label_smoothing=label_smoothing,
-        )
+        options: dict[str, Any] = {"name": name, "weights": weights, "label_smoothing": label_smoothing}
+        super().__init__(backbone, num_classes, dims=net.dims, tied=True, **options)
 
     @property
     def net(self) -> SlimmableNet:
@@ -114,46 +104,36 @@ class Slim(NestedClassifier):
             The total, and the loss and hits of each dim. In universal mode the dims between the smallest and
             the largest, which random widths miss, have NaN.
         """
-        widths = self.step_widths()
-        weights = self.weights.flip(0)
-        losses, correct = torch.full_like(weights, torch.nan), torch.full_like(weights, torch.nan)
+        widths, weights, found = self.step_widths(), self.weights.flip(0), []
 
         def passes() -> Iterator[Tensor]:
-            for index, (loss, hits) in enumerate(self._passes(x, y, widths)):
-                if not self.universal or widths[index] in self.widths:
-                    losses[index], correct[index] = loss.detach(), hits
-                yield weights[index] * loss
+            target, smoothing = y, self.label_smoothing
+            for width, weight in zip(widths, weights, strict=True):
+                with self.net.at(width):
+                    logits = self._classify(self.embed(x))
+                loss = F.cross_entropy(logits, target, label_smoothing=smoothing)
+                hits = nested_hits(logits.detach()[:, None], y, k=(1,))[0, 0]
+                figures = torch.stack([loss.detach(), hits])
+                found.append(figures if width in self.widths else torch.full_like(figures, torch.nan))
+                if self.universal and target is y:  # the others learn what the largest says
+                    target, smoothing = logits.detach().softmax(dim=-1), 0.0
+                yield weight * loss
 
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         total = sequential_backward(passes(), trained)
-        return StepOutput(total, losses.flip(0), correct.flip(0), len(y))
+        losses, correct = torch.stack(found).flip(0).unbind(dim=1)
+        return StepOutput(total, losses, correct, len(y))
 
     def step_widths(self) -> list[float]:
         """Return the widths of one step, descending.
 
         Universal networks draw those between the ends, each process its own.
         """
-        smallest, largest = self.widths[0], self.widths[-1]
         if not self.universal:
             return list(reversed(self.widths))
+        smallest, largest = self.widths[0], self.widths[-1]
         between = smallest + (largest - smallest) * torch.rand(len(self.widths) - 2, dtype=torch.float64)
         return [largest, *sorted(between.tolist(), reverse=True), smallest]
-
-    def _passes(self, x: Inputs, y: Tensor, widths: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield loss () and number of hits () of each width in turn."""
-        teacher: Tensor | None = None  # (B, C): the largest width's softmax
-        for width in widths:
-            with self.net.at(width):
-                z = self.embed(x)
-            logits = self._classify(z)
-            if teacher is None:
-                loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-            else:
-                loss = F.cross_entropy(logits, teacher)
-            hits = nested_hits(logits.detach()[:, None], y, k=(1,))[0, 0]
-            if self.universal and teacher is None:
-                teacher = logits.detach().softmax(dim=-1)
-            yield loss, hits
 
     def _classify(self, z: Tensor) -> Tensor:
         weight, bias = self.head.parameters_at(z.shape[-1])
@@ -201,20 +181,16 @@ class Slim(NestedClassifier):
             f"w{width:g}": self._subnetwork(width, dim) for width, dim in narrower
         }
 
+    @torch.no_grad()
     def _subnetwork(self, width: float, dim: int) -> NestedClassifier:
         weight, bias = self.head.parameters_at(dim)
-        subnetwork = NestedClassifier(
-            AtWidth(self.backbone, width, dim),
-            len(weight),
-            dims=(dim,),
-            tied=width == 1,
-            label_smoothing=self.label_smoothing,
+        backbone, smoothing = AtWidth(self.backbone, width, dim), self.label_smoothing
+        part = NestedClassifier(
+            backbone, len(weight), dims=(dim,), tied=width == 1, label_smoothing=smoothing
         )
-        with torch.no_grad():
-            for copied, shared in zip(subnetwork.head.parameters_at(dim), (weight, bias), strict=True):
-                if copied is not None and shared is not None:
-                    copied.copy_(shared)
-        return subnetwork
+        for own, shared in zip(part.head.parameters_at(dim), (weight, bias), strict=True):
+            cast(Tensor, own).copy_(cast(Tensor, shared))
+        return part
 
 
 class AtWidth(nn.Module):
@@ -237,27 +213,15 @@ class AtWidth(nn.Module):
             return features
 
 
-def _check(
-    name: str,
-    dim: int | None,
-    dims: Sequence[int] | None,
-    weights: Sequence[float] | None,
-    mode: str,
-    widths: Sequence[float],
-) -> None:
+def _check(mode: str, widths: Sequence[float], **without_meaning: Any) -> None:
     """Raise UserError for options that do not describe a slimmable network."""
-    for option, value in (("dim", dim), ("dims", dims)):
+    for option, value in without_meaning.items():
         if value is not None:
             raise UserError(
-                f"loss.{option}={value} has no meaning for loss={name}, whose dims follow from its widths",
+                f"loss.{option}={value} has no meaning for loss.mode={mode}",
                 expected=f"loss.{option}=null",
-                remedy="set loss.widths, shares of the backbone's channels",
+                remedy="set loss.widths, shares of the backbone's channels, from which the dims follow",
             )
-    if weights is not None and mode == "universal":
-        raise UserError(
-            f"loss.weights={list(weights)} has no meaning for loss.mode=universal, which draws its widths",
-            expected="loss.weights=null",
-        )
     if widths[-1] != 1:
         raise UserError(
             f"loss.widths={list(widths)}", expected="shares of the channels, ascending, the last 1.0"

@@ -1,0 +1,115 @@
+"""How much each nested dim moves the backbone: python scripts/gradient_shares.py [options of train.py]
+
+Trains as train.py does, without validation, and every so many steps takes the gradient of each dim's loss by
+the backbone's parameters, over one batch. Prints the length of each and its cosine with that of the full
+width, which alone a separate model (FF) follows, and the length of their sum, which a training by Eq. 1
+follows. The last line is a JSON object: medians over the batches after the first epoch.
+"""
+
+import argparse
+import json
+import statistics
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from mrl_experiments.build import build_method
+from mrl_experiments.construct import construct
+from mrl_experiments.losses.classifier import NestedClassifier
+from mrl_experiments.models.small_maps import quicken_small_maps
+from mrl_experiments.places import CONF
+from mrl_experiments.training.optim import TrainingLength
+from mrl_experiments.training.precision import best_precision
+
+HALF = best_precision("cpu") == "bf16-mixed"
+
+
+def gradients(method: NestedClassifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of each dim's loss by all parameters of the backbone, (L, P)."""
+    parameters = [one for one in method.backbone.parameters() if one.requires_grad]
+    with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
+        z = method.embed(images)
+        rows = []
+        for one in torch.eye(len(method.spec.dims)):
+            total = method.head(z, labels, one, method.label_smoothing).total
+            rows.append(torch.autograd.grad(total, parameters, retain_graph=True))
+    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+
+
+def measured(method: NestedClassifier, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return lengths over that of the full width, cosines with it, and the length of the sum."""
+    each = gradients(method, images, labels)
+    lengths = each.norm(dim=1)
+    cosines = each @ each[-1] / (lengths * lengths[-1])
+    return {
+        "dims": list(method.spec.dims),
+        "over_full": (lengths / lengths[-1]).tolist(),
+        "cosine": cosines.tolist(),
+        "sum": float(each.sum(0).norm() / lengths[-1]),
+    }
+
+
+def training(cfg: DictConfig, every: int) -> dict[int, dict[str, Any]]:
+    """Train by a configuration; return what was measured after each number of steps."""
+    torch.manual_seed(cfg.seed)
+    data = construct(cfg.data)
+    data.resolution = data.resolution.within(cfg.epochs)
+    data.prepare_data()
+    data.setup("fit")
+    loader = data.train_dataloader()
+    method = build_method(cfg, channels=data.channels, size=data.size, num_classes=data.num_classes)
+    assert isinstance(method, NestedClassifier)
+    method.to(memory_format=torch.channels_last)
+    quicken_small_maps(method)
+    length = TrainingLength(steps_per_epoch=len(loader), epochs=cfg.epochs, images_per_step=data.batch_size)
+    optimizer, schedule = construct(cfg.optim)(method, length)
+    found, step = {}, 0
+    for epoch in range(cfg.epochs):
+        loader.sampler.set_epoch(epoch)
+        for images, labels, *_ in loader:
+            if step % every == 0 and step >= len(loader):
+                found[step] = measured(method, images, labels)
+                optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
+                loss = method(images, labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            step += 1
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--every", type=int, default=200, help="steps")
+    arguments, options = parser.parse_known_args()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", options)
+    found = training(cfg, arguments.every)
+    dims = found[min(found)]["dims"]
+    middle = {
+        name: [
+            statistics.median(column) for column in zip(*(one[name] for one in found.values()), strict=True)
+        ]
+        for name in ("over_full", "cosine")
+    }
+    total = statistics.median(one["sum"] for one in found.values())
+    table = Table("dims", "length over the full width's", "cosine with the full width's")
+    table.title = f"gradients by the backbone, medians of {len(found)} batches after the first epoch"
+    for dim, *values in zip(dims, *middle.values(), strict=True):
+        table.add_row(str(dim), *(f"{value:.2f}" for value in values))
+    table.add_row("sum", f"{total:.2f}", "")
+    Console().print(table)
+    print(json.dumps({"dims": dims, **middle, "sum": round(total, 3)}))
+
+
+if __name__ == "__main__":
+    main()
