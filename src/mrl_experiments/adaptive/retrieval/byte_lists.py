@@ -124,6 +124,8 @@ class ByteLists:
             turn = faiss.vector_to_array(maps[0].A).reshape(core.d, outer.d)
             shift = faiss.vector_to_array(maps[0].b) if maps[0].have_bias else shift
         codes, places, starts = _copied(core)
+        low: Any
+        span: Any
         low, span = faiss.vector_to_array(core.sq.trained).astype(np.float32).reshape(2, core.d)
         near = Codes(codes, low + span / 510, span / 255)  # FAISS decodes to the middle of a step
         centroids = np.ascontiguousarray(core.quantizer.reconstruct_n(0, core.nlist).T)
