@@ -9,20 +9,20 @@ follows. The last line is a JSON object: medians over the batches after the firs
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from speedrun import configured
 from torch import Tensor
 
 from mrl_experiments.build import build_method
 from mrl_experiments.construct import construct
 from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.models.small_maps import quicken_small_maps
-from mrl_experiments.places import CONF
 from mrl_experiments.training.optim import TrainingLength
 from mrl_experiments.training.precision import best_precision
 
@@ -47,15 +47,14 @@ def measured(method: NestedClassifier, images: Tensor, labels: Tensor) -> dict[s
     lengths = each.norm(dim=1)
     cosines = each @ each[-1] / (lengths * lengths[-1])
     return {
-        "dims": list(method.spec.dims),
         "over_full": (lengths / lengths[-1]).tolist(),
         "cosine": cosines.tolist(),
         "sum": float(each.sum(0).norm() / lengths[-1]),
     }
 
 
-def training(cfg: DictConfig, every: int) -> dict[int, dict[str, Any]]:
-    """Train by a configuration; return what was measured after each number of steps."""
+def training(cfg: DictConfig, every: int) -> tuple[Sequence[int], list[dict[str, Any]]]:
+    """Train by a configuration; return the dims, and what was measured every so many steps."""
     torch.manual_seed(cfg.seed)
     data = construct(cfg.data)
     data.resolution = data.resolution.within(cfg.epochs)
@@ -68,13 +67,12 @@ def training(cfg: DictConfig, every: int) -> dict[int, dict[str, Any]]:
     quicken_small_maps(method)
     length = TrainingLength(steps_per_epoch=len(loader), epochs=cfg.epochs, images_per_step=data.batch_size)
     optimizer, schedule = construct(cfg.optim)(method, length)
-    found, step = {}, 0
+    found, step = [], 0
     for epoch in range(cfg.epochs):
         loader.sampler.set_epoch(epoch)
         for images, labels, *_ in loader:
             if step % every == 0 and step >= len(loader):
-                found[step] = measured(method, images, labels)
-                optimizer.zero_grad()
+                found.append(measured(method, images, labels))
             with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
                 loss = method(images, labels).loss
             optimizer.zero_grad()
@@ -82,7 +80,7 @@ def training(cfg: DictConfig, every: int) -> dict[int, dict[str, Any]]:
             optimizer.step()
             schedule.step()
             step += 1
-    return found
+    return method.spec.dims, found
 
 
 def main() -> None:
@@ -91,24 +89,19 @@ def main() -> None:
     )
     parser.add_argument("--every", type=int, default=200, help="steps")
     arguments, options = parser.parse_known_args()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", options)
-    found = training(cfg, arguments.every)
-    dims = found[min(found)]["dims"]
-    middle = {
-        name: [
-            statistics.median(column) for column in zip(*(one[name] for one in found.values()), strict=True)
-        ]
-        for name in ("over_full", "cosine")
-    }
-    total = statistics.median(one["sum"] for one in found.values())
+    dims, found = training(configured(*options), arguments.every)
+    middle = {}
+    for name in ("over_full", "cosine"):
+        columns = zip(*(one[name] for one in found), strict=True)
+        middle[name] = [round(statistics.median(column), 3) for column in columns]
+    total = statistics.median(one["sum"] for one in found)
     table = Table("dims", "length over the full width's", "cosine with the full width's")
     table.title = f"gradients by the backbone, medians of {len(found)} batches after the first epoch"
     for dim, *values in zip(dims, *middle.values(), strict=True):
         table.add_row(str(dim), *(f"{value:.2f}" for value in values))
     table.add_row("sum", f"{total:.2f}", "")
     Console().print(table)
-    print(json.dumps({"dims": dims, **middle, "sum": round(total, 3)}))
+    print(json.dumps({"dims": [*dims], **middle, "sum": round(total, 3)}))
 
 
 if __name__ == "__main__":

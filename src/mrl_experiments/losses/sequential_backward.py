@@ -35,8 +35,10 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
         scale = HALF_SCALE if half else 1.0
         gradients = torch.autograd.grad(loss * scale, parameters, allow_unused=True)
         for index, (before, new) in enumerate(zip(sums, gradients, strict=True)):
-            if new is not None:
-                sums[index] = new / scale if before is None else before.add_(new, alpha=1 / scale)
+            if before is not None and new is not None:
+                before.add_(new, alpha=1 / scale)
+            elif new is not None:
+                sums[index] = new if scale == 1 else new / scale
     total: Tensor = _HandOn.apply(torch.stack(values).sum(), sums, *parameters)
     return total
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -53,12 +54,15 @@ def _end_other_ranks(strategy: Any, world_size: int) -> None:
     """
     if world_size == 1:
         return
-    started = getattr(strategy.launcher, "procs", ())
+    listed: list[Any] = getattr(strategy.launcher, "procs", [])
+    started = list(listed)
+    listed.clear()  # Lightning's observer reads this list, and kills all when one of it has ended
     for process in started:
         process.send_signal(signal.SIGKILL)  # also where it is stopped
+    deadline = time.monotonic() + GRACE  # one may sit in a read of a network's file system
     for process in started:
-        with suppress(subprocess.TimeoutExpired):  # it may sit in a read of a network's file system
-            process.wait(GRACE)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
     watchdog = threading.Timer(GRACE, os._exit, args=(1,))
     watchdog.daemon = True
     watchdog.start()

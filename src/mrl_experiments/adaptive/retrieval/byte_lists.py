@@ -8,9 +8,8 @@ nearest: nearer than the last of these by no more than eight deviations of what 
 needs numba.
 """
 
-import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
-from mrl_experiments.adaptive.retrieval.kernels import LINE, WORTH_SHARING, _fetch
+from mrl_experiments.adaptive.retrieval.kernels import FAST, LINE, by_threads, fetch
 from mrl_experiments.adaptive.retrieval.shortlist import core_of
 from mrl_experiments.directions import HIGHEST, LOWEST
 
@@ -149,14 +148,8 @@ class ByteLists:
         """
         shape = len(queries), keep
         found = Candidates(np.empty(shape, np.float32), np.empty(shape, np.int64))
-        given = queries, shortlist, probes, found
-        threads = min(faiss.omp_get_max_threads(), len(queries) // WORTH_SHARING)
-        if threads < 2:
-            return found if self._blocks(*given, 0, len(queries)) else None
-        cuts = np.linspace(0, len(queries), threads + 1).astype(int)
-        with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(lambda part: self._blocks(*given, *part), itertools.pairwise(cuts)))
-        return found if all(done) else None
+        blocks = partial(self._blocks, queries, shortlist, probes, found)
+        return found if all(by_threads(len(queries), blocks)) else None
 
     def _blocks(
         self,
@@ -200,14 +193,6 @@ def _copied(core: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np
     return codes, places, starts
 
 
-FAST: Any = {
-    "fastmath": {"reassoc", "contract", "nsz"},
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-}
-
-
 @numba.njit(**FAST)
 def _directions(queries, units, short):  # type: ignore[no-untyped-def]
     """Put unit vectors into units (Q, D), unit prefixes into short (Q, dim); False where there is none."""
@@ -244,26 +229,7 @@ def _products(query, centroids, near):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**FAST)
-def _few(  # type: ignore[no-untyped-def]
-    queries,
-    turn,
-    shift,
-    centroids,
-    starts,
-    listed,
-    codes,
-    low,
-    step,
-    vectors,
-    norms,
-    wide,
-    floor,
-    unit,
-    probes,
-    shortlist,
-    scores,
-    places,
-):
+def _few(queries, turn, shift, centroids, *given):  # type: ignore[no-untyped-def]
     """Answer queries (Q, D) one after the other; False where one has no direction."""
     units, short = np.empty_like(queries), np.empty((len(queries), len(shift)), np.float32)
     if not _directions(queries, units, short):
@@ -276,25 +242,7 @@ def _few(  # type: ignore[no-untyped-def]
                 total += weights[column] * units[row, column]
             short[row, feature] = total + shift[feature]
         _products(short[row], centroids, near[row])
-    _answer(
-        near,
-        short,
-        units,
-        starts,
-        listed,
-        codes,
-        low,
-        step,
-        vectors,
-        norms,
-        wide,
-        floor,
-        unit,
-        probes,
-        shortlist,
-        scores,
-        places,
-    )
+    _answer(near, short, units, *given)
     return True
 
 
@@ -419,7 +367,7 @@ def _scanned(values, numbers, weights, unit, base, starts, places, codes, likely
         for place in range(first, last):
             if following < after:
                 for line in range(0, dim, LINE):
-                    _fetch(address + following * dim + line)
+                    fetch(address + following * dim + line)
                 following += 1
             score = start + np.float32(_total(codes[place], weights)) * unit
             if score > least:
@@ -435,7 +383,7 @@ def _by_bytes(rows, weights, unit, base, codes, likely, best, places):  # type: 
     for number in range(len(rows)):
         if number + AHEAD < len(rows):
             for line in range(0, dim, LINE):
-                _fetch(address + rows[number + AHEAD] * dim + line)
+                fetch(address + rows[number + AHEAD] * dim + line)
         likely[number] = base + np.float32(_total(codes[rows[number]], weights)) * unit
         if held < len(best) or likely[number] > best[0]:
             held = _offer(best, places, held, len(best), likely[number], rows[number])
@@ -454,7 +402,7 @@ def _compared(query, rows, likely, least, vectors, norms, scores, places):  # ty
     for number in range(count):
         if number + 2 < count:
             for line in range(0, 4 * dim, LINE):
-                _fetch(address + rows[number + 2] * 4 * dim + line)
+                fetch(address + rows[number + 2] * 4 * dim + line)
         place, score = rows[number], np.float32(0)
         for column in range(dim):
             score += query[column] * vectors[place, column]

@@ -356,7 +356,6 @@ class AdaptiveIndex:
 
     def insert(self, rows: NDArray[np.int64]) -> None:
         """Add rows (N',) of `vectors`, which the index was built without, to what is found."""
-        self._readers.clear()
         for index in self.shortlists.values():
             extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity)
 
@@ -376,7 +375,6 @@ class AdaptiveIndex:
         check_ids(np.concatenate([there, ids]), len(there) + len(added))
         all_ids = np.concatenate([self.ids, ids])
         rows = np.arange(len(self), len(self) + len(added))
-        self._readers.clear()
         for index in self.shortlists.values():
             extend_shortlist(index, added, rows, self.spec.similarity)
         new = self._norms(added, list(self.norms))

@@ -5,7 +5,10 @@ candidate is fetched from memory while one is compared: candidates lie far apart
 """
 
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 import faiss
 import numba
@@ -17,6 +20,9 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
 
+Result = TypeVar("Result")
+# Of loops that are compiled: sums in any order, no lock of Python, kept for the next process.
+FAST: Any = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True, "cache": True, "error_model": "numpy"}
 WORTH_SHARING = 64  # queries, fewer of which one thread answers
 LINE, AHEAD = 64, 2  # bytes that memory is fetched by; how many candidates before one is compared
 
@@ -46,18 +52,22 @@ def rerank(
     stored = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors  # numba knows bits only
     found = Candidates(np.empty((len(asked), keep), np.float32), np.empty((len(asked), keep), np.int64))
     given = (asked, stored, norms, positions, distances, patience, *found)
-    threads = min(faiss.omp_get_max_threads(), len(asked) // WORTH_SHARING)
-    if threads < 2:
-        _select(*given, 0, len(asked))
-        return found
-    cuts = np.linspace(0, len(asked), threads + 1).astype(int)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda part: _select(*given, *part), itertools.pairwise(cuts)))
+    by_threads(len(asked), partial(_select, *given))
     return found
 
 
+def by_threads(queries: int, answer: Callable[[int, int], Result]) -> list[Result]:
+    """Return what `answer` of a compiled loop gives for ranges (first, last) of queries, one a thread."""
+    threads = min(faiss.omp_get_max_threads(), queries // WORTH_SHARING)
+    if threads < 2:
+        return [answer(0, queries)]
+    cuts = np.linspace(0, queries, threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda part: answer(*part), itertools.pairwise(cuts)))
+
+
 @intrinsic
-def _fetch(_, address):  # type: ignore[no-untyped-def]
+def fetch(_, address):  # type: ignore[no-untyped-def]
     """Have memory at an address brought near the processor."""
 
     def code(context, builder, _, arguments):  # type: ignore[no-untyped-def]
@@ -83,7 +93,7 @@ def _number(_, stored):  # type: ignore[no-untyped-def]
     return stored(stored), lambda context, builder, _, arguments: arguments[0]
 
 
-@numba.njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True, error_model="numpy")
+@numba.njit(**FAST)
 def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
     asked, vectors, norms, positions, distances, patience, scores, ids, first, last
 ):
@@ -97,7 +107,7 @@ def _select(  # type: ignore[no-untyped-def] # noqa: PLR0912
             if number + AHEAD < count and positions[row, number + AHEAD] >= 0:
                 address = start + positions[row, number + AHEAD] * stride
                 for line in range(0, vectors.itemsize * dim, LINE):
-                    _fetch(address + line)
+                    fetch(address + line)
             score = np.float32(-np.inf)
             if place >= 0:
                 vector = vectors[place]

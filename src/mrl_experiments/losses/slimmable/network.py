@@ -57,9 +57,8 @@ class SlimmableNet(nn.Module):
         named = list(net.named_modules())
         self._layers = [name for name, module in named if isinstance(module, nn.Conv2d | nn.Linear)]
         self._norms = [name for name, module in named if isinstance(module, nn.BatchNorm2d)]
-        self._child = (
-            "statistics" if universal else "norms"
-        )  # what each width has, by the name in checkpoints
+        # What each width has of a batch normalization, by its name in checkpoints.
+        self._child = "statistics" if universal else "norms"
         for norm in map(self._module, self._norms):
             self._split(norm)
         self.dims = tuple(self._measure(width, shape) for width in widths)
