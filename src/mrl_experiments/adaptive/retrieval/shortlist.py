@@ -149,7 +149,7 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
     Returns:
         None if this kind of index takes no mask.
     """
-    pairs = (part.split("=") for part in split_effort(effort or "")[0].split(",") if part)
+    pairs = (part.split("=") for part in split_effort(effort or "").faiss.split(",") if part)
     chosen = {name: int(value) for name, value in pairs}
     selector: Any = None
     if mask is not None:
@@ -176,7 +176,7 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
 def probes(index: Any, effort: str | None = None) -> int:
     """Return how many lists a search with an effort reads; None for the effort of the index."""
     core = core_of(index)
-    chosen = dict(part.split("=") for part in split_effort(effort or "")[0].split(",") if part)
+    chosen = dict(part.split("=") for part in split_effort(effort or "").faiss.split(",") if part)
     return int(min(int(chosen.get("nprobe", core.nprobe)), core.nlist))
 
 
@@ -190,7 +190,7 @@ def set_effort(index: faiss.Index, effort: str) -> None:
         outer: Any = faiss.downcast_index(index)
         inner = outer.index if isinstance(outer, faiss.IndexIDMap) else outer
         space: Any = faiss.ParameterSpace()
-        space.set_index_parameters(inner, split_effort(effort)[0])
+        space.set_index_parameters(inner, split_effort(effort).faiss)
         core = core_of(outer)
         if isinstance(core, faiss.IndexIVF):
             core.nprobe = min(core.nprobe, core.nlist)  # with more, scans of 4 bits lose neighbours
