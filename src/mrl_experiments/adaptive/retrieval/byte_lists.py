@@ -84,6 +84,7 @@ class ByteLists:
         spread: (dim,) mean squares of what the centroids leave over.
         turn: (dim, D) of a linear map before the lists; (0, 0) for none.
         shift: (dim,) what that adds.
+        rest: Prefixes are of whole directions, and their last feature is the norm of what they leave out.
         vectors: (N, D) as they are kept.
         norms: (N,) inverse norms of these.
         whole: Their directions in bytes.
@@ -97,12 +98,15 @@ class ByteLists:
     spread: NDArray[np.float32]
     turn: NDArray[np.float32]
     shift: NDArray[np.float32]
+    rest: bool
     vectors: NDArray[np.float32]
     norms: NDArray[np.float32]
     whole: Codes
 
     @classmethod
-    def of(cls, index: Any, vectors: NDArray[np.float32], norms: NDArray[Any]) -> "ByteLists | None":
+    def of(
+        cls, index: Any, vectors: NDArray[np.float32], norms: NDArray[Any], rest: bool = False
+    ) -> "ByteLists | None":
         """Return what searches an index of FAISS and vectors (N, D); None if it is of another kind."""
         outer, core = faiss.downcast_index(index), core_of(index)
         if not (
@@ -120,13 +124,13 @@ class ByteLists:
             maps = [faiss.downcast_VectorTransform(chain.at(at)) for at in range(chain.size())]
             if len(maps) != 1 or not isinstance(maps[0], faiss.LinearTransform):
                 return None
-            if outer.d != vectors.shape[1]:
+            if outer.d != vectors.shape[1] or rest:
                 return None  # a map of prefixes
             turn = faiss.vector_to_array(maps[0].A).reshape(core.d, outer.d)
             shift = faiss.vector_to_array(maps[0].b) if maps[0].have_bias else shift
         near, places, spread = _copied(core)
         centroids = _of_centroids(core.quantizer.reconstruct_n(0, core.nlist))
-        given = places, centroids, spread, turn, shift, vectors, norms, Codes.of(vectors, norms)
+        given = places, centroids, spread, turn, shift, rest, vectors, norms, Codes.of(vectors, norms)
         return cls(int(core.ntotal), core, near, *given)
 
     def search(
@@ -168,7 +172,7 @@ class ByteLists:
     def _parts(self) -> tuple[Any, ...]:
         """What the compiled loop reads, array by array: numba takes tuples of them slowly."""
         near, all_, whole = self.near, self.centroids, self.whole
-        parts = self.turn, self.shift, self.spread, all_.codes, all_.low, all_.step
+        parts = self.turn, self.shift, self.rest, self.spread, all_.codes, all_.low, all_.step
         parts += near.codes, near.low, near.step, near.starts, near.sizes, int(near.sizes.max()), self.places
         return *parts, self.vectors, self.norms, whole.codes, whole.low, whole.step
 
@@ -200,9 +204,9 @@ def _of_centroids(centroids: NDArray[np.float32]) -> Grouped:
 
 
 @numba.njit(**FAST)
-def _direction(query, turn, shift, unit, short):  # type: ignore[no-untyped-def]
+def _direction(query, turn, shift, with_rest, unit, short):  # type: ignore[no-untyped-def]
     """Put a unit vector into unit (D,), what is looked up into short (dim,); False where there is none."""
-    dim, square, rest = len(short), np.float32(0), np.float32(0)
+    dim, square, rest = len(short) - with_rest, np.float32(0), np.float32(0)
     for column in range(dim):
         square += query[column] * query[column]
     for column in range(dim, len(query)):
@@ -214,7 +218,9 @@ def _direction(query, turn, shift, unit, short):  # type: ignore[no-untyped-def]
         unit[column] = query[column] * whole
     if not len(turn):
         for column in range(dim):
-            short[column] = query[column] * inverse
+            short[column] = query[column] * (whole if with_rest else inverse)
+    if with_rest:
+        short[dim] = np.sqrt(rest) * whole
     for feature in range(len(turn)):
         total, weights = np.float32(0), turn[feature]
         for column in range(len(weights)):
@@ -294,6 +300,7 @@ def _answered(  # type: ignore[no-untyped-def]
     queries,
     turn,
     shift,
+    with_rest,
     spread,
     centroids,
     lowest,
@@ -326,12 +333,12 @@ def _answered(  # type: ignore[no-untyped-def]
     likely, rows = _room(shortlist), np.empty(shortlist, np.int64)
     lanes, finest = np.empty(GROUP, np.float32), min(32767, LARGEST // (255 * wide_))
     for row in range(len(queries)):
-        if not _direction(queries[row], turn, shift, unit, short):
+        if not _direction(queries[row], turn, shift, with_rest, unit, short):
             return False
         one, base, _ = _weighed(short, lowest, apart, 127, few)
         group_sums(centroids, 0, len(sizes), few, one, base, near)
         near[len(sizes) :] = -np.inf
-        deviation = np.float32(np.sqrt((short * short * spread).sum()))
+        deviation = np.float32(np.sqrt((short * short * spread).sum()) + 1e-20)  # any margin of none is none
         lists = numbers[: _lists(near, margin * deviation, numbers, lanes)]
         one, base, _ = _weighed(short, low, step, 127, few)
         count = _scanned(near, lists, few, one, base, starts, sizes, codes, found)

@@ -12,8 +12,8 @@ from mrl_experiments.adaptive.retrieval.tuning import Family
 SMALLEST_SCAN = 16  # below, classes are too close for a shortlist of useful length
 LIST_LENGTH = 32  # vectors on average; shorter lists cost more to find than to scan
 PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
-MARGINS = (0.5, 1, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 5)  # of lists that a compiled loop searches
-MOST = 512  # of these lists
+# Of lists that a compiled loop searches: margins, and how many are read at most by those up to the next.
+MARGINS = {128: (0.5, 1, 1.5, 1.75, 2, 2.25, 2.5, 2.75), 512: (3, 3.5, 4, 5)}
 CODES = 64  # of 4 bits a vector, of an index on disk
 EFFORTS = (16, 32, 64, 128, 256)
 
@@ -53,13 +53,11 @@ def declared_families(
     found = []
     for dim in scanned:
         plans = _plans(dim, dims, count, k)
-        found.append(
-            Family(
-                IndexSpec((dim,), f"IVF{lists(count)},{_scanned(dim, similarity)}", plans[0]),
-                efforts_of(lists(count), _scanned(dim, similarity)),
-                plans,
-            )
-        )
+        codes = _scanned(dim, similarity)
+        spec = IndexSpec((dim,), f"IVF{lists(count)},{codes}", plans[0])
+        both = codes == "SQ8" and width // 16 <= dim <= width // 4
+        for rest in (False, True) if both else (False,):
+            found.append(Family(replace(spec, rest=rest), efforts_of(lists(count), codes), plans))
     found += opponent_families(count, width, k, similarity)
     return [_by(family, similarity) for family in found], exact
 
@@ -177,8 +175,10 @@ def efforts_of(most: int, codes: str) -> tuple[str, ...]:
     """Return the efforts to try of so many lists: by margins where a compiled loop searches their codes."""
     if codes != "SQ8" or not COMPILED:
         return _probes(most)
-    every = f"nprobe={min(most, MOST)}"
-    return (*(f"{every},margin={margin}" for margin in MARGINS), every)
+    found = [
+        f"nprobe={min(most, read)},margin={margin}" for read, margins in MARGINS.items() for margin in margins
+    ]
+    return *found, f"nprobe={min(most, max(MARGINS))}"
 
 
 def _efforts(name: str, values: Sequence[int]) -> tuple[str, ...]:

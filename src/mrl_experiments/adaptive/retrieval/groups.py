@@ -137,6 +137,4 @@ def group_sums(codes, first, size, weights, unit, start, found):  # type: ignore
     wide = len(weights) * GROUP
     here, there, address = codes.ctypes.data + first * wide, found.ctypes.data, weights.ctypes.data
     for number in range(-(-size // GROUP)):
-        _similarities(
-            here + number * wide, address, len(weights) // QUAD, start, unit, there + number * LINE
-        )
+        _similarities(here + number * wide, address, len(weights) // QUAD, start, unit, there + number * LINE)

@@ -261,7 +261,7 @@ class AdaptiveIndex:
         if found is None:
             found = self.found(self._checked_queries(queries), stages, mask, effort)
         ids = self.ids[found.ids]
-        if found.ids[:, -1].min() < 0:  # what is missing comes last
+        if (found.ids[:, -1] < 0).any():  # what is missing comes last
             ids[found.ids < 0] = -1
         return Candidates(found.similarities, ids)
 
@@ -294,7 +294,7 @@ class AdaptiveIndex:
         keep, index, similarity = min(keep, len(self)), self.shortlists[dim], self.spec.similarity
         if self.spec.codes == BOUNDED and len(queries) >= FEW:  # products of matrices are faster
             return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
-        asked = compared(queries, dim, similarity)
+        asked = compared(queries, dim, similarity, self.spec.rest)
         if mask is None and effort in (None, self.spec.effort):
             found, ids = index.search(asked, keep)
         elif (parameters := search_parameters(index, mask, effort)) is not None:
@@ -327,9 +327,7 @@ class AdaptiveIndex:
         shortlist = min(shortlist, len(self))
         read = reader.index.nprobe if effort is None else probes(reader.index, effort)
         margin = split_effort(self.spec.effort if effort is None else effort).margin
-        found: Candidates | None = reader.search(
-            queries, shortlist, min(keep, shortlist), read, margin, mask
-        )
+        found: Candidates | None = reader.search(queries, shortlist, min(keep, shortlist), read, margin, mask)
         return found
 
     def _reader(self, dim: int) -> Any:
@@ -344,7 +342,7 @@ class AdaptiveIndex:
                 from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists
 
                 self._know_norms(self.width)
-                reader = ByteLists.of(index, self.vectors, self.norms[self.width])
+                reader = ByteLists.of(index, self.vectors, self.norms[self.width], self.spec.rest)
             self._readers[dim] = (index, reader)
         return reader
 
@@ -369,13 +367,15 @@ class AdaptiveIndex:
         """Return multiply-adds per query; scanning a code of a prefix counts as scanning the prefix."""
         stages = self._checked(stages)
         dim, keep = stages[0]
-        units = compared(queries, dim, self.spec.similarity)
-        return search_macs(scanned_vectors(self.shortlists[dim], units, keep), stages)
+        units = compared(queries, dim, self.spec.similarity, self.spec.rest)
+        reader, margin = self._reader(dim), split_effort(self.spec.effort).margin
+        spread = None if reader is None or margin == np.inf else margin**2 * reader.spread
+        return search_macs(scanned_vectors(self.shortlists[dim], units, keep, spread), stages)
 
     def insert(self, rows: NDArray[np.int64]) -> None:
         """Add rows (N',) of `vectors`, which the index was built without, to what is found."""
         for index in self.shortlists.values():
-            extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity)
+            extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity, self.spec.rest)
 
     def add(self, embeddings: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
         """Append embeddings (N', D) under new ids; clusters and codes stay as trained.
@@ -394,7 +394,7 @@ class AdaptiveIndex:
         all_ids = np.concatenate([self.ids, ids])
         rows = np.arange(len(self), len(self) + len(added))
         for index in self.shortlists.values():
-            extend_shortlist(index, added, rows, self.spec.similarity)
+            extend_shortlist(index, added, rows, self.spec.similarity, self.spec.rest)
         new = self._norms(added, list(self.norms))
         self.norms = {dim: np.concatenate([norms, new[dim]]) for dim, norms in self.norms.items()}
         self.vectors, self.ids = np.concatenate([self.vectors, added]), all_ids

@@ -35,6 +35,9 @@ class IndexSpec:
             left out whose centroid is less near than the nearest by more than so many deviations of a
             similarity within lists. They do without patience.
         similarity: What near means, "cosine", "inner_product" or "l2"; of prefixes, too.
+        rest: For cosines: a scanned prefix is not divided by its own norm but by that of the whole vector,
+            and the norm of the rest is one more feature, so that a product is the largest that the cosine
+            of whole vectors can be. What finds more depends on the vectors.
     """
 
     dims: tuple[int, ...]
@@ -43,6 +46,7 @@ class IndexSpec:
     coarse_dim: int | None = None
     effort: str = ""
     similarity: str = "cosine"
+    rest: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
@@ -50,6 +54,11 @@ class IndexSpec:
         object.__setattr__(self, "stages", check_stages(self.stages, self.dims))
         if list(self.dims) != sorted(set(self.dims)) or self.dims[0] < 1:
             raise UserError(f"dims={list(self.dims)} do not nest", expected="strictly increasing dims")
+        if self.rest and (self.similarity != "cosine" or self.coarse_dim is not None):
+            raise UserError(
+                f"rest=True with similarity={self.similarity}, coarse_dim={self.coarse_dim}",
+                expected="similarity=cosine, and no coarse_dim",
+            )
         if self.coarse_dim is not None and not 1 <= self.coarse_dim <= self.dims[0]:
             raise UserError(
                 f"coarse_dim={self.coarse_dim} does not nest in dims={list(self.dims)}",
