@@ -7,10 +7,11 @@ pytest.importorskip("numba")
 from mrl_experiments import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval import rerank
 from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists, Codes, _cut, _largest
+from mrl_experiments.adaptive.retrieval.families import efforts_of
 from mrl_experiments.adaptive.retrieval.groups import VNNI, Grouped, group_sums, summing
 from mrl_experiments.adaptive.retrieval.shortlist import build_shortlist
 from mrl_experiments.adaptive.retrieval.similarity import compared
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, split_effort
 from mrl_experiments.directions import inverse_norms
 from mrl_experiments.errors import UserError
 
@@ -156,6 +157,19 @@ def test_a_margin_leaves_out_the_lists_whose_centroids_are_less_near(
         same.append(np.isin(found.ids[row], expected).mean())
     assert np.mean(same) > 0.97  # but for centroids on the edge, whose products are rounded
     assert index.macs(queries) < built(vectors, codes, dim, 3000, 16, rest=rest).macs(queries)
+
+
+def test_margins_grow_up_to_none(vectors, queries):
+    efforts = efforts_of(4096, "SQ8")
+    margins = [split_effort(effort).margin for effort in efforts]
+    assert margins == sorted(margins) and efforts[-1] == "nprobe=512"
+    index = built(vectors, "IVF64,SQ8", DIM, 60, 64)
+    _, places = brute(vectors, queries)
+    shares = []
+    for effort in efforts_of(64, "SQ8"):
+        found = index.search_stages(queries, effort=effort).ids
+        shares.append(np.mean([np.isin(a, b).mean() for a, b in zip(places, found, strict=True)]))
+    assert all(np.diff(shares) > -0.005) and shares[-1] > shares[0]  # but for what codes take for near
 
 
 def test_vectors_without_a_spread_are_found(vectors):
