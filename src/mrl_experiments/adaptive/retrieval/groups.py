@@ -1,7 +1,7 @@
 """Codes of a byte a feature in groups of 16, whose products with a query are summed side by side.
 
 Four features of 16 codes lie together, 64 bytes: one instruction of AVX-512 VNNI adds their products to 16
-sums. Other processors take a loop.
+sums. For other processors LLVM compiles the same sums from plain products.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import binding, ir
-from numba.core import types
+from numba.core import config, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.kernels import FAST, LINE
 
 GROUP, QUAD = 16, 4  # codes; features of theirs that lie together
-VNNI = bool(binding.get_host_cpu_features().get("avx512vnni"))
+OWN_CPU = not (config.CPU_NAME or config.CPU_FEATURES)  # numba compiles for the processor it runs on
+VNNI = OWN_CPU and bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
 @dataclass(frozen=True)
