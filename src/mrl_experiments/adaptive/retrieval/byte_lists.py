@@ -172,7 +172,15 @@ class ByteLists:
     def _parts(self) -> tuple[Any, ...]:
         """What the compiled loop reads, array by array: numba takes tuples of them slowly."""
         near, all_, whole = self.near, self.centroids, self.whole
-        parts = self.turn, self.shift, self.rest, self.spread, all_.codes, all_.low, all_.step
+        parts: tuple[Any, ...] = (
+            self.turn,
+            self.shift,
+            self.rest,
+            self.spread,
+            all_.codes,
+            all_.low,
+            all_.step,
+        )
         parts += near.codes, near.low, near.step, near.starts, near.sizes, int(near.sizes.max()), self.places
         return *parts, self.vectors, self.norms, whole.codes, whole.low, whole.step
 

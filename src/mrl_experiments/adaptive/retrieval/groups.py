@@ -47,8 +47,8 @@ class Grouped:
         room = np.zeros(int(starts[-1]) * wide + LINE, np.uint8)
         first = -room.ctypes.data % LINE  # groups begin with a line of memory
         codes = room[first : len(room) - LINE + first]
-        kept = (np.ascontiguousarray(part, np.float32) for part in (low, step))
-        return cls(codes, *kept, starts, sizes.astype(np.int64))
+        low, step = (np.ascontiguousarray(part, np.float32) for part in (low, step))
+        return cls(codes, low, step, starts, sizes.astype(np.int64))
 
     def put(self, number: int, codes: NDArray[np.uint8]) -> None:
         """Fill a list with codes (n, dim)."""
