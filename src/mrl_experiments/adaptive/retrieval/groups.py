@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from mrl_experiments.adaptive.retrieval.kernels import FAST, LINE
 
 GROUP, QUAD = 16, 4  # codes; features of theirs that lie together
-OWN_CPU = not (config.CPU_NAME or config.CPU_FEATURES)  # numba compiles for the processor it runs on
+SET: Any = config  # whose names are made at run time
+OWN_CPU = not (SET.CPU_NAME or SET.CPU_FEATURES)  # numba compiles for the processor it runs on
 VNNI = OWN_CPU and bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
