@@ -326,7 +326,7 @@ def forms(count: int, width: int) -> list[Form]:
         return [f"{searched}={value}" for value in (PROBES if searched == "nprobe" else EFFORTS)]
 
     def nested(dim: int, codes: str) -> Form:
-        plans = [((dim, factor * K), (width, K)) for factor in SHORTLISTS]
+        plans: Sequence[Any] = [((dim, factor * K), (width, K)) for factor in SHORTLISTS]
         if codes != "SQ8":
             plans = nested_families(count, (dim, *(other for other in every if other >= 2 * dim)), K)[0].plans
         return ours(f"{ivf},{codes}", dim, plans, efforts(codes, "nprobe"), "nested")
