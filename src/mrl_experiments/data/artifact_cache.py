@@ -95,16 +95,10 @@ def cached(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Seque
             with atomic_path(path) as temporary:
                 described = write(temporary)
             # Last: after a kill in between, the manifest disagrees, and all is written again.
-            others = {part.name: fingerprint(part) for part in beside}
-            write_json(
-                manifest_path(path),
-                {
-                    **fingerprint(path),
-                    **described,
-                    **({"beside": others} if others else {}),
-                    "place": _place(path),
-                },
-            )
+            manifest = {**fingerprint(path), **described, "place": _place(path)}
+            if beside:
+                manifest["beside"] = {part.name: fingerprint(part) for part in beside}
+            write_json(manifest_path(path), manifest)
     return path
 
 

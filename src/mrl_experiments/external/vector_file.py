@@ -79,7 +79,10 @@ def read_vectors(path: Path) -> VectorFile:
     if not (path.is_dir() or path.is_file()):
         raise UserError(f"{path} is neither a file nor a folder", expected="a file of embeddings")
     with _reading(path):
-        found = _read_folder(path) if path.is_dir() else _with_those_beside(READERS[path.suffix](path), path)
+        if path.is_dir():
+            found = _read_lance(path) if path.suffix == LANCE else _table(_parts(path), path)
+        else:
+            found = _with_those_beside(READERS[path.suffix](path), path)
     _check(found, path)
     return found
 
@@ -349,13 +352,6 @@ def _check_header(file: IO[bytes], size: int, path: Path) -> tuple[tuple[int, ..
             remedy="copy or save it again",
         )
     return shape, by_columns and len(shape) > 1, dtype
-
-
-def _read_folder(folder: Path) -> VectorFile:
-    if folder.suffix == LANCE:
-        return _read_lance(folder)
-    files = _parts(folder)
-    return _table(files, folder)
 
 
 def _parts(folder: Path) -> list[Path]:

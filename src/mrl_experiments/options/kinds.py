@@ -104,12 +104,10 @@ class Whole(Number):
     """A whole number; 10.0 and 1e6 are some too."""
 
     def _take(self, value: Any) -> Any:
-        value = super()._take(value)
-        if value != int(value):
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not isinstance(whole, int):
             raise ValueError
-        if abs(value) > MOST:
-            raise ValueError("it has more than 64 bits")
-        return int(value)
+        return super()._take(whole)
 
     def _noun(self, plural: bool) -> str:
         return "whole numbers" if plural else "a whole number"
@@ -315,13 +313,8 @@ class List(Option):
 
     def _describe(self, plural: bool) -> str:
         order = "ascending " if self.ascending else "descending " if self.descending else ""
-        number = (
-            f"{self.count} "
-            if self.count is not None
-            else f"at least {self.least} "
-            if self.least > 1
-            else ""
-        )
+        number = f"at least {self.least} " if self.least > 1 else ""
+        number = number if self.count is None else f"{self.count} "
         return f"{'lists' if plural else 'a list'} of {number}{order}{self.item.describe(plural=True)}"
 
 

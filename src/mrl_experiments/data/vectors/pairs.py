@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
 
 
 def pair_reader(pairs: Pairs) -> BatchReader:
-    """Return a reader of pairs; y (B, 2) says which query and document each is, since equal ones are the same."""
+    """Return a reader of pairs; y (B, 2) says which query and document each is: equal ones may be one."""
     same = np.column_stack([np.unique(side.keys, return_inverse=True)[1] for side in pairs]).astype(np.int64)
     return at_once(lambda index, _: (tuple(side[index] for side in pairs), same[index]))
 
