@@ -211,8 +211,7 @@ class ImageData(DataModule):
         if self.source.size is None:
             files = self.cache.files(split, self.workers)
             return files, np.array([label for _, label in files])
-        images = self.cache.array(split, self.workers)
-        arrays = ArraySamples(images, images.with_name(self.cache.labels(split).name))
+        arrays = ArraySamples(self.cache.array(split, self.workers))
         return arrays, arrays.labels
 
     def state_dict(self) -> dict[str, Any]:

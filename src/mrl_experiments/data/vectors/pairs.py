@@ -114,21 +114,15 @@ def _judged(folder: Path) -> tuple[Path, Path, Path] | None:
     if not folder.is_dir() or not any((folder / name).exists() for name in ("qrels.tsv", "qrels")):
         return None
     qrels = next((folder / name for name in JUDGED if (folder / name).is_file()), None)
+    there = {path.name: path for path in folder.iterdir()}
     queries, corpus = (
-        next(
-            (
-                path
-                for path in (folder / f"{name}{form}" for name in names for form in READERS)
-                if path.exists()
-            ),
-            None,
-        )
+        next((there[f"{name}{form}"] for name in names for form in READERS if f"{name}{form}" in there), None)
         for names in (("queries",), CORPUS)
     )
     if queries is None or corpus is None or qrels is None:
-        there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())[:8]
+        found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())[:8]
         raise UserError(
-            f"data.pairs={folder} holds {', '.join(there)}",
+            f"data.pairs={folder} holds {', '.join(found)}",
             expected=f"files of vectors with ids called queries and corpus, and {' or '.join(JUDGED)}",
         )
     return queries, corpus, qrels
