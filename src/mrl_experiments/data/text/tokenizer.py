@@ -111,8 +111,7 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens; special ones are left out, a torn character becomes U+FFFD."""
-        text: str = self._inner.decode(list(tokens), skip_special_tokens=True)
-        return text
+        return self._inner.decode(list(tokens), skip_special_tokens=True)
 
     def bytes_of_tokens(self) -> NDArray[np.int64]:
         """Return (V,): the bytes of UTF-8 text that each token stands for, 0 for special ones."""
