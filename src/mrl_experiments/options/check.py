@@ -15,7 +15,7 @@ from omegaconf.errors import (
 )
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.options.kinds import Group, Map, Name, Option, show
+from mrl_experiments.options.kinds import Map, Name, Option, show
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS, Options
 
 KNOWN = ("mrl_experiments.", "pytorch_lightning.")  # where classes are whose options the table knows
@@ -113,7 +113,7 @@ def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bo
         if isinstance(inside, DictConfig) or (isinstance(inside, ListConfig) and "*" in known):
             if not _foreign(inside):
                 yield from _walk(inside, name, known, read_data=read_data)
-        elif not (inside is None and known.get(HERE, Group()).null):
+        elif not (inside is None and known.get(HERE, Option()).null):
             shown = ", ".join(f"{name}.{option}" for option in known if option != HERE)
             yield _misfit(f"{name}={show(inside)}", f"options inside it: {shown}")
 

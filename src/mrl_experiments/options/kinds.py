@@ -368,11 +368,6 @@ class Either(Option):
         return ", or ".join(kind.describe(plural) for kind in self.kinds if not isinstance(kind, Node))
 
 
-@dataclass(frozen=True)
-class Group(Option):
-    """Options inside an option."""
-
-
 def show(value: Any) -> str:
     """Write a value as it is typed on the command line, in some 100 characters."""
     shown = _show(value)

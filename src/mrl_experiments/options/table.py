@@ -13,7 +13,6 @@ from mrl_experiments.options.kinds import (
     Choice,
     Either,
     Flag,
-    Group,
     Label,
     List,
     Map,
@@ -47,6 +46,7 @@ def share(meaning: str, *, null: bool = False) -> Number:
     return Number(meaning, low=0, high=1, null=null)
 
 
+OR_NULL = Option("options, or none of them", null=True)  # of keys that end in a dot
 ROOT = Path("the folder that holds runs/", example="outputs")
 CACHE = Path("where prepared files go", null=True, empty=True, example="~/.cache/mrl-experiments")
 TRUST = Either(
@@ -240,18 +240,10 @@ MONITOR: Options = {
     "monitor": Text("a metric, at a dim or, without one, at the largest", example="val/top1@8"),
     "mode": Choice("which values are better", ("max", "min")),
 }
-CALLBACKS = {
-    "best": "the best checkpoint",
-    "every_epochs": "a checkpoint now and then",
-    "every_minutes": "a checkpoint now and then",
-    "early_stopping": "end where nothing improves",
-    "lr_monitor": "learning rates",
-    "device_stats": "load and memory",
-    "ema": "a moving average of the weights",
-    "weight_mean": "the mean of the weights",
-    "throughput": "speed",
-    "rich_progress": "Lightning's bar",
-}
+CALLBACKS = (
+    *("best", "every_epochs", "every_minutes", "early_stopping", "lr_monitor", "device_stats", "ema"),
+    *("weight_mean", "throughput", "rich_progress"),
+)
 BUFFERS = Flag("average the statistics of BatchNorm too")
 
 GROUPS: dict[str, Options] = {
@@ -263,7 +255,7 @@ GROUPS: dict[str, Options] = {
         "workers": count("that read; of FFCV, threads", low=0, high=WORKERS, null=True, unit="processes"),
         "cache": replace(CACHE, null=False),
         "size": count("side of the images", high=16_384, null=True, unit="pixels"),
-        "resolution.": Group("of training, by epoch", null=True),
+        "resolution.": OR_NULL,
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
         "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
         "resolution.start_epoch": count("before the side begins to grow", low=0, unit="epochs"),
@@ -476,7 +468,7 @@ GROUPS: dict[str, Options] = {
         "erasing": share("of the images that lose a rectangle"),
     },
     "callbacks": {
-        **{f"{name}.": Group(meaning, null=True) for name, meaning in CALLBACKS.items()},
+        **{f"{name}.": OR_NULL for name in CALLBACKS},
         **{f"best.{key}": option for key, option in (CHECKPOINT | MONITOR).items()},
         **{f"every_epochs.{key}": option for key, option in CHECKPOINT.items()},
         "every_epochs.every_n_epochs": count("between two checkpoints", unit="epochs"),
@@ -499,8 +491,8 @@ GROUPS: dict[str, Options] = {
     },
     "logger": {
         "csv": Map("metrics.csv, which is always written"),
-        "wandb.": Group("Weights & Biases", null=True),
-        "tensorboard.": Group("TensorBoard", null=True),
+        "wandb.": OR_NULL,
+        "tensorboard.": OR_NULL,
         "wandb.project": Text("of W&B", null=True, example="mrl-experiments"),
         "wandb.entity": Text("of W&B", null=True),
         "wandb.mode": Choice(
