@@ -14,29 +14,39 @@ from mrl_experiments.models.timm_backbone import TimmBackbone
 class DualEncoder(nn.Module):
     """Images (B, C, H, W) or tokens (B, T) to features (B, D) of one space (Jia et al., 2021; ALIGN).
 
-    The data says `vocabulary`, `length` and `pad`, and of images `channels` and `size`.
+    The data says `channels`, `size`, `vocabulary`, `length` and `pad`; see `TimmBackbone` and `TextTower`.
 
     Args:
         name: How tables call it.
+        arch: Of the image tower, as `pretrained` and its like, `blurpool` and `options`; see `TimmBackbone`.
         width: D, to which each tower's features are projected linearly.
         text: `type` and `options` of the text tower; see `TextTower`.
-        image: Of the image tower; see `TimmBackbone`.
     """
 
     def __init__(
         self,
         *,
         name: str,
+        arch: str,
         width: int,
         text: Mapping[str, Any],
+        channels: int,
+        size: int,
         vocabulary: int,
         length: int,
         pad: int,
-        **image: Any,
+        pretrained: str | bool | None = None,
+        pretrained_by_order: bool | None = False,
+        blurpool: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name, self.width = name, width
-        self.image = TimmBackbone(name=name, **image)
+        self.image = TimmBackbone(
+            arch=arch, name=name, channels=channels, size=size,
+            pretrained=pretrained, pretrained_by_order=pretrained_by_order,
+            blurpool=blurpool, options=options,
+        )  # fmt: skip
         self.text = TextTower(**text, vocabulary=vocabulary, length=length, pad=pad)
         self.project_image = nn.Linear(self.image.width, width, bias=False)
         self.project_text = nn.Linear(self.text.width, width, bias=False)

@@ -66,16 +66,25 @@ def sgd_cyclic(
     length: TrainingLength,
     *,
     name: str = "sgd_cyclic",
+    lr: float,
+    lr_images: int = 256,
     momentum: float = 0.9,
     nesterov: bool = False,
-    **shared: Any,
+    weight_decay: float = 0.0,
+    warmup_epochs: float = 1.0,
 ) -> tuple[Optimizer, LambdaLR]:
     """Build SGD whose rate rises linearly to its peak and falls linearly to zero (the paper's recipe).
 
-    shared: of both recipes, see `_recipe`.
+    `lr` belongs to `lr_images` images per step and is scaled in proportion to what a step really sees.
     """
-    own = {"momentum": momentum, "nesterov": nesterov}
-    return _recipe(module, length, SGD, own, lambda progress: 1 - progress, **shared)
+    optimizer = SGD(
+        parameter_groups(module, weight_decay),
+        lr=scaled(lr, lr_images, length),
+        momentum=momentum,
+        nesterov=nesterov,
+        fused=_on_cpu(module),
+    )
+    return _clippable(optimizer), _schedule(optimizer, length, warmup_epochs, lambda progress: 1 - progress)
 
 
 def adamw_cosine(
@@ -83,51 +92,27 @@ def adamw_cosine(
     length: TrainingLength,
     *,
     name: str = "adamw_cosine",
-    momentum: float = 0.9,
-    nesterov: bool = False,
-    **shared: Any,
-) -> tuple[Optimizer, LambdaLR]:
-    """Build AdamW whose rate rises linearly to its peak and falls along a half cosine to zero.
-
-    `momentum` is beta_1. `nesterov` has no meaning here and must stay false. shared: see `_recipe`.
-    """
-    assert not nesterov, "AdamW has no Nesterov momentum"
-    own = {"betas": (momentum, 0.999)}
-    return _recipe(
-        module, length, AdamW, own, lambda progress: (1 + math.cos(math.pi * progress)) / 2, **shared
-    )
-
-
-def _recipe(
-    module: nn.Module,
-    length: TrainingLength,
-    kind: Callable[..., Optimizer],
-    own: Mapping[str, Any],
-    decay: Callable[[float], float],
-    *,
     lr: float,
     lr_images: int = 256,
+    momentum: float = 0.9,
+    nesterov: bool = False,
     weight_decay: float = 0.0,
     warmup_epochs: float = 1.0,
 ) -> tuple[Optimizer, LambdaLR]:
-    """Return an optimizer and its schedule: a linear warm-up, then `decay` of the share that has passed.
+    """Build AdamW whose rate rises linearly to its peak and falls along a half cosine to zero.
 
-    `lr` belongs to `lr_images` images per step and is scaled in proportion to what a step really sees. On a
-    CPU one pass over the parameters does a whole step, in a fifth of the time.
+    `momentum` is beta_1. `nesterov` has no meaning here and must stay false.
     """
-    fused = all(parameter.is_cpu for parameter in module.parameters()) or None
-    groups = parameter_groups(module, weight_decay)
-    optimizer = kind(groups, lr=scaled(lr, lr_images, length), fused=fused, **own)
-    if fused:  # Lightning clips no gradients that a step unscales; on a CPU none are scaled
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-    warmup = min(warmup_epochs * length.steps_per_epoch, length.steps / 2)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return START + (1 - START) * step / warmup
-        return decay(min(1.0, (step - warmup) / max(1.0, length.steps - warmup)))
-
-    return optimizer, LambdaLR(optimizer, factor)
+    assert not nesterov, "AdamW has no Nesterov momentum"
+    optimizer = AdamW(
+        parameter_groups(module, weight_decay),
+        lr=scaled(lr, lr_images, length),
+        betas=(momentum, 0.999),
+        fused=_on_cpu(module),
+    )
+    return _clippable(optimizer), _schedule(
+        optimizer, length, warmup_epochs, lambda progress: (1 + math.cos(math.pi * progress)) / 2
+    )
 
 
 def timm_optim(
@@ -235,6 +220,11 @@ class Plateau:
         self._schedule.load_state_dict(state)
 
 
+def _on_cpu(module: nn.Module) -> bool | None:
+    """Return whether one pass over the parameters is to do a whole step: on CPUs a fifth of the time."""
+    return all(parameter.is_cpu for parameter in module.parameters()) or None
+
+
 @contextmanager
 def _as_in_memory(optimizer: Optimizer) -> Iterator[None]:
     """Show a step convolutions in `channels_last` in the order of their memory, in which they are contiguous.
@@ -283,6 +273,29 @@ class AdamW(_InMemoryOrder, optim.AdamW):
     """torch's, whose name the learning rates are logged by."""
 
 
+def _clippable(optimizer: Optimizer) -> Optimizer:
+    """Return an optimizer whose gradients Lightning clips, also where it does a step in one pass on a CPU.
+
+    Lightning refuses it since such a step also unscales gradients; on a CPU none are scaled.
+    """
+    if optimizer.defaults["fused"]:
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
+
+
 def scaled(lr: float, lr_images: int, length: TrainingLength) -> float:
     """Scale a learning rate given for `lr_images` images per step to the images of this training's step."""
     return lr * length.images_per_step / lr_images
+
+
+def _schedule(
+    optimizer: Optimizer, length: TrainingLength, warmup_epochs: float, decay: Callable[[float], float]
+) -> LambdaLR:
+    warmup = min(warmup_epochs * length.steps_per_epoch, length.steps / 2)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return START + (1 - START) * step / warmup
+        return decay(min(1.0, (step - warmup) / max(1.0, length.steps - warmup)))
+
+    return LambdaLR(optimizer, factor)
