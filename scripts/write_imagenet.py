@@ -28,7 +28,7 @@ def main() -> None:
     for split, storage in STORAGE.items():
         target = arguments.out / f"{split}.beton"
         if target.exists():
-            count = check_beton(target, channels=source.channels, num_classes=source.num_classes)
+            count = len(check_beton(target, channels=source.channels, num_classes=source.num_classes))
             print(f"{target} is there: {count:,} images")
             continue
         samples = source.open(split)

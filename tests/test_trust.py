@@ -569,7 +569,7 @@ def test_a_stored_cache_is_read_and_never_written_to(folder, tmp_path, capsys):
     config = trusted_config(run)
     with stored_data(run, config, str(mine)) as data:
         data.prepare("val")
-    assert not theirs.exists() and len([*mine.rglob("val.npy")]) == 1
+    assert not theirs.exists() and len([*mine.rglob("val.samples.npy")]) == 1
     said = capsys.readouterr().out
     assert f"{theirs} holds no whole digits-" in said and f"it is written to {mine}" in said
     shutil.move(mine, theirs)
@@ -577,12 +577,12 @@ def test_a_stored_cache_is_read_and_never_written_to(folder, tmp_path, capsys):
     with stored_data(run, config, str(mine)) as data:
         batch = next(iter(data.dataloader("val")))
     assert files(theirs) == before and not mine.exists()
-    (path,) = theirs.rglob("val.npy")
+    (path,) = theirs.rglob("val.samples.npy")
     path.write_bytes(path.read_bytes()[:-1])  # no longer whole
     before = files(theirs)
     with stored_data(run, config, str(mine)) as data:
         again = next(iter(data.dataloader("val")))
-    assert files(theirs) == before and [*mine.rglob("val.npy")]
+    assert files(theirs) == before and [*mine.rglob("val.samples.npy")]
     assert all((a == b).all() for a, b in zip(batch, again, strict=True))
 
 

@@ -162,7 +162,7 @@ def require_space(folder: Path, needed: int, remedy: str = "free some space") ->
         )
 
 
-def allocate(path: Path, shape: tuple[int, ...], dtype: type) -> "np.memmap[Any, Any]":
+def allocate(path: Path, shape: tuple[int, ...], dtype: Any) -> "np.memmap[Any, Any]":
     """Return a new .npy file of this shape to write into, with its bytes taken from the disk at once.
 
     A hole in the file that cannot be filled later, on a full disk, would kill the process.

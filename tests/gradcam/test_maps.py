@@ -102,12 +102,6 @@ def test_what_has_no_maps_is_refused(overrides, layer, problem, images):
         choose_layer(method_of(*overrides), images, layer)
 
 
-def test_sizes_without_a_classifier_are_refused(images):
-    method = method_of("loss=mrl")
-    with pytest.raises(UserError, match="no classifier at 13 dims"):
-        class_maps(method, choose_layer(method, images, None), images, (13,))
-
-
 def test_images_that_more_dims_get_right_come_first_each_of_another_class(images):
     method = method_of("loss=mrl")
     pool = torch.randn(40, 1, SIZE, SIZE)

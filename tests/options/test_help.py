@@ -9,7 +9,7 @@ from commands import ROOT
 from composing import composed
 
 from mrl_experiments.options.check import tree_of
-from mrl_experiments.options.help import EXAMPLES, KEYS, WIDTH
+from mrl_experiments.options.help import KEYS, WIDTH, examples
 from mrl_experiments.options.models import offer_models
 from mrl_experiments.options.several import told_apart
 from mrl_experiments.options.typed import quoted
@@ -19,8 +19,8 @@ COMMANDS = ("train", "embed", "evaluate", "export", "generate", "report", "serve
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_can_be_typed_and_options_are_known(command):
-    assert len(EXAMPLES[command]) == 5 and len(KEYS[command]) <= 10
-    for example in EXAMPLES[command]:
+    assert len(examples(command)) == 5 and len(KEYS[command]) <= 10
+    for example in examples(command):
         words = [word for word in shlex.split(example, comments=True) if word != "-m"]
         typed = told_apart([quoted(word) for word in words])
         offer_models(typed, ROOT / "conf")

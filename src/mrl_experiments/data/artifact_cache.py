@@ -73,47 +73,36 @@ def keyed_folder(root: Path, name: str, identity: Mapping[str, Any]) -> Path:
     return cache_folder(root) / f"{name}-{key}"
 
 
-def cached(path: Path, write: Callable[[Path], Mapping[str, Any]], beside: Sequence[Path] = ()) -> Path:
-    """Return `path`, written first where it, or a file `beside` it, is not what the manifest describes.
+def cached(path: Path, write: Callable[[Path], Mapping[str, Any]]) -> Path:
+    """Return `path`, written first where it is not what the manifest describes.
 
     What is whole is used without a lock: a cache that may only be read serves too.
 
     Args:
-        write: Fills the file it is given, writes those beside it in its own way, and returns JSON values for
-            the manifest.
-        beside: Files that belong to it.
+        write: Fills the file it is given, and returns JSON values for the manifest.
     """
-    if _is_whole(path, beside):
+    if _is_whole(path):
         return path
-    if (elsewhere := _elsewhere(path, beside)) is not None:
+    if (elsewhere := _elsewhere(path)) is not None:
         return elsewhere
     with acquire(path.with_name(f".{path.stem}.lock"), f"writes {path}"):
         remove_leftovers(path.parent, path.stem)
-        if not _is_whole(path, beside):
+        if not _is_whole(path):
             if manifest_path(path).exists():
                 print(f"{path} has changed since it was written: it is written again", flush=True)
             with atomic_path(path) as temporary:
                 described = write(temporary)
             # Last: after a kill in between, the manifest disagrees, and all is written again.
-            others = {part.name: fingerprint(part) for part in beside}
-            write_json(
-                manifest_path(path),
-                {
-                    **fingerprint(path),
-                    **described,
-                    **({"beside": others} if others else {}),
-                    "place": _place(path),
-                },
-            )
+            write_json(manifest_path(path), {**fingerprint(path), **described, "place": _place(path)})
     return path
 
 
-def _elsewhere(path: Path, beside: Sequence[Path]) -> Path | None:
+def _elsewhere(path: Path) -> Path | None:
     """Return where a prepared file lies whole in another cache."""
     for folder in _read_only:
         other = folder / path.parent.name / path.name
         with suppress(UserError, OSError):  # what is no use there is written here
-            if _is_whole(other, [other.with_name(part.name) for part in beside]):
+            if _is_whole(other):
                 return other
     if _read_only:
         shown = ", ".join(map(str, _read_only))
@@ -131,7 +120,7 @@ def _place(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _is_whole(path: Path, beside: Sequence[Path]) -> bool:
+def _is_whole(path: Path) -> bool:
     manifest = manifest_path(path)
     if not (path.exists() and manifest.exists()):
         return False
@@ -142,5 +131,4 @@ def _is_whole(path: Path, beside: Sequence[Path]) -> bool:
         return False
     if not noted.get("sha256") or noted.get("place", _place(path)) != _place(path):
         return False  # it is another file's, or was exchanged with one together with its manifest
-    others = noted.get("beside", {})  # of which older manifests say nothing, nor of their place
-    return is_unchanged(path, noted) and all(is_unchanged(part, others.get(part.name, {})) for part in beside)
+    return is_unchanged(path, noted)

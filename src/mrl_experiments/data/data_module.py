@@ -61,19 +61,24 @@ class DataModule(pl.LightningDataModule):
 
     def files(self) -> dict[str, list[Path]] | None:
         """Return the files of each split of the source, or None where it has none of its own."""
-        raise NotImplementedError
+        return None
 
     def _file_digests(self) -> dict[str, str]:
         """Return, for each split where they are known, the digests of its files, joined."""
-        raise NotImplementedError
+        return {}
 
     def files_root(self) -> Path:
         """Return the folder below which files have their names."""
         return Path(self.source.root)
 
-    def paths(self) -> list[Path] | None:
-        """Return the files of all splits, or None where there are none."""
-        return None if (files := self.files()) is None else [path for part in files.values() for path in part]
+    def newest_change(self) -> int | None:
+        """Return when, in ns, the last of the files or of the folders that hold them was changed, if any."""
+        if (files := self.files()) is None:
+            return None
+        root, paths = self.files_root(), [path for part in files.values() for path in part]
+        above = {folder for path in paths for folder in path.parents}
+        inside = {folder for folder in above if folder == root or root in folder.parents}
+        return max(path.stat().st_mtime_ns for path in [*paths, *inside])
 
     def files_identity(self) -> str | None:
         """Return a digest of the files of all splits: a run's own where they are the same; None: no files."""

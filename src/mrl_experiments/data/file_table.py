@@ -96,30 +96,24 @@ def changes(before: Files, now: Files, root: Path) -> Tally:
 
     trained = {(f.size, f.digest) for f in before.values() if f.split == "train" and f.digest != UNKNOWN}
     sizes = {size for size, _ in trained}
-    changed, moved, crossed = [], [], []
+    found = Tally()
+    found.add("new", *sorted(now.keys() - before.keys()))
+    found.add("gone", *sorted(before.keys() - now.keys()))
     for name, file in sorted(now.items()):
         old = before.get(name)
         same = old is not None and old.size == file.size
         if old is not None and same and old.time != file.time and old.digest != UNKNOWN:
             same = content(name) == old.digest
-        if old is not None and not same:
-            changed.append(name)
-        if old is not None and same and old.split not in ("train", file.split):
-            moved.append(name)
-        if file.split == "train":
-            continue
         if old is not None and same:
             from_train = old.split == "train"
+            if not from_train and old.split != file.split:
+                found.add("in another split now", name)
         else:
             from_train = file.size in sizes and (file.size, content(name)) in trained
-        if from_train:
-            crossed.append(name)
-    found = Tally()
-    found.add("new", *sorted(now.keys() - before.keys()))
-    found.add("gone", *sorted(before.keys() - now.keys()))
-    found.add("changed", *changed)
-    found.add("in another split now", *moved)
-    found.add(CROSSED, *crossed)
+            if old is not None:
+                found.add("changed", name)
+        if from_train and file.split != "train":
+            found.add(CROSSED, name)
     return found
 
 
@@ -147,11 +141,3 @@ def are_same(what: str, before: Files, now: Files, root: Path, *, accept_changes
     if found.total:
         print(f"the {what} have changed since the run was trained: {found.listed(3)}", flush=True)
     return not found.total
-
-
-def newest_change(paths: Sequence[Path], root: Path) -> int:
-    """Return when, in ns, the last of some files or of the folders that hold them was changed."""
-    folders = {
-        folder for path in paths for folder in path.parents if folder == root or root in folder.parents
-    }
-    return max(path.stat().st_mtime_ns for path in [*paths, *folders])

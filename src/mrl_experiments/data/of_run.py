@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mrl_experiments.data.file_table import newest_change
 from mrl_experiments.embeddings import CLASSES, META, read_classes, read_meta
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object
@@ -67,7 +66,7 @@ def refuse_other_data(
             expected="the run's own data, or another name",
             remedy=f"{OWN_NAME}; accept_changes=true where they are the same, elsewhere",
         )
-    newest = _newest(data)
+    newest = data.newest_change()
     if newest is not None and newest > run.config_path.stat().st_mtime_ns:
         print(
             f"{data.name}: files or folders have changed since run {run.name} was begun, which did not note "
@@ -118,7 +117,7 @@ def expected_meta(folder: Path, meta: Mapping[str, Any], data: Any) -> Mapping[s
     known = {RENAMED.get(key, key): value for key, value in stored["data"].items()}
     if known == meta["data"]:
         return {**meta, "data": stored["data"]}
-    newest = None if "files" in stored or "files" not in meta else _newest(data)
+    newest = None if "files" in stored or "files" not in meta else data.newest_change()
     same = newest is not None and newest <= (folder / META).stat().st_mtime_ns
     if not same or _without_roots(known) != meta["data"]:
         return meta
@@ -136,13 +135,6 @@ def _source(options: DictConfig) -> dict[str, Any]:
 
 def _without_roots(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in ROOTS}
-
-
-def _newest(data: Any) -> int | None:
-    """Return when, in ns, the last of the data's files was changed, or None where it has none of its own."""
-    if (paths := data.paths()) is None:
-        return None
-    return newest_change(paths, data.files_root())
 
 
 def _name_classes(run: Run, config: DictConfig, data: Any) -> None:

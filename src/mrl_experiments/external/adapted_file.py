@@ -2,9 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,15 @@ from mrl_experiments.external.arrow_tables import (
     named,
     open_arrow,
     require_pyarrow,
+    schema_of,
 )
+from mrl_experiments.external.spool import Spool
 from mrl_experiments.external.vector_file import read_matrix
 from mrl_experiments.files import atomic_path, read_object, require_space, write_json
 
 BLOCK = 65536  # rows at a time
 KEY = "adaptor"  # under which a file keeps the digest
 FORMS = (".npy", ".npz", ".safetensors", *PARQUET, *ARROW)
-
-
-@dataclass(frozen=True)
-class _Mapped:
-    """What is written: blocks of vectors that have `shape` (N, dim) together, and where they come from."""
-
-    blocks: Iterator[NDArray[np.float32]]
-    shape: tuple[int, int]
-    digest: str
-    source: Path
-    form: str
 
 
 def write_adapted(
@@ -73,14 +62,13 @@ def write_adapted(
             f"{source} has vectors of {matrix.shape[1]} dims",
             expected=f"{adaptor.width}, as the adaptor takes",
         )
-    shape = (len(matrix), dim or adaptor.width)
-    require_space(out.parent, 4 * shape[0] * shape[1])
-    write = {".npy": _write_npy, ".npz": _write_npz, ".safetensors": _write_safetensors}.get(
-        out.suffix, _write_table
-    )
+    require_space(out.parent, 4 * len(matrix) * (dim or adaptor.width))
+    spool = Spool(source)
+    for start in range(0, len(matrix), BLOCK):
+        block = np.asarray(matrix[start : start + BLOCK], np.float32)
+        spool.add(adaptor.apply(block, queries=queries)[:, :dim])
     with atomic_path(out) as temporary:
-        blocks = _blocks(partial(adaptor.apply, queries=queries), matrix, shape[1])
-        write(temporary, _Mapped(blocks, shape, adaptor.digest, source, out.suffix))
+        _write(temporary, out.suffix, spool.result(), adaptor.digest, source)
     if out.suffix == ".npy":
         write_json(beside(out), {KEY: adaptor.digest})
     return len(matrix)
@@ -98,16 +86,17 @@ def adaptor_of(path: Path) -> str | None:
     if not path.is_file():
         return None
     if path.suffix == ".npz" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if f"{KEY}.npy" not in archive.namelist():
-                return None
         with np.load(path) as arrays:
-            return str(arrays[KEY])
+            return str(arrays[KEY]) if KEY in arrays.files else None
     if path.suffix == ".safetensors":
         with path.open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
         return header.get("__metadata__", {}).get(KEY)
-    return _adaptor_of_table(path) if path.suffix in (*PARQUET, *ARROW) else None
+    if path.suffix not in (*PARQUET, *ARROW):
+        return None
+    require_pyarrow(path)
+    digest = (schema_of(path).metadata or {}).get(KEY.encode())
+    return None if digest is None else digest.decode()
 
 
 def refuse_mixed(paths: Sequence[Path]) -> None:
@@ -122,65 +111,45 @@ def refuse_mixed(paths: Sequence[Path]) -> None:
         )
 
 
-def _blocks(
-    mapped: Callable[[NDArray[np.float32]], NDArray[np.float32]], matrix: NDArray[Any], dim: int
-) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(matrix), BLOCK):
-        yield mapped(np.asarray(matrix[start : start + BLOCK], np.float32))[:, :dim]
+def _write(path: Path, form: str, vectors: NDArray[np.float32], digest: str, source: Path) -> None:
+    if form == ".npy":
+        with path.open("wb") as file:
+            np.save(file, vectors)
+    elif form == ".npz":
+        _write_npz(path, vectors, digest, source)
+    elif form == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file({EMBEDDINGS[0]: np.ascontiguousarray(vectors)}, path, metadata={KEY: digest})
+    else:
+        _write_table(path, form, vectors, digest, source)
 
 
-def _write_npy(path: Path, what: _Mapped) -> None:
-    with path.open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": what.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in what.blocks:
-            np.ascontiguousarray(block, "<f4").tofile(file)
-
-
-def _write_npz(path: Path, what: _Mapped) -> None:
+def _write_npz(path: Path, vectors: NDArray[np.float32], digest: str, source: Path) -> None:
     arrays: dict[str, Any] = {}
     name = EMBEDDINGS[0]
-    if what.source.suffix == what.form:
-        with np.load(what.source) as before:
-            name = named(before.files, EMBEDDINGS, what.source)
+    if source.suffix == ".npz":
+        with np.load(source) as before:
+            name = named(before.files, EMBEDDINGS, source)
             arrays = {key: before[key] for key in before.files if key != name}
     with path.open("wb") as file:
-        np.savez(file, **{**arrays, name: np.concatenate([*what.blocks]), KEY: np.array(what.digest)})
+        np.savez(file, **{**arrays, name: vectors, KEY: np.array(digest)})
 
 
-def _write_safetensors(path: Path, what: _Mapped) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({EMBEDDINGS[0]: np.concatenate([*what.blocks])}, path, metadata={KEY: what.digest})
-
-
-def _write_table(path: Path, what: _Mapped) -> None:
+def _write_table(path: Path, form: str, vectors: NDArray[np.float32], digest: str, source: Path) -> None:
     require_pyarrow(path)
     import pyarrow
     from pyarrow import feather, parquet
 
-    parts = [
-        pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block.ravel()), what.shape[1])
-        for block in what.blocks
-    ]
-    column = pyarrow.chunked_array(parts)
-    if what.source.is_file() and what.source.suffix in (*PARQUET, *ARROW):
-        table = parquet.read_table(what.source) if what.source.suffix in PARQUET else open_arrow(what.source)
-        place = table.column_names.index(named(table.column_names, EMBEDDINGS, what.source))
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), vectors.shape[1])
+    if source.is_file() and source.suffix in (*PARQUET, *ARROW):
+        table = parquet.read_table(source) if source.suffix in PARQUET else open_arrow(source)
+        place = table.column_names.index(named(table.column_names, EMBEDDINGS, source))
         table = table.set_column(place, table.column_names[place], column)
     else:
         table = pyarrow.table({EMBEDDINGS[0]: column})
-    table = table.replace_schema_metadata({KEY: what.digest})
-    if what.form in PARQUET:
+    table = table.replace_schema_metadata({KEY: digest})
+    if form in PARQUET:
         parquet.write_table(table, path)
     else:
         feather.write_feather(table, str(path), compression="uncompressed")
-
-
-def _adaptor_of_table(path: Path) -> str | None:
-    require_pyarrow(path)
-    from pyarrow import parquet
-
-    schema = parquet.read_schema(path) if path.suffix in PARQUET else open_arrow(path).schema
-    digest = (schema.metadata or {}).get(KEY.encode())
-    return None if digest is None else digest.decode()

@@ -88,34 +88,38 @@ def read_matrices(files: Sequence[Path], root: Path, names: tuple[str, ...]) -> 
 def _add_matrix(spool: Spool, path: Path, names: tuple[str, ...]) -> None:
     """Add the first column of `names` as (N, D), batch by batch: it may exceed the memory."""
     row, width = 0, None
-    for column in (_parquet_batches if path.suffix in PARQUET else _arrow_batches)(path, names):
-        block = matrix_of(column, path, row, width)
+    for batch in _batches(path, [named(schema_of(path).names, names, path)]):
+        block = matrix_of(batch.column(0), path, row, width)
         row, width = row + len(block), block.shape[1] or width
         spool.add(block)
 
 
-def _parquet_batches(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
-    import pyarrow
+def schema_of(path: Path) -> Any:
+    """Return the names and types of a file's columns."""
+    from pyarrow import parquet
+
+    return parquet.read_schema(path) if path.suffix in PARQUET else open_arrow(path).schema
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
+    """Yield some columns, a batch of rows at a time: what a file declares of its size is not to be trusted.
+
+    Damaged ones raise ValueError: an offset beyond the file would end the process.
+    """
     from pyarrow.parquet import ParquetFile
 
+    if path.suffix not in PARQUET:
+        for batch in open_arrow(path).select(columns).to_batches():
+            batch.validate(full=True)
+            yield batch
+        return
+    total = 0
     with ParquetFile(path, pre_buffer=False) as file:  # which would hold the whole column
-        name, total = named(file.schema_arrow.names, names, path), 0
-        for batch in file.iter_batches(BATCH, columns=[name]):
+        for batch in file.iter_batches(BATCH, columns=columns):
             total += batch.nbytes
             check_inflation(total, path.stat().st_size, path)
-            column = pyarrow.chunked_array([batch.column(0)])
-            column.validate(full=True)
-            yield column
-        if not total:
-            yield pyarrow.chunked_array([], type=file.schema_arrow.field(name).type)
-
-
-def _arrow_batches(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
-    import pyarrow
-
-    columns = _columns(path, names)
-    column = columns[named(list(columns), names, path)]
-    yield from [pyarrow.chunked_array([chunk]) for chunk in column.chunks] or [column]
+            batch.validate(full=True)
+            yield batch
 
 
 def require_pyarrow(root: Path) -> None:
@@ -133,55 +137,37 @@ def read_column(files: Sequence[Path], names: tuple[str, ...]) -> list[Any]:
     """Return the first column of `names` of all files, one after the other."""
     values: list[Any] = []
     for path in files:
-        columns = _columns(path, names)
-        values += columns[named(list(columns), names, path)].to_pylist()
+        name = named(schema_of(path).names, names, path)
+        values += _columns(path, [name])[name].to_pylist()
     return values
 
 
-def _columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
-    return (_parquet_columns if path.suffix in PARQUET else _arrow_columns)(path, wanted)
+def _columns(path: Path, wanted: Sequence[str]) -> Any:
+    """Return the columns that are both there and wanted, as a table."""
+    import pyarrow
+
+    fields = [field for field in schema_of(path) if field.name in wanted]
+    return pyarrow.Table.from_batches(
+        _batches(path, [field.name for field in fields]), pyarrow.schema(fields)
+    )
 
 
 def _read_others(path: Path, root: Path, count: int) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Return labels and ids (N,) of a file of `count` rows."""
     columns = _columns(path, LABELS + IDS)
+    there = columns.column_names
     # A folder label=cat of Spark or Hive gives all rows in it a label.
     folders = path.relative_to(root).parts[:-1]
     partition = dict(part.split("=", 1) for part in folders if "=" in part)
-    value = next((partition[name] for name in LABELS if name in partition and name not in columns), None)
+    value = next((partition[name] for name in LABELS if name in partition and name not in there), None)
     labels = None if value is None else np.full(count, unquote(value))
-    if labels is None and (name := first_of(list(columns), LABELS)):
+    if labels is None and (name := first_of(there, LABELS)):
         labels = _names(columns[name], path, "label")
     ids = None
-    if name := first_of(list(columns), IDS):
+    if name := first_of(there, IDS):
         with suppress(UserError):  # most evaluations need none, and a column of this name may be anything
             ids = _names(columns[name], path, "id").astype(str)
     return labels, ids
-
-
-def _parquet_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Read a batch of rows at a time: what columns declare of their size is not to be trusted."""
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path, pre_buffer=False) as file:  # which would hold the whole column
-        names = file.schema_arrow.names
-        wanted = tuple(name for name in names if name in wanted)
-        batches: list[Any] = []
-        total = 0
-        for batch in file.iter_batches(BATCH, columns=[*wanted]):
-            batches.append(batch)
-            total += batch.nbytes
-            check_inflation(total, path.stat().st_size, path)
-        schema = (
-            batches[0].schema if batches else pyarrow.schema([file.schema_arrow.field(n) for n in wanted])
-        )
-        return _checked_columns(pyarrow.Table.from_batches(batches, schema), names, wanted)
-
-
-def _arrow_columns(path: Path, wanted: tuple[str, ...]) -> dict[str, Any]:
-    table = open_arrow(path)
-    return _checked_columns(table, table.column_names, wanted)
 
 
 def open_arrow(path: Path) -> Any:
@@ -195,36 +181,27 @@ def open_arrow(path: Path) -> Any:
     return (ipc.open_file if is_file else ipc.open_stream)(source).read_all()
 
 
-def _checked_columns(table: Any, names: Sequence[str], wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Return the columns that are wanted by name, and None for the others; damaged ones raise ValueError."""
-    columns = {name: table[name] if name in wanted else None for name in names}
-    for column in columns.values():
-        if column is not None:
-            column.validate(full=True)  # an offset beyond the file would end the process
-    return columns
-
-
 def matrix_of(column: Any, path: Path, first: int = 0, width: int | None = None) -> NDArray[Any]:
     """Return lists of numbers as (N, D).
 
     Args:
-        column: A chunked array.
+        column: An array of them.
         path: Where it comes from, for messages.
         first: The row that it begins at.
         width: D, where it is known from rows before.
     """
-    from pyarrow import BaseExtensionType, types
+    from pyarrow import BaseExtensionType, compute, types
 
-    chunks = [c.storage if isinstance(c.type, BaseExtensionType) else c for c in column.chunks]  # tensors
-    kinds = {chunk.type for chunk in chunks}
-    for kind in kinds:
-        lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        if not lists or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
-            raise UserError(f"{path}: embeddings of type {kind}", expected="a list of numbers in each row")
+    if isinstance(column.type, BaseExtensionType):  # tensors
+        column = column.storage
+    kind = column.type
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if not lists or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
+        raise UserError(f"{path}: embeddings of type {kind}", expected="a list of numbers in each row")
     _refuse_nulls(column, path, "embedding", first)
-    lengths = np.concatenate([np.empty(0, np.int64), *map(_lengths, chunks)])
-    if not len(lengths):
+    if not len(column):
         return np.empty((0, 0), np.float32)
+    lengths = np.asarray(compute.list_value_length(column), np.int64)
     width = int(np.bincount(lengths).argmax()) if width is None else width
     if len(odd := np.flatnonzero(lengths != width)):
         raise UserError(
@@ -233,23 +210,14 @@ def matrix_of(column: Any, path: Path, first: int = 0, width: int | None = None)
             expected="embeddings of one length",
             remedy="leave these rows out, or embed them again",
         )
-    values = [chunk.flatten() for chunk in chunks]
-    nulls = np.concatenate([part.is_null().to_numpy(zero_copy_only=False) for part in values])
-    if nulls.any():
+    values = column.flatten()
+    if values.null_count:
         raise UserError(
-            f"{path}: row {first + nulls.argmax() // width} has values that are null",
+            f"{path}: row {first + np.asarray(values.is_null()).argmax() // width} has values that are null",
             expected="numbers only",
             remedy="leave such rows out, or embed them again",
         )
-    arrays = [part.to_numpy(zero_copy_only=False) for part in values]  # of one batch, perhaps a memory map
-    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).reshape(-1, width)
-
-
-def _lengths(chunk: Any) -> NDArray[np.int64]:
-    from pyarrow import compute
-
-    lengths = compute.list_value_length(chunk)
-    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+    return np.asarray(values).reshape(-1, width)  # perhaps a memory map
 
 
 def _names(column: Any, path: Path, what: str) -> NDArray[Any]:
@@ -269,7 +237,7 @@ def _names(column: Any, path: Path, what: str) -> NDArray[Any]:
 
 def _refuse_nulls(column: Any, path: Path, what: str, first: int = 0) -> None:
     if column.null_count:
-        nulls = np.flatnonzero(column.is_null().to_numpy())
+        nulls = np.flatnonzero(np.asarray(column.is_null()))
         raise UserError(
             f"{path}: row {first + nulls[0]} has no {what} ({len(nulls)} such rows)",
             expected=f"one {what} in each row",

@@ -24,49 +24,41 @@ class Spool:
     """
 
     def __init__(self, source: Path) -> None:
-        self.source = source
-        self._blocks: list[NDArray[Any]] = []
-        self._bytes, self.rows = 0, 0
-        self._file: Any = None
+        self.source, self.rows = source, 0
+        self._first: NDArray[Any] = np.empty((0, 0), np.float32)
+        self._file: Any = None  # of all blocks, once there are two
 
     def add(self, block: NDArray[Any]) -> None:
-        """Add a block; empty ones only where there are no others.
+        """Add a block; empty ones, as Spark writes them too, only where there are no others.
 
         Raises:
             UserError: If its width is another, or the disk is full.
         """
-        if self._blocks and not len(self._blocks[0]):
-            self._blocks = []  # Spark writes empty parts, too
-        if self._blocks and not len(block):
-            return
-        if self._blocks and block.shape[1] != self._blocks[0].shape[1]:
-            raise UserError(f"{self.source}: its parts differ in width", expected="files of one table")
-        self._blocks.append(block)
-        self.rows, self._bytes = self.rows + len(block), self._bytes + block.nbytes
-        if len(self._blocks) > 1 and (self._file is not None or self._bytes > LARGE):
-            self._write()
+        if not self.rows:
+            self._first = block
+        elif len(block):
+            if block.shape[1] != self._first.shape[1]:
+                raise UserError(f"{self.source}: its parts differ in width", expected="files of one table")
+            if self._file is None:
+                self._file = tempfile.SpooledTemporaryFile(LARGE)  # noqa: SIM115
+                self._write(self._first)
+            self._write(block)
+        self.rows += len(block)
 
-    def _write(self) -> None:
+    def _write(self, block: NDArray[Any]) -> None:
         folder = Path(tempfile.gettempdir())
         with explain_os_errors(f"{folder} (TMPDIR)"):
-            first = self._blocks[0]
-            if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115
-                blocks = self._blocks
-            else:
-                blocks = self._blocks[1:]
-            require_space(folder, sum(block.nbytes for block in blocks))
-            for block in blocks:
-                np.ascontiguousarray(block, first.dtype).tofile(self._file)
-            self._blocks = [first[:1].copy()]
+            if self._file.tell() + block.nbytes > LARGE:
+                require_space(folder, block.nbytes)
+            self._file.write(np.ascontiguousarray(block, self._first.dtype))
 
     def result(self) -> NDArray[Any]:
         """Return all of them (N, D)."""
-        if not self._blocks:
-            return np.empty((0, 0), np.float32)
         if self._file is None:
-            return self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
+            return self._first
+        size, shape, dtype = self._file.tell(), (self.rows, self._first.shape[1]), self._first.dtype
         with explain_os_errors(f"{tempfile.gettempdir()} (TMPDIR)"):
-            self._file.flush()
-        first = self._blocks[0]
-        return np.memmap(self._file, first.dtype, mode="r", shape=(self.rows, first.shape[1]))
+            self._file.seek(0)
+        if size > LARGE:
+            return np.memmap(self._file, dtype, mode="r", shape=shape)
+        return np.frombuffer(self._file.read(), dtype).reshape(shape)

@@ -1,6 +1,5 @@
 """Reading vectors, with labels and ids: NumPy, safetensors, Parquet, Arrow, FAISS and LanceDB."""
 
-import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
@@ -37,8 +37,6 @@ from mrl_experiments.stored import shown
 SAFETENSORS, LANCE = ".safetensors", ".lance"
 FAISS = (".faiss", ".index")
 BLOCK = 8192  # rows
-STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
-STORED |= {"I8": "i1", "U8": "u1"}  # NumPy's names of the types of safetensors
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -81,7 +79,10 @@ def read_vectors(path: Path) -> VectorFile:
     if not (path.is_dir() or path.is_file()):
         raise UserError(f"{path} is neither a file nor a folder", expected="a file of embeddings")
     with _reading(path):
-        found = _read_folder(path) if path.is_dir() else _with_those_beside(READERS[path.suffix](path), path)
+        if path.is_dir():
+            found = _read_lance(path) if path.suffix == LANCE else _table(_parts(path), path)
+        else:
+            found = _with_those_beside(READERS[path.suffix](path), path)
     _check(found, path)
     return found
 
@@ -94,9 +95,7 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[str]:
     """
     with _reading(path):
         if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                there = [name.removesuffix(".npy") for name in archive.namelist()]
-                texts: Any = _member(archive, f"{named(there, TEXTS, path)}.npy", path)
+            texts: Any = _member(path, TEXTS)
         elif path.suffix in (".npy", SAFETENSORS, LANCE, *FAISS):
             raise UserError(f"{path} has no texts", expected="a table, or a .npz file with texts")
         else:
@@ -121,9 +120,7 @@ def read_matrix(path: Path, names: tuple[str, ...] = EMBEDDINGS) -> NDArray[Any]
         return read_vectors(path).features
     with _reading(path):
         if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                there = [name.removesuffix(".npy") for name in archive.namelist()]
-                found = _member(archive, f"{named(there, names, path)}.npy", path)
+            found = _member(path, names)
         else:
             found = read_matrices(_parts(path) if path.is_dir() else [path], path, names)
     _check_matrix(found, path)
@@ -191,11 +188,8 @@ def _read_npy(path: Path) -> VectorFile:
 def _read_npz(path: Path) -> VectorFile:
     with zipfile.ZipFile(path) as archive:
         there = [name.removesuffix(".npy") for name in archive.namelist()]
-        features = _member(archive, f"{named(there, EMBEDDINGS, path)}.npy", path)
-        labels, ids = (
-            _member(archive, f"{name}.npy", path) if (name := first_of(there, names)) else None
-            for names in (LABELS, IDS)
-        )
+    labels, ids = (_member(path, names) if first_of(there, names) else None for names in (LABELS, IDS))
+    features = _member(path, EMBEDDINGS)
     return VectorFile(features, labels, (path,), path.parent, None if ids is None else ids.astype(str))
 
 
@@ -225,11 +219,11 @@ class _BFloat16(_Lazy):
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, halves: NDArray[np.uint16]) -> None:
-        self._halves, self.shape = halves, halves.shape
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor, self.shape = tensor, tuple(tensor.shape)
 
     def __getitem__(self, rows: Any) -> NDArray[np.float32]:
-        return (np.asarray(self._halves[rows], np.uint32) << 16).view(np.float32)
+        return np.asarray(self._tensor[rows].float())
 
 
 class _Index(_Lazy):
@@ -271,13 +265,11 @@ def _read_lance(folder: Path) -> VectorFile:
             f"{folder}: tables of LanceDB need lancedb, which is not installed",
             remedy="pip install lancedb, or export the table to Parquet",
         ) from error
-    import pyarrow
-
     table = lancedb.connect(folder.parent).open_table(folder.stem)
     there = table.schema.names
     name, spool, row = named(there, EMBEDDINGS, folder), Spool(folder), 0
     for batch in table.search().select([name]).to_batches(BLOCK):
-        block = matrix_of(pyarrow.chunked_array([batch.column(name)]), folder, row)
+        block = matrix_of(batch.column(name), folder, row)
         row += len(block)
         spool.add(block)
     found = [first_of(there, names) for names in (LABELS, IDS)]
@@ -289,38 +281,34 @@ def _read_lance(folder: Path) -> VectorFile:
 
 
 def _read_safetensors(path: Path) -> VectorFile:
-    with safe_open(path, "pt") as file:  # which checks the header that is read again below
+    with safe_open(path, "pt") as file:  # whose tensors are maps of the file
         there = list(file.keys())
-        name = first_of(there, EMBEDDINGS) or (
-            there[0] if len(there) == 1 else named(there, EMBEDDINGS, path)
-        )
+        name = there[0] if len(there) == 1 else named(there, EMBEDDINGS, path)
         label = first_of(there, LABELS)
         labels = file.get_tensor(label).numpy() if label else None
-    with path.open("rb") as header:
-        size = int.from_bytes(header.read(8), "little")
-        said = json.loads(header.read(size))[name]
-    kind, shape = said["dtype"], tuple(said["shape"])
-    if kind not in STORED or 0 in shape:
-        raise UserError(f"{path}: numbers of type {kind}, {shape}", expected=f"one of {', '.join(STORED)}")
-    features: Any = np.memmap(path, STORED[kind], "r", 8 + size + said["data_offsets"][0], shape)
-    if kind == "BF16":
-        features = _BFloat16(features)
+        tensor = file.get_tensor(name)
+    features: Any = _BFloat16(tensor) if tensor.dtype == torch.bfloat16 else tensor.numpy()
     return VectorFile(features, labels, (path,), path.parent)
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
-    """Return an array of a .npz file; a large matrix as a map of the file, or of a temporary one."""
-    info = archive.getinfo(name)
-    check_inflation(info.file_size, min(info.compress_size, path.stat().st_size), path)
-    with archive.open(info) as file:
-        shape, by_columns, dtype = _check_header(file, info.file_size, path)
-        start = file.tell()
-        if info.file_size > LARGE and len(shape) == 2 and not by_columns:
-            if info.compress_type == zipfile.ZIP_STORED:
-                return np.memmap(path, dtype, "r", _start_of(info, path) + start, shape)
-            return _streamed(file, shape, dtype, path)
-    with archive.open(info) as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+def _member(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    """Return the first of some arrays that a .npz file has.
+
+    A large matrix is a map of the file, or of a temporary one where it is compressed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        name = named([name.removesuffix(".npy") for name in archive.namelist()], names, path)
+        info = archive.getinfo(f"{name}.npy")
+        check_inflation(info.file_size, min(info.compress_size, path.stat().st_size), path)
+        with archive.open(info) as file:
+            shape, by_columns, dtype = _check_header(file, info.file_size, path)
+            start = file.tell()
+            if info.file_size > LARGE and len(shape) == 2 and not by_columns:
+                if info.compress_type == zipfile.ZIP_STORED:
+                    return np.memmap(path, dtype, "r", _start_of(info, path) + start, shape)
+                return _streamed(file, shape, dtype, path)
+        with archive.open(info) as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _start_of(info: zipfile.ZipInfo, path: Path) -> int:
@@ -364,13 +352,6 @@ def _check_header(file: IO[bytes], size: int, path: Path) -> tuple[tuple[int, ..
             remedy="copy or save it again",
         )
     return shape, by_columns and len(shape) > 1, dtype
-
-
-def _read_folder(folder: Path) -> VectorFile:
-    if folder.suffix == LANCE:
-        return _read_lance(folder)
-    files = _parts(folder)
-    return _table(files, folder)
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrl_experiments.errors import UserError
 from mrl_experiments.gradcam.layers import Layer, embed_and_watch
 from mrl_experiments.losses.method import Method
 
@@ -29,16 +28,11 @@ def class_maps(method: Method, layer: Layer, images: Tensor, dims: Sequence[int]
 
     A feature map weighs as much as the mean gradient of the predicted class's logit on it; the heat is the
     positive part of their weighted sum (Figure 9).
-
-    Raises:
-        UserError: For a dim without a classifier.
     """
     with torch.enable_grad():
         z, (maps,) = embed_and_watch(method, [layer.module], images.clone().requires_grad_())
         logits = method.logits(z)
     assert maps is not None  # `layer` was found by its maps
-    if unknown := [dim for dim in dims if dim not in logits]:
-        raise UserError(f"--dims: no classifier at {unknown[0]} dims", expected=f"some of {list(logits)}")
     return {dim: _maps(logits[dim], maps) for dim in dims}
 
 

@@ -3,22 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.losses.cross_entropy import NestedLosses, nested_cross_entropy
-from mrl_experiments.losses.method import (
-    IGNORED,
-    Inputs,
-    Method,
-    StepOutput,
-    as_float32,
-    shared_embedding,
-    width_of,
-)
+from mrl_experiments.losses.method import IGNORED, Inputs, Method, StepOutput, width_of
 from mrl_experiments.names import RECIPES
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, prefix
@@ -121,11 +115,15 @@ class NestedHeads(nn.Module):
 
     def stored(self) -> Heads:
         """Return a copy to be stored beside embeddings."""
+
+        def copy(parameter: Tensor) -> NDArray[np.float32]:
+            return parameter.detach().to("cpu", torch.float32, copy=True).numpy()
+
         weights, biases = {}, {}
         for dim in self._own_dims:
             weight, bias = self.parameters_at(dim)
-            weights[dim] = as_float32(weight).numpy()
-            biases[dim] = as_float32(weight.new_zeros(len(weight)) if bias is None else bias).numpy()
+            weights[dim] = copy(weight)
+            biases[dim] = copy(weight.new_zeros(len(weight)) if bias is None else bias)
         return Heads(weights, biases, self.tied)
 
     @property
@@ -190,7 +188,7 @@ class NestedClassifier(Method):
                 f"loss.label_smoothing={label_smoothing}", expected="a number from 0 to below 1 (paper: 0.1)"
             )
         super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
-        shared = None if tied is False else shared_embedding(backbone)
+        shared = None if tied is False else getattr(backbone, "shared_embedding", None)
         tied = shared is not None if tied is None else tied
         standardize: Any = getattr(backbone, "standardize", None)
         balanced = recipe == "balanced" and standardize is not None and standardize()

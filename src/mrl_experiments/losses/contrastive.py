@@ -37,12 +37,12 @@ class Contrastive(Method):
         *,
         option: str,
         separate: str,
-        nested: bool,
-        dim: int | None,
-        dims: Dims | None,
-        weights: Weights | None,
-        label_smoothing: float,
         temperature: float,
+        nested: bool = True,
+        dim: int | None = None,
+        dims: Dims | None = None,
+        weights: Weights | None = None,
+        label_smoothing: float = 0,
     ) -> None:
         width = width_of(backbone)
         dims = one_or_many(width, dim, dims, nested=nested, option=option, separate=separate)

@@ -47,8 +47,7 @@ class SimilarityDistillation(Contrastive):
         similarity: str = "cosine",
         **options: Any,
     ) -> None:
-        options |= {"option": name, "separate": "ff", "nested": True}
-        super().__init__(backbone, temperature=temperature, **options)
+        super().__init__(backbone, option=name, separate="ff", temperature=temperature, **options)
         self.temperature, self.pair_share, self.similarity = temperature, pair_share, similarity
 
     def compare(self, x: Inputs, y: Tensor, *, everywhere: bool) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,7 @@ def embed_with_gradient_cache(backbone: nn.Module, x: Tensor, chunk: int | None)
     Batch normalization sees one chunk at a time; its running statistics are updated once.
     """
     if chunk is None:
-        features: Tensor = backbone(x)
-        return features
+        return backbone(x)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_kept(backbone)

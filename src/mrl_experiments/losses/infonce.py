@@ -106,5 +106,4 @@ def _of_all_processes(x: Tensor) -> Tensor:
     """Return the x (B, ...) of all W processes, (W B, ...) by rank; gradients find their way back."""
     world = dist.group.WORLD
     assert world is not None
-    gathered: Tensor = all_gather_single_autograd(x.contiguous(), 0, world)
-    return gathered
+    return all_gather_single_autograd(x.contiguous(), 0, world)

@@ -59,8 +59,7 @@ class Method(nn.Module):
 
     def embed(self, x: Inputs) -> Tensor:
         """Return the full-width representation, (B, ...) -> (B, D)."""
-        features: Tensor = self.backbone(x)
-        return features
+        return self.backbone(x)
 
     @abstractmethod
     def logits(self, z: Tensor) -> dict[int, Tensor]:
@@ -101,15 +100,3 @@ def width_of(backbone: nn.Module) -> int:
             remedy="set it, or wrap the module: mrl_experiments.models.module_backbone.ModuleBackbone",
         )
     return width
-
-
-def shared_embedding(backbone: nn.Module) -> nn.Parameter | None:
-    """Return the input embeddings (C, D) that classifiers share with a backbone of tokens, or None."""
-    weight = getattr(backbone, "shared_embedding", None)
-    assert weight is None or isinstance(weight, nn.Parameter)
-    return weight
-
-
-def as_float32(parameter: Tensor) -> Tensor:
-    """Detach a parameter to a float32 CPU copy."""
-    return parameter.detach().to("cpu", torch.float32).clone()

@@ -39,8 +39,7 @@ def sequential_backward(losses: Iterable[Tensor], parameters: Sequence[Tensor]) 
                 before.add_(new, alpha=1 / scale)
             elif new is not None:
                 sums[index] = new if scale == 1 else new / scale
-    total: Tensor = _HandOn.apply(torch.stack(values).sum(), sums, *parameters)
-    return total
+    return _HandOn.apply(torch.stack(values).sum(), sums, *parameters)
 
 
 class _HandOn(torch.autograd.Function):

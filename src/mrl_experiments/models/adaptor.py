@@ -87,8 +87,7 @@ class Adaptor(nn.Module):
         if self.query is None:
             return self(x)
         with torch.autocast(x.device.type, enabled=False):
-            z: Tensor = self.query(x.float())
-            return z
+            return self.query(x.float())
 
     def train(self, mode: bool = True) -> "Adaptor":
         """Switch to training, or to use, for which the matrix becomes orthogonal as far as float32 goes."""

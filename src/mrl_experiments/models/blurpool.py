@@ -27,8 +27,7 @@ class BlurredConv2d(nn.Module):
         """Map (B, C, H, W) as the wrapped convolution does."""
         channels = x.shape[1]
         kernel = self.kernel[:channels].to(x.dtype)
-        convolved: Tensor = self.conv(F.conv2d(x, kernel, padding=1, groups=channels))
-        return convolved
+        return self.conv(F.conv2d(x, kernel, padding=1, groups=channels))
 
 
 def blur_strided_convolutions(module: nn.Module) -> int:

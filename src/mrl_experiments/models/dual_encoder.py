@@ -59,5 +59,4 @@ class DualEncoder(nn.Module):
                 expected="a loss for pairs of them: loss=infonce",
             )
         is_text = not torch.is_floating_point(x)
-        features: Tensor = self.project_text(self.text(x)) if is_text else self.project_image(self.image(x))
-        return features
+        return self.project_text(self.text(x)) if is_text else self.project_image(self.image(x))

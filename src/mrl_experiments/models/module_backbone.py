@@ -30,5 +30,4 @@ class ModuleBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of images x (B, channels, size, size)."""
-        features: Tensor = self.net(x)
-        return features
+        return self.net(x)

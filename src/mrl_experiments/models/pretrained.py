@@ -201,10 +201,6 @@ def _kind(name: str) -> str | None:
     return next((kind for kind, words in KINDS.items() if last in words), None)
 
 
-def _module(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
 def _states(node: Mapping[Any, Any], place: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
     """Yield each mapping of names to tensors inside another, with its dotted place."""
     tensors = {

@@ -79,8 +79,7 @@ class TextBackbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, T, D) of tokens x (B, T)."""
         self._check_length(x.shape[1])
-        features: Tensor = self.net(input_ids=x).last_hidden_state
-        return features
+        return self.net(input_ids=x).last_hidden_state
 
     def new_cache(self) -> Any | None:
         """Return an empty key-value cache for `last`, or None where the architecture takes none."""

@@ -87,8 +87,7 @@ class TimmBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D) of images x (B, C, H, W)."""
-        features: Tensor = self.norm(self.net(x))
-        return features
+        return self.norm(self.net(x))
 
 
 def current_arch(arch: str) -> str:

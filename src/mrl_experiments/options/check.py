@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from omegaconf.errors import (
 )
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.options.kinds import Group, Map, Name, Option, show
+from mrl_experiments.options.kinds import Map, Name, Option, show
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS, Options
 
 KNOWN = ("mrl_experiments.", "pytorch_lightning.")  # where classes are whose options the table knows
@@ -29,15 +28,6 @@ FEW_PROCESSES = 8  # on CPUs, of a machine of any size
 HERE = ""  # key of a tree's node: the option of all that is inside
 
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A value that does not fit."""
-
-    what: str
-    expected: str
-    remedy: str = ""
 
 
 def check(cfg: DictConfig, command: str) -> None:
@@ -55,7 +45,7 @@ def check(cfg: DictConfig, command: str) -> None:
         UserError: Names every value that does not fit, what is expected, and a value that would.
     """
     problems = [
-        Problem(f"{group}= is not given", f"one of the files in conf/{group}", f"leave {group}=null out")
+        _misfit(f"{group}= is not given", f"one of the files in conf/{group}", f"leave {group}=null out")
         for group in NEEDED.get(command, ())
         if not isinstance(cfg.get(group), DictConfig)
     ]
@@ -97,7 +87,7 @@ def tree_of(cfg: DictConfig, command: str) -> Tree:
     return tree
 
 
-def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bool) -> Iterator[Problem]:
+def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bool) -> Iterator[UserError]:
     for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
         known = tree.get(str(key), tree.get("*"))
         if known is None:
@@ -118,21 +108,21 @@ def _walk(node: DictConfig | ListConfig, path: str, tree: Tree, *, read_data: bo
             continue
         except OmegaConfBaseException as error:
             if read_data or not name.startswith("data."):
-                yield Problem(f"{name}: {str(error).splitlines()[0]}", "a value that can be resolved")
+                yield _misfit(f"{name}: {str(error).splitlines()[0]}", "a value that can be resolved")
             continue
         if isinstance(inside, DictConfig) or (isinstance(inside, ListConfig) and "*" in known):
             if not _foreign(inside):
                 yield from _walk(inside, name, known, read_data=read_data)
-        elif not (inside is None and known.get(HERE, Group()).null):
+        elif not (inside is None and known.get(HERE, Option()).null):
             shown = ", ".join(f"{name}.{option}" for option in known if option != HERE)
-            yield Problem(f"{name}={show(inside)}", f"options inside it: {shown}")
+            yield _misfit(f"{name}={show(inside)}", f"options inside it: {shown}")
 
 
 def _innermost(known: Option | Tree) -> Option:
     return known.value if isinstance(known, Map) else known if isinstance(known, Option) else Map()
 
 
-def _one(node: DictConfig | ListConfig, key: Any, name: str, option: Option) -> Iterator[Problem]:
+def _one(node: DictConfig | ListConfig, key: Any, name: str, option: Option) -> Iterator[UserError]:
     value = node[key]
     if isinstance(value, DictConfig | ListConfig):
         value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
@@ -146,11 +136,11 @@ def _one(node: DictConfig | ListConfig, key: Any, name: str, option: Option) -> 
         node[key] = taken
 
 
-def _problem(what: str, name: str, value: Any, option: Option) -> Problem:
+def _problem(what: str, name: str, value: Any, option: Option) -> UserError:
     meaning = f" ({option.meaning})" if option.meaning else ""
     near = option.near(value)
     remedy = "" if near is None else f"for example {name}={near if isinstance(near, str) else show(near)}"
-    return Problem(what, f"{option.describe()}{meaning}", remedy)
+    return _misfit(what, f"{option.describe()}{meaning}", remedy)
 
 
 def _points_at_another(node: DictConfig | ListConfig, key: Any) -> bool:
@@ -178,7 +168,7 @@ def _foreign(node: DictConfig | ListConfig) -> bool:
     return target is not None and not str(target).startswith(KNOWN)
 
 
-def _together(cfg: DictConfig) -> Iterator[Problem]:
+def _together(cfg: DictConfig) -> Iterator[UserError]:
     """Yield what is wrong with options that only make sense together."""
     rules = {"trainer": _devices, "optim": _optim, "loss": _loss, "evaluation": _evaluation}
     for group, rule in rules.items():
@@ -190,13 +180,13 @@ def _together(cfg: DictConfig) -> Iterator[Problem]:
         yield from _database(str(cfg.database))
 
 
-def _database(database: str) -> Iterator[Problem]:
+def _database(database: str) -> Iterator[UserError]:
     """A split of the run or, where no files are given, <data set>/<split>; * is the queries' split."""
     try:
         for name in database.replace("*", "-").split("/", maxsplit=1):
             Name().take(name)
     except ValueError:
-        yield Problem(
+        yield _misfit(
             f"database={show(database)}",
             "the name of a split, or <data set>/<split>, without . or .. for either",
             "for example database=train",
@@ -209,49 +199,49 @@ def check_cpus(devices: Any) -> None:
         raise _error(problems)
 
 
-def _devices(trainer: Mapping[Any, Any]) -> Iterator[Problem]:
+def _devices(trainer: Mapping[Any, Any]) -> Iterator[UserError]:
     devices, most = trainer.get("devices"), max(FEW_PROCESSES, 2 * (os.cpu_count() or 1))
     if trainer.get("accelerator") != "cpu" or devices in ("auto", -1, "-1"):
         return
     if not isinstance(devices, int):
-        yield Problem(
+        yield _misfit(
             f"trainer.devices={show(devices)} on CPUs",
             "a number of processes: only GPUs are chosen by their numbers",
             "trainer.devices=1, or trainer=gpu",
         )
     elif devices > most:
-        yield Problem(
+        yield _misfit(
             f"trainer.devices={devices}",
             f"at most {most} processes on the CPUs of this machine, which has {os.cpu_count()} cores",
             "for example trainer.devices=2",
         )
 
 
-def _optim(optim: Mapping[Any, Any]) -> Iterator[Problem]:
+def _optim(optim: Mapping[Any, Any]) -> Iterator[UserError]:
     if optim.get("nesterov") and optim.get("name") == "adamw_cosine":
-        yield Problem("optim.nesterov=true", "false: AdamW has no Nesterov momentum", "optim.nesterov=false")
+        yield _misfit("optim.nesterov=true", "false: AdamW has no Nesterov momentum", "optim.nesterov=false")
     elif optim.get("nesterov") and optim.get("momentum") == 0:
-        yield Problem(
+        yield _misfit(
             "optim.nesterov=true with optim.momentum=0",
             "a momentum above 0",
             "optim.nesterov=false, or momentum=0.9",
         )
 
 
-def _loss(loss: Mapping[Any, Any]) -> Iterator[Problem]:
+def _loss(loss: Mapping[Any, Any]) -> Iterator[UserError]:
     dims, weights = loss.get("dims"), loss.get("weights")
     if isinstance(dims, list) and isinstance(weights, list) and len(dims) != len(weights):
-        yield Problem(
+        yield _misfit(
             f"loss.weights={show(weights)} has {len(weights)} values for {len(dims)} dims",
             f"one for each of loss.dims={show(dims)}",
             f"for example loss.weights={show([1] * len(dims))}",
         )
 
 
-def _evaluation(options: Mapping[Any, Any]) -> Iterator[Problem]:
+def _evaluation(options: Mapping[Any, Any]) -> Iterator[UserError]:
     limits = {name: options[name] for name in ("max_loss", "max_latency") if name in options}
     if len(limits) == 2 and sum(value is None for value in limits.values()) != 1:
-        yield Problem(
+        yield _misfit(
             " ".join(f"evaluation.{name}={show(value)}" for name, value in limits.items()),
             "one of the two, the other null",
             "for example evaluation.max_loss=null evaluation.max_latency=1",
@@ -260,16 +250,22 @@ def _evaluation(options: Mapping[Any, Any]) -> Iterator[Problem]:
     for name, lengths in lists.items():
         numbers = [length for length in lengths or () if isinstance(length, int)]
         if isinstance(k, int) and numbers and min(numbers) < k:
-            yield Problem(
+            yield _misfit(
                 f"evaluation.{name}={show(options[name])} with evaluation.k={k}: {min(numbers)} is less",
                 f"at least {k} candidates for {k} neighbours",
                 f"for example evaluation.k={min(numbers)}",
             )
 
 
-def _error(problems: list[Problem]) -> UserError:
+def _misfit(what: str, expected: str, remedy: str = "") -> UserError:
+    """Return what is wrong with a value."""
+    return UserError(what, expected=expected, remedy=remedy)
+
+
+def _error(problems: list[UserError]) -> UserError:
     if len(problems) == 1:
-        (problem,) = problems
-        return UserError(problem.what, expected=problem.expected, remedy=problem.remedy)
-    lines = [f"  {p.what}\n    expected: {p.expected}{f'; {p.remedy}' if p.remedy else ''}" for p in problems]
+        return problems[0]
+    lines = [
+        f"  {p.problem}\n    expected: {p.expected}{f'; {p.remedy}' if p.remedy else ''}" for p in problems
+    ]
     return UserError("\n".join([f"{len(problems)} options do not fit", *lines]))

@@ -1,5 +1,6 @@
 """The page that --help shows of a command: examples, groups with their options, what is changed most."""
 
+import itertools
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -13,61 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mrl_experiments.options.check import tree_of
 from mrl_experiments.options.kinds import Number, Option, show
+from mrl_experiments.places import CONF
 
 WIDTH, NAMES = 80, 22  # columns of the page, and of the names of options
 NO_OPTIONS = ("hydra", "base")  # folders of conf/ from which nothing is chosen
-RUN, TEXTS = "mrl_resnet10t_digits_s0", "mrl_e_gpt_tiny_python_stdlib_s0"
-EXAMPLES = {
-    "train": (
-        "experiment=digits  # a minute, without system packages",
-        "model=convnext_tiny data=image_folder data.root=~/photos",
-        "loss=ff loss.dim=64  # a separate model of one dim",
-        "epochs=20 'callbacks=[best,ema]' trainer.precision=bf16-mixed",
-        "-m loss=ff,mrl seed=0,1,2  # a sweep",
-    ),
-    "embed": (
-        f"run={RUN}",
-        "run='*_digits_*' splits=[val]",
-        "run=mrl_resnet10t_kanji1k_s0 data=kanji4k  # other data",
-        f"run={RUN} checkpoint=best tta=flip",
-        f"run={RUN} overwrite=true trainer=gpu",
-    ),
-    "evaluate": (
-        f"run={RUN} evaluation=knn",
-        "run='*' 'evaluation=[knn,retrieval]' evaluation.knn.k=[1]",
-        "run='ff_*' evaluation=knn reduction=svd",
-        f"run={RUN} evaluation=retrieval dims=[8]",
-        "embeddings=queries.npy database=base.parquet",
-    ),
-    "generate": (
-        f"run={TEXTS}",
-        f"run={TEXTS} prompt='\"def f(\"'",
-        f"run={TEXTS} adaptive=0.5",
-        f"run={TEXTS} temperature=0",
-        f"-m run={TEXTS} dim=8,32,128",
-    ),
-    "export": (
-        f"run={RUN}",
-        f"run={RUN} format=onnx  # of any dim",
-        f"run={RUN} format=onnx dim=[8,64] int8=true",
-        f"run={RUN} push=true repo=me/digits",
-        f"run={RUN} format=torch_export dim=64",
-    ),
-    "serve": (
-        f"run={RUN}",
-        f"run={RUN} index=digits-index split=train",
-        f"run={RUN} index=digits-index recall=0.95",
-        f"run={RUN} port=8001 api_key=MRL_KEY",
-        f"run={RUN} batch=32 wait=5 threads=4",
-    ),
-    "report": (
-        "",
-        "open=true  # shows the page in a browser",
-        "root=/mnt/outputs",
-        "out=/tmp/report",
-        "'rows=[\"results/**/rows/*.csv\"]'  # of other files of rows",
-    ),
-}  # fmt: skip
 KEYS = {
     "train": (
         *("epochs", "seed", "data.root", "data.batch_size", "data.size", "loss.dims", "optim.lr"),
@@ -96,12 +46,19 @@ def help_page(*, _root_: DictConfig) -> str:
     command, typed_as = str(HydraConfig.get().job.config_name), Path(sys.argv[0]).name
     shown = typed_as if typed_as.startswith("mrl-") else f"python {command}.py"
     lines = [f"{shown} [group=option] [option=value] ...", "", "Examples"]
-    lines += [f"  {shown} {typed}".rstrip() for typed in EXAMPLES[command]]
+    lines += [f"  {shown} {typed}".rstrip() for typed in examples(command)]
     if groups := list(_groups()):
         lines += ["", "Groups: choose one option of each", *groups]
     lines += ["", "Options", *_options(_root_, command), ""]
     lines += [f"All options with their values: {shown} --cfg job", "More: docs/commands.md"]
     return "\n".join(lines).replace("$", "$$")  # Hydra fills in what is written with one
+
+
+def examples(command: str) -> list[str]:
+    """Return how a command is typed, without its name: the comments that its file in conf/ begins with."""
+    lines = (CONF / f"{command}.yaml").read_text(encoding="utf-8").splitlines()
+    head = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return [line.removeprefix(f"# python {command}.py").strip() for line in head]
 
 
 def _groups() -> Iterator[str]:

@@ -61,10 +61,10 @@ class Number(Option):
     """A finite number. low, high: bounds that belong to the range; above, below: those that do not."""
 
     _: KW_ONLY
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    below: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
     unit: str = ""
     endless: bool = False  # infinity fits too
 
@@ -73,14 +73,9 @@ class Number(Option):
             raise ValueError
         if isinstance(value, int) and abs(value) > MOST:
             raise ValueError("it has more than 64 bits")
-        if not (math.isfinite(value) or (self.endless and value == math.inf)):
-            raise ValueError
-        if (
-            (self.low is not None and value < self.low)
-            or (self.high is not None and value > self.high)
-            or (self.above is not None and value <= self.above)
-            or (self.below is not None and value >= self.below)
-        ):
+        if self.endless and value == math.inf:
+            return value
+        if not (self.low <= value <= self.high and self.above < value < self.below):
             raise ValueError
         return value
 
@@ -92,10 +87,10 @@ class Number(Option):
         return "numbers" if plural else "a number"
 
     def _range(self) -> str:
-        low = f" from {self.low:,}" if self.low is not None else ""
-        low = f" above {self.above:,}" if self.above is not None else low
-        high = f" to {self.high:,}" if self.high is not None else ""
-        high = f" below {self.below:,}" if self.below is not None else high
+        low = f" from {self.low:,}" if self.low > -math.inf else ""
+        low = f" above {self.above:,}" if self.above > -math.inf else low
+        high = f" to {self.high:,}" if self.high < math.inf else ""
+        high = f" below {self.below:,}" if self.below < math.inf else high
         return f"{low}{' and' if low and high and not high.startswith(' to') else ''}{high}"
 
 
@@ -104,19 +99,17 @@ class Whole(Number):
     """A whole number; 10.0 and 1e6 are some too."""
 
     def _take(self, value: Any) -> Any:
-        value = super()._take(value)
-        if value != int(value):
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not isinstance(whole, int):
             raise ValueError
-        if abs(value) > MOST:
-            raise ValueError("it has more than 64 bits")
-        return int(value)
+        return super()._take(whole)
 
     def _noun(self, plural: bool) -> str:
         return "whole numbers" if plural else "a whole number"
 
     def near(self, value: Any) -> Any:
         """Return the example, or the least of all."""
-        return self.example if self.example is not None or self.low is None else int(self.low)
+        return self.example if self.example is not None or self.low == -math.inf else int(self.low)
 
 
 @dataclass(frozen=True)
@@ -315,13 +308,8 @@ class List(Option):
 
     def _describe(self, plural: bool) -> str:
         order = "ascending " if self.ascending else "descending " if self.descending else ""
-        number = (
-            f"{self.count} "
-            if self.count is not None
-            else f"at least {self.least} "
-            if self.least > 1
-            else ""
-        )
+        number = f"at least {self.least} " if self.least > 1 else ""
+        number = number if self.count is None else f"{self.count} "
         return f"{'lists' if plural else 'a list'} of {number}{order}{self.item.describe(plural=True)}"
 
 
@@ -378,11 +366,6 @@ class Either(Option):
 
     def _describe(self, plural: bool) -> str:
         return ", or ".join(kind.describe(plural) for kind in self.kinds if not isinstance(kind, Node))
-
-
-@dataclass(frozen=True)
-class Group(Option):
-    """Options inside an option."""
 
 
 def show(value: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mrl_experiments.options.kinds import Group, show
+from mrl_experiments.options.kinds import show
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS, Options
 from mrl_experiments.places import CONF
 from mrl_experiments.trust import inherited
@@ -58,7 +58,7 @@ def _choices(group: str) -> str:
 def _table(prefix: str, options: Options, files: Mapping[str, Mapping[Any, Any]]) -> str:
     rows = []
     for key, option in options.items():
-        if isinstance(option, Group):
+        if key.endswith("."):
             continue  # whose options have rows of their own
         default = _default(key, files)
         rows.append(f"| `{prefix}{key}` | {default} | {_text(option.meaning)} | {_text(option.describe())} |")

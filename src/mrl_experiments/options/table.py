@@ -13,7 +13,6 @@ from mrl_experiments.options.kinds import (
     Choice,
     Either,
     Flag,
-    Group,
     Label,
     List,
     Map,
@@ -47,12 +46,18 @@ def share(meaning: str, *, null: bool = False) -> Number:
     return Number(meaning, low=0, high=1, null=null)
 
 
+OR_NULL = Option("options, or none of them", null=True)  # of keys that end in a dot
 ROOT = Path("the folder that holds runs/", example="outputs")
-DEBUG = Flag("full tracebacks")
 CACHE = Path("where prepared files go", null=True, empty=True, example="~/.cache/mrl-experiments")
 TRUST = Either(
     "classes of your own that a stored configuration may build", (Flag(), List("", Text(), least=0))
 )
+ANY_COMMAND: Options = {"root": ROOT, "debug": Flag("full tracebacks")}
+STORED_RUN: Options = {"cache": CACHE, "trust": TRUST, **ANY_COMMAND}
+WEIGHTS: Options = {
+    "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
+    "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
+}
 SPLIT = Name(without="@")
 RUNS = Text("a name or a glob of runs under <root>/runs", example="mrl_resnet10t_kanji1k_s0")
 DIMS = Whole(low=1)
@@ -82,18 +87,16 @@ COMMANDS: dict[str, Options] = {
         "label": Label("sets a run apart in name and tables", null=True, empty=True, example="first/4"),
         "tag": Name("added to the run's name", part=True, empty=True, longest=100, example="_second"),
         "auto_tag": Flag("a tag of the options that are typed and not in the name"),
-        "root": ROOT,
         "run_name": Name("the run's folder", null=True, longest=LONGEST, example="my_run"),
-        "debug": DEBUG,
         "trust": TRUST,
+        **ANY_COMMAND,
         "unfreeze": Text("one of the layers of a recipe of fine-tuning"),
         "layers": Map("what each choice of `unfreeze` trains", List("", Text())),
     },
     "embed": {
         "run": RUNS,
         "splits": List("splits of the data", SPLIT, null=True, example=["val"]),
-        "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
-        "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
+        **WEIGHTS,
         "tta": Choice("how many views of an image are averaged", ("none", "flip")),
         "augmented": count("of train, each augmented as in training; 0: none", low=0, unit="copies"),
         "overwrite": Flag("also what is complete"),
@@ -105,10 +108,7 @@ COMMANDS: dict[str, Options] = {
         "side": Choice("whose map of an adaptor with two is applied", ("documents", "queries")),
         "dim": Whole("the first features that are written there", low=1, null=True, unit="dims"),
         "seed": seed("of the data set, where data= is given"),
-        "cache": CACHE,
-        "trust": TRUST,
-        "root": ROOT,
-        "debug": DEBUG,
+        **STORED_RUN,
     },
     "evaluate": {
         "run": replace(RUNS, null=True),
@@ -128,8 +128,7 @@ COMMANDS: dict[str, Options] = {
         "variant": Name("which embeddings of a run", empty=True, example="flip"),
         "dims": List("the dims to evaluate", DIMS, null=True, example=[8, 16, 32]),
         "quiet": Flag("a line for each file of rows alone"),
-        "root": ROOT,
-        "debug": DEBUG,
+        **ANY_COMMAND,
     },
     "generate": {
         "run": RUNS,
@@ -139,10 +138,7 @@ COMMANDS: dict[str, Options] = {
         "tokens": count("tokens to generate", high=1_000_000, unit="tokens"),
         "temperature": Number("0: always the likeliest token", low=0, example=0.8),
         "seed": seed(),
-        "cache": CACHE,
-        "trust": TRUST,
-        "root": ROOT,
-        "debug": DEBUG,
+        **STORED_RUN,
     },
     "export": {
         "run": replace(RUNS, null=True),
@@ -156,8 +152,7 @@ COMMANDS: dict[str, Options] = {
         "int8": Flag("of format=onnx also files in 8 bits"),
         "calibration": count("by which their ranges are chosen", high=1_000_000, unit="images"),
         "out": Path("the folder", null=True, example="outputs/exports/my_run"),
-        "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
-        "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
+        **WEIGHTS,
         "license": Text("of the weights, as hubs call it", null=True, pattern=r"[\w.+-]+", example="mit"),
         "overwrite": Flag("replace another export in the folder"),
         "push": Flag("upload to the Hugging Face hub"),
@@ -177,10 +172,7 @@ COMMANDS: dict[str, Options] = {
         "similarity": SIMILARITY,
         "half": Flag("vectors are stored as float16"),
         "binary": Flag("of target=pgvector the index has a bit for each dim"),
-        "cache": CACHE,
-        "trust": TRUST,
-        "root": ROOT,
-        "debug": DEBUG,
+        **STORED_RUN,
     },
     "serve": {
         "run": RUNS,
@@ -188,8 +180,7 @@ COMMANDS: dict[str, Options] = {
         "split": Name("of whose embeddings that folder is built", null=True, without="@", example="train"),
         "recall": Number("that the index which is built keeps", above=0, below=1, null=True, example=0.95),
         "cascade": Path("the folder of an AdaptiveClassifier", null=True, example="digits-cascade"),
-        "checkpoint": Text("one that the run has kept, by its name, or a path", example="best"),
-        "weights": Choice("which of a checkpoint's", ("averaged", "ema", "current"), null=True),
+        **WEIGHTS,
         "device": Text(
             "where the model computes", pattern=r"cpu|cuda(:\d+)?", called="cpu, cuda or cuda:<number>",
             example="cuda",
@@ -213,21 +204,17 @@ COMMANDS: dict[str, Options] = {
         "request_pixels": count("of all pictures of a request", high=10**12, unit="pixels"),
         "characters": count("of a text", high=10**8, unit="characters"),
         "results": count("in an answer, and candidates at a stage", high=10**7, unit="neighbours"),
-        "cache": CACHE,
-        "trust": TRUST,
-        "root": ROOT,
-        "debug": DEBUG,
+        **STORED_RUN,
     },
     "report": {
         "rows": List("glob patterns of result files", Path(), example=["results/**/*.csv"]),
-        "root": ROOT,
         "out": Path("the report's folder", example="outputs/report"),
         "figures": List("forms of their files", Choice("", ("png", "svg", "pdf")), least=0, example=["png"]),
         "open": Flag("the page in a browser, when it is written"),
         "counterparts.*.dataset": Either("the paper's data sets beside ours", (Text(), List("", Text()))),
         "counterparts.*.splits": Map("how the paper calls our splits", Text()),
         "counterparts.*.part_of": Text("the data set whose part this one is"),
-        "debug": DEBUG,
+        **ANY_COMMAND,
     },
 }  # fmt: skip
 
@@ -253,18 +240,10 @@ MONITOR: Options = {
     "monitor": Text("a metric, at a dim or, without one, at the largest", example="val/top1@8"),
     "mode": Choice("which values are better", ("max", "min")),
 }
-CALLBACKS = {
-    "best": "the best checkpoint",
-    "every_epochs": "a checkpoint now and then",
-    "every_minutes": "a checkpoint now and then",
-    "early_stopping": "end where nothing improves",
-    "lr_monitor": "learning rates",
-    "device_stats": "load and memory",
-    "ema": "a moving average of the weights",
-    "weight_mean": "the mean of the weights",
-    "throughput": "speed",
-    "rich_progress": "Lightning's bar",
-}
+CALLBACKS = (
+    *("best", "every_epochs", "every_minutes", "early_stopping", "lr_monitor", "device_stats", "ema"),
+    *("weight_mean", "throughput", "rich_progress"),
+)
 BUFFERS = Flag("average the statistics of BatchNorm too")
 
 GROUPS: dict[str, Options] = {
@@ -276,7 +255,7 @@ GROUPS: dict[str, Options] = {
         "workers": count("that read; of FFCV, threads", low=0, high=WORKERS, null=True, unit="processes"),
         "cache": replace(CACHE, null=False),
         "size": count("side of the images", high=16_384, null=True, unit="pixels"),
-        "resolution.": Group("of training, by epoch", null=True),
+        "resolution.": OR_NULL,
         "resolution.start": count("side of the images at first", high=16_384, unit="pixels"),
         "resolution.end": count("side of the images in the end", high=16_384, unit="pixels"),
         "resolution.start_epoch": count("before the side begins to grow", low=0, unit="epochs"),
@@ -489,7 +468,7 @@ GROUPS: dict[str, Options] = {
         "erasing": share("of the images that lose a rectangle"),
     },
     "callbacks": {
-        **{f"{name}.": Group(meaning, null=True) for name, meaning in CALLBACKS.items()},
+        **{f"{name}.": OR_NULL for name in CALLBACKS},
         **{f"best.{key}": option for key, option in (CHECKPOINT | MONITOR).items()},
         **{f"every_epochs.{key}": option for key, option in CHECKPOINT.items()},
         "every_epochs.every_n_epochs": count("between two checkpoints", unit="epochs"),
@@ -512,8 +491,8 @@ GROUPS: dict[str, Options] = {
     },
     "logger": {
         "csv": Map("metrics.csv, which is always written"),
-        "wandb.": Group("Weights & Biases", null=True),
-        "tensorboard.": Group("TensorBoard", null=True),
+        "wandb.": OR_NULL,
+        "tensorboard.": OR_NULL,
         "wandb.project": Text("of W&B", null=True, example="mrl-experiments"),
         "wandb.entity": Text("of W&B", null=True),
         "wandb.mode": Choice(

@@ -8,7 +8,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.options.kinds import Either, Group, List, Option
+from mrl_experiments.options.kinds import Either, List, Option
 from mrl_experiments.options.table import COMMANDS, EVALUATIONS, GROUPS
 from mrl_experiments.options.typed import replacement
 from mrl_experiments.places import CONF
@@ -146,7 +146,7 @@ def _options(command: str) -> Iterator[tuple[str, Option]]:
     ]
     for group, options in tables:
         for key, option in options.items():
-            if not isinstance(option, Group) and "*" not in key:
+            if not key.endswith(".") and "*" not in key:
                 yield f"{group}.{key}", option
 
 

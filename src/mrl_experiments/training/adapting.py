@@ -5,7 +5,7 @@ A map is used only where it was shown, on held-out rows, that no dim gets worse 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,14 @@ LEVEL = 0.05  # of error, over all dims and candidates
 EVIDENCE = "adaptor.json"
 TRAINED, ROTATION, CLOSED_FORM, IDENTITY = "trained", "trained rotation", "closed form", "identity"
 
+# By what maps are compared on, `HeldOut.of`: what is promised of them.
+PROMISED = {
+    "rows": "rows like those of the base, as queries too",
+    "labels": "rows like those with labels",
+    "queries": "queries like those given in rows like those of the base",
+    "pairs": "pairs like those given",
+}
+
 Array = NDArray[np.float32]
 Quality = dict[int, NDArray[np.float64]]  # by dim, of each query (Q,), from 0 to 1
 
@@ -54,12 +62,8 @@ def start_adaptor(method: Method, data: Any) -> None:
             found = rows.quality({"matrix": matrix.astype(np.float32)}, dims)
             return float(np.mean([each.mean() for each in found.values()]))
 
-        adaptor.start_from(max(closed_forms(*_sides(data), data.similarity), key=quality))
-
-
-def _sides(data: VectorData) -> tuple[Rows, Rows]:
-    """Return what is compared in training: queries and positives, or rows with themselves."""
-    return (data.rows["train"],) * 2 if data.pairs is None else data.pairs["train"]
+        sides = (data.rows["train"],) * 2 if data.pairs is None else data.pairs["train"]
+        adaptor.start_from(max(closed_forms(*sides, data.similarity), key=quality))
 
 
 def closed_forms(queries: Rows, documents: Rows, similarity: str = "cosine") -> list[Matrix]:
@@ -200,13 +204,14 @@ class HeldOut:
     @property
     def measure(self) -> str:
         """What quality is."""
-        by_all = "by all dims that stay among the"
-        return {
-            "queries": f"share of the {self.k} nearest {by_all} {self.k} nearest",
-            "rows": f"share of the {self.k} nearest {by_all} {self.k} nearest",
-            "labels": f"share of the {self.k} nearest that have the label",
-            "pairs": f"nDCG@{self.k} of each query's document",
-        }[self.of]
+        if self.of == "pairs":
+            return f"nDCG@{self.k} of each query's document"
+        right = (
+            "that have the label"
+            if self.of == "labels"
+            else f"by all dims that stay among the {self.k} nearest"
+        )
+        return f"share of the {self.k} nearest {right}"
 
     @property
     def k(self) -> int:
@@ -215,17 +220,23 @@ class HeldOut:
 
     def quality(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> Quality:
         """Return the quality of each dim's prefix after a map, or before any."""
-        found = self._found(arrays, dims)
+        discounted = self.of == "pairs"  # one document is right
+        gains = 1 / np.log2(np.arange(self.k) + 2) if discounted else np.full(self.k, 1 / self.k)
+        return {dim: self._right(rows) @ gains for dim, rows in self._found(arrays, dims).items()}
+
+    def _right(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the rows (Q, K) that are found are right."""
+        if self.answers is None:
+            return (rows[:, :, None] == self._nearest[:, None]).any(axis=2)
         if self.of == "pairs":
-            assert self.answers is not None
-            gains = 1 / np.log2(np.arange(self.k) + 2)
-            return {dim: (rows == self.answers[:, None]) @ gains for dim, rows in found.items()}
-        if self.answers is not None:
-            own = self.answers[: len(self.queries), None]
-            return {dim: (self.answers[rows] == own).mean(axis=1) for dim, rows in found.items()}
+            return rows == self.answers[:, None]
+        return self.answers[rows] == self.answers[: len(rows), None]
+
+    @cached_property
+    def _nearest(self) -> NDArray[np.int64]:
+        """The nearest (Q, K) by all dims."""
         width = self.database.shape[1]
-        wanted = self._found(None, [width])[width]
-        return {dim: _overlap(rows, wanted) for dim, rows in found.items()}
+        return self._found(None, [width])[width]
 
     def _found(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> dict[int, NDArray[np.int64]]:
         from mrl_experiments.search.neighbours import nearest  # which loads FAISS
@@ -241,12 +252,6 @@ class HeldOut:
             dim: without_self(own, found.positions)[0]
             for dim, found in search(queries, database, dims, self.k + 1).items()
         }
-
-
-def _overlap(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (Q,): the share of `wanted` (Q, K) that is found (Q, K)."""
-    same = [(found == column[:, None]).any(axis=1) for column in wanted.T]
-    return np.asarray(np.mean(same, axis=0), np.float64)
 
 
 def compare(
@@ -273,15 +278,12 @@ def compare(
     tables: dict[str, Any] = {}
     for name, arrays in maps.items():
         ours = held_out.quality(arrays, dims)
-        gains = {dim: ours[dim] - plain[dim] for dim in dims}
+        gains = [ours[dim] - plain[dim] for dim in dims]
+        lower = [lower_bound(gain, level) for gain in gains]
         if keeps_cosines[name]:
-            gains[dims[-1]] = np.zeros_like(gains[dims[-1]])
-        lower = [
-            0.0 if dim == dims[-1] and keeps_cosines[name] else lower_bound(gain, level)
-            for dim, gain in gains.items()
-        ]
-        kept = [float((plain[dim] + gains[dim]).mean()) / full for dim in dims]
-        tables[name] = {"kept": kept, "gain": [float(gain.mean()) for gain in gains.values()], "lower": lower}
+            gains[-1], lower[-1] = np.zeros_like(gains[-1]), 0.0
+        kept = [float((plain[dim] + gain).mean()) / full for dim, gain in zip(dims, gains, strict=True)]
+        tables[name] = {"kept": kept, "gain": [float(gain.mean()) for gain in gains], "lower": lower}
     shown = [name for name, table in tables.items() if min(table["lower"]) >= 0]
     return {
         "map": max(shown, key=lambda name: np.mean(tables[name]["kept"]), default=IDENTITY),
@@ -347,10 +349,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         gain, bound = (100 * candidate[key][worst] for key in ("gain", "lower"))
         dim = found["dims"][worst]
         yield f"  not {name}: {dim} dims gain {gain:+.2f} points over the plain prefix, at least {bound:+.2f}"
-    what = {"rows": "rows like those of the base, as queries too", "pairs": "pairs like those given"}
-    what["queries"] = "queries like those given in rows like those of the base"
-    rows = what.get(found["of"], "rows like those with labels")
     yield (
         f"promised with {found['confidence']:.0%} confidence: none of these dims is worse than the plain "
-        f"prefix for {rows}; nothing of other queries"
+        f"prefix for {PROMISED[found['of']]}; nothing of other queries"
     )

@@ -86,16 +86,15 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the finished epoch."""
-        self._save(trainer, pl_module)
-        (asked,) = _any_rank(trainer, self._asked_at is not None)
-        if asked:
-            _leave(trainer, self._signal)
+        self._save_where_due(trainer, pl_module, due=True)
 
-    def _save_where_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _save_where_due(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, due: bool = False
+    ) -> None:
         """Save and leave where it is time; all ranks decide together."""
-        if trainer.fit_loop._should_accumulate():
+        if not due and trainer.fit_loop._should_accumulate():
             return
-        due = time.monotonic() - self._saved_at >= self.seconds
+        due = due or time.monotonic() - self._saved_at >= self.seconds
         asked, due = _any_rank(trainer, self._asked_at is not None, due)
         if asked or due:
             self._save(trainer, pl_module)

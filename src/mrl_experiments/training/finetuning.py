@@ -50,24 +50,21 @@ def freeze(method: nn.Module, train_only: Sequence[str]) -> None:
     """
     parameters = dict(method.named_parameters())
     for pattern in train_only:
-        if not any(_names(pattern, name) for name in parameters):
+        if not any(_named([pattern], name) for name in parameters):
             raise UserError(
                 f"train_only={list(train_only)}: {pattern} names no parameter",
                 expected=f"globs of parameters or modules, such as {', '.join(_near(pattern, method))}",
             )
     for name, parameter in parameters.items():
-        parameter.requires_grad_(_any_names(train_only, name))
+        parameter.requires_grad_(_named(train_only, name))
     for name, module in method.named_modules():
-        if isinstance(module, _NormBase) and not _any_names(train_only, f"{name}.running_mean"):
+        if isinstance(module, _NormBase) and not _named(train_only, f"{name}.running_mean"):
             module.eval()
 
 
-def _names(pattern: str, name: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
-
-
-def _any_names(patterns: Sequence[str], name: str) -> bool:
-    return any(_names(pattern, name) for pattern in patterns)
+def _named(patterns: Sequence[str], name: str) -> bool:
+    """Return whether a pattern names a parameter, or a module that it is in."""
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for pattern in patterns)
 
 
 def _near(pattern: str, method: nn.Module) -> list[str]:

@@ -70,7 +70,7 @@ class NestedModule(pl.LightningModule):
         self.validated_step = -1
         self._train_sums = StepSums(method)
         self._val_sums = torch.zeros(0)
-        self._first_bad: Tensor | None = None
+        self._first_bad = torch.tensor(torch.inf)
         self._restored_states: list[tuple[Tensor, Tensor | None]] = []
 
     def configure_optimizers(self) -> Any:
@@ -134,22 +134,14 @@ class NestedModule(pl.LightningModule):
         x, y = batch[:2]
         out: StepOutput = self.method(x, y)
         self._train_sums.add(out)
-        self._remember_bad(out.loss.detach())
-        return out.loss
-
-    def _remember_bad(self, loss: Tensor) -> None:
         # Kept on the device: reading it every step would make a GPU wait.
-        if self._first_bad is None or self._first_bad.device != loss.device:
-            self._first_bad = torch.full((), float("inf"), device=loss.device)
-        step = torch.full_like(self._first_bad, float(self.global_step))
-        self._first_bad = torch.where(
-            torch.isfinite(loss), self._first_bad, torch.minimum(self._first_bad, step)
-        )
+        bad = torch.where(torch.isfinite(out.loss.detach()), torch.inf, float(self.global_step))
+        self._first_bad = torch.minimum(bad, self._first_bad.to(bad.device))
+        return out.loss
 
     def check_finite(self) -> None:
         """Raise UserError naming the first step since the last call whose loss was NaN or infinite."""
-        step = float("inf") if self._first_bad is None else float(self._first_bad)
-        if step != float("inf"):
+        if (step := float(self._first_bad)) != torch.inf:
             raise UserError(
                 f"the loss became NaN or infinite at step {int(step)} (epoch {self.current_epoch})",
                 expected="a finite loss; the last good checkpoint is kept",

@@ -23,7 +23,7 @@ class Throughput(ThroughputMonitor):
     """
 
     def __init__(self, window_size: int = 20) -> None:
-        super().__init__(batch_size_fn=_samples, length_fn=_items, window_size=window_size)
+        super().__init__(batch_size_fn=lambda batch: len(batch[1]), length_fn=_items, window_size=window_size)
         self._waited, self._since, self._ended = 0.0, 0.0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -53,10 +53,6 @@ class Throughput(ThroughputMonitor):
 
     def _begin(self) -> None:
         self._waited, self._since, self._ended = 0.0, time.perf_counter(), time.perf_counter()
-
-
-def _samples(batch: Any) -> int:
-    return len(batch[1])
 
 
 def _items(batch: Any) -> int:

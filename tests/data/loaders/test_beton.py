@@ -68,7 +68,7 @@ def images(path):
 def test_pixels_and_labels_come_back(whole):
     for (stored, label), (image, expected) in zip(images(whole), PHOTOGRAPHS, strict=True):
         assert stored == image.tobytes() and label == expected
-    assert check_beton(whole, channels=3, num_classes=7) == len(PHOTOGRAPHS)
+    assert len(check_beton(whole, channels=3, num_classes=7)) == len(PHOTOGRAPHS)
 
 
 def test_content_does_not_depend_on_the_number_of_workers(tmp_path):
@@ -84,7 +84,7 @@ def test_one_channel_arrays(tmp_path):
     digits = [(image[:16, :16, :1], label) for image, label in PHOTOGRAPHS]
     path = written(tmp_path / "digits.beton", digits, channels=1)
     assert [stored for stored, _ in images(path)] == [image.tobytes() for image, _ in digits]
-    assert check_beton(path, channels=1, num_classes=7) == len(digits)
+    assert len(check_beton(path, channels=1, num_classes=7)) == len(digits)
     with pytest.raises(UserError, match=r"has the fields \{'image': 4"):
         check_beton(path, channels=3, num_classes=7)
 
@@ -233,7 +233,7 @@ def test_what_the_head_of_a_file_states_is_compared_with_what_lies_there(kind, t
 def test_arrays_have_the_size_of_the_data_and_the_bytes_of_their_shape(tmp_path):
     digits = [(image[:16, :16, :1], label) for image, label in PHOTOGRAPHS]
     path = written(tmp_path / "digits.beton", digits, channels=1)
-    assert check_beton(path, channels=1, num_classes=7, size=16) == len(digits)
+    assert len(check_beton(path, channels=1, num_classes=7, size=16)) == len(digits)
     with pytest.raises(UserError, match=r"shape \(16, 16, 1\), not \(32, 32, 1\)"):
         check_beton(path, channels=1, num_classes=7, size=32)
     content = bytearray(path.read_bytes())
@@ -253,14 +253,14 @@ def test_a_jpeg_that_cannot_be_decoded_is_named_and_not_shown_as_another(changed
         content[at : at + 40] = b"\xff\xd0" * 20  # markers where pixels should be
 
     path, sample = changed(JPG, inside)
-    count = check_beton(path, channels=3, num_classes=7)
+    count = len(check_beton(path, channels=3, num_classes=7))
     loader = FFCVLoader(path, 3, Augment(), 50, 1, None)
     with pytest.raises(UserError, match=f"JPEG of sample {sample} cannot be decoded"):
         list(loader.run(np.array_split(np.arange(count), 3), 32, 0))
 
 
 def test_whole_files_with_jpegs_of_any_make_are_taken(half_jpeg, tmp_path):
-    assert check_beton(half_jpeg, channels=3, num_classes=7) == len(PHOTOGRAPHS)
+    assert len(check_beton(half_jpeg, channels=3, num_classes=7)) == len(PHOTOGRAPHS)
     for options in ({"progressive": True}, {"comment": b"x" * 999}, {"subsampling": 0, "optimize": True}):
         buffer = io.BytesIO()
         Image.fromarray(PHOTOGRAPHS[0][0]).save(buffer, "JPEG", **options)

@@ -1,7 +1,7 @@
 """The texts that belong to each label, as tokens of one length."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,9 +69,3 @@ class Captions:
         """Return all captions of some labels: rows of `tokens` (N,), and the label of each (N,)."""
         rows = [np.arange(self._counts[label]) + self._starts[label] for label in labels]
         return np.concatenate(rows), np.repeat(np.asarray(labels), self._counts[list(labels)])
-
-
-def batches(tokens: Ids, labels: Ids, wanted: Sequence[Ids]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield tokens (B, T), labels (B,) and index (B,) for lists of sample indices."""
-    for index in wanted:
-        yield torch.from_numpy(tokens[index]), torch.from_numpy(labels[index]), torch.from_numpy(index)

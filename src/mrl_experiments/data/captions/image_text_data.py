@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mrl_experiments.data.artifact_cache import cache_folder
-from mrl_experiments.data.captions.captions import CaptionedSource, Captions, batches, identity_of
+from mrl_experiments.data.captions.captions import CaptionedSource, Captions, identity_of
 from mrl_experiments.data.images.image_data import ImageData
-from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader
+from mrl_experiments.data.loaders.loaders import Batch, BatchReader, EvalLoader, at_once
 from mrl_experiments.data.loaders.order import Batches
 from mrl_experiments.data.text.tokenizer import Tokenizer, cached_tokenizer, tokenizer_of_run
 from mrl_experiments.embeddings import TEXT
@@ -154,8 +154,8 @@ class ImageTextData(ImageData):
         if split in self.images or split not in self.splits:
             return super().dataloader(split)
         rows, labels = self.captions.of(self.captioned.labels(split.removesuffix(TEXT)))
-        tokens = self.captions.tokens[rows]
-        return EvalLoader(len(rows), self.batch_size, lambda wanted, _: batches(tokens, labels, wanted))
+        run = at_once(lambda index, _: (self.captions.tokens[rows[index]], labels[index]))
+        return EvalLoader(len(rows), self.batch_size, run)
 
     def val_dataloader(self) -> EvalLoader:
         """Return the validation loader: each image with its first text."""

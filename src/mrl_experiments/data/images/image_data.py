@@ -18,7 +18,7 @@ from mrl_experiments.data.images.image_files import plain
 from mrl_experiments.data.images.read_image import UnreadableImages, read_image
 from mrl_experiments.data.images.split_folders import named_like
 from mrl_experiments.data.loaders.augment import Augment, Resolution
-from mrl_experiments.data.loaders.beton import Storage, beton_labels, check_beton
+from mrl_experiments.data.loaders.beton import Storage, check_beton
 from mrl_experiments.data.loaders.cache import Cache
 from mrl_experiments.data.loaders.loaders import (
     Batch,
@@ -87,7 +87,7 @@ class ImageData(DataModule):
         self.loader = _choose(loader, reads_fast=self._whole and not betons and not torch.cuda.is_available())
         kept = {split: Storage(**storage.get(split, storage["default"])) for split in self.splits}
         self.cache = Cache(cache_folder(cache), source, kept)
-        self._ready: dict[str, tuple[Any, int]] = {}
+        self._opened: dict[str, tuple[Any, NDArray[np.int64]]] = {}
         self._reported: set[str] = set()
         self._advised = False
         self._state: dict[str, Any] | None = None
@@ -96,7 +96,7 @@ class ImageData(DataModule):
         self._classes: list[str] | None = None  # of the run, where they are others than the source's
         self._label_of: NDArray[np.int64] | None = None
         for path in self.betons.values():
-            self._count(Path(path))
+            self._beton_labels(Path(path))
 
     @property
     def inputs(self) -> dict[str, int]:
@@ -194,23 +194,25 @@ class ImageData(DataModule):
 
     def samples(self, split: str) -> Any:
         """Return what the loader reads, written or checked first: a .beton path, or a sequence of samples."""
-        return self._counted(split)[0]
+        return self._open(split)[0]
 
-    def _counted(self, split: str) -> tuple[Any, int]:
-        """Return samples and their number; files are written or checked once per process."""
+    def _open(self, split: str) -> tuple[Any, NDArray[np.int64]]:
+        """Return samples and labels (N,) as the loader has them; files are written or checked once."""
         self._check_split(split)
-        if split not in self._ready:
-            samples = self._prepared(split)
-            self._ready[split] = samples, (self._count(samples) if self.loader == "ffcv" else len(samples))
-        return self._ready[split]
+        if split not in self._opened:
+            self._opened[split] = self._prepared(split)
+        return self._opened[split]
 
-    def _prepared(self, split: str) -> Any:
+    def _prepared(self, split: str) -> tuple[Any, NDArray[np.int64]]:
         if self.loader == "ffcv":
-            return Path(self.betons[split]) if split in self.betons else self.cache.beton(split, self.workers)
+            ready = self.betons.get(split)
+            path = Path(ready) if ready else self.cache.beton(split, self.workers)
+            return path, self._beton_labels(path)
         if self.source.size is None:
-            return self.cache.files(split, self.workers)
-        images = self.cache.array(split, self.workers)
-        return ArraySamples(images, images.with_name(self.cache.labels(split).name))
+            files = self.cache.files(split, self.workers)
+            return files, np.array([label for _, label in files])
+        arrays = ArraySamples(self.cache.array(split, self.workers))
+        return arrays, arrays.labels
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run keeps of its data: name, classes, and which files each split was."""
@@ -284,16 +286,16 @@ class ImageData(DataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
         run, count = self._reader("train", training=True)
-        shares = None if not self.balance else balanced(self._labels("train"), self.balance)
+        labels = self._open("train")[1]
+        shares = balanced(labels, self.balance) if self.balance else None
         loader = train_loader(self, count, run, shares)
-        self._advise()
+        self._advise(labels)
         return loader
 
-    def _advise(self) -> None:
+    def _advise(self, labels: NDArray[np.int64]) -> None:
         """Print once, in the first process, what to know of the training set."""
         rank, processes = world()
         if rank == 0 and not self._advised:
-            labels = self._labels("train")
             names = self._names() or [f"class {label}" for label in range(self.num_classes)]
             said = advice(
                 self.name, labels, names, self.batch_size, processes=processes, balance=self.balance
@@ -301,15 +303,6 @@ class ImageData(DataModule):
             for line in said:
                 print(line, flush=True)
         self._advised = True
-
-    def _labels(self, split: str) -> NDArray[np.int64]:
-        """Return the labels (N,) of a split, as the loader has them."""
-        samples = self.samples(split)
-        if isinstance(samples, Path):
-            return beton_labels(samples, channels=self.channels)
-        if isinstance(samples, ArraySamples):
-            return samples.labels
-        return np.array([label for _, label in samples])
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return all of a split in order, without augmentation."""
@@ -345,17 +338,17 @@ class ImageData(DataModule):
         return relabelled
 
     def _reader(self, split: str, *, training: bool) -> tuple[BatchReader, int]:
-        samples, count = self._counted(split)
+        samples, labels = self._open(split)
         read = self._batches(samples, self.seed if training else None)
         size = self.resolution.at if training else lambda epoch: self.size
 
         def run(batches: Batches, epoch: int) -> Iterator[Batch]:
             side = size(epoch)
-            for images, labels, index in read(batches, self.size if self.channels == 1 else side, epoch):
+            for images, y, index in read(batches, self.size if self.channels == 1 else side, epoch):
                 whole = images.shape[-1] == side
-                yield images if whole else _resized(images, side), labels, index
+                yield images if whole else _resized(images, side), y, index
 
-        return run, count
+        return run, len(labels)
 
     def _batches(self, samples: Any, seed: int | None) -> Callable[[Batches, int, int], Iterator[Batch]]:
         if self.loader == "torch" and isinstance(samples, ArraySamples) and self._whole:
@@ -366,7 +359,7 @@ class ImageData(DataModule):
 
         return FFCVLoader(samples, self.channels, self.augment, self.batch_size, self.workers, seed).run
 
-    def _count(self, beton: Path) -> int:
+    def _beton_labels(self, beton: Path) -> NDArray[np.int64]:
         return check_beton(beton, channels=self.channels, num_classes=self.num_classes, size=self.size)
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mrl_experiments.data.kanji.kanji import Glyphs, Kanji
-from mrl_experiments.data.source import Sample
+from mrl_experiments.data.kanji.kanji import Kanji
 from mrl_experiments.errors import UserError
 
 
@@ -54,12 +53,6 @@ class KanjiCaptions(Kanji):
     def labels(self, split: str) -> range:
         """Return the labels of a split's characters."""
         return range(self.seen, self.num_classes) if split in self.unseen_splits else range(self.seen)
-
-    def open(self, split: str) -> Sequence[Sample]:
-        """Return the samples of a split, face by face and in each face class by class."""
-        shown = self.labels(split)
-        text = "".join(self.characters[label].character for label in shown)
-        return Glyphs(text, tuple(self.faces[split]), self.perturbation[split], split, self.seed, shown.start)
 
     def manifest(self, split: str) -> dict[str, Any]:
         """Return characters, captions and faces; sample i shows character i % C of `shown` in face i // C."""

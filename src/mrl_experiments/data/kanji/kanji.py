@@ -76,10 +76,15 @@ class Kanji:
             "seed": self.seed,
         }
 
+    def labels(self, split: str) -> range:
+        """Return the labels of a split's characters: all."""
+        return range(self.num_classes)
+
     def open(self, split: str) -> Sequence[Sample]:
         """Return the samples of a split, face by face and in each face class by class."""
-        text = "".join(entry.character for entry in self.characters)
-        return Glyphs(text, tuple(self.faces[split]), self.perturbation[split], split, self.seed)
+        shown = self.labels(split)
+        text = "".join(self.characters[label].character for label in shown)
+        return Glyphs(text, tuple(self.faces[split]), self.perturbation[split], split, self.seed, shown.start)
 
     def class_names(self) -> list[str]:
         """Return the characters."""

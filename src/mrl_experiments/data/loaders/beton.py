@@ -39,6 +39,8 @@ SIZED = [marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0x
 BARE = [0x01, *range(0xD0, 0xD9)]
 BLOCK, READERS = 1 << 12, 32  # samples looked at together, threads that do so
 
+Labels = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -57,8 +59,8 @@ class Storage:
     jpeg_share: float = 0.5
 
 
-def check_beton(path: Path, *, channels: int, num_classes: int, size: int | None = None) -> int:
-    """Return the number of samples of a .beton file, after a look at the header of every sample.
+def check_beton(path: Path, *, channels: int, num_classes: int, size: int | None = None) -> Labels:
+    """Return the labels (N,) of a .beton file, after a look at the header of every sample.
 
     size: the side in pixels that images of one channel must have.
 
@@ -84,17 +86,11 @@ def check_beton(path: Path, *, channels: int, num_classes: int, size: int | None
             expected="a complete FFCV file with the fields image and label",
             remedy="delete it and let the project write it again, or write it with scripts/write_imagenet.py",
         ) from None
-    return len(labels)
-
-
-def beton_labels(path: Path, *, channels: int) -> NDArray[np.int64]:
-    """Return the labels (N,) of a .beton file that `check_beton` has passed."""
-    status = path.stat()
-    return _read(path, ARRAY if channels == 1 else RGB, status.st_size, status.st_mtime_ns)[0]
+    return labels
 
 
 @functools.lru_cache(maxsize=16)
-def _read(path: Path, kind: int, size: int, changed: int) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+def _read(path: Path, kind: int, size: int, changed: int) -> tuple[Labels, tuple[int, ...]]:
     """Return labels (N,) and the shape of arrays, having followed every address in the file, once.
 
     Raises:

@@ -15,7 +15,7 @@ from mrl_experiments.data.loaders.beton import Storage
 from mrl_experiments.data.loaders.beton_writer import write_beton
 from mrl_experiments.data.loaders.parallel import run_workers
 from mrl_experiments.data.source import Sample, Source
-from mrl_experiments.files import allocate, atomic_path, read_object, require_space
+from mrl_experiments.files import allocate, read_object, require_space
 from mrl_experiments.names import check_name
 from mrl_experiments.progress import progress
 
@@ -24,7 +24,7 @@ FILES_FORMAT = 4  # of what is read from image files: how files become pixels
 
 
 class Cache:
-    """The prepared splits of one source under `root`: <root>/<name>-<key>/<split>.beton or .npy."""
+    """The prepared splits of one source under `root`: <root>/<name>-<key>/<split>.beton or .samples.npy."""
 
     def __init__(self, root: Path, source: Source, storage: dict[str, Storage]) -> None:
         self.source, self.storage = source, storage
@@ -50,28 +50,26 @@ class Cache:
         return self._prepared(split, ".beton", write)
 
     def array(self, split: str, workers: int) -> Path:
-        """Return the split's images as a .npy file (N, H, W, C) uint8, writing it first where missing.
+        """Return the split as a .npy file of records (image (H, W, C) uint8, label), written where missing.
 
-        Only for sources whose images have one size. Labels lie beside it as <split>.labels.npy.
+        Only for sources whose images have one size.
         """
 
         def write(path: Path) -> Mapping[str, Any]:
             samples = self._open(split)
-            with atomic_path(self.labels(split)) as labels_path:
-                images = allocate(path, (len(samples), *np.asarray(samples[0][0]).shape), np.uint8)
-                labels = allocate(labels_path, (len(samples),), np.int64)
+            record = np.dtype([("image", "u1", np.asarray(samples[0][0]).shape), ("label", "<i8")])
+            records = allocate(path, (len(samples),), record)
 
-                def fill(chunks: Iterator[range]) -> None:
-                    for index in chain.from_iterable(chunks):
-                        images[index], labels[index] = samples[index]
+            def fill(chunks: Iterator[range]) -> None:
+                for index in chain.from_iterable(chunks):
+                    records[index] = samples[index]
 
-                with progress(f"writing {self.source.name} {split}", len(samples)) as advance:
-                    run_workers(len(samples), workers, fill, advance)
-                images.flush()
-                labels.flush()
+            with progress(f"writing {self.source.name} {split}", len(samples)) as advance:
+                run_workers(len(samples), workers, fill, advance)
+            records.flush()
             return {}
 
-        return self._prepared(split, ".npy", write, beside=[self.labels(split)])
+        return self._prepared(split, ".samples.npy", write)
 
     def files(self, split: str, workers: int) -> Sequence[Sample]:
         """Return samples that stay in their own files, after every one has been read once.
@@ -97,10 +95,6 @@ class Cache:
         self._prepared(split, ".readable", write)
         return self.source.open(split)
 
-    def labels(self, split: str) -> Path:
-        """Return where the labels of an array lie."""
-        return self.folder / f"{split}.labels.npy"
-
     def _open(self, split: str) -> Sequence[Sample]:
         samples = self.source.open(split)
         if side := self.source.size:
@@ -108,13 +102,7 @@ class Cache:
             require_space(self.folder, len(samples) * side**2 * self.source.channels, remedy)
         return samples
 
-    def _prepared(
-        self,
-        split: str,
-        suffix: str,
-        write: Callable[[Path], Mapping[str, Any]],
-        beside: Sequence[Path] = (),
-    ) -> Path:
+    def _prepared(self, split: str, suffix: str, write: Callable[[Path], Mapping[str, Any]]) -> Path:
         def write_and_describe(path: Path) -> dict[str, Any]:
             return {
                 **write(path),
@@ -123,7 +111,7 @@ class Cache:
                 **self.source.manifest(split),
             }
 
-        path = cached(self.folder / f"{split}{suffix}", write_and_describe, beside)
+        path = cached(self.folder / f"{split}{suffix}", write_and_describe)
         self.described[split] = read_object(manifest_path(path))
         return path
 

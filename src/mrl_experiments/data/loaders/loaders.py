@@ -4,14 +4,26 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from mrl_experiments.data.loaders.order import Batches, TrainingOrder, evaluation_batches
 from mrl_experiments.errors import UserError
 
 Batch: TypeAlias = tuple[Any, Tensor, Tensor]  # inputs (B, ...), labels (B, ...), index (B,)
 BatchReader = Callable[[Batches, int], Iterator[Batch]]  # of lists of sample indices, in an epoch
+
+
+def at_once(read: Callable[[NDArray[np.int64], int], tuple[Any, NDArray[Any]]]) -> BatchReader:
+    """Return the reader of batches whose arrays, inputs and labels, `read(index, epoch)` gives."""
+
+    def run(batches: Batches, epoch: int) -> Iterator[Batch]:
+        for index in batches:
+            yield tree_map(torch.from_numpy, (*read(index, epoch), index))
+
+    return run
 
 
 def training_splits(data: Any) -> tuple[str, ...]:

@@ -28,11 +28,12 @@ Item = tuple[Tensor, int, int]
 
 
 class ArraySamples(Sequence[Sample]):
-    """Images of one size in a memory-mapped .npy file."""
+    """Images of one size in a memory-mapped .npy file of records (image, label)."""
 
-    def __init__(self, images: Path, labels: Path) -> None:
-        self.images: NDArray[np.uint8] = np.load(images, mmap_mode="r")
-        self.labels: NDArray[np.int64] = np.load(labels)
+    def __init__(self, path: Path) -> None:
+        records = np.load(path, mmap_mode="r")
+        self.images: NDArray[np.uint8] = records["image"]
+        self.labels: NDArray[np.int64] = np.array(records["label"])
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,17 +1,15 @@
 """The LightningDataModule of text: files, a vocabulary, and the loaders of packed sequences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mrl_experiments.data.artifact_cache import cache_folder, manifest_path
 from mrl_experiments.data.data_module import DataModule
 from mrl_experiments.data.file_table import pack
-from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader, train_loader
-from mrl_experiments.data.loaders.order import Batches
+from mrl_experiments.data.loaders.loaders import EvalLoader, TrainLoader, at_once, train_loader
 from mrl_experiments.data.text.sequences import Ids, MaskedTokens, NextTokens, Sequences
 from mrl_experiments.data.text.text_files import TextFiles
 from mrl_experiments.data.text.token_file import open_tokens, token_file
@@ -143,22 +141,12 @@ class TextData(DataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the training loader."""
         sequences = self.sequences("train", self.seed)
-
-        def run(batches: Batches, epoch: int) -> Iterator[Batch]:
-            return _batches(sequences, batches, epoch)
-
-        return train_loader(self, len(sequences), run)
+        return train_loader(self, len(sequences), at_once(sequences.batch))
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return the sequences of a split that are evaluated, in order."""
         sequences, shown = self.sequences(split, EVALUATION_SEED), self._evaluated(split)
-
-        def run(batches: Batches, epoch: int) -> Iterator[Batch]:
-            for (x, y, _), index in zip(
-                _batches(sequences, [shown[batch] for batch in batches], epoch), batches, strict=True
-            ):
-                yield x, y, torch.from_numpy(index)
-
+        run = at_once(lambda index, epoch: sequences.batch(shown[index], epoch))
         labels = (sequences.batch(shown, 0)[1] != IGNORED).sum(axis=1)
         return EvalLoader(len(shown), self.batch_size, run, labels)
 
@@ -195,12 +183,6 @@ class TextData(DataModule):
         count = len(self.sequences(split, EVALUATION_SEED))
         wanted = count if self.eval_tokens is None else min(count, max(1, self.eval_tokens // self.length))
         return np.arange(wanted) * count // wanted
-
-
-def _batches(sequences: Sequences, batches: Batches, epoch: int) -> Iterator[Batch]:
-    for index in batches:
-        x, y = sequences.batch(index, epoch)
-        yield torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(index)
 
 
 def _check(length: int, eval_tokens: int | None) -> None:

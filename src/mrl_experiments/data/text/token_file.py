@@ -20,11 +20,6 @@ BATCH = 64  # documents encoded at once
 FORMAT = 2
 
 
-def token_type(vocabulary: int) -> "np.dtype[Any]":
-    """Return the smallest type of a token file that holds a vocabulary."""
-    return np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
-
-
 def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) -> Path:
     """Return the file of a split's tokens, written first where it is missing.
 
@@ -36,7 +31,7 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
     def write(path: Path) -> dict[str, Any]:
         print(f"writing the tokens of {source.name} {split}", flush=True)
         reading, started = Reading(), time.monotonic()
-        lengths, kind = tokenizer.bytes_of_tokens(), token_type(len(tokenizer))
+        lengths, kind = tokenizer.bytes_of_tokens(), "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
         tokens = text_bytes = 0
         with path.open("wb") as file:
             for document in _encoded(source.texts(split, reading), tokenizer):
@@ -49,7 +44,7 @@ def token_file(root: Path, source: TextFiles, split: str, tokenizer: Tokenizer) 
         )
         for line in reading.lines():
             print(f"{source.name} {split}: {line}", flush=True)
-        facts = {"tokens": tokens, "text_bytes": text_bytes, "type": kind.str, "identity": identity}
+        facts = {"tokens": tokens, "text_bytes": text_bytes, "type": kind, "identity": identity}
         described = source.manifest(split)
         unread, facts["digests"] = reading.unread, "".join(reading.digests)
         left = [name for name in described["documents"] if name not in set(unread)]

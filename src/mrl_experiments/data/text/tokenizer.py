@@ -37,30 +37,19 @@ class Tokenizer:
     special = len(SPECIAL)
 
     def __init__(self, content: str, origin: str = "this tokenizer") -> None:
-        remedy = "give one of this project, or let one be trained: data.tokenizer=null"
         try:
             self._inner = tokenizers.Tokenizer.from_str(content)
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(
-                f"{origin} is not a tokenizer: {error}", expected="a tokenizer.json", remedy=remedy
-            ) from error
+            raise _foreign(f"{origin} is not a tokenizer: {error}") from error
         if [self._inner.token_to_id(token) for token in SPECIAL] != list(range(len(SPECIAL))):
-            raise UserError(
-                f"{origin} does not begin with {', '.join(SPECIAL)}",
-                expected="a byte-level vocabulary of this project",
-                remedy=remedy,
-            )
+            raise _foreign(f"{origin} does not begin with {', '.join(SPECIAL)}")
         # A file may ask for texts to be cut or filled up.
         self._inner.no_truncation()
         self._inner.no_padding()
         self._inner.encode_special_tokens = True  # a text that spells <|end|> does not end
         self.content = content
         if sorted(self._inner.get_vocab().values()) != list(range(len(self))) or not self._is_exact():
-            raise UserError(
-                f"{origin} does not give every text back as it was",
-                expected="a byte-level vocabulary of this project: a token for each byte",
-                remedy=remedy,
-            )
+            raise _foreign(f"{origin} does not give every text back as it was")
 
     def _is_exact(self) -> bool:
         """Return whether the text with every byte becomes tokens of the right lengths, and the same text."""
@@ -111,8 +100,7 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens; special ones are left out, a torn character becomes U+FFFD."""
-        text: str = self._inner.decode(list(tokens), skip_special_tokens=True)
-        return text
+        return self._inner.decode(list(tokens), skip_special_tokens=True)
 
     def bytes_of_tokens(self) -> NDArray[np.int64]:
         """Return (V,): the bytes of UTF-8 text that each token stands for, 0 for special ones."""
@@ -120,6 +108,14 @@ class Tokenizer:
         for token, number in self._inner.get_vocab().items():
             lengths[number] = 0 if token in SPECIAL else len(token)  # each byte is written as one character
         return lengths
+
+
+def _foreign(problem: str) -> UserError:
+    return UserError(
+        problem,
+        expected="a tokenizer.json with a byte-level vocabulary of this project: a token for each byte",
+        remedy="give one of this project, or let one be trained: data.tokenizer=null",
+    )
 
 
 def tokenizer_of_run(data: Any, ours: Tokenizer | None, state: Mapping[str, Any], remedy: str) -> Tokenizer:

@@ -1,15 +1,13 @@
 """Queries with documents that answer them: row by row, or as BEIR and TREC judge them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mrl_experiments.data.loaders.loaders import Batch
-from mrl_experiments.data.loaders.order import Batches
+from mrl_experiments.data.loaders.loaders import BatchReader, at_once
 from mrl_experiments.data.vectors.rows import Rows, check_parts, is_held_out, read_rows
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import READERS, VectorFile, read_matrix, read_vectors
@@ -36,12 +34,10 @@ class Pairs(NamedTuple):
         return Pairs(self.queries.take(which), self.positives.take(which))
 
 
-def pair_batches(pairs: Pairs, batches: Batches) -> Iterator[Batch]:
-    """Yield pairs; y (B, 2) says which query and document each is, since equal ones are no negatives."""
+def pair_reader(pairs: Pairs) -> BatchReader:
+    """Return a reader of pairs; y (B, 2) says which query and document each is: equal ones may be one."""
     same = np.column_stack([np.unique(side.keys, return_inverse=True)[1] for side in pairs]).astype(np.int64)
-    for index in batches:
-        x = tuple(torch.from_numpy(side[index]) for side in pairs)
-        yield x, torch.from_numpy(same[index]), torch.from_numpy(index)
+    return at_once(lambda index, _: (tuple(side[index] for side in pairs), same[index]))
 
 
 def files_of(given: Given) -> list[Path]:
@@ -118,21 +114,15 @@ def _judged(folder: Path) -> tuple[Path, Path, Path] | None:
     if not folder.is_dir() or not any((folder / name).exists() for name in ("qrels.tsv", "qrels")):
         return None
     qrels = next((folder / name for name in JUDGED if (folder / name).is_file()), None)
+    there = {path.name: path for path in folder.iterdir()}
     queries, corpus = (
-        next(
-            (
-                path
-                for path in (folder / f"{name}{form}" for name in names for form in READERS)
-                if path.exists()
-            ),
-            None,
-        )
+        next((there[f"{name}{form}"] for name in names for form in READERS if f"{name}{form}" in there), None)
         for names in (("queries",), CORPUS)
     )
     if queries is None or corpus is None or qrels is None:
-        there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())[:8]
+        found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())[:8]
         raise UserError(
-            f"data.pairs={folder} holds {', '.join(there)}",
+            f"data.pairs={folder} holds {', '.join(found)}",
             expected=f"files of vectors with ids called queries and corpus, and {' or '.join(JUDGED)}",
         )
     return queries, corpus, qrels

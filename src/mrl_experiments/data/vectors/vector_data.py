@@ -1,19 +1,18 @@
 """The LightningDataModule of vectors that another model made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mrl_experiments.data.data_module import DataModule
-from mrl_experiments.data.loaders.loaders import Batch, EvalLoader, TrainLoader
-from mrl_experiments.data.loaders.order import Batches, TrainingOrder
-from mrl_experiments.data.vectors.pairs import POOL, Pairs, files_of, pair_batches, read_pairs, read_queries
+from mrl_experiments.data.loaders.loaders import BatchReader, EvalLoader, TrainLoader, at_once
+from mrl_experiments.data.loaders.order import TrainingOrder
+from mrl_experiments.data.vectors.pairs import POOL, Pairs, files_of, pair_reader, read_pairs, read_queries
 from mrl_experiments.data.vectors.rows import Rows, check_parts, is_held_out, read_rows
 from mrl_experiments.embeddings import UNLABELLED
 from mrl_experiments.errors import UserError
@@ -109,10 +108,6 @@ class VectorData(DataModule):
         """Return a digest of the vectors, in whatever file they lie."""
         return self._digest
 
-    def files(self) -> None:
-        """Return None: rows are known by their content, and not by a table of files."""
-        return None
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a run keeps of its data."""
         return {"name": self.name, "digest": self._digest}
@@ -145,20 +140,20 @@ class VectorData(DataModule):
         repeated = self.trainer is not None and bool(getattr(self.trainer, "overfit_batches", 0))
         each = max(1, self.batch_size // groups.shape[1])
         order = TrainingOrder(len(groups), each, self.seed, repeated=repeated)
-        return TrainLoader(order, lambda batches, _: self._batches([groups[b].ravel() for b in batches]))
+        run = self._reader("train") if self.pairs is None else pair_reader(self.pairs["train"])
+        return TrainLoader(order, lambda batches, epoch: run([groups[b].ravel() for b in batches], epoch))
 
     def val_dataloader(self) -> EvalLoader:
         """Return the validation loader, of pairs where there are any."""
         if self.pairs is None:
             return self.dataloader("val")
         pairs = self.pairs["val"]
-        return EvalLoader(len(pairs.queries), self.batch_size, lambda b, _: pair_batches(pairs, b))
+        return EvalLoader(len(pairs.queries), self.batch_size, pair_reader(pairs))
 
     def dataloader(self, split: str) -> EvalLoader:
         """Return the rows of a split in the order of their file."""
         self._check_split(split)
-        rows = self.rows[split]
-        return EvalLoader(len(rows), self.batch_size, lambda batches, _: self._row_batches(split, batches))
+        return EvalLoader(len(self.rows[split]), self.batch_size, self._reader(split))
 
     def class_facts(self, split: str) -> dict[str, list[Any]]:
         """Return the names of the classes, where labels are names."""
@@ -188,17 +183,10 @@ class VectorData(DataModule):
         own[~own.any(axis=1), -1] = True
         return np.column_stack([anchors, others[~own].reshape(len(anchors), count)])
 
-    def _batches(self, batches: Batches) -> Iterator[Batch]:
-        if self.pairs is not None:
-            return pair_batches(self.pairs["train"], batches)
-        return self._row_batches("train", batches)
-
-    def _row_batches(self, split: str, batches: Batches) -> Iterator[Batch]:
+    def _reader(self, split: str) -> BatchReader:
         rows = self.rows[split]
-        for index in batches:
-            numbers = rows.numbers[index]
-            y = numbers if self.labels is None else self.labels[split][numbers]
-            yield torch.from_numpy(rows[index]), torch.from_numpy(y), torch.from_numpy(index)
+        labels = rows.numbers if self.labels is None else self.labels[split][rows.numbers]
+        return at_once(lambda index, _: (rows[index], labels[index]))
 
 
 def _split(rows: Rows, val: str | None, share: float) -> dict[str, Rows]:

@@ -65,8 +65,7 @@ class SlimmableNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features (B, d) that the active width has of images x (B, C, H, W)."""
-        features: Tensor = functional_call(self.net, dict(self._tensors()), (x,))
-        return features
+        return functional_call(self.net, dict(self._tensors()), (x,))
 
     @contextmanager
     def at(self, width: float) -> Iterator[None]:
@@ -109,8 +108,7 @@ class SlimmableNet(nn.Module):
 
     def _own(self, norm: Any, width: float) -> nn.BatchNorm2d:
         """Return the part of a batch normalization that a listed width has for itself."""
-        own: nn.BatchNorm2d = getattr(norm, self._child)[self.widths.index(width)]
-        return own
+        return getattr(norm, self._child)[self.widths.index(width)]
 
     def _channels(self, full: int) -> int:
         """Return how many of `full` channels the active width keeps."""

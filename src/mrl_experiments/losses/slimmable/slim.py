@@ -209,8 +209,7 @@ class AtWidth(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, d) of images x (B, C, H, W)."""
         with cast(SlimmableNet, self.backbone.net).at(self.share):
-            features: Tensor = self.backbone(x)
-            return features
+            return self.backbone(x)
 
 
 def _check(mode: str, widths: Sequence[float], **without_meaning: Any) -> None:
