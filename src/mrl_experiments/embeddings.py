@@ -17,7 +17,9 @@ from mrl_experiments.files import (
     allocate,
     explain_os_errors,
     fingerprint,
+    hidden_folder,
     read_object,
+    replace_folder,
     require_space,
     require_unchanged,
     write_json,
@@ -203,7 +205,7 @@ def finalize(
     Raises:
         UserError: If features are not finite or all zero, as are those of a sample never written.
     """
-    target, new, old = _paths(folder)
+    target, new, _ = _paths(folder)
     features = np.load(new / FEATURES, mmap_mode="r")
     check_finite(features, str(folder))
     if heads is not None:
@@ -221,18 +223,13 @@ def finalize(
             "stored": stored,
         },
     )
-    with explain_os_errors(folder):
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(target, new)
 
 
 def _paths(folder: Path) -> tuple[Path, Path, Path]:
     """Return where embeddings lie, where new ones are written first, and where old ones go meanwhile."""
     target = Path(os.path.realpath(folder))  # the folder may be a link to another disk
-    hidden = target.with_name(f".{target.name[:200]}")
-    return target, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
+    return target, hidden_folder(target), hidden_folder(target, "old")
 
 
 def write_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:

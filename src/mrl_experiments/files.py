@@ -128,6 +128,46 @@ def atomic_path(target: Path) -> Iterator[Path]:
         remove_quietly(temporary)
 
 
+def hidden_folder(target: Path, end: str = "part") -> Path:
+    """Return where a folder is written until it is whole ("part"), or lies while it is replaced ("old")."""
+    return target.with_name(f".{target.name[:200]}.{end}")
+
+
+def replace_folder(target: Path, new: Path) -> None:
+    """Put a folder in place of `target`, which goes if it is there.
+
+    Raises:
+        UserError: For what the operating system refuses.
+    """
+    old = hidden_folder(target, "old")
+    with explain_os_errors(target):
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target` that replaces it when the block ends well; one writer at a time.
+
+    What a killed writer has left there goes.
+
+    Raises:
+        UserError: For what the operating system refuses, such as a full disk.
+    """
+    new = hidden_folder(target)
+    with explain_os_errors(target):
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        try:
+            yield new
+            replace_folder(target, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
 def remove_quietly(path: Path) -> None:
     """Delete a file if it is there and this account may."""
     with suppress(OSError):

@@ -10,7 +10,7 @@ from typing import Any
 from mrl_experiments.engines.engine import Engine, Shape
 from mrl_experiments.engines.source import Source
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import explain_os_errors, require_space
+from mrl_experiments.files import explain_os_errors, hidden_folder, replace_folder, require_space
 from mrl_experiments.locks import acquire
 
 
@@ -32,7 +32,7 @@ class FileFolder(Engine):
     def __init__(self, uri: str, collection: str) -> None:
         self.place = str(Path(uri).expanduser())
         self.out = self._target(Path(self.place))
-        self.hidden = self.out.with_name(f".{self.out.name[:200]}.part")
+        self.hidden = hidden_folder(self.out)
         self.folder = self.out
 
     def _target(self, path: Path) -> Path:
@@ -53,7 +53,7 @@ class FileFolder(Engine):
 
     def lock(self) -> AbstractContextManager[Any]:
         """Hold the folder: one command at a time writes it."""
-        return acquire(self.out.parent / f".{self.out.name[:200]}.lock", f"writes {self.out}")
+        return acquire(hidden_folder(self.out, "lock"), f"writes {self.out}")
 
     def create(self, source: Source, shape: Shape) -> None:
         """Make the hidden folder."""
@@ -71,13 +71,7 @@ class FileFolder(Engine):
         """Give the folder its name."""
         if self.folder == self.out:
             return False
-        with explain_os_errors(self.out):
-            old = self.hidden.with_name(f"{self.hidden.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if self.out.exists():
-                self.out.rename(old)
-            self.hidden.rename(self.out)
-            shutil.rmtree(old, ignore_errors=True)
+        replace_folder(self.out, self.hidden)
         self.folder, self._shape = self.out, shape
         return True
 

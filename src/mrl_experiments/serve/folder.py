@@ -1,7 +1,6 @@
 """The folder of an index that is served: whose vectors it holds, and what is shown of each."""
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,10 @@ from mrl_experiments.adaptive.retrieval.storage import SPEC, load_index, save_in
 from mrl_experiments.errors import UserError, command_line, said
 from mrl_experiments.examples import plain_text
 from mrl_experiments.files import (
+    atomic_folder,
     explain_os_errors,
     fingerprint,
+    hidden_folder,
     read_object,
     require_unchanged,
     sha256,
@@ -123,34 +124,18 @@ def write_folder(
             write_folder("photos", index, model.run, [{"label": path.name} for path in paths])
     """
     folder = Path(folder)
-    part = folder.with_name(f".{folder.name[:200]}.part")
-    with acquire(folder.with_name(f".{folder.name[:200]}.lock"), f"writes {folder}"):
+    with acquire(hidden_folder(folder, "lock"), f"writes {folder}"):
         if folder.exists():  # perhaps written by another process meanwhile
             raise UserError(f"{folder} is there already", expected="a new folder", remedy="move it away")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            _write_parts(part, index, run, payload, checkpoint)
-            with explain_os_errors(folder):
-                part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with atomic_folder(folder) as part:
+            save_index(index, part)
+            described: dict[str, Any] = {"version": VERSION, "of": _identity(run, checkpoint)}
+            described["index"] = fingerprint(part / SPEC)
+            if payload is not None:
+                _write_payload(part / PAYLOAD, payload, len(index))
+                described["payload"] = fingerprint(part / PAYLOAD)
+            write_json(part / SERVED, described)
     return folder
-
-
-def _write_parts(
-    part: Path,
-    index: AdaptiveIndex,
-    run: Run,
-    payload: Iterable[Mapping[str, Any]] | None,
-    checkpoint: str,
-) -> None:
-    save_index(index, part)
-    described: dict[str, Any] = {"version": VERSION, "of": _identity(run, checkpoint)}
-    described["index"] = fingerprint(part / SPEC)
-    if payload is not None:
-        _write_payload(part / PAYLOAD, payload, len(index))
-        described["payload"] = fingerprint(part / PAYLOAD)
-    write_json(part / SERVED, described)
 
 
 def _write_payload(path: Path, payload: Iterable[Mapping[str, Any]], expected: int) -> None:
