@@ -19,6 +19,7 @@ from mrl_experiments.files import (
     fingerprint,
     hidden_folder,
     read_object,
+    reading,
     replace_folder,
     require_space,
     require_unchanged,
@@ -337,10 +338,8 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
 
 
 def _open(path: Path, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    try:
+    with reading(path, "a .npy file", REMEDY, "cannot be read"):
         array: NDArray[Any] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read: {error}", expected="a .npy file", remedy=REMEDY) from error
     if array.shape != shape or not np.issubdtype(array.dtype, kind):
         raise UserError(
             f"{path} holds {array.dtype} of the shape {array.shape}",

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said, shown
 
 DIGEST = "digest"  # the key under which a JSON object carries the checksum of its other keys
 MAPPING = "a JSON object {name: name}, or a CSV file with a heading and two columns"
@@ -98,6 +98,28 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise os_error(error, path) from error
+
+
+@contextmanager
+def reading(path: Path, expected: str, remedy: str, problem: str = "is damaged") -> Iterator[None]:
+    """Raise as one UserError what a damaged or forged file makes its readers raise, which is nearly anything.
+
+    Args:
+        path: The file.
+        expected: What it should be.
+        remedy: How to mend it.
+        problem: What the message says of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) and str(path) in error.problem:
+            raise
+        if isinstance(error, OSError) and error.errno:
+            raise os_error(error, path) from error
+        raise UserError(
+            f"{path} {problem}: {shown(said(error), 400)}", expected=expected, remedy=remedy
+        ) from error
 
 
 @contextmanager
@@ -239,12 +261,8 @@ def read_object(
             `version`.
     """
     require_regular(path, remedy)
-    try:
+    with reading(path, "a JSON file", remedy):
         value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise os_error(error, path) from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise UserError(f"{path} is damaged: {error}", expected="a JSON file", remedy=remedy) from error
     if not isinstance(value, dict):
         raise UserError(
             f"{path} is damaged: it holds a {type(value).__name__}", expected="a JSON object", remedy=remedy

@@ -14,12 +14,13 @@ from mrl_experiments.adaptive.retrieval.disk_files import is_on_disk
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.promise import Promise
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.errors import UserError, said
+from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
     atomic_path,
     explain_os_errors,
     fingerprint,
     read_object,
+    reading,
     require_unchanged,
     write_json,
 )
@@ -84,7 +85,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
     if is_on_disk(folder):
         return DiskIndex.open(folder)
     described = read_object(folder / SPEC, REMEDY, version=VERSION)
-    try:
+    with reading(folder, "", REMEDY):
         spec, noted = IndexSpec(**described["spec"]), _noted(described)
         for name in (VECTORS, IDS, NORMS, *map(_shortlist, spec.dims)):
             require_unchanged(folder / name, noted[name], REMEDY)
@@ -103,8 +104,6 @@ def load_index(folder: Path) -> AdaptiveIndex:
             with np.load(folder / PROMISED) as stored:
                 index.promise = Promise.of(described["promise"], stored)
         index.configure(spec.effort, spec.stages)
-    except Exception as error:  # what lacks checksums, or has forged ones, makes its readers raise anything
-        raise UserError(f"{folder} is damaged: {said(error)}", remedy=REMEDY) from error
     return index
 
 
