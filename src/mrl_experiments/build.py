@@ -102,8 +102,8 @@ def load_method(
         run: A run, or its folder.
         trust: Classes besides this project's own that the run may build, or True for all; see trust.py.
         checkpoint: `last`, `best` or another that the run has kept, or a path.
-        weights: `averaged`, `current` (those that were trained), or None for those that were validated, which
-            are averaged ones where the run has them.
+        weights: `averaged` or `ema`, `current` (those that were trained), or None for those that were
+            validated, which are averaged ones where the run has them.
 
     Raises:
         UserError: If the run has no such checkpoint or weights, is damaged, or names what is not allowed.
@@ -198,7 +198,7 @@ def is_averaged(run: Run, checkpoint: str = "last") -> bool:
 def _trained(run: Run, path: Path, weights: str | None) -> tuple[dict[str, int], Mapping[str, Any]]:
     """Return the inputs of a run's model and its weights, as its checkpoint has them."""
     checkpoint = checkpoint_of(run, path)
-    if weights == "averaged" and CURRENT not in checkpoint:
+    if weights in ("averaged", "ema") and CURRENT not in checkpoint:
         raise UserError(
             f"weights=averaged: {path} holds no averaged weights",
             expected="a run that was trained with callbacks=ema or callbacks=weight_mean",

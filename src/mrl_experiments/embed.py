@@ -85,8 +85,7 @@ def embed(cfg: DictConfig) -> None:
     following: dict[str, str] | None = None
 
     def read(run: Run) -> tuple[DictConfig, Method]:
-        weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
-        method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+        method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=cfg.weights)
         quicken_small_maps(method)
         return trusted_config(run, cfg.trust), method
 

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from math import isfinite
@@ -97,6 +97,14 @@ class Measurement:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "setting", Setting(self.setting))
+
+
+def measured(
+    dim: int, values: Mapping[str, float], setting: Mapping[str, Any] | None = None
+) -> Iterator[Measurement]:
+    """Yield a measurement of each metric at one dim, with one setting."""
+    for metric, value in values.items():
+        yield Measurement(dim, metric, float(value), setting or Setting())
 
 
 @dataclass(frozen=True)

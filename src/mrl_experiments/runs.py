@@ -228,6 +228,18 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
     return matching
 
 
+def find_run(root: Path | str, name: str) -> Run:
+    """Return the one run under `root`/runs of this name.
+
+    Raises:
+        UserError: If there is none, or the name is a glob that several match.
+    """
+    runs = find_runs(Path(root), name)
+    if len(runs) > 1:
+        raise UserError(f"run={name} matches {len(runs)} runs", expected="the name of one")
+    return runs[0]
+
+
 def readable(
     runs: Sequence[Run], read: Callable[[Run], Content], left_out: list[str]
 ) -> Iterator[tuple[Run, Content]]:

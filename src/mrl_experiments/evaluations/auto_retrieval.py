@@ -14,7 +14,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.notices import print_once
-from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.results import Measurement, Setting, measured
 from mrl_experiments.search.same_rows import without_self
 from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
@@ -78,10 +78,9 @@ def auto_retrieval(
         f"{metric}_lost": held_out.loss,
         "latency_ms": held_out.latency,
         "latency_ratio": slowest.latency / held_out.latency,
-        "index_bytes": float(tuned.index.shortlist_bytes),
+        "index_bytes": tuned.index.shortlist_bytes,
     }
-    for name, value in values.items():
-        yield Measurement(spec.dims[0], name, value, setting)
+    yield from measured(spec.dims[0], values, setting)
 
 
 def _recall_of_others(search: StagedSearch, nearest: Candidates) -> Quality:

@@ -9,7 +9,7 @@ from mrl_experiments import cost
 from mrl_experiments.directions import setting_of
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.metrics import ranking
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.database import labelled, neighbours
 from mrl_experiments.search.same_rows import same_rows
 
@@ -50,11 +50,10 @@ def retrieval(
             values[f"mAP@{count}"] = ranking.average_precision(relevant, count)
             values[f"P@{count}"] = ranking.precision(relevant, count)
             values[f"R@{count}"] = ranking.recall(relevant[total > 0], count, total[total > 0])
-        for metric, per_query in values.items():
-            if len(per_query):
-                yield Measurement(dim, metric, float(per_query.mean()), setting)
-        yield Measurement(dim, "macs", cost.search_macs(len(database), [(dim, max(k))]), setting)
-        yield Measurement(dim, "index_bytes", cost.index_bytes(len(database), dim), setting)
+        means = {metric: per_query.mean() for metric, per_query in values.items() if len(per_query)}
+        means["macs"] = cost.search_macs(len(database), [(dim, max(k))])
+        means["index_bytes"] = cost.index_bytes(len(database), dim)
+        yield from measured(dim, means, setting)
 
 
 def _occurrences(labels: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

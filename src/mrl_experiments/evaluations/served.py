@@ -18,7 +18,7 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics import ranking
-from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.results import Measurement, Setting, measured
 from mrl_experiments.search.neighbours import similarities_of
 from mrl_experiments.search.same_rows import sample_digest, without_self
 from mrl_experiments.search.staged_search import StagedSearch
@@ -175,8 +175,7 @@ class _Asked:
         values["queries"] = float(len(rows))
         setting = Setting(index=name) if shortlist is None else Setting(index=name, shortlist=shortlist)
         dim = self.shape.width if shortlist is None else self.shape.prefix
-        for metric, value in values.items():
-            yield Measurement(dim, metric, value, setting)
+        yield from measured(dim, values, setting)
 
     @property
     def _ours(self) -> Candidates:

@@ -10,7 +10,7 @@ from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import label_rank
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.class_means import class_sums
 from mrl_experiments.search.database import labelled
 from mrl_experiments.search.same_rows import refuse_same_rows
@@ -46,9 +46,8 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
             images = unit_prefixes(queries.features[rows], dim)
             rank = label_rank(torch.from_numpy(images @ means.T), labels[rows])
             hits += [int((rank < count).sum()) for count in (1, 5)]
-        for metric, value in zip(("top1", "top5"), hits / len(queries), strict=True):
-            yield Measurement(dim, metric, float(value))
-        yield Measurement(dim, "classes", len(classes))
+        top1, top5 = hits / len(queries)
+        yield from measured(dim, {"top1": top1, "top5": top5, "classes": len(classes)})
 
 
 def _class_means(

@@ -27,7 +27,7 @@ from mrl_experiments.export.upload import check_token, upload
 from mrl_experiments.files import sha256, write_json
 from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, TextInputs, VectorInputs
 from mrl_experiments.loaded.model import LoadedModel, load
-from mrl_experiments.runs import ID, find_runs
+from mrl_experiments.runs import ID, find_run
 from mrl_experiments.search.same_rows import evenly_spaced
 from mrl_experiments.trust import Trust
 
@@ -111,14 +111,10 @@ def export(cfg: DictConfig) -> Path:
     """
     if not cfg.run:
         raise UserError("run= is not given", expected="the name of a run under <root>/runs")
-    runs = find_runs(Path(cfg.root), cfg.run)
-    if len(runs) > 1:
-        raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
-    (run,), chosen = runs, FORMATS[cfg.format]
+    run, chosen = find_run(cfg.root, cfg.run), FORMATS[cfg.format]
     if cfg.push:
         check_token()
-    weights = {"ema": "averaged"}.get(cfg.weights, cfg.weights)
-    model = load(run, trust=cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+    model = load(run, trust=cfg.trust, checkpoint=cfg.checkpoint, weights=cfg.weights)
     job = Job(cfg, model, _dims(cfg, model))
     chosen.check(job)
     out = job.out
