@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,10 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    first, *_ = graph.example
+    rest = {name: one.numpy() for name, one in graph.example.items() if name == DIM}
+    batches = iter([{first: one.numpy(), **rest} for one in calibration or ()])
+    reader: Any = SimpleNamespace(get_next=lambda: next(batches, None))
     prepared = out.with_suffix(".prepared.onnx")
     try:
         with _quiet():
@@ -108,7 +113,7 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
                 quantization.quantize_static(
                     str(prepared),
                     str(out),
-                    _Reader(graph, calibration),
+                    reader,
                     per_channel=True,
                     reduce_range=True,  # processors without VNNI add pairs of products in 16 bits
                     op_types_to_quantize=["Conv", "Gemm", "MatMul"],
@@ -128,19 +133,6 @@ def _attends(path: Path) -> bool:
     computed = {name for node in graph.node if node.op_type != "Constant" for name in node.output}
     products = [set(node.input) for node in graph.node if node.op_type == "MatMul"]
     return any(factors & shares and factors - shares <= computed for factors in products)
-
-
-class _Reader:
-    """Batches in the form in which onnxruntime asks for them."""
-
-    def __init__(self, graph: Graph, batches: Sequence[Tensor]) -> None:
-        first, *_ = graph.example
-        rest = {name: one.numpy() for name, one in graph.example.items() if name == DIM}
-        self._batches: Iterator[dict[str, Any]] = iter([{first: one.numpy(), **rest} for one in batches])
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next batch, None after the last."""
-        return next(self._batches, None)
 
 
 @contextmanager
