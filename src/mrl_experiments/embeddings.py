@@ -312,21 +312,19 @@ def _check_parts(folder: Path, meta: Mapping[str, Any]) -> None:
             raise UserError(f"{folder / name} does not belong to its {META}", remedy=REMEDY)
 
 
-def load(folder: Path, *, verify: bool = True) -> Embeddings:
+def load(folder: Path) -> Embeddings:
     """Open complete embeddings as a read-only memory map.
 
     Raises:
         UserError: If the folder is incomplete, or shape, checksum or values disagree with the meta file.
     """
     meta = read_meta(folder)
-    if verify:
-        _check_parts(folder, meta)
+    _check_parts(folder, meta)
     count, width = meta["shape"]
     features = _open(folder / FEATURES, np.float32, (count, width))
     labelled = meta.get("labelled", True)
     labels = np.array(_open(folder / LABELS, np.int64, (count,))) if labelled else None
-    if verify:
-        check_finite(features, str(folder))
+    check_finite(features, str(folder))
     heads = Heads.load(folder / HEADS, REMEDY) if (folder / HEADS).exists() else None
     if heads and max(heads.dims()) > width:
         raise UserError(

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,24 +70,20 @@ def shown_rows(origin: Origin, part: Embeddings, rows: Sequence[int]) -> list[An
         return read_texts(origin.files[split], rows)
     config = trusted_config(origin.run)
     home, dataset = str(config.data.name), part.meta["dataset"]
+    opened: AbstractContextManager[Any]
     if dataset == home:
-        with stored_data(origin.run, config) as data:
-            return _of_data(origin.run, data, config.data, part, split, rows)
-    if origin.data is None or str(origin.data.name) != dataset:
+        options, opened = config.data, stored_data(origin.run, config)
+    elif origin.data is None or str(origin.data.name) != dataset:
         raise UserError(f"data={dataset} is not named")
-    options = as_trained(origin.data, config)
-    return _of_data(origin.run, construct(options), options, part, split, rows)
-
-
-def _of_data(
-    run: Run, data: Any, options: DictConfig, part: Embeddings, split: str, rows: Sequence[int]
-) -> list[Any]:
-    assert part.folder is not None
-    restore_data(run, data)
-    expected = expected_meta(part.folder, described(data, options), data)
-    if odd := [key for key, value in expected.items() if part.meta.get(key) != value]:
-        raise UserError(f"its {odd[0]} are others than those that were embedded")
-    found: list[Any] = data.show(split, rows)
+    else:
+        options = as_trained(origin.data, config)
+        opened = nullcontext(construct(options))
+    with opened as data:
+        restore_data(origin.run, data)
+        expected = expected_meta(part.folder, described(data, options), data)
+        if odd := [key for key, value in expected.items() if part.meta.get(key) != value]:
+            raise UserError(f"its {odd[0]} are others than those that were embedded")
+        found: list[Any] = data.show(split, rows)
     return found
 
 

@@ -139,16 +139,16 @@ class PgVector(Engine):
         self._run("ANALYZE {table}")
         return True
 
-    def statement(self, shape: Shape, where: Filter | None = None) -> str:
-        """Return the SQL of a search in two stages; its parameters are q, k, shortlist and where_<column>."""
+    def statement(self, shape: Shape, where: Filter | None = None, *, two_stages: bool = True) -> str:
+        """Return the SQL of a search; its parameters are q, k, where_<column>, of two stages shortlist."""
         kind, operator = _kind(shape), OPERATORS[shape.similarity][0]
         query = f"(%(q)s)::{kind}({shape.width})"
-        near = "<~>" if shape.binary else operator
-        return (
-            f"SELECT id FROM (SELECT id, vector FROM {self._name.as_string(self.connection)}"
-            f"{self._filter(where)} ORDER BY {_prefix(shape)} {near} {_prefix(shape, query)} "
-            f"LIMIT %(shortlist)s) AS shortlist ORDER BY vector {operator} {query} LIMIT %(k)s"
-        )
+        source = f"{self._name.as_string(self.connection)}{self._filter(where)}"
+        if two_stages:
+            near = "<~>" if shape.binary else operator
+            order = f"{_prefix(shape)} {near} {_prefix(shape, query)}"
+            source = f"(SELECT id, vector FROM {source} ORDER BY {order} LIMIT %(shortlist)s) AS shortlist"
+        return f"SELECT id FROM {source} ORDER BY vector {operator} {query} LIMIT %(k)s"
 
     def _filter(self, where: Filter | None) -> str:
         parts = [
@@ -162,12 +162,8 @@ class PgVector(Engine):
     ) -> list[list[int]]:
         """Return the ids of the nearest, by one statement for each query; see `Engine.find`."""
         given = {"k": k, "shortlist": shortlist, **{f"where_{key}": v for key, v in where.items()}}
-        if shortlist is None:
-            query = f"(%(q)s)::{_kind(shape)}({shape.width})"
-            text = f"SELECT id FROM {self._name.as_string(self.connection)}{self._filter(where)} "
-            text += f"ORDER BY vector {OPERATORS[shape.similarity][0]} {query} LIMIT %(k)s"
-        else:
-            text = self.statement(shape, where)
+        text = self.statement(shape, where, two_stages=shortlist is not None)
+        if shortlist is not None:
             self._tune(shape, shortlist)
         vector = needed("pgvector", "pgvector").HalfVector if shape.half else np.asarray
         return [

@@ -21,7 +21,7 @@ from mrl_experiments.loops import tracked
 from mrl_experiments.metrics import ranking
 from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.neighbours import similarities_of
-from mrl_experiments.search.same_rows import sample_digest, without_self
+from mrl_experiments.search.same_rows import sample_digest
 from mrl_experiments.search.staged_search import StagedSearch
 
 SINGLES = 20  # queries timed one at a time
@@ -157,7 +157,7 @@ class _Asked:
     def _scored(self, found: NDArray[np.int64]) -> Candidates:
         """Return neighbours other than the query with similarities as we compute them."""
         asked, shape = self.search, self.shape
-        ids = found if asked.self_rows is None else without_self(asked.self_rows, found)[0]
+        (ids,) = asked.others(np.arange(len(found)), found)
         places, features = np.maximum(ids, 0), asked.database.features
         near = similarities_of(asked.queries, features, places, shape.width, shape.similarity)
         return Candidates(near, ids)

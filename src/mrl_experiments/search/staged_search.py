@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,13 +129,16 @@ class StagedSearch:
         if not count:
             raise next(iter(refused.values()), UserError("there is no index", expected="at least one"))
 
+    def others(self, rows: NDArray[np.int64], *found: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Return neighbours (R, reach), and what goes with them, without the queries in rows (R,), (R, k)."""
+        return found if self.self_rows is None else without_self(self.self_rows[rows], *found)
+
     def relevant(self, found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which neighbours (R, reach) of the queries in rows (R,) have their label, (R, k).
 
         -1 is no neighbour.
         """
-        if self.self_rows is not None:
-            (found,) = without_self(self.self_rows[rows], found)
+        (found,) = self.others(rows, found)
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
