@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings
@@ -39,7 +38,8 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
     classes, class_index = np.unique(texts.labels, return_inverse=True)
     labels = torch.from_numpy(np.searchsorted(classes, queries.labels))
     for dim in tracked(dims, "classifying", len(dims)):
-        means = _class_means(texts, class_index, len(classes), dim)
+        sums = class_sums(unit_prefixes(texts.features, dim), class_index, len(classes))
+        means = unit_prefixes(sums.astype(np.float32), dim)
         hits = np.zeros(2)
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
@@ -48,11 +48,3 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
             hits += [int((rank < count).sum()) for count in (1, 5)]
         top1, top5 = hits / len(queries)
         yield from measured(dim, {"top1": top1, "top5": top5, "classes": len(classes)})
-
-
-def _class_means(
-    texts: Embeddings, class_index: NDArray[np.int64], count: int, dim: int
-) -> NDArray[np.float32]:
-    """Return (C, dim): of each class the mean of its texts' unit-norm prefixes, normalized."""
-    sums = class_sums(unit_prefixes(texts.features, dim), class_index, count)
-    return unit_prefixes(sums.astype(np.float32), dim)

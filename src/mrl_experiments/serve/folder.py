@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +73,28 @@ class Folder:
     payload: Payload | None
     known: bool
 
-    def __post_init__(self) -> None:
-        index = self.index
-        rows = np.arange(len(index)) if index.deleted is None else np.flatnonzero(~index.deleted)
-        order = np.argsort(index.ids[rows], kind="stable")
-        object.__setattr__(self, "_rows", rows[order])
-        object.__setattr__(self, "_ids", index.ids[rows][order])
+    @cached_property
+    def _live_rows(self) -> NDArray[np.int64]:
+        """The rows of vectors that can be found, in the order of their ids."""
+        deleted, ids = self.index.deleted, self.index.ids
+        rows = np.arange(len(ids)) if deleted is None else np.flatnonzero(~deleted)
+        return rows[np.argsort(ids[rows], kind="stable")]
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        return self.index.ids[self._live_rows]
 
     @property
     def live(self) -> int:
         """How many vectors can be found."""
-        return len(self._ids)  # type: ignore[attr-defined]
+        return len(self._live_rows)
 
     def shown(self, ids: NDArray[np.int64]) -> list[dict[str, Any] | None]:
         """Return the payload of each of some ids of the index."""
         if self.payload is None:
             return [None] * len(ids)
-        places = np.searchsorted(self._ids, ids)  # type: ignore[attr-defined]
-        return [self.payload[row] for row in self._rows[places].tolist()]  # type: ignore[attr-defined]
+        places = np.searchsorted(self._ids, ids)
+        return [self.payload[row] for row in self._live_rows[places].tolist()]
 
 
 def write_folder(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from mrl_experiments.data.images.read_image import read_bytes
 from mrl_experiments.errors import UserError
@@ -119,6 +119,9 @@ def _utf8(value: str) -> str:
     return value
 
 
+Dims = Annotated[
+    int | None, Field(ge=1, lt=2**63, strict=True, description="how many of the first features are used")
+]
 OneInput = str | TextInput | ImageInput
 GivenInputs = Annotated[
     list[Given], PlainValidator(parsed, json_schema_input_type=OneInput | list[OneInput])
