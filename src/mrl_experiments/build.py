@@ -64,8 +64,12 @@ def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
 
 
 @contextmanager
-def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Iterator[Any]:
+def stored_data(
+    run: Run, config: DictConfig, cache: str | None = None, named: DictConfig | None = None
+) -> Iterator[Any]:
     """Yield the data that a run was trained on, as `config`, from `trusted_config`, describes them.
+
+    Others, where a command has `named` the options of others.
 
     They are prepared in `cache`, or in MRL_DATA where it is None. What lies whole where the cache was when
     the run was trained is read there within the block, and nothing is written to it.
@@ -73,6 +77,11 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
     Raises:
         UserError: If the data cannot be built.
     """
+    if named is not None:
+        if cache is not None:
+            named.cache = cache
+        yield construct(named)
+        return
     config = config.copy()
     with _building(run):
         if isinstance(workers := config.data.get("workers"), int):

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +11,6 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from mrl_experiments.build import restore_data, stored_data, trusted_config
-from mrl_experiments.construct import construct
 from mrl_experiments.data.of_run import as_trained, described, expected_meta
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
@@ -70,17 +68,14 @@ def shown_rows(origin: Origin, part: Embeddings, rows: Sequence[int]) -> list[An
         return read_texts(origin.files[split], rows)
     config = trusted_config(origin.run)
     home, dataset = str(config.data.name), part.meta["dataset"]
-    opened: AbstractContextManager[Any]
-    if dataset == home:
-        options, opened = config.data, stored_data(origin.run, config)
-    elif origin.data is None or str(origin.data.name) != dataset:
-        raise UserError(f"data={dataset} is not named")
-    else:
-        options = as_trained(origin.data, config)
-        opened = nullcontext(construct(options))
-    with opened as data:
+    named = None
+    if dataset != home:
+        if origin.data is None or str(origin.data.name) != dataset:
+            raise UserError(f"data={dataset} is not named")
+        named = as_trained(origin.data, config)
+    with stored_data(origin.run, config, None, named) as data:
         restore_data(origin.run, data)
-        expected = expected_meta(part.folder, described(data, options), data)
+        expected = expected_meta(part.folder, described(data, config.data if named is None else named), data)
         if odd := [key for key, value in expected.items() if part.meta.get(key) != value]:
             raise UserError(f"its {odd[0]} are others than those that were embedded")
         found: list[Any] = data.show(split, rows)

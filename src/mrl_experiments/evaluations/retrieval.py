@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrl_experiments import cost
 from mrl_experiments.directions import setting_of
@@ -41,7 +40,8 @@ def retrieval(
     database = labelled(queries, database)
     same = same_rows(queries, database)
     setting = setting_of(similarity)
-    total = _occurrences(database.labels, queries.labels) - same
+    classes, counts = np.unique(database.labels, return_counts=True)
+    total = counts[np.searchsorted(classes, queries.labels)] - same  # of each query's class
     first = [count for count in FIRST if count <= max(1, len(database) - same)]
     for dim, found in neighbours(queries, database, dims, max(*k, *first), similarity).items():
         relevant = database.labels[found.positions] == queries.labels[:, None]
@@ -54,9 +54,3 @@ def retrieval(
         means["macs"] = cost.search_macs(len(database), [(dim, max(k))])
         means["index_bytes"] = cost.index_bytes(len(database), dim)
         yield from measured(dim, means, setting)
-
-
-def _occurrences(labels: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count how often each wanted label (Q,) occurs among labels (N,)."""
-    classes, counts = np.unique(labels, return_counts=True)
-    return counts[np.searchsorted(classes, wanted)]

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +46,8 @@ def write_onnx(graph: Graph, path: Path) -> None:
             verbose=False,
         )
         program.save(str(path), external_data=False)
-    check_same(graph, run_onnx(path, graph.example), path)
+    inputs = {name: one.numpy() for name, one in graph.example.items()}
+    check_same(graph, session(path).run(None, inputs), path)
 
 
 def check_same(graph: Graph, found: Sequence[NDArray[np.float32]], path: Path) -> None:
@@ -61,14 +62,6 @@ def check_same(graph: Graph, found: Sequence[NDArray[np.float32]], path: Path) -
                 expected=f"the same up to {CLOSE:g} of the largest value",
                 remedy="report it with the run's config.yaml; format=safetensors has the weights as they are",
             )
-
-
-def run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> list[NDArray[np.float32]]:
-    """Return what onnxruntime makes of inputs, on the CPU."""
-    outputs: list[NDArray[np.float32]] = session(path).run(
-        None, {name: one.numpy() for name, one in inputs.items()}
-    )
-    return outputs
 
 
 def session(path: Path, threads: int = 0) -> Any:

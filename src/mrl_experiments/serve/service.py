@@ -16,12 +16,13 @@ from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifie
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform
 from mrl_experiments.adaptive.retrieval.spec import check_stages, funnel
 from mrl_experiments.errors import UserError
+from mrl_experiments.loaded.inputs import SequenceInputs
 from mrl_experiments.loaded.model import LoadedModel, load
 from mrl_experiments.runs import find_run
 from mrl_experiments.serve.batching import Batcher, Full, Task
 from mrl_experiments.serve.folder import Folder, open_folder, write_split
 from mrl_experiments.serve.metrics import Metrics
-from mrl_experiments.serve.reading import Given, Limits, Read, kinds, of_language, read_all
+from mrl_experiments.serve.reading import Given, Limits, Read, kinds, read_all
 from mrl_experiments.serve.refused import Refused
 from mrl_experiments.serve.tasks import Classify, Embed, Search
 
@@ -79,7 +80,7 @@ class Service:
     @property
     def classifies(self) -> bool:
         """Whether the run tells classes apart."""
-        return self.model.heads is not None and not of_language(self.model.inputs)
+        return self.model.heads is not None and not isinstance(self.model.inputs, SequenceInputs)
 
     @property
     def searched_dims(self) -> list[int]:
