@@ -148,8 +148,8 @@ def test_a_damaged_row_is_named_with_its_line(change, reason, tmp_path, text):
     [
         (b"", "lacks the columns"),
         (b"a,b\n1,2\n", "lacks the columns"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "no text in UTF-8"),
-        ("run,méthode\n".encode("latin-1"), "no text in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "utf-8"),
+        ("run,méthode\n".encode("latin-1"), "utf-8"),
         (bytes(range(200, 250)) + b"\xff", "is no"),
     ],
 )

@@ -9,17 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier
-    from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
-    from mrl_experiments.build import load_method
-    from mrl_experiments.embeddings import Embeddings
-    from mrl_experiments.export import truncate
-    from mrl_experiments.loaded.model import load
-    from mrl_experiments.losses.classifier import NestedClassifier
-    from mrl_experiments.losses.cross_entropy import nested_cross_entropy
-    from mrl_experiments.nesting import NestingSpec
-    from mrl_experiments.runs import Run
-    from mrl_experiments.training.module import NestedModule
+    from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifier as AdaptiveClassifier
+    from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex as AdaptiveIndex
+    from mrl_experiments.build import load_method as load_method
+    from mrl_experiments.embeddings import Embeddings as Embeddings
+    from mrl_experiments.export import truncate as truncate
+    from mrl_experiments.loaded.model import load as load
+    from mrl_experiments.losses.classifier import NestedClassifier as NestedClassifier
+    from mrl_experiments.losses.cross_entropy import nested_cross_entropy as nested_cross_entropy
+    from mrl_experiments.nesting import NestingSpec as NestingSpec
+    from mrl_experiments.runs import Run as Run
+    from mrl_experiments.training.module import NestedModule as NestedModule
 
 _PLACES = {
     "AdaptiveClassifier": "adaptive.classification.classifier",
@@ -34,19 +34,7 @@ _PLACES = {
     "nested_cross_entropy": "losses.cross_entropy",
     "truncate": "export",
 }
-__all__ = [
-    "AdaptiveClassifier",
-    "AdaptiveIndex",
-    "Embeddings",
-    "NestedClassifier",
-    "NestedModule",
-    "NestingSpec",
-    "Run",
-    "load",
-    "load_method",
-    "nested_cross_entropy",
-    "truncate",
-]
+__all__ = list(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

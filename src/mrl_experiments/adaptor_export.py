@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,13 @@ from safetensors.torch import save_file
 
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import explain_os_errors
+from mrl_experiments.files import atomic_folder
 
 MODULES, MODEL, SETTINGS = "modules.json", "config.json", "config_sentence_transformers.json"
 PACKAGE = "sentence_transformers.models"  # where modules lie in all versions, as folders on the hub name them
 NAMES = {"cosine": "cosine", "inner_product": "dot", "l2": "euclidean"}
 Array = NDArray[np.float32]
+Module = tuple[str, dict[str, Any], dict[str, torch.Tensor]]  # class, configuration, tensors
 
 
 def write_sentence_transformers(
@@ -50,36 +49,28 @@ def write_sentence_transformers(
     """
     if out.exists():
         raise UserError(f"{out} is there already", expected="the name of a new folder")
-    modules = [] if encoder is None else _modules_of(encoder)
-    with _new_folder(out) as folder:
+    before = [] if encoder is None else _modules_of(encoder)
+    with atomic_folder(out) as folder:
         if encoder is not None:
             shutil.copytree(encoder, folder, dirs_exist_ok=True)
-        for kind, config, tensors in _stages(adaptor, queries):
-            place, name = len(modules), f"{len(modules)}_{kind}"
-            (folder / name).mkdir()
-            _update(folder / name / MODEL, config)
-            if tensors:
-                save_file(tensors, folder / name / "model.safetensors")
-            modules.append({"idx": place, "name": str(place), "path": name, "type": f"{PACKAGE}.{kind}"})
-        (folder / MODULES).write_text(json.dumps(modules, indent=2), "utf-8")
-        dims = [*adaptor.dims]
-        nested = {"is_matryoshka": True, "matryoshka_dimensions": dims, "adaptor": adaptor.digest}
+        write_modules(folder, before, _stages(adaptor, queries))
+        nested = {"is_matryoshka": True, "matryoshka_dimensions": [*adaptor.dims], "adaptor": adaptor.digest}
         first = {} if dim is None else {"truncate_dim": dim}
-        _update(folder / SETTINGS, {"similarity_fn_name": NAMES[adaptor.similarity], **nested, **first})
+        update_json(folder / SETTINGS, {"similarity_fn_name": NAMES[adaptor.similarity], **nested, **first})
         if (folder / MODEL).exists():  # of the transformer
-            _update(folder / MODEL, nested)
+            update_json(folder / MODEL, nested)
 
 
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `out` when the block ends well."""
-    with explain_os_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-            folder = Path(temporary) / out.name
-            folder.mkdir()
-            yield folder
-            folder.rename(out)
+def write_modules(folder: Path, before: Sequence[Mapping[str, Any]], modules: Sequence[Module]) -> None:
+    """Write modules of sentence-transformers, each into a folder of its own, and list them behind others."""
+    listed = [*before]
+    for kind, config, tensors in modules:
+        place, name = len(listed), f"{len(listed)}_{kind}"
+        update_json(folder / name / MODEL, config)
+        if tensors:
+            save_file(tensors, folder / name / "model.safetensors")
+        listed.append({"idx": place, "name": str(place), "path": name, "type": f"{PACKAGE}.{kind}"})
+    (folder / MODULES).write_text(json.dumps(listed, indent=2), "utf-8")
 
 
 def _modules_of(encoder: Path) -> list[dict[str, Any]]:
@@ -94,21 +85,19 @@ def _modules_of(encoder: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _update(path: Path, more: Mapping[str, Any]) -> None:
+def update_json(path: Path, more: Mapping[str, Any]) -> None:
     """Add to a JSON object of another library, which would not know a checksum of ours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
     path.write_text(json.dumps({**before, **more}, indent=2), "utf-8")
 
 
-def _stages(
-    adaptor: AdaptorFile, queries: bool
-) -> Sequence[tuple[str, dict[str, Any], dict[str, torch.Tensor]]]:
-    """Return class, configuration and tensors of each module."""
+def _stages(adaptor: AdaptorFile, queries: bool) -> Sequence[Module]:
     arrays = adaptor.arrays
-    normalize: tuple[str, dict[str, Any], dict[str, torch.Tensor]] = ("Normalize", {}, {})
+    normalize: Module = ("Normalize", {}, {})
     if "mlp_in" not in arrays:
         name = "query_matrix" if queries and adaptor.two_maps else "matrix"
-        return [_dense(arrays[name])] + [normalize] * (adaptor.similarity == "cosine")
+        return [dense(arrays[name])] + [normalize] * (adaptor.similarity == "cosine")
     if adaptor.similarity != "cosine":
         raise UserError(
             f"an MLP for similarity={adaptor.similarity} has no form in sentence-transformers",
@@ -118,10 +107,10 @@ def _stages(
     first = np.concatenate([arrays["mlp_in"], eye, -eye], axis=1)
     bias = np.concatenate([arrays["mlp_bias"], np.zeros(2 * adaptor.width, np.float32)])
     second = np.concatenate([arrays["mlp_out"], arrays["matrix"], -arrays["matrix"]])
-    return [normalize, _dense(first, bias), _dense(second), normalize]
+    return [normalize, dense(first, bias), dense(second), normalize]
 
 
-def _dense(matrix: Array, bias: Array | None = None) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+def dense(matrix: Array, bias: Array | None = None) -> Module:
     """Return the layer x @ matrix, or of a bias relu(x @ matrix + bias)."""
     activation = "linear.Identity" if bias is None else "activation.ReLU"
     config = {

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mrl_experiments.directions import setting_of
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, os_error
+from mrl_experiments.files import atomic_path, reading
 
 Array = NDArray[np.float32]
 
@@ -89,7 +89,7 @@ class AdaptorFile:
             UserError: If it is missing, damaged, or anything else.
         """
         remedy = "repeat the train.py command of its run, or restore it from a copy"
-        try:
+        with reading(path, "an adaptor", remedy):
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -107,8 +107,4 @@ class AdaptorFile:
                 raise ValueError("its arrays do not belong together")
             if metadata["digest"] != found.digest:
                 raise ValueError("its digest is another")
-        except OSError as error:
-            raise os_error(error, path) from error
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {error}", expected="an adaptor", remedy=remedy) from error
         return found

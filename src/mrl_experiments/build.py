@@ -64,8 +64,12 @@ def trusted_config(run: Run, trust: Trust = False) -> DictConfig:
 
 
 @contextmanager
-def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Iterator[Any]:
+def stored_data(
+    run: Run, config: DictConfig, cache: str | None = None, named: DictConfig | None = None
+) -> Iterator[Any]:
     """Yield the data that a run was trained on, as `config`, from `trusted_config`, describes them.
+
+    Others, where a command has `named` the options of others.
 
     They are prepared in `cache`, or in MRL_DATA where it is None. What lies whole where the cache was when
     the run was trained is read there within the block, and nothing is written to it.
@@ -73,6 +77,11 @@ def stored_data(run: Run, config: DictConfig, cache: str | None = None) -> Itera
     Raises:
         UserError: If the data cannot be built.
     """
+    if named is not None:
+        if cache is not None:
+            named.cache = cache
+        yield construct(named)
+        return
     config = config.copy()
     with _building(run):
         if isinstance(workers := config.data.get("workers"), int):
@@ -102,8 +111,8 @@ def load_method(
         run: A run, or its folder.
         trust: Classes besides this project's own that the run may build, or True for all; see trust.py.
         checkpoint: `last`, `best` or another that the run has kept, or a path.
-        weights: `averaged`, `current` (those that were trained), or None for those that were validated, which
-            are averaged ones where the run has them.
+        weights: `averaged` or `ema`, `current` (those that were trained), or None for those that were
+            validated, which are averaged ones where the run has them.
 
     Raises:
         UserError: If the run has no such checkpoint or weights, is damaged, or names what is not allowed.
@@ -198,7 +207,7 @@ def is_averaged(run: Run, checkpoint: str = "last") -> bool:
 def _trained(run: Run, path: Path, weights: str | None) -> tuple[dict[str, int], Mapping[str, Any]]:
     """Return the inputs of a run's model and its weights, as its checkpoint has them."""
     checkpoint = checkpoint_of(run, path)
-    if weights == "averaged" and CURRENT not in checkpoint:
+    if weights in ("averaged", "ema") and CURRENT not in checkpoint:
         raise UserError(
             f"weights=averaged: {path} holds no averaged weights",
             expected="a run that was trained with callbacks=ema or callbacks=weight_mean",

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from mrl_experiments.errors import UserError, said
-from mrl_experiments.files import os_error, require_regular
+from mrl_experiments.files import reading, require_regular
 
+WRITTEN = "a checkpoint that train.py wrote"
 REMEDY = "restore it from a copy, or delete it and repeat the train.py command, which starts anew"
 
 
@@ -24,24 +25,17 @@ def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
         UserError: If the file is missing, damaged, or holds anything else.
     """
     require_regular(path)
-    try:
+    with reading(path, WRITTEN, REMEDY):
         status = path.stat()
         _check_parts(path, status.st_size, status.st_mtime_ns)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except OSError as error:
-        raise os_error(error, path) from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain values: {said(error)}",
-            expected="a checkpoint that train.py wrote",
-            remedy="do not use it: such files can run code",
-        ) from error
-    except Exception as error:  # a damaged archive makes its readers raise nearly anything
-        raise UserError(
-            f"{path} is damaged: {said(error)}",
-            expected="a checkpoint that train.py wrote",
-            remedy=REMEDY,
-        ) from error
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{path} holds more than tensors and plain values: {said(error)}",
+                expected=WRITTEN,
+                remedy="do not use it: such files can run code",
+            ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}", remedy=REMEDY)
     return content

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from torch import Tensor
 from mrl_experiments.adaptor_export import write_sentence_transformers
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import is_averaged, load_method, restore_data, stored_data, trusted_config
-from mrl_experiments.construct import construct
 from mrl_experiments.cost import network_macs
 from mrl_experiments.data.of_run import (
     as_trained,
@@ -85,8 +84,7 @@ def embed(cfg: DictConfig) -> None:
     following: dict[str, str] | None = None
 
     def read(run: Run) -> tuple[DictConfig, Method]:
-        weights = {None: None, "ema": "averaged"}.get(cfg.weights, cfg.weights)
-        method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+        method = load_method(run, cfg.trust, checkpoint=cfg.checkpoint, weights=cfg.weights)
         quicken_small_maps(method)
         return trusted_config(run, cfg.trust), method
 
@@ -94,21 +92,13 @@ def embed(cfg: DictConfig) -> None:
         fabric.launch()
         for run, (config, method) in readable(runs, read, left_out):
             options = as_trained(cfg.data, config) if cfg.get("data") else None
-            opened = stored_data(run, config, cfg.cache) if options is None else _named(options, cfg.cache)
-            with opened as data:
+            with stored_data(run, config, cfg.cache, options) as data:
                 following = _embed_run(
                     fabric, cfg, _Task(run, config, data, options), method.to(fabric.device)
                 )
         if following is not None:
             fabric.print(f"next: {next_command('evaluate.py', cfg.root, {'run': cfg.run, **following})}")
     check_none_left_out(left_out)
-
-
-def _named(options: DictConfig, cache: str | None) -> AbstractContextManager[Any]:
-    """Return the data that the command names."""
-    if cache is not None:
-        options.cache = cache
-    return nullcontext(construct(options))
 
 
 def build_fabric(trainer: DictConfig) -> Fabric:

@@ -17,7 +17,10 @@ from mrl_experiments.files import (
     allocate,
     explain_os_errors,
     fingerprint,
+    hidden_folder,
     read_object,
+    reading,
+    replace_folder,
     require_space,
     require_unchanged,
     write_json,
@@ -203,7 +206,7 @@ def finalize(
     Raises:
         UserError: If features are not finite or all zero, as are those of a sample never written.
     """
-    target, new, old = _paths(folder)
+    target, new, _ = _paths(folder)
     features = np.load(new / FEATURES, mmap_mode="r")
     check_finite(features, str(folder))
     if heads is not None:
@@ -221,18 +224,13 @@ def finalize(
             "stored": stored,
         },
     )
-    with explain_os_errors(folder):
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(target, new)
 
 
 def _paths(folder: Path) -> tuple[Path, Path, Path]:
     """Return where embeddings lie, where new ones are written first, and where old ones go meanwhile."""
     target = Path(os.path.realpath(folder))  # the folder may be a link to another disk
-    hidden = target.with_name(f".{target.name[:200]}")
-    return target, hidden.with_name(f"{hidden.name}.part"), hidden.with_name(f"{hidden.name}.old")
+    return target, hidden_folder(target), hidden_folder(target, "old")
 
 
 def write_classes(folder: Path, classes: Mapping[str, Sequence[Any]]) -> None:
@@ -314,21 +312,19 @@ def _check_parts(folder: Path, meta: Mapping[str, Any]) -> None:
             raise UserError(f"{folder / name} does not belong to its {META}", remedy=REMEDY)
 
 
-def load(folder: Path, *, verify: bool = True) -> Embeddings:
+def load(folder: Path) -> Embeddings:
     """Open complete embeddings as a read-only memory map.
 
     Raises:
         UserError: If the folder is incomplete, or shape, checksum or values disagree with the meta file.
     """
     meta = read_meta(folder)
-    if verify:
-        _check_parts(folder, meta)
+    _check_parts(folder, meta)
     count, width = meta["shape"]
     features = _open(folder / FEATURES, np.float32, (count, width))
     labelled = meta.get("labelled", True)
     labels = np.array(_open(folder / LABELS, np.int64, (count,))) if labelled else None
-    if verify:
-        check_finite(features, str(folder))
+    check_finite(features, str(folder))
     heads = Heads.load(folder / HEADS, REMEDY) if (folder / HEADS).exists() else None
     if heads and max(heads.dims()) > width:
         raise UserError(
@@ -340,10 +336,8 @@ def load(folder: Path, *, verify: bool = True) -> Embeddings:
 
 
 def _open(path: Path, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    try:
+    with reading(path, "a .npy file", REMEDY, "cannot be read"):
         array: NDArray[Any] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read: {error}", expected="a .npy file", remedy=REMEDY) from error
     if array.shape != shape or not np.issubdtype(array.dtype, kind):
         raise UserError(
             f"{path} holds {array.dtype} of the shape {array.shape}",

@@ -40,6 +40,12 @@ def said(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+def shown(value: object, longest: int = 100) -> str:
+    """Return a stored value for a message: on one line, shortened, without what a terminal would obey."""
+    text = str(value) if str(value).isprintable() else repr(value)
+    return text if len(text) <= longest else text[:longest] + "..."
+
+
 def command_line(script: str, options: Mapping[str, str]) -> str:
     """Return a command to be copied into a shell: what has a meaning to the shell or to Hydra is quoted.
 

@@ -89,11 +89,10 @@ class Chosen:
 class _Task:
     """What is measured of one run, and the file of its rows. cfg: of the command."""
 
-    cfg: DictConfig
     job: Job
     measure: Evaluation
     reduce: Reduction
-    dims: Sequence[int] | None
+    cfg: DictConfig
     evaluation: str
     reduction: str
 
@@ -184,7 +183,7 @@ def _tasks(chosen: Chosen, left_out: list[str]) -> Iterator[_Task]:
     cfg, evaluation = chosen.cfg, FILED_AS.get(chosen.evaluation, chosen.evaluation)
     measure, reduce = construct(cfg.evaluation), construct(cfg.reduction)
     for job in find_jobs(cfg, reduce.needs_train, left_out):
-        yield _Task(cfg, job, measure, reduce, cfg.dims, evaluation, chosen.reduction)
+        yield _Task(job, measure, reduce, cfg, evaluation, chosen.reduction)
 
 
 def _evaluate(task: _Task, opened: Callable[[Path], Embeddings], quiet: bool) -> None:
@@ -246,7 +245,7 @@ def _rows(
     folders = {*searched, *(part.queries for part in job.parts), *([job.train] if job.train else [])}
     loaded = {folder: opened(folder) for folder in folders}
     train = loaded[job.train] if job.train else None
-    dims_of = {part: evaluation_dims(loaded[part.queries], task.dims) for part in job.parts}
+    dims_of = {part: evaluation_dims(loaded[part.queries], task.cfg.dims) for part in job.parts}
     parts = [part for part in job.parts if dims_of[part]]
     for part in parts:  # the number of samples, from which intervals of shares follow
         samples = Measurement(dims_of[part][-1], "samples", float(len(loaded[part.queries])))

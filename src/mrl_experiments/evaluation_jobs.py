@@ -1,7 +1,7 @@
 """The folders of embeddings that an evaluation reads: queries, databases, training features."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,8 @@ def _job(cfg: DictConfig, run: Run, needs_train: bool) -> Job:
             expected="a split of queries",
             remedy=f"{_embed(run, dataset)}; or 'queries=[{splits[0]}]'",
         )
-    other, _, database = str(cfg.database or _default_database(splits)).rpartition("/")
+    usual = next((split for split in DATABASES if split in splits), "")
+    other, _, database = str(cfg.database or usual).rpartition("/")
 
     def part(split: str, suffix: str) -> Part:
         name = database.replace(EACH, split)
@@ -127,10 +128,6 @@ def _suffix(meta: Mapping[str, Any]) -> str:
     tta = meta.get("tta", "none")
     parts = (meta.get("variant"), tta if tta != "none" else "", weights_name(meta))
     return "-".join(filter(None, parts))
-
-
-def _default_database(splits: Sequence[str]) -> str:
-    return next((split for split in DATABASES if split in splits), "")
 
 
 def _embedded(run: Run, dataset: str) -> list[Path]:

@@ -7,8 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from mrl_experiments.errors import UserError
-from mrl_experiments.files import os_error, read_object, write_json
+from mrl_experiments.files import read_object, reading, write_json
 
 SUFFIX = ".json"  # of the file beside x.csv
 MOST_BYTES = 8 << 20  # of a file that is read
@@ -123,7 +122,7 @@ def read_sheets(rows: Path) -> list[Sheet]:
     """
     path = rows.with_suffix(SUFFIX)
     remedy = "delete it and repeat the evaluation that wrote it: evaluation=examples"
-    try:
+    with reading(path, "a file that evaluate.py wrote", remedy, "is no file of examples"):
         if not path.exists():
             return []
         if path.stat().st_size > MOST_BYTES:
@@ -131,13 +130,7 @@ def read_sheets(rows: Path) -> list[Sheet]:
         sheets: list[Sheet] = _typed(list[Sheet], read_object(path, remedy).get("sheets"))
         for sheet in sheets:
             _check(sheet.examples)
-    except OSError as error:
-        raise os_error(error, path) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is no file of examples: {error}", expected="a file that evaluate.py wrote", remedy=remedy
-        ) from error
-    return sheets
+        return sheets
 
 
 def _typed(kind: Any, value: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, said, shown
 
 DIGEST = "digest"  # the key under which a JSON object carries the checksum of its other keys
 MAPPING = "a JSON object {name: name}, or a CSV file with a heading and two columns"
@@ -101,6 +101,28 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
 
 
 @contextmanager
+def reading(path: Path, expected: str, remedy: str, problem: str = "is damaged") -> Iterator[None]:
+    """Raise as one UserError what a damaged or forged file makes its readers raise, which is nearly anything.
+
+    Args:
+        path: The file.
+        expected: What it should be.
+        remedy: How to mend it.
+        problem: What the message says of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) and str(path) in error.problem:
+            raise
+        if isinstance(error, OSError) and error.errno:
+            raise os_error(error, path) from error
+        raise UserError(
+            f"{path} {problem}: {shown(said(error), 400)}", expected=expected, remedy=remedy
+        ) from error
+
+
+@contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` that replaces it when the block ends well.
 
@@ -126,6 +148,46 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise os_error(error, target) from error
     finally:
         remove_quietly(temporary)
+
+
+def hidden_folder(target: Path, end: str = "part") -> Path:
+    """Return where a folder is written until it is whole ("part"), or lies while it is replaced ("old")."""
+    return target.with_name(f".{target.name[:200]}.{end}")
+
+
+def replace_folder(target: Path, new: Path) -> None:
+    """Put a folder in place of `target`, which goes if it is there.
+
+    Raises:
+        UserError: For what the operating system refuses.
+    """
+    old = hidden_folder(target, "old")
+    with explain_os_errors(target):
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target` that replaces it when the block ends well; one writer at a time.
+
+    What a killed writer has left there goes.
+
+    Raises:
+        UserError: For what the operating system refuses, such as a full disk.
+    """
+    new = hidden_folder(target)
+    with explain_os_errors(target):
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        try:
+            yield new
+            replace_folder(target, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def remove_quietly(path: Path) -> None:
@@ -199,12 +261,8 @@ def read_object(
             `version`.
     """
     require_regular(path, remedy)
-    try:
+    with reading(path, "a JSON file", remedy):
         value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise os_error(error, path) from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise UserError(f"{path} is damaged: {error}", expected="a JSON file", remedy=remedy) from error
     if not isinstance(value, dict):
         raise UserError(
             f"{path} is damaged: it holds a {type(value).__name__}", expected="a JSON object", remedy=remedy

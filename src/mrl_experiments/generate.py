@@ -1,7 +1,6 @@
 """Continue a text with a language model, at one nested dim or adaptively."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 from typing import Any
@@ -19,7 +18,7 @@ from mrl_experiments.data.text.text_data import TextData
 from mrl_experiments.errors import UserError
 from mrl_experiments.losses.method import Method
 from mrl_experiments.models.text_backbone import TextBackbone
-from mrl_experiments.runs import Run, find_runs
+from mrl_experiments.runs import Run, find_run
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,7 @@ def generate(cfg: DictConfig) -> Generated:
         UserError: For several runs, a run that predicts no next tokens, a dim that is not nested, and an
             empty prompt.
     """
-    runs = find_runs(Path(cfg.root), cfg.run)
-    if len(runs) > 1:
-        raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
-    (run,) = runs
+    run = find_run(cfg.root, cfg.run)
     with stored_data(run, trusted_config(run, cfg.trust), cfg.cache) as data:
         return _continued(cfg, run, data)
 

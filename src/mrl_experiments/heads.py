@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import atomic_path, os_error, require_regular
+from mrl_experiments.files import atomic_path, reading, require_regular
 from mrl_experiments.nesting import prefix
 
 Array = NDArray[np.float32]
@@ -91,7 +91,7 @@ class Heads:
             UserError: If it is missing, damaged, or anything else.
         """
         require_regular(path, remedy)
-        try:
+        with reading(path, "the classifiers of a run", remedy):
             with safe_open(path, framework="np") as file:
                 tied = (file.metadata() or {}).get("tied") == "True"
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -103,10 +103,4 @@ class Heads:
             shapes = {dim: (len(bias), dim) for dim, bias in biases.items()}
             if not weights or {dim: weight.shape for dim, weight in weights.items()} != shapes:
                 raise ValueError("weights and biases do not belong together")
-        except OSError as error:
-            raise os_error(error, path) from error
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} is damaged: {error}", expected="the classifiers of a run", remedy=remedy
-            ) from error
         return cls(weights, biases, tied)

@@ -64,10 +64,8 @@ def _flat(node: Mapping[Any, Any], path: str, left_out: set[str]) -> Iterator[tu
         if mapping and value:
             yield from _flat(value, name, left_out)
         else:
+            unlabelled = (name, value) == ("label", "")  # which only keeps a run from its recipe's name
             home = isinstance(value, str) and value.startswith("~")
-            unlabelled = (
-                name == "label" and value == ""
-            )  # only keeps a run from being called after its recipe
             yield name, None if unlabelled else os.path.expanduser(value) if home else value
 
 

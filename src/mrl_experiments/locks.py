@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -12,31 +12,8 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.files import explain_os_errors, os_error
 
 
-class Lock:
-    """A lock that is held until it is closed, or until the block of a `with` ends.
-
-    Processes that were forked meanwhile, such as those that read data, have the same file: while one of them
-    lives, closing it alone would not release the lock.
-    """
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def __enter__(self) -> "Lock":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the lock."""
-        if not self._file.closed:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-            self._file.close()
-
-
-def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
-    """Return a lock; the system releases that of a process that dies.
+def acquire(lock: Path, purpose: str, *, wait: bool = True) -> ExitStack:
+    """Return a lock, held until it is closed, its block ends or the process dies.
 
     Args:
         lock: The file that is locked, made where it is missing.
@@ -72,7 +49,12 @@ def acquire(lock: Path, purpose: str, *, wait: bool = True) -> Lock:
         with suppress(OSError):
             file.close()
         raise os_error(error, lock) from error
-    return Lock(file)
+    held = ExitStack()
+    held.callback(file.close)
+    # Processes that were forked meanwhile, such as those that read data, have the same file: while one of
+    # them lives, closing it alone would not release the lock.
+    held.callback(fcntl.flock, file, fcntl.LOCK_UN)
+    return held
 
 
 def _open(lock: Path) -> IO[str]:

@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from mrl_experiments.build import restore_data, stored_data, trusted_config
-from mrl_experiments.construct import construct
 from mrl_experiments.data.of_run import as_trained, described, expected_meta
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
@@ -69,24 +68,17 @@ def shown_rows(origin: Origin, part: Embeddings, rows: Sequence[int]) -> list[An
         return read_texts(origin.files[split], rows)
     config = trusted_config(origin.run)
     home, dataset = str(config.data.name), part.meta["dataset"]
-    if dataset == home:
-        with stored_data(origin.run, config) as data:
-            return _of_data(origin.run, data, config.data, part, split, rows)
-    if origin.data is None or str(origin.data.name) != dataset:
-        raise UserError(f"data={dataset} is not named")
-    options = as_trained(origin.data, config)
-    return _of_data(origin.run, construct(options), options, part, split, rows)
-
-
-def _of_data(
-    run: Run, data: Any, options: DictConfig, part: Embeddings, split: str, rows: Sequence[int]
-) -> list[Any]:
-    assert part.folder is not None
-    restore_data(run, data)
-    expected = expected_meta(part.folder, described(data, options), data)
-    if odd := [key for key, value in expected.items() if part.meta.get(key) != value]:
-        raise UserError(f"its {odd[0]} are others than those that were embedded")
-    found: list[Any] = data.show(split, rows)
+    named = None
+    if dataset != home:
+        if origin.data is None or str(origin.data.name) != dataset:
+            raise UserError(f"data={dataset} is not named")
+        named = as_trained(origin.data, config)
+    with stored_data(origin.run, config, None, named) as data:
+        restore_data(origin.run, data)
+        expected = expected_meta(part.folder, described(data, config.data if named is None else named), data)
+        if odd := [key for key, value in expected.items() if part.meta.get(key) != value]:
+            raise UserError(f"its {odd[0]} are others than those that were embedded")
+        found: list[Any] = data.show(split, rows)
     return found
 
 

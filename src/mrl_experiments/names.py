@@ -4,7 +4,7 @@ import hashlib
 import re
 from typing import Any
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, shown
 
 SIMILARITIES = ("cosine", "inner_product", "l2")  # by which two vectors may be compared
 RECIPES = ("balanced", "paper")  # of classifiers
@@ -37,9 +37,8 @@ def check_name(value: Any, where: str) -> str:
     """
     if is_name(value):
         return str(value)
-    shown = value if isinstance(value, str) and value.isprintable() else repr(value)
     raise UserError(
-        f"{where}={shown if len(shown) <= 100 else shown[:100] + '...'} cannot name a file or folder",
+        f"{where}={shown(value)} cannot name a file or folder",
         expected=f"letters, digits and signs such as _ - + . of at most {LONGEST} bytes, without / and \\",
     )
 

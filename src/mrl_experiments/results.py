@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from math import isfinite
@@ -12,9 +12,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from mrl_experiments.errors import UserError
 from mrl_experiments.examples import Examples
-from mrl_experiments.files import atomic_path, os_error
+from mrl_experiments.files import atomic_path, reading
 
 DRAW = "draw"  # names one random draw; the row without it is the mean over draws
 UNITS = {"quantile": "%"}  # of settings
@@ -98,6 +97,14 @@ class Measurement:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "setting", Setting(self.setting))
+
+
+def measured(
+    dim: int, values: Mapping[str, float], setting: Mapping[str, Any] | None = None
+) -> Iterator[Measurement]:
+    """Yield a measurement of each metric at one dim, with one setting."""
+    for metric, value in values.items():
+        yield Measurement(dim, metric, float(value), setting or Setting())
 
 
 @dataclass(frozen=True)
@@ -200,43 +207,35 @@ def read_rows(path: Path) -> list[ResultRow]:
         UserError: If it cannot be read or is no such table: missing columns, a row cut short or too long or
             changed since it was written, a dim that is no number, control characters.
     """
-    try:
+    remedy = "delete it and repeat the evaluation that wrote it"
+    expected = "a file of result rows as evaluate.py writes them"
+    with reading(path, expected, remedy, "is no file of result rows"):
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise _damaged(path, "it is no file")
+            raise ValueError("it is no file")
         # Spreadsheets put a byte order mark before the first column's name.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            _check_columns(path, reader.fieldnames or ())
-            return [_row(path, reader.line_num, record) for record in reader]
-    except OSError as error:
-        raise os_error(error, path) from error
-    except UnicodeError as error:
-        raise _damaged(path, "it is no text in UTF-8") from error
-    except csv.Error as error:
-        raise _damaged(path, str(error)) from error
+            _check_columns(reader.fieldnames or ())
+            return [_row(reader.line_num, record) for record in reader]
 
 
-def _check_columns(path: Path, names: Sequence[str]) -> None:
+def _check_columns(names: Sequence[str]) -> None:
     missing = set(COLUMNS) - OPTIONAL - set(names)
     if missing:
-        raise _damaged(path, f"it lacks the columns {sorted(missing)}")
+        raise ValueError(f"it lacks the columns {sorted(missing)}")
     if len(names) > len(set(names)):
-        raise _damaged(path, f"it has the columns {sorted({n for n in names if names.count(n) > 1})} twice")
+        raise ValueError(f"it has the columns {sorted({n for n in names if names.count(n) > 1})} twice")
 
 
-def _row(path: Path, line: int, record: dict[str | None, str | None]) -> ResultRow:
+def _row(line: int, record: dict[str | None, str | None]) -> ResultRow:
     if None in record or None in record.values():
-        raise _damaged(
-            path, f"line {line} has {'more' if None in record else 'fewer'} cells than the heading"
-        )
+        raise ValueError(f"line {line} has {'more' if None in record else 'fewer'} cells than the heading")
     cells = {str(name): str(cell) for name, cell in record.items()}
     if CONTROL.search("".join(cells.values())):
-        raise _damaged(path, f"line {line} has a control character in a name")
+        raise ValueError(f"line {line} has a control character in a name")
     if CHECKSUM in cells and cells[CHECKSUM] != _checksum(cells):
-        raise _damaged(
-            path,
-            f"line {line} has changed since it was written (if that is meant, remove the column {CHECKSUM})",
-        )
+        told = f"line {line} has changed since it was written"
+        raise ValueError(f"{told} (if that is meant, remove the column {CHECKSUM})")
     values: dict[str, object] = {name: cells[name] for name in COLUMNS if name in cells}
     try:
         values["dim"] = _whole(cells["dim"])
@@ -247,9 +246,9 @@ def _row(path: Path, line: int, record: dict[str | None, str | None]) -> ResultR
         if CONTROL.search(str(values["setting"])):
             raise ValueError("a control character in its setting")
     except ValueError as error:
-        raise _damaged(path, f"line {line}: {error}") from error
+        raise ValueError(f"line {line}: {error}") from error
     if not values["dim"]:
-        raise _damaged(path, f"line {line} has the dim 0")
+        raise ValueError(f"line {line} has the dim 0")
     return ResultRow(**values)  # type: ignore[arg-type]
 
 
@@ -270,11 +269,3 @@ def _truth(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(f"{text[:40]!r} is neither true nor false")
     return text == "true"
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path} is no file of result rows: {reason}",
-        expected="a file of result rows as evaluate.py writes them",
-        remedy="delete it and repeat the evaluation that wrote it",
-    )

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from mrl_experiments.errors import UserError
 from mrl_experiments.files import read_object, remove_leftovers
 from mrl_experiments.identity import differences, fixed_length
-from mrl_experiments.locks import Lock, acquire
+from mrl_experiments.locks import acquire
 from mrl_experiments.names import check_name, is_name
 from mrl_experiments.next_commands import next_command
 from mrl_experiments.stored import read_config, write_config
@@ -228,6 +228,18 @@ def find_runs(root: Path, pattern: str) -> list[Run]:
     return matching
 
 
+def find_run(root: Path | str, name: str) -> Run:
+    """Return the one run under `root`/runs of this name.
+
+    Raises:
+        UserError: If there is none, or the name is a glob that several match.
+    """
+    runs = find_runs(Path(root), name)
+    if len(runs) > 1:
+        raise UserError(f"run={name} matches {len(runs)} runs", expected="the name of one")
+    return runs[0]
+
+
 def readable(
     runs: Sequence[Run], read: Callable[[Run], Content], left_out: list[str]
 ) -> Iterator[tuple[Run, Content]]:
@@ -376,7 +388,7 @@ def _empty(run: Run) -> None:
         file.unlink(missing_ok=True)
 
 
-def _locked(run: Run) -> AbstractContextManager[Lock | None]:
+def _locked(run: Run) -> AbstractContextManager[ExitStack | None]:
     try:
         return acquire(run.folder / ".lock", f"trains {run.name}", wait=False)
     except BlockingIOError as error:

@@ -10,17 +10,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader  # YAML as OmegaConf reads it, such as 1e-3
 
-from mrl_experiments.errors import UserError, said
-from mrl_experiments.files import atomic_path, os_error
+from mrl_experiments.errors import UserError, shown
+from mrl_experiments.files import atomic_path, reading
 from mrl_experiments.names import check_name
 
 LARGEST = 1 << 18  # bytes; those that train.py writes have some 2,000
-MOST_NODES, DEEPEST = 100_000, 32  # with each alias counted as what it stands for
 INTERPOLATION = "${"
-PLAIN = {
-    f"tag:yaml.org,2002:{kind}"
-    for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge", "timestamp")
-}
 CHECKSUM = re.compile(rb"# sha256 of what follows: ([0-9a-f]{64})\b[^\n]*\n")
 MENDING = "restore it from a copy, or repeat the train.py command in another folder: tag=_second"
 
@@ -83,47 +78,39 @@ def read_config(path: Path) -> DictConfig:
 
     Raises:
         UserError: If the file is missing, damaged, changed since it was written, or not the plain description
-            of a run: with tags, interpolations, or aliases that stand for more than MOST_NODES values.
+            of a run: with tags, interpolations or aliases.
     """
-    content = _bytes(path)
-    _check_digest(path, content)
-    try:
-        loader = get_yaml_loader()(content.decode())
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
-            raise ValueError("it is empty" if root is None else "it is no mapping")
-        _check_nodes(root)
-        config = OmegaConf.create(_renamed(loader.construct_document(root)))
+    with reading(path, "a file written by train.py", MENDING):
+        content = _bytes(path)
+        _check_digest(path, content)
+        try:
+            _check_plain(content.decode())
+            plain = yaml.load(content.decode(), Loader=get_yaml_loader())
+        except yaml.MarkedYAMLError as error:
+            line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise ValueError(f"{error.problem}{line}") from error
+        except RecursionError as error:
+            raise ValueError("its values are nested too deeply") from error
+        if not isinstance(plain, dict):
+            raise ValueError("it is no mapping")
+        config = OmegaConf.create(_renamed(plain))
         for old, new in RENAMED.items():
             group, _, key = old.rpartition(".")
             if key in (options := OmegaConf.select(config, group) or {}):
                 value = options.pop(key)
                 OmegaConf.update(config, new, options.get(new.rpartition(".")[2], value))
-        assert isinstance(config, DictConfig)
         _check_names(config, path)
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _damaged(path, f"{error.problem}{line}") from error
-    except RecursionError as error:
-        raise _damaged(path, "its values are nested too deeply") from error
-    except UserError:
-        raise
-    except Exception as error:  # odd values make YAML's constructors raise nearly anything
-        raise _damaged(path, said(error)) from error
     OmegaConf.set_readonly(config, True)
     return config
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise UserError(f"{path} is no file", expected="a file written by train.py", remedy=MENDING)
-        if size > LARGEST:
-            raise _damaged(path, f"it has {size:,} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise os_error(error, path) from error
+    size = path.stat().st_size
+    if not path.is_file():
+        raise UserError(f"{path} is no file", expected="a file written by train.py", remedy=MENDING)
+    if size > LARGEST:
+        raise ValueError(f"it has {size:,} bytes")
+    return path.read_bytes()
 
 
 def _check_digest(path: Path, content: bytes) -> None:
@@ -137,35 +124,15 @@ def _check_digest(path: Path, content: bytes) -> None:
         )
 
 
-def _check_nodes(root: yaml.Node) -> None:
-    """Raise ValueError for what is no plain data, or more of it than a run could need."""
-    known: dict[int, tuple[int, int]] = {}  # of each node: how many values it stands for, how deep
-    opened: set[int] = set()
-
-    def measure(node: yaml.Node) -> tuple[int, int]:
-        if id(node) in opened:
-            raise ValueError("an alias in it contains itself")
-        if id(node) not in known:
-            if node.tag not in PLAIN:
-                raise ValueError(f"the tag {node.tag} is no plain value")
-            if isinstance(node, yaml.ScalarNode):
-                if INTERPOLATION in node.value:
-                    raise ValueError(f"{shown(node.value)} would be resolved; stored files are not")
-                parts = []
-            else:
-                opened.add(id(node))
-                pairs = isinstance(node, yaml.MappingNode)
-                inner = [part for pair in node.value for part in pair] if pairs else node.value
-                parts = [measure(part) for part in inner]
-                opened.remove(id(node))
-            count = 1 + sum(size for size, _ in parts)
-            depth = 1 + max((deep for _, deep in parts), default=0)
-            if count > MOST_NODES or depth > DEEPEST:
-                raise ValueError(f"its aliases or levels stand for more than {MOST_NODES:,} values")
-            known[id(node)] = count, depth
-        return known[id(node)]
-
-    measure(root)
+def _check_plain(text: str) -> None:
+    """Raise ValueError for what train.py never writes: tags, aliases, interpolations."""
+    for event in yaml.parse(text, Loader=get_yaml_loader()):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"the alias *{event.anchor} stands for values that it does not hold")
+        if tag := getattr(event, "tag", None):
+            raise ValueError(f"the tag {tag} is no plain value")
+        if isinstance(event, yaml.ScalarEvent) and INTERPOLATION in event.value:
+            raise ValueError(f"{shown(event.value)} would be resolved; stored files are not")
 
 
 def _renamed(node: Any) -> Any:
@@ -192,15 +159,3 @@ def _check_names(config: DictConfig, path: Path) -> None:
     label = config.get("label")
     if label is not None and not (isinstance(label, str | int) and str(label).isprintable()):
         raise ValueError("label is no name")
-
-
-def shown(value: Any) -> str:
-    """Return a stored value for a message: on one line, shortened, without what a terminal would obey."""
-    text = str(value) if str(value).isprintable() else repr(value)
-    return text if len(text) <= 100 else text[:100] + "..."
-
-
-def _damaged(path: Path, problem: str) -> UserError:
-    return UserError(
-        f"{path} is damaged: {shown(problem)}", expected="a file written by train.py", remedy=MENDING
-    )

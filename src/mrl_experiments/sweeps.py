@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ from types import FrameType
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mrl_experiments.locks import Lock, acquire
+from mrl_experiments.locks import acquire
 from mrl_experiments.temporary import use_own_folder
 
 JOBS, VALUE = "MRL_SWEEP_JOBS", "MRL_JOB_VALUE"  # environment: the files that jobs and their values go to
@@ -156,19 +156,15 @@ def _gpu(cfg: DictConfig) -> Iterator[dict[str, str]]:
         yield environment
         return
     number = HydraConfig.get().job.num
-    held: Lock | None = None
-    for gpu in [*gpus[number % len(gpus) :], *gpus[: number % len(gpus)]]:
-        with suppress(BlockingIOError):
-            lock = Path(cfg.root) / "sweeps" / f".gpu-{gpu}.lock"
-            held = acquire(lock, f"runs job {number} of a sweep", wait=False)
-            break
-    else:
-        gpu = gpus[number % len(gpus)]  # more jobs than GPUs
-    try:
+    gpu = gpus[number % len(gpus)]  # where there are more jobs than GPUs
+    with ExitStack() as stack:
+        for free in [*gpus[number % len(gpus) :], *gpus[: number % len(gpus)]]:
+            with suppress(BlockingIOError):
+                lock = Path(cfg.root) / "sweeps" / f".gpu-{free}.lock"
+                stack.enter_context(acquire(lock, f"runs job {number} of a sweep", wait=False))
+                gpu = free
+                break
         yield environment | {GPUS: gpu}
-    finally:
-        if held:
-            held.close()
 
 
 def visible_gpus() -> list[str]:

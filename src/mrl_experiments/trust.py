@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from mrl_experiments.errors import UserError
+from mrl_experiments.errors import UserError, shown
 from mrl_experiments.places import CONF
-from mrl_experiments.stored import MOVED, shown
+from mrl_experiments.stored import MOVED
 
 QUICK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for conf/, which is ours
 NAMED = ("callbacks", "logger")  # groups of objects that each have a name of the user's

@@ -124,7 +124,7 @@ def test_what_is_there_is_known_again_and_nothing_else_is_replaced(digits, hub, 
 
 
 def test_what_a_killed_writer_left_goes_and_nothing_half_written_stays(digits, tmp_path, monkeypatch):
-    left = tmp_path / ".out.00000000.part"
+    left = tmp_path / ".out.part"
     left.mkdir()
     (left / "model.safetensors").write_text("half")
     monkeypatch.setattr("mrl_experiments.export.write.write_card", lambda *_, **__: 1 / 0)

@@ -1,12 +1,13 @@
 """What every engine answers: a collection is made, filled by ranges of ids, searched in one or two stages."""
 
+import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ BYTES = 1 << 25  # of vectors that are written at once
 LARGEST_HALF = 65_504.0
 ROUNDED = 1e-3  # of a vector, by which its float16 may differ from it
 MARK = "mrl_experiments"  # under which a collection keeps what it holds
-OTHER = "choose another: collection=<name>; or remove that one with the engine's own tools"
 PASSWORD = re.compile(r"(://[^:@/?#]*:)(.*)@")
 SECRET = re.compile(
     r"((?:password|passwd|token|api_?key|secret)\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE
@@ -31,6 +31,7 @@ SECRET = re.compile(
 PORT = re.compile(r"\d+[/?#]")  # which is no password, though an @ may follow
 MEANING = re.compile(r"[@/?#:\s]|%(?![0-9A-Fa-f]{2})")
 Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 Filter = Mapping[str, Any]
 
 
@@ -63,14 +64,15 @@ class Shape:
     sample: str
 
     @classmethod
-    def read(cls, stored: Any, place: str, remedy: str = OTHER) -> "Shape":
-        """Return what a collection says of itself.
+    def read(cls, stored: Any, place: str, remedy: str) -> "Shape":
+        """Return what a collection says of itself, JSON text or what that holds.
 
         Raises:
             UserError: If it is not one of ours.
         """
-        known = {field.name for field in fields(cls)}
-        if not isinstance(stored, dict) or stored.keys() != known:
+        with suppress(ValueError):
+            stored = json.loads(stored) if isinstance(stored, str | bytes) else stored
+        if not isinstance(stored, dict) or stored.keys() != {field.name for field in fields(cls)}:
             raise UserError(
                 f"{place} is there and was not written by export.py",
                 expected="a new collection, or one that export.py has made",
@@ -105,9 +107,16 @@ class Engine(ABC):
 
     Attributes:
         place: How messages call it.
+        faults: What the engine raises.
+        files: It is a folder of files, which may be replaced.
+        other: What to do where the collection is another one.
     """
 
     place: str
+    faults: tuple[type[BaseException], ...]
+    files = False
+    other = "choose another: collection=<name>; or remove that one with the engine's own tools"
+    _shape: Shape | None = None
 
     def __enter__(self) -> "Engine":
         return self
@@ -116,15 +125,11 @@ class Engine(ABC):
         self.close()
 
     @abstractmethod
-    def shape(self) -> Shape | None:
-        """Return what the collection holds, or None where there is none.
-
-        Raises:
-            UserError: If it is not one of ours.
-        """
+    def stored(self) -> Any:
+        """Return what the collection keeps of its shape, JSON text or what that holds; None without one."""
 
     @abstractmethod
-    def create(self, shape: Shape) -> None:
+    def create(self, source: Source, shape: Shape) -> None:
         """Make the collection, empty."""
 
     @abstractmethod
@@ -135,37 +140,39 @@ class Engine(ABC):
     def write(self, block: Block, shape: Shape, *, some: bool) -> None:
         """Write a range of ids; `some` of its rows may be there and are replaced."""
 
-    @abstractmethod
     def finish(self, shape: Shape) -> bool:
         """Build what speeds up searches, and return whether there was something to do."""
+        return False
 
     @abstractmethod
-    def search(
-        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
-    ) -> Ids:
-        """Return the ids (Q, k) of the nearest, -1 where there are fewer.
-
-        Args:
-            queries: (Q, D).
-            k: How many.
-            shortlist: How many are found by the index over prefixes and ranked anew by whole vectors; None
-                for a scan of all whole vectors.
-            where: Values that columns must have.
-        """
+    def find(
+        self, shape: Shape, queries: Vectors, k: int, shortlist: int | None, where: Filter
+    ) -> Sequence[Sequence[int]] | Ids:
+        """Return the ids of the nearest, a row for each query, of what `search` has checked."""
 
     @abstractmethod
     def close(self) -> None:
         """End the connection."""
 
-    @property
-    @abstractmethod
-    def faults(self) -> tuple[type[BaseException], ...]:
-        """What the engine raises."""
+    def lock(self) -> AbstractContextManager[Any]:
+        """Return what a command holds while it writes; by default several may write at once."""
+        return nullcontext()
+
+    def shape(self) -> Shape | None:
+        """Return what the collection holds, or None where there is none.
+
+        Raises:
+            UserError: If it is not one of ours.
+        """
+        if self._shape is None and (stored := self.stored()) is not None:
+            self._shape = Shape.read(stored, self.place, self.other)
+        return self._shape
 
     def required(self) -> Shape:
         """Return the shape of a collection that is there."""
         shape = self.shape()
-        assert shape is not None
+        if shape is None:
+            raise UserError(f"{self.place} is not there", remedy="write it: export.py target=...")
         return shape
 
     @contextmanager
@@ -180,27 +187,68 @@ class Engine(ABC):
                 remedy="mend it and repeat the command: what is written already stays, and is not sent again",
             ) from error
 
+    def search(
+        self, queries: Vectors, k: int, shortlist: int | None = None, where: Filter | None = None
+    ) -> Ids:
+        """Return the ids (Q, k) of the nearest, -1 where there are fewer.
+
+        Args:
+            queries: (Q, D).
+            k: How many.
+            shortlist: How many are found by the index over prefixes and ranked anew by whole vectors; None
+                for a scan of all whole vectors.
+            where: Values that columns must have.
+
+        Raises:
+            UserError: For no collection, queries of another width or that point nowhere, a k that is no whole
+                number from 1 up, a shortlist shorter than that, or a filter by what is no column or no value
+                of one.
+        """
+        with self.explained():
+            shape, given = self.required(), np.asarray(queries)
+            if given.ndim != 2 or given.shape[1] != shape.width or given.dtype.kind not in "fiu":
+                raise UserError(
+                    f"queries of shape {given.shape}, {given.dtype}",
+                    expected=f"(Q, {shape.width}), as in {self.place}",
+                )
+            vectors = np.ascontiguousarray(given, np.float32)
+            check_finite(vectors, "queries", remedy="leave these queries out")
+            if check_whole("k", k) > check_whole("shortlist", k if shortlist is None else shortlist):
+                raise UserError(f"k={k}, shortlist={shortlist}", expected="a shortlist of at least k")
+            if unknown := [name for name in where or {} if name not in shape.columns]:
+                raise UserError(
+                    f"where={unknown[0]}: no column of {self.place}",
+                    expected=f"one of {', '.join(shape.columns) or 'none'}",
+                )
+            wanted = {name: _value(shape, name, one) for name, one in (where or {}).items()}
+            return padded(self.find(shape, vectors, k, shortlist, wanted) if len(vectors) else [], k)
+
     def load(self, source: Source, shape: Shape, *, overwrite: bool = False) -> bool:
         """Write a source, but for the ranges of ids that are there; return whether there was something to do.
 
         Args:
             source: What is written.
             shape: What the collection is to be.
-            overwrite: Of files, replace others.
+            overwrite: Of files, replace others, which stay until the new ones are whole.
 
         Raises:
             UserError: If a collection of another shape or content is there, or the engine fails.
         """
-        if overwrite:
-            raise UserError(f"overwrite=true with {self.place}", expected="a target of files", remedy=OTHER)
-        with self.explained():
+        if overwrite and not self.files:
+            raise UserError(
+                f"overwrite=true with {self.place}", expected="a target of files", remedy=self.other
+            )
+        with self.lock(), self.explained():
             there = self.shape()
-            if there is None:
-                self.create(shape)
-            elif different := shape.differing(there):
+            different = [] if there is None else shape.differing(there)
+            if different and not overwrite:
                 raise UserError(
-                    f"{self.place} is there with {'; '.join(different)}", expected="the same", remedy=OTHER
+                    f"{self.place} is there with {'; '.join(different)}",
+                    expected="the same",
+                    remedy=self.other,
                 )
+            if there is None or different:
+                self.create(source, shape)
             wrote = self._write_missing(source, shape)
             return self.finish(shape) or wrote
 
@@ -251,73 +299,22 @@ class TwoStepEngine(Engine):
 
     @abstractmethod
     def nearest(
-        self,
-        queries: NDArray[np.float32],
-        field: str,
-        k: int,
-        where: Filter | None = None,
-        among: Ids | None = None,
+        self, shape: Shape, queries: Vectors, field: str, k: int, where: Filter, among: Ids | None = None
     ) -> list[list[int]]:
         """Return the ids of the nearest by a field, `among` some where given, with a row for each query."""
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
-    ) -> Ids:
-        """Return the ids (Q, k) of the nearest: one search, or two."""
-        with self.explained():
-            shape, queries, where = checked(self.shape(), self.place, queries, k, shortlist, where)
-            if not len(queries):
-                return padded([], k)
-            if shortlist is None:
-                return padded(self.nearest(queries, "vector", k, where), k)
-            found = self.nearest(np.ascontiguousarray(queries[:, : shape.prefix]), "prefix", shortlist, where)
-            again = [
-                self.nearest(queries[row : row + 1], "vector", k, None, np.array(ids))[0] if ids else []
-                for row, ids in enumerate(found)
-            ]
-            return padded(again, k)
-
-
-class Asked(NamedTuple):
-    """What an engine is asked, as it takes it."""
-
-    shape: Shape
-    queries: NDArray[np.float32]
-    where: dict[str, Any]
-
-
-def checked(
-    shape: Shape | None,
-    place: str,
-    queries: NDArray[np.float32],
-    k: int,
-    shortlist: int | None,
-    where: Filter | None,
-) -> Asked:
-    """Return what is asked of a collection; see `Engine.search`.
-
-    Raises:
-        UserError: For no collection, queries of another width or that point nowhere, a k that is no whole
-            number from 1 up, a shortlist shorter than that, or a filter by what is no column or no value of
-            one.
-    """
-    if shape is None:
-        raise UserError(f"{place} is not there", remedy="write it: export.py target=...")
-    given = np.asarray(queries)
-    if given.ndim != 2 or given.shape[1] != shape.width or given.dtype.kind not in "fiu":
-        raise UserError(
-            f"queries of shape {given.shape}, {given.dtype}", expected=f"(Q, {shape.width}), as in {place}"
-        )
-    vectors = np.ascontiguousarray(given, np.float32)
-    check_finite(vectors, "queries", remedy="leave these queries out")
-    if check_whole("k", k) > check_whole("shortlist", k if shortlist is None else shortlist):
-        raise UserError(f"k={k}, shortlist={shortlist}", expected="a shortlist of at least k")
-    if unknown := [name for name in where or {} if name not in shape.columns]:
-        raise UserError(
-            f"where={unknown[0]}: no column of {place}",
-            expected=f"one of {', '.join(shape.columns) or 'none'}",
-        )
-    return Asked(shape, vectors, {name: _value(shape, name, one) for name, one in (where or {}).items()})
+    def find(
+        self, shape: Shape, queries: Vectors, k: int, shortlist: int | None, where: Filter
+    ) -> list[list[int]]:
+        """Return the ids of the nearest: one search, or two."""
+        if shortlist is None:
+            return self.nearest(shape, queries, "vector", k, where)
+        prefixes = np.ascontiguousarray(queries[:, : shape.prefix])
+        found = self.nearest(shape, prefixes, "prefix", shortlist, where)
+        return [
+            self.nearest(shape, query[None], "vector", k, {}, np.array(ids))[0] if ids else []
+            for query, ids in zip(queries, found, strict=True)
+        ]
 
 
 def _value(shape: Shape, name: str, given: Any) -> Any:
@@ -358,7 +355,7 @@ def check_address(uri: str) -> None:
         )
 
 
-def padded(found: list[list[int]], k: int) -> Ids:
+def padded(found: Sequence[Sequence[int]] | Ids, k: int) -> Ids:
     """Return lists of ids as an array (Q, k), with -1 where there are fewer.
 
     Example:

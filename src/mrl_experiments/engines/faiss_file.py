@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.spec import lists_of, probes_of
 from mrl_experiments.directions import unit_prefixes
-from mrl_experiments.engines.engine import Filter, Ids, Shape, checked
-from mrl_experiments.engines.file_folder import OTHER, FileFolder
+from mrl_experiments.engines.engine import Filter, Ids, Shape, Vectors
+from mrl_experiments.engines.file_folder import FileFolder
 from mrl_experiments.engines.payload import arrow_array
 from mrl_experiments.engines.source import CLASS, KEY, LABEL, Block, Source
 from mrl_experiments.errors import UserError, said
@@ -31,23 +30,17 @@ class FaissFile(FileFolder):
     file is written whole.
     """
 
-    def __init__(self, uri: str, collection: str) -> None:
-        super().__init__(uri, collection)
-        self._index: Any = None
+    faults = (RuntimeError,)
+    _index: Any = None
 
-    @property
-    def faults(self) -> tuple[type[BaseException], ...]:
-        """What FAISS raises."""
-        return (RuntimeError,)
-
-    def stored(self, folder: Path) -> Shape:
-        """Return what the note says; see `FileFolder.stored`."""
+    def stored_in(self, folder: Path) -> Any:
+        """Return what the note says; see `Engine.stored`."""
         path = folder / NOTE
-        return Shape.read(read_object(path).get("shape") if path.is_file() else None, self.place, OTHER)
+        return read_object(path).get("shape", {}) if path.is_file() else {}
 
     def begin(self, source: Source, shape: Shape) -> None:
         """Begin an index in memory, trained on evenly spaced vectors."""
-        self.create(shape)
+        super().begin(source, shape)
         self._index = new_index(shape)
         if not self._index.is_trained:
             rows = evenly_spaced(len(source), TRAINED * max(16, lists_of(shape.rows)))
@@ -77,27 +70,23 @@ class FaissFile(FileFolder):
             self._index = faiss.read_index(str(self.out / INDEX), faiss.IO_FLAG_MMAP_IFC)
         return self._index
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
-    ) -> Ids:
-        """Return the ids (Q, k) of the nearest; see `Engine.search`."""
+    def find(self, shape: Shape, queries: Vectors, k: int, shortlist: int | None, where: Filter) -> Ids:
+        """Return the ids (Q, k) of the nearest; see `Engine.find`."""
         faiss: Any = import_module("faiss")
-        shape, queries, _ = checked(self.shape(), self.place, queries, k, shortlist, None)
         if where:
             raise UserError("where= with target=faiss", expected="an engine with columns, such as pgvector")
-        with self.explained():
-            whole = self.index()
-            inner = faiss.downcast_index(whole.index) if isinstance(whole, faiss.IndexPreTransform) else whole
-            if shape.index == "exact":
-                return np.asarray(whole.search(queries, k)[1])
-            if shortlist is None:  # all whole vectors, without the shortlist
-                asked = queries if whole is inner else unit_prefixes(queries, shape.width)
-                return np.asarray(inner.refine_index.search(asked, k)[1])
-            base = _base_parameters(shape, shortlist)
-            parameters = faiss.IndexRefineSearchParameters(k_factor=shortlist / k, base_index_params=base)
-            if whole is not inner:
-                parameters = faiss.SearchParametersPreTransform(index_params=parameters)
-            return np.asarray(whole.search(queries, k, params=parameters)[1])
+        whole = self.index()
+        inner = faiss.downcast_index(whole.index) if isinstance(whole, faiss.IndexPreTransform) else whole
+        if shape.index == "exact":
+            return np.asarray(whole.search(queries, k)[1])
+        if shortlist is None:  # all whole vectors, without the shortlist
+            asked = queries if whole is inner else unit_prefixes(queries, shape.width)
+            return np.asarray(inner.refine_index.search(asked, k)[1])
+        base = _base_parameters(shape, shortlist)
+        parameters = faiss.IndexRefineSearchParameters(k_factor=shortlist / k, base_index_params=base)
+        if whole is not inner:
+            parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+        return np.asarray(whole.search(queries, k, params=parameters)[1])
 
     def close(self) -> None:
         """Let go of the index."""

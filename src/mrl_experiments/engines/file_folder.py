@@ -3,15 +3,15 @@
 import os
 import shutil
 from abc import abstractmethod
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from mrl_experiments.engines.engine import Engine, Shape
 from mrl_experiments.engines.source import Source
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import explain_os_errors, require_space
+from mrl_experiments.files import explain_os_errors, hidden_folder, replace_folder, require_space
 from mrl_experiments.locks import acquire
-
-OTHER = "choose another: uri=<folder>; or move that one away"
 
 
 class FileFolder(Engine):
@@ -23,12 +23,17 @@ class FileFolder(Engine):
         folder: The one of both that is written or read now.
     """
 
+    files = True
+    other = (
+        "choose another: uri=<folder>; or move that one away; one that export.py wrote is replaced by "
+        "overwrite=true"
+    )
+
     def __init__(self, uri: str, collection: str) -> None:
         self.place = str(Path(uri).expanduser())
         self.out = self._target(Path(self.place))
-        self.hidden = self.out.with_name(f".{self.out.name[:200]}.part")
+        self.hidden = hidden_folder(self.out)
         self.folder = self.out
-        self._shape: Shape | None = None
 
     def _target(self, path: Path) -> Path:
         """Return the folder that a link leads to, which is then replaced in its place."""
@@ -38,46 +43,26 @@ class FileFolder(Engine):
             raise UserError(f"{path} cannot be followed: {error}", expected="a folder") from error
 
     @abstractmethod
-    def stored(self, folder: Path) -> Shape:
-        """Return what a folder says of itself.
+    def stored_in(self, folder: Path) -> Any:
+        """Return what a folder keeps of its shape; see `Engine.stored`."""
 
-        Raises:
-            UserError: If it is not one of ours.
-        """
+    def stored(self) -> Any:
+        """Return what the folder keeps of its shape; see `Engine.stored`."""
+        empty = self.out.is_dir() and not any(self.out.iterdir())
+        return self.stored_in(self.out) if os.path.lexists(self.out) and not empty else None
 
-    def shape(self) -> Shape | None:
-        """Return what the folder holds; see `Engine.shape`."""
-        if self._shape is None and os.path.lexists(self.out):
-            empty = self.out.is_dir() and not any(self.out.iterdir())
-            self._shape = None if empty else self.stored(self.out)
-        return self._shape
+    def lock(self) -> AbstractContextManager[Any]:
+        """Hold the folder: one command at a time writes it."""
+        return acquire(hidden_folder(self.out, "lock"), f"writes {self.out}")
 
-    def load(self, source: Source, shape: Shape, *, overwrite: bool = False) -> bool:
-        """Write a source; see `Engine.load`. What is replaced stays until the new folder is whole."""
-        lock = self.out.parent / f".{self.out.name[:200]}.lock"
-        with acquire(lock, f"writes {self.out}"), self.explained():
-            there = self.shape()
-            if there is not None and (different := shape.differing(there)):
-                if not overwrite:
-                    raise UserError(
-                        f"{self.place} is there with {'; '.join(different)}",
-                        expected="the same",
-                        remedy="choose another: uri=<folder>; or replace it: overwrite=true",
-                    )
-                there = None
-            if there is None:
-                require_space(self.hidden, shape.rows * shape.width * (2 if shape.half else 4))
-                self.folder = self.hidden
-                with explain_os_errors(self.hidden):
-                    self.begin(source, shape)
-            wrote = self._write_missing(source, shape)
-            return self.finish(shape) or wrote
+    def create(self, source: Source, shape: Shape) -> None:
+        """Make the hidden folder."""
+        require_space(self.hidden, shape.rows * shape.width * (2 if shape.half else 4))
+        self.folder = self.hidden
+        with explain_os_errors(self.hidden):
+            self.begin(source, shape)
 
-    @abstractmethod
     def begin(self, source: Source, shape: Shape) -> None:
-        """Make the hidden folder, or go on with one of the same shape."""
-
-    def create(self, shape: Shape) -> None:
         """Make the hidden folder anew."""
         shutil.rmtree(self.hidden, ignore_errors=True)
         self.hidden.mkdir(parents=True)
@@ -86,13 +71,7 @@ class FileFolder(Engine):
         """Give the folder its name."""
         if self.folder == self.out:
             return False
-        with explain_os_errors(self.out):
-            old = self.hidden.with_name(f"{self.hidden.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if self.out.exists():
-                self.out.rename(old)
-            self.hidden.rename(self.out)
-            shutil.rmtree(old, ignore_errors=True)
+        replace_folder(self.out, self.hidden)
         self.folder, self._shape = self.out, shape
         return True
 

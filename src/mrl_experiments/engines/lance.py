@@ -1,14 +1,14 @@
 """target=lancedb: a table in a folder, or of LanceDB's cloud."""
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, TwoStepEngine, needed, shown
+from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, TwoStepEngine, Vectors, needed, shown
 from mrl_experiments.engines.payload import arrow_array, arrow_type, arrow_vectors
 from mrl_experiments.engines.source import Block, Source
 from mrl_experiments.locks import acquire
@@ -23,15 +23,10 @@ class LanceDb(TwoStepEngine):
         self.lancedb = needed("lancedb", "lancedb")
         self.name, self.place = collection, f"table {collection} in {shown(uri)}"
         self._lock = None if "://" in uri else Path(uri).expanduser() / f".{collection}.lock"
-        self._shape: Shape | None = None
+        self.faults = (RuntimeError, ValueError, OSError)  # LanceDB has no errors of its own
         self._table: Any = None
         with self.explained():
             self.database = self.lancedb.connect(uri)
-
-    @property
-    def faults(self) -> tuple[type[BaseException], ...]:
-        """What LanceDB raises, which has no errors of its own."""
-        return (RuntimeError, ValueError, OSError)
 
     @property
     def table(self) -> Any:
@@ -40,14 +35,13 @@ class LanceDb(TwoStepEngine):
             self._table = self.database.open_table(self.name)
         return self._table
 
-    def shape(self) -> Shape | None:
-        """Return what the table's schema says; see `Engine.shape`."""
-        if self._shape is None and self.name in self.database.table_names(limit=1_000_000):
-            stored = (self.table.schema.metadata or {}).get(MARK.encode())
-            self._shape = Shape.read(json.loads(stored) if stored else None, self.place)
-        return self._shape
+    def stored(self) -> Any:
+        """Return what the table's schema says; see `Engine.stored`."""
+        if self.name not in self.database.table_names(limit=1_000_000):
+            return None
+        return (self.table.schema.metadata or {}).get(MARK.encode(), b"")
 
-    def create(self, shape: Shape) -> None:
+    def create(self, source: Source, shape: Shape) -> None:
         """Make the table."""
         import pyarrow
 
@@ -59,10 +53,9 @@ class LanceDb(TwoStepEngine):
         schema = pyarrow.schema(fields, metadata={MARK: json.dumps(shape.stored())})
         self._table = self.database.create_table(self.name, schema=schema)
 
-    def load(self, source: Source, shape: Shape, *, overwrite: bool = False) -> bool:
-        """Write a source; see `Engine.load`. A table takes ids twice, so one command at a time writes."""
-        with nullcontext() if self._lock is None else acquire(self._lock, f"writes {self.place}"):
-            return super().load(source, shape, overwrite=overwrite)
+    def lock(self) -> AbstractContextManager[Any]:
+        """Hold a table in a folder: it takes ids twice, so one command at a time writes."""
+        return nullcontext() if self._lock is None else acquire(self._lock, f"writes {self.place}")
 
     def count(self, start: int, stop: int) -> int:
         """Return how many rows of a range there are."""
@@ -93,16 +86,10 @@ class LanceDb(TwoStepEngine):
         return True
 
     def nearest(
-        self,
-        queries: NDArray[np.float32],
-        field: str,
-        k: int,
-        where: Filter | None = None,
-        among: Ids | None = None,
+        self, shape: Shape, queries: Vectors, field: str, k: int, where: Filter, among: Ids | None = None
     ) -> list[list[int]]:
         """Return the ids of the nearest by a field; see `TwoStepEngine.nearest`."""
-        shape = self.required()
-        tests = [f"{name} = {_literal(value)}" for name, value in (where or {}).items()]
+        tests = [f"{name} = {_literal(value)}" for name, value in where.items()]
         tests += [] if among is None else [f"id IN ({', '.join(map(str, among.tolist()))})"]
         return [
             self._one(query, field, k, " AND ".join(tests), METRICS[shape.similarity]) for query in queries

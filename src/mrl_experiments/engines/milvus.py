@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.spec import lists_of, probes_of
 from mrl_experiments.engines.engine import (
@@ -15,11 +14,12 @@ from mrl_experiments.engines.engine import (
     Ids,
     Shape,
     TwoStepEngine,
+    Vectors,
     needed,
     shown,
 )
 from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
-from mrl_experiments.engines.source import Block
+from mrl_experiments.engines.source import Block, Source
 
 TIMEOUT = 10.0  # seconds until a server counts as unreachable
 METRICS = {"cosine": "COSINE", "inner_product": "IP", "l2": "L2"}
@@ -41,25 +41,19 @@ class Milvus(TwoStepEngine):
         for name in ("pymilvus", "milvus_lite"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # which print a traceback for each error
         self.collection, self.place = collection, f"collection {collection} of {shown(uri)}"
-        self._known: Shape | None = None
+        self.faults = (self.pymilvus.MilvusException, needed("grpc", "milvus").RpcError)
         self._loaded = self._wrote = False
         with self.explained():
             token = os.environ.get("MILVUS_TOKEN", "")
             self.client = self.pymilvus.MilvusClient(uri, token=token, timeout=TIMEOUT)
 
-    @property
-    def faults(self) -> tuple[type[BaseException], ...]:
-        """What pymilvus and gRPC raise."""
-        return (self.pymilvus.MilvusException, needed("grpc", "milvus").RpcError)
+    def stored(self) -> Any:
+        """Return what the collection's properties say; see `Engine.stored`."""
+        if not self.client.has_collection(self.collection, timeout=TIMEOUT):
+            return None
+        return self.client.describe_collection(self.collection).get("properties", {}).get(MARK, "")
 
-    def shape(self) -> Shape | None:
-        """Return what the collection's properties say; see `Engine.shape`."""
-        if self._known is None and self.client.has_collection(self.collection, timeout=TIMEOUT):
-            stored = self.client.describe_collection(self.collection).get("properties", {}).get(MARK)
-            self._known = Shape.read(json.loads(stored) if stored else None, self.place)
-        return self._known
-
-    def create(self, shape: Shape) -> None:
+    def create(self, source: Source, shape: Shape) -> None:
         """Make the collection; its indexes come last."""
         kinds = self.pymilvus.DataType
         vector = kinds.FLOAT16_VECTOR if shape.half else kinds.FLOAT_VECTOR
@@ -139,19 +133,11 @@ class Milvus(TwoStepEngine):
         self.client.load_collection(self.collection)
 
     def nearest(
-        self,
-        queries: NDArray[np.float32],
-        field: str,
-        k: int,
-        where: Filter | None = None,
-        among: Ids | None = None,
+        self, shape: Shape, queries: Vectors, field: str, k: int, where: Filter, among: Ids | None = None
     ) -> list[list[int]]:
         """Return the ids of the nearest by a field; see `TwoStepEngine.nearest`."""
-        shape = self.required()
         self._load()
-        tests = [
-            f"{name} == {json.dumps(value, ensure_ascii=False)}" for name, value in (where or {}).items()
-        ]
+        tests = [f"{name} == {json.dumps(value, ensure_ascii=False)}" for name, value in where.items()]
         tests += [] if among is None else [f"id in {among.tolist()}"]
         options = {} if field == "vector" else {"ef": max(64, k), "nprobe": probes_of(shape.rows, k)}
         found = self.client.search(

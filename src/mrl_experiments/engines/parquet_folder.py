@@ -3,12 +3,10 @@
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, needed
-from mrl_experiments.engines.file_folder import OTHER, FileFolder
+from mrl_experiments.engines.engine import MARK, Filter, Ids, Shape, Vectors, needed
+from mrl_experiments.engines.file_folder import FileFolder
 from mrl_experiments.engines.payload import arrow_array, arrow_vectors
 from mrl_experiments.engines.source import Block, Source
 from mrl_experiments.errors import UserError
@@ -27,26 +25,22 @@ class ParquetFolder(FileFolder):
     def __init__(self, uri: str, collection: str) -> None:
         super().__init__(uri, collection)
         self.parquet = needed("pyarrow.parquet", "parquet")
+        self.faults = (needed("pyarrow", "parquet").ArrowException,)
 
-    @property
-    def faults(self) -> tuple[type[BaseException], ...]:
-        """What pyarrow raises."""
-        return (needed("pyarrow", "parquet").ArrowException,)
-
-    def stored(self, folder: Path) -> Shape:
-        """Return what the first part says; see `FileFolder.stored`."""
+    def stored_in(self, folder: Path) -> Any:
+        """Return what the first part says; see `Engine.stored`."""
         first = next(iter(sorted(folder.glob("*.parquet"))), None) if folder.is_dir() else None
         metadata = self.parquet.read_schema(first).metadata if first else None
-        stored = (metadata or {}).get(MARK.encode())
-        return Shape.read(None if stored is None else json.loads(stored), self.place, OTHER)
+        return (metadata or {}).get(MARK.encode(), b"")
 
     def begin(self, source: Source, shape: Shape) -> None:
         """Make the hidden folder, or go on with one of the same content."""
         same = False
         with suppress(UserError, *self.faults):
-            same = self.hidden.exists() and not shape.differing(self.stored(self.hidden))
+            there = Shape.read(self.stored_in(self.hidden), self.place, self.other)
+            same = not shape.differing(there)
         if not same:
-            self.create(shape)
+            super().begin(source, shape)
         remove_leftovers(self.hidden)
         wanted = {start: stop - start for start, stop in shape.ranges()}
         for first, rows in self._parts().items():  # of other ranges, as another version may have written them
@@ -84,9 +78,7 @@ class ParquetFolder(FileFolder):
                 write_statistics=others,
             )  # fmt: skip
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
-    ) -> Ids:
+    def find(self, shape: Shape, queries: Vectors, k: int, shortlist: int | None, where: Filter) -> Ids:
         """Refuse: files do not search.
 
         Raises:

@@ -64,6 +64,8 @@ def read_payload(path: Path, count: int, taken: Container[str]) -> dict[str, Col
             that not every engine takes.
     """
     table = _table(path)
+    from pyarrow import ArrowException
+
     if table.num_rows != count:
         raise UserError(
             f"payload={path} has {table.num_rows:,} rows, there are {count:,} vectors",
@@ -80,7 +82,14 @@ def read_payload(path: Path, count: int, taken: Container[str]) -> dict[str, Col
                 + ", ".join(sorted({*RESERVED, *(taken if isinstance(taken, dict) else ())})),
                 remedy="rename or leave out this column",
             )
-        columns[name] = _column(values, f"payload={path}: column {name}")
+        where = f"payload={path}: column {name}"
+        try:
+            columns[name] = _column(values, where)
+        except ArrowException as error:
+            raise UserError(
+                f"{where} holds what does not fit: {said(error)}",
+                expected="whole numbers of int64, and dates of years",
+            ) from error
     return columns
 
 
@@ -102,18 +111,6 @@ def _table(path: Path) -> Any:
 
 
 def _column(values: Any, where: str) -> Column:
-    from pyarrow import ArrowException
-
-    try:
-        return _of_kind(values, where)
-    except ArrowException as error:
-        raise UserError(
-            f"{where} holds what does not fit: {said(error)}",
-            expected="whole numbers of int64, and dates of years",
-        ) from error
-
-
-def _of_kind(values: Any, where: str) -> Column:
     import pyarrow
     from pyarrow import types
 

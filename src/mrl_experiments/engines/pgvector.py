@@ -2,24 +2,22 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.spec import lists_of, probes_of
 from mrl_experiments.engines.engine import (
     MARK,
     Engine,
     Filter,
-    Ids,
     Shape,
-    checked,
+    Vectors,
     needed,
-    padded,
 )
 from mrl_experiments.engines.payload import FLAG, FLOAT, INT, TEXT
-from mrl_experiments.engines.source import Block
+from mrl_experiments.engines.source import Block, Source
 from mrl_experiments.errors import UserError
 
 LONGEST = 63  # bytes of a name
@@ -44,37 +42,30 @@ class PgVector(Engine):
                 f"table {collection}: uri= is no address", expected="postgresql://user@host/database"
             )
         self.table, self.place = collection, f"table {collection}"
-        self._shape: Shape | None = None
+        self.faults = (self.psycopg.Error,)
         self._tuned: tuple[int, str] | None = None
         with self.explained():
             self.connection = self.psycopg.connect(uri, autocommit=True, connect_timeout=TIMEOUT)
             self.connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             needed("pgvector.psycopg", "pgvector").register_vector(self.connection)
 
-    @property
-    def faults(self) -> tuple[type[BaseException], ...]:
-        """What psycopg raises."""
-        return (self.psycopg.Error,)
-
-    def shape(self) -> Shape | None:
-        """Return what the table's comment says; see `Engine.shape`."""
+    def stored(self) -> Any:
+        """Return what the table's comment says; see `Engine.stored`."""
         found = self.connection.execute(
             "SELECT obj_description(to_regclass(%s), 'pg_class'), to_regclass(%s)",
             [self._name.as_string(self.connection)] * 2,
         ).fetchone()
         if found is None or found[1] is None:
             return None
-        try:
-            stored = json.loads(found[0] or "{}").get(MARK)
-        except (ValueError, AttributeError):
-            stored = None
-        return Shape.read(stored, self.place)
+        with suppress(ValueError, AttributeError):
+            return json.loads(found[0] or "{}").get(MARK, "")
+        return ""
 
     @property
     def _name(self) -> Any:
         return self.sql.Identifier(self.table)
 
-    def create(self, shape: Shape) -> None:
+    def create(self, source: Source, shape: Shape) -> None:
         """Make the table.
 
         Raises:
@@ -148,16 +139,16 @@ class PgVector(Engine):
         self._run("ANALYZE {table}")
         return True
 
-    def statement(self, shape: Shape, where: Filter | None = None) -> str:
-        """Return the SQL of a search in two stages; its parameters are q, k, shortlist and where_<column>."""
+    def statement(self, shape: Shape, where: Filter | None = None, *, two_stages: bool = True) -> str:
+        """Return the SQL of a search; its parameters are q, k, where_<column>, of two stages shortlist."""
         kind, operator = _kind(shape), OPERATORS[shape.similarity][0]
         query = f"(%(q)s)::{kind}({shape.width})"
-        near = "<~>" if shape.binary else operator
-        return (
-            f"SELECT id FROM (SELECT id, vector FROM {self._name.as_string(self.connection)}"
-            f"{self._filter(where)} ORDER BY {_prefix(shape)} {near} {_prefix(shape, query)} "
-            f"LIMIT %(shortlist)s) AS shortlist ORDER BY vector {operator} {query} LIMIT %(k)s"
-        )
+        source = f"{self._name.as_string(self.connection)}{self._filter(where)}"
+        if two_stages:
+            near = "<~>" if shape.binary else operator
+            order = f"{_prefix(shape)} {near} {_prefix(shape, query)}"
+            source = f"(SELECT id, vector FROM {source} ORDER BY {order} LIMIT %(shortlist)s) AS shortlist"
+        return f"SELECT id FROM {source} ORDER BY vector {operator} {query} LIMIT %(k)s"
 
     def _filter(self, where: Filter | None) -> str:
         parts = [
@@ -166,31 +157,19 @@ class PgVector(Engine):
         ]
         return f" WHERE {' AND '.join(parts)}" if parts else ""
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
-    ) -> Ids:
-        """Return the ids (Q, k) of the nearest, by one statement for each query; see `Engine.search`."""
-        with self.explained():
-            self._shape = self._shape or self.shape()
-            shape, queries, where = checked(self._shape, self.place, queries, k, shortlist, where)
-            given = {
-                "k": k,
-                "shortlist": shortlist,
-                **{f"where_{key}": v for key, v in where.items()},
-            }
-            if shortlist is None:
-                query = f"(%(q)s)::{_kind(shape)}({shape.width})"
-                text = f"SELECT id FROM {self._name.as_string(self.connection)}{self._filter(where)} "
-                text += f"ORDER BY vector {OPERATORS[shape.similarity][0]} {query} LIMIT %(k)s"
-            else:
-                text = self.statement(shape, where)
-                self._tune(shape, shortlist)
-            vector = needed("pgvector", "pgvector").HalfVector if shape.half else np.asarray
-            found = [
-                [row[0] for row in self.connection.execute(text, {**given, "q": vector(query)})]
-                for query in queries
-            ]
-            return padded(found, k)
+    def find(
+        self, shape: Shape, queries: Vectors, k: int, shortlist: int | None, where: Filter
+    ) -> list[list[int]]:
+        """Return the ids of the nearest, by one statement for each query; see `Engine.find`."""
+        given = {"k": k, "shortlist": shortlist, **{f"where_{key}": v for key, v in where.items()}}
+        text = self.statement(shape, where, two_stages=shortlist is not None)
+        if shortlist is not None:
+            self._tune(shape, shortlist)
+        vector = needed("pgvector", "pgvector").HalfVector if shape.half else np.asarray
+        return [
+            [row[0] for row in self.connection.execute(text, {**given, "q": vector(query)})]
+            for query in queries
+        ]
 
     def _tune(self, shape: Shape, shortlist: int) -> None:
         """Let the index find a whole shortlist, and go on where filters leave out too much (pgvector 0.8)."""

@@ -3,11 +3,8 @@
 import json
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mrl_experiments.engines.engine import MARK, Engine, Filter, Ids, Shape, checked, needed, padded, shown
-from mrl_experiments.engines.source import Block
+from mrl_experiments.engines.engine import MARK, Engine, Filter, Shape, Vectors, needed, shown
+from mrl_experiments.engines.source import Block, Source
 
 TIMEOUT = 10
 ROWS = 1024  # in a message
@@ -17,6 +14,7 @@ DISTANCES = {"cosine": "COSINE", "inner_product": "DOT", "l2": "EUCLID"}
 class Qdrant(Engine):
     """A collection with vectors `vector` and `prefix`; its metadata say what it holds.
 
+    A server builds its index by itself.
     A folder is searched by the client's local mode, in Python, without an index: for trying queries out.
     """
 
@@ -24,25 +22,19 @@ class Qdrant(Engine):
         client = needed("qdrant_client", "qdrant")
         self.models = client.models
         self.collection, self.place = collection, f"collection {collection} of {shown(uri)}"
-        self._known: Shape | None = None
+        exceptions = needed("qdrant_client.http.exceptions", "qdrant")
+        self.faults = (exceptions.ApiException, RuntimeError, ValueError, OSError)
         with self.explained():
             where = {"url": uri} if "://" in uri else {"path": uri}
             self.client = client.QdrantClient(**where, timeout=TIMEOUT)
 
-    @property
-    def faults(self) -> tuple[type[BaseException], ...]:
-        """What the client raises."""
-        exceptions = needed("qdrant_client.http.exceptions", "qdrant")
-        return (exceptions.ApiException, RuntimeError, ValueError, OSError)
+    def stored(self) -> Any:
+        """Return what the collection's metadata say; see `Engine.stored`."""
+        if not self.client.collection_exists(self.collection):
+            return None
+        return (self.client.get_collection(self.collection).config.metadata or {}).get(MARK, "")
 
-    def shape(self) -> Shape | None:
-        """Return what the collection's metadata say; see `Engine.shape`."""
-        if self._known is None and self.client.collection_exists(self.collection):
-            stored = (self.client.get_collection(self.collection).config.metadata or {}).get(MARK)
-            self._known = Shape.read(json.loads(stored) if stored else None, self.place)
-        return self._known
-
-    def create(self, shape: Shape) -> None:
+    def create(self, source: Source, shape: Shape) -> None:
         """Make the collection; whole vectors get no index."""
         models = self.models
         distance = models.Distance[DISTANCES[shape.similarity]]
@@ -83,32 +75,26 @@ class Qdrant(Engine):
                 self.collection, self.models.Batch(ids=ids, vectors=named, payloads=payloads), wait=True
             )
 
-    def finish(self, shape: Shape) -> bool:
-        """Do nothing: a server builds its index by itself."""
-        return False
-
-    def search(
-        self, queries: NDArray[np.float32], k: int, shortlist: int | None = None, where: Filter | None = None
-    ) -> Ids:
-        """Return the ids (Q, k) of the nearest; the shortlist is a prefetch. See `Engine.search`."""
+    def find(
+        self, shape: Shape, queries: Vectors, k: int, shortlist: int | None, where: Filter
+    ) -> list[list[int]]:
+        """Return the ids of the nearest; the shortlist is a prefetch. See `Engine.find`."""
         models = self.models
-        with self.explained():
-            shape, queries, where = checked(self.shape(), self.place, queries, k, shortlist, where)
-            tests = [self._equal(name, value) for name, value in where.items()]
-            keep = models.Filter(must=tests) if tests else None
-            found = []
-            for query in queries:
-                first = None
-                if shortlist is not None:
-                    prefix = query[: shape.prefix].tolist()
-                    first = models.Prefetch(query=prefix, using="prefix", limit=shortlist, filter=keep)
-                exact = models.SearchParams(exact=True) if first is None else None
-                answer = self.client.query_points(
-                    self.collection, query=query.tolist(), using="vector", prefetch=first, limit=k,
-                    query_filter=None if first else keep, search_params=exact, with_payload=False,
-                )  # fmt: skip
-                found.append([point.id for point in answer.points])
-            return padded(found, k)
+        tests = [self._equal(name, value) for name, value in where.items()]
+        keep = models.Filter(must=tests) if tests else None
+        found = []
+        for query in queries:
+            first = None
+            if shortlist is not None:
+                prefix = query[: shape.prefix].tolist()
+                first = models.Prefetch(query=prefix, using="prefix", limit=shortlist, filter=keep)
+            exact = models.SearchParams(exact=True) if first is None else None
+            answer = self.client.query_points(
+                self.collection, query=query.tolist(), using="vector", prefetch=first, limit=k,
+                query_filter=None if first else keep, search_params=exact, with_payload=False,
+            )  # fmt: skip
+            found.append([point.id for point in answer.points])
+        return found
 
     def _equal(self, name: str, value: Any) -> Any:
         models = self.models

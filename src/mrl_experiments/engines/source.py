@@ -17,7 +17,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.external.vector_file import read_vectors
 from mrl_experiments.files import sha256
 from mrl_experiments.next_commands import next_command
-from mrl_experiments.runs import find_runs
+from mrl_experiments.runs import find_run
 
 ROWS = 512  # at a time, so that they stay in the cache
 LABEL, CLASS, KEY = "label", "class_name", "key"
@@ -91,10 +91,7 @@ def find_source(cfg: DictConfig) -> Source:
 
 
 def _of_run(cfg: DictConfig) -> Source:
-    runs = find_runs(Path(cfg.root), cfg.run)
-    if len(runs) > 1:
-        raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
-    (run,) = runs
+    run = find_run(cfg.root, cfg.run)
     dataset, _, split = str(cfg.split or "").rpartition("/")
     dataset = dataset or str(run.config.data.name)
     there = sorted(path.parent.name for path in run.embeddings(dataset, "*").parent.glob(f"[!.]*/{META}"))

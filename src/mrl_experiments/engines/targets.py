@@ -180,7 +180,8 @@ def shape_of(cfg: Mapping[str, Any] | DictConfig, source: Source, target: Target
         UserError: For a prefix beyond the width, or binary codes without an index.
     """
     index = cfg["prefix_index"] or target.indexes[0]
-    prefix = cfg["prefix"] or _usual_prefix(source)
+    eighth = max(1, source.width // 8)  # by default the largest nested dim up to an eighth, else an eighth
+    prefix = cfg["prefix"] or max((dim for dim in source.dims if dim <= eighth), default=eighth)
     if prefix > source.width:
         raise UserError(f"prefix={prefix}", expected=f"at most the width {source.width}")
     if cfg["binary"] and index != "hnsw":
@@ -197,9 +198,3 @@ def shape_of(cfg: Mapping[str, Any] | DictConfig, source: Source, target: Target
         digest=source.digest,
         sample=sample_digest(source.vectors),
     )
-
-
-def _usual_prefix(source: Source) -> int:
-    """Return the largest nested dim up to an eighth of the width, else an eighth."""
-    eighth = max(1, source.width // 8)
-    return max((dim for dim in source.dims if dim <= eighth), default=eighth)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mrl_experiments.adaptive.classification.cascade import Cascade
 from mrl_experiments.adaptive.classification.exits import Exits, read_exits
 from mrl_experiments.adaptive.classification.oracle import oracle
 from mrl_experiments.adaptive.classification.outcome import (
+    SINGLE,
     Sweep,
     all_cascades,
     outcome,
@@ -20,12 +20,10 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.loops import tracked
 from mrl_experiments.notices import print_once
-from mrl_experiments.results import Measurement, Setting, mean_and_deviation
+from mrl_experiments.results import Measurement, Setting, mean_and_deviation, measured
 from mrl_experiments.trained_heads import candidates, classifier_dims, trained_heads
 
 Scores = dict[tuple[Setting, int], list[dict[str, float]]]  # by setting and last dim, one entry per split
-
-SINGLE = Setting(policy="single")
 
 
 def adaptive_classification(
@@ -75,7 +73,9 @@ def adaptive_classification(
         always = len(exits.dims) > 1 and all(score["expected_dim"] == exits.dims[-1] for score in repeats)
         if always and setting != SINGLE:
             print_once(saves_nothing(setting, exits, labels, fitted))
-        yield from _summaries(dim, repeats, Setting(setting, tta=tta))
+        for metric in repeats[0]:
+            summary = mean_and_deviation(metric, [score[metric] for score in repeats])
+            yield from measured(dim, summary, Setting(setting, tta=tta))
     yield from _oracle_rows(exits, labels, Setting(policy="oracle", tta=tta))
 
 
@@ -93,24 +93,14 @@ def _scores(
         order = np.random.default_rng(seed).permutation(len(exits))
         fitted, measured = np.split(order, [round(fit_share * len(order))])
         held_out, values = exits.take(measured), {"top1": correct[:, measured]}
-        for dim in exits.dims:
-            scores[SINGLE, dim].append(outcome(Cascade((dim,), ()), held_out, heads, values))
-        if len(exits.dims) > 1:
-            for setting, cascade in all_cascades(policies, exits.take(fitted), labels[fitted]):
-                scores[setting, cascade.dims[-1]].append(outcome(cascade, held_out, heads, values))
+        for key, cascade in all_cascades(policies, exits.take(fitted), labels[fitted]).items():
+            scores[key].append(outcome(cascade, held_out, heads, values))
     return scores
-
-
-def _summaries(dim: int, repeats: list[dict[str, float]], setting: Setting) -> Iterator[Measurement]:
-    for metric in repeats[0]:
-        summary = mean_and_deviation(metric, [score[metric] for score in repeats])
-        for name, value in summary.items():
-            yield Measurement(dim, name, value, setting)
 
 
 def _oracle_rows(exits: Exits, labels: NDArray[np.int64], setting: Setting) -> Iterator[Measurement]:
     best = oracle(exits, labels)
     for dim, share in best.first_correct.items():
         yield Measurement(dim, "first_correct", share, setting)
-    for metric in ("top1", "always_wrong", "expected_dim"):
-        yield Measurement(exits.dims[-1], metric, getattr(best, metric), setting)
+    shares = {name: getattr(best, name) for name in ("top1", "always_wrong", "expected_dim")}
+    yield from measured(exits.dims[-1], shares, setting)

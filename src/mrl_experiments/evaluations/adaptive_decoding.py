@@ -18,7 +18,7 @@ from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text
-from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.results import Measurement, Setting, measured
 from mrl_experiments.trained_heads import classifier_dims, trained_heads
 
 Features = NDArray[np.float32]
@@ -71,8 +71,7 @@ def adaptive_decoding(
         }
         means["perplexity"] = float(np.exp(means["nll"]))
         means["bits_per_byte"] = bits_per_byte(means["nll"], len(queries), text_bytes)
-        for metric, value in {**means, "tokens_per_s": speed}.items():
-            yield Measurement(dim, metric, value, setting)
+        yield from measured(dim, {**means, "tokens_per_s": speed}, setting)
 
 
 def _scores(
@@ -84,10 +83,7 @@ def _scores(
     parts = np.array_split(np.arange(len(exits)), folds)
     for fitted in tracked(parts, "fitting thresholds", folds):
         measured = np.setdiff1d(np.arange(len(exits)), fitted)
-        cascades = {(Setting(policy="single"), dim): Cascade((dim,), ()) for dim in exits.dims}
-        if len(exits.dims) > 1:
-            chosen = all_cascades(policies, exits.take(fitted), labels[fitted])
-            cascades |= {(setting, cascade.dims[-1]): cascade for setting, cascade in chosen}
+        cascades = all_cascades(policies, exits.take(fitted), labels[fitted])
         speeds = _tokens_per_s(cascades, queries.features[measured[:timed]], heads)
         held_out = exits.take(measured)
         there = {metric: value[:, measured] for metric, value in values.items()}

@@ -7,15 +7,14 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.adaptive.retrieval.families import nested_families, wider_families
-from mrl_experiments.adaptive.retrieval.quality import Quality, recall
+from mrl_experiments.adaptive.retrieval.quality import recall
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
 from mrl_experiments.adaptive.retrieval.tuning import Budget, Tuner
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.metrics.ranking import average_precision
 from mrl_experiments.notices import print_once
-from mrl_experiments.results import Measurement, Setting
-from mrl_experiments.search.same_rows import without_self
+from mrl_experiments.results import Measurement, Setting, measured
 from mrl_experiments.search.staged_search import StagedSearch, nested_dims
 
 
@@ -56,7 +55,13 @@ def auto_retrieval(
     def precision(found: Candidates, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return average_precision(search.relevant(found.ids, rows), k)
 
-    quality = precision if labelled else _recall_of_others(search, nearest)
+    def kept(found: Candidates, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        ids, similarities = search.others(rows, found.ids, found.similarities)
+        return share_found(Candidates(similarities, ids), rows)
+
+    ids, similarities = search.others(np.arange(len(search.queries)), nearest.ids, nearest.similarities)
+    share_found = recall(Candidates(similarities, ids))
+    quality = precision if labelled else kept
     tuner = Tuner(search.queries, nearest, quality, budget, binary=not labelled and k == 1)
     slowest = tuner.measure(exact, tuner.parts[1])
     vectors = search.database.features
@@ -78,22 +83,6 @@ def auto_retrieval(
         f"{metric}_lost": held_out.loss,
         "latency_ms": held_out.latency,
         "latency_ratio": slowest.latency / held_out.latency,
-        "index_bytes": float(tuned.index.shortlist_bytes),
+        "index_bytes": tuned.index.shortlist_bytes,
     }
-    for name, value in values.items():
-        yield Measurement(spec.dims[0], name, value, setting)
-
-
-def _recall_of_others(search: StagedSearch, nearest: Candidates) -> Quality:
-    """Return recall@k; of queries that are the database, of others than themselves."""
-    rows = search.self_rows
-    if rows is None:
-        return recall(nearest)
-    of_others = recall(Candidates(*reversed(without_self(rows, nearest.ids, nearest.similarities))))
-
-    def share(found: Candidates, asked: NDArray[np.int64]) -> NDArray[np.float64]:
-        return of_others(
-            Candidates(*reversed(without_self(rows[asked], found.ids, found.similarities))), asked
-        )
-
-    return share
+    yield from measured(spec.dims[0], values, setting)

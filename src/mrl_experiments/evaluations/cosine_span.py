@@ -1,7 +1,7 @@
 """Mean cosines of pairs with equal and with different labels."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from mrl_experiments.search.class_means import class_sums
 from mrl_experiments.search.database import labelled
 from mrl_experiments.search.same_rows import refuse_same_rows
 
+Array = NDArray[Any]
 POSITIVE = "positive_text_to_image"
 TEXT_IMAGE, IMAGES, TEXTS = "random_text_to_image", "random_image_to_image", "random_text_to_text"
 
@@ -40,37 +41,21 @@ def cosine_span(
     if len(classes) < 2:
         raise UserError("all images and texts have one label", expected="at least two, to compare them")
     own = np.searchsorted(classes, queries.labels)
+    n_images, n_texts = (np.bincount(of, minlength=len(classes)) * 1.0 for of in (own, class_index))
     for dim in tracked(dims, "comparing pairs", len(dims)):
-        image = _Side.of(queries, own, len(classes), dim)
-        text = _Side.of(texts, class_index, len(classes), dim)
+        images = class_sums(unit_prefixes(queries.features, dim), own, len(classes))
+        words = class_sums(unit_prefixes(texts.features, dim), class_index, len(classes))
         means = {
-            POSITIVE: image.mean_cosine_within(text),
-            TEXT_IMAGE: image.mean_cosine_between(text),
-            IMAGES: image.mean_cosine_between(image),
-            TEXTS: text.mean_cosine_between(text),
+            POSITIVE: (images * words).sum() / (n_images @ n_texts),
+            TEXT_IMAGE: _mean_between(images, n_images, words, n_texts),
+            IMAGES: _mean_between(images, n_images, images, n_images),
+            TEXTS: _mean_between(words, n_texts, words, n_texts),
         }
         for pairs, value in means.items():
-            yield Measurement(dim, "cosine", value, {"pairs": pairs})
+            yield Measurement(dim, "cosine", float(value), {"pairs": pairs})
 
 
-@dataclass(frozen=True)
-class _Side:
-    """Sums of unit vectors (C, d) by label and their counts (C,): the mean of products is that of sums."""
-
-    sums: NDArray[np.float64]
-    counts: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, embeddings: Embeddings, class_index: NDArray[np.int64], classes: int, dim: int) -> "_Side":
-        counts = np.bincount(class_index, minlength=classes).astype(np.float64)
-        return cls(class_sums(unit_prefixes(embeddings.features, dim), class_index, classes), counts)
-
-    def mean_cosine_within(self, other: "_Side") -> float:
-        """Return the mean over pairs of one label."""
-        return float((self.sums * other.sums).sum() / (self.counts @ other.counts))
-
-    def mean_cosine_between(self, other: "_Side") -> float:
-        """Return the mean over pairs of different labels."""
-        everywhere = self.sums.sum(axis=0) @ other.sums.sum(axis=0) - (self.sums * other.sums).sum()
-        pairs = self.counts.sum() * other.counts.sum() - self.counts @ other.counts
-        return float(everywhere / pairs)
+def _mean_between(a: Array, n_a: Array, b: Array, n_b: Array) -> Any:
+    """Return the mean product of vectors of different classes, of their sums (C, d) and numbers (C,)."""
+    products = a.sum(axis=0) @ b.sum(axis=0) - (a * b).sum()
+    return products / (n_a.sum() * n_b.sum() - n_a @ n_b)

@@ -11,7 +11,7 @@ from mrl_experiments.directions import dtype_for
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
-from mrl_experiments.results import Measurement, mean_and_deviation
+from mrl_experiments.results import Measurement, mean_and_deviation, measured
 from mrl_experiments.search.class_means import nearest_means
 from mrl_experiments.search.database import labelled
 from mrl_experiments.search.same_rows import same_rows
@@ -59,9 +59,7 @@ def few_shot(
         setting = {"shots": count} | ({"ways": ways} if ways else {})
         summary = mean_and_deviation("top1", values)
         half = t.ppf((1 + CONFIDENCE) / 2, draws - 1) * summary["top1_std"] / draws**0.5
-        for metric, value in summary.items():
-            yield Measurement(dim, metric, value, setting)
-        yield Measurement(dim, "top1_ci95", float(half), setting)
+        yield from measured(dim, {**summary, "top1_ci95": half}, setting)
 
 
 def _draws(

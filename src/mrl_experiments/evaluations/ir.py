@@ -14,7 +14,7 @@ from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.metrics.relevance import read_judgments, rows_of, scores
 from mrl_experiments.notices import print_once
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.database import nearest_of_rows
 from mrl_experiments.search.same_rows import told_same_rows
 
@@ -79,10 +79,10 @@ def ir(
         np.bincount(draw.integers(0, len(rows), len(rows)), minlength=len(rows)) for _ in range(resamples)
     ]
     for dim, values in tracked(found.items(), "drawing queries anew", len(found)):
-        for metric, each in values.items():
-            for name, per_query in ((metric, each), (f"{metric}_lost", whole[metric] - each)):
-                yield Measurement(dim, name, float(per_query.mean()), setting)
-                yield Measurement(dim, f"{name}_ci95", half_interval(per_query, counts), setting)
+        lost = {f"{metric}_lost": whole[metric] - each for metric, each in values.items()}
+        for name, per_query in (values | lost).items():
+            means = {name: per_query.mean(), f"{name}_ci95": half_interval(per_query, counts)}
+            yield from measured(dim, means, setting)
         yield Measurement(dim, "queries", float(len(rows)), setting)
 
 

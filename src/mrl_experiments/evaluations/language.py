@@ -7,7 +7,7 @@ import numpy as np
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import bits_per_byte, bytes_of_text, head_scores
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.trained_heads import head_costs, trained_heads
 
 
@@ -30,5 +30,4 @@ def language(queries: Embeddings, database: Embeddings | None, dims: Sequence[in
         if text_bytes is not None:
             values["perplexity"] = float(np.exp(values["nll"]))
             values["bits_per_byte"] = bits_per_byte(values["nll"], len(queries), text_bytes)
-        for metric, value in (values | head_costs(queries, heads, dim)).items():
-            yield Measurement(dim, metric, value)
+        yield from measured(dim, values | head_costs(queries, heads, dim))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import scores
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.database import labelled
 from mrl_experiments.search.same_rows import refuse_same_rows
 
@@ -44,8 +44,7 @@ def probe(
         solver(model, fitted, torch.from_numpy(targets))
         logits = _logits(model, asked)
         values = scores(logits.numpy(), labels).mean(axis=0)
-        for metric, value in zip(("top1", "top5", "nll"), values, strict=True):
-            yield Measurement(dim, metric, float(value))
+        yield from measured(dim, dict(zip(("top1", "top5", "nll"), values, strict=True)))
 
 
 def _standardised(database: NDArray[np.float32], queries: NDArray[np.float32]) -> tuple[Tensor, Tensor]:

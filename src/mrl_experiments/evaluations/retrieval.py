@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrl_experiments import cost
 from mrl_experiments.directions import setting_of
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.metrics import ranking
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.database import labelled, neighbours
 from mrl_experiments.search.same_rows import same_rows
 
@@ -41,7 +40,8 @@ def retrieval(
     database = labelled(queries, database)
     same = same_rows(queries, database)
     setting = setting_of(similarity)
-    total = _occurrences(database.labels, queries.labels) - same
+    classes, counts = np.unique(database.labels, return_counts=True)
+    total = counts[np.searchsorted(classes, queries.labels)] - same  # of each query's class
     first = [count for count in FIRST if count <= max(1, len(database) - same)]
     for dim, found in neighbours(queries, database, dims, max(*k, *first), similarity).items():
         relevant = database.labels[found.positions] == queries.labels[:, None]
@@ -50,14 +50,7 @@ def retrieval(
             values[f"mAP@{count}"] = ranking.average_precision(relevant, count)
             values[f"P@{count}"] = ranking.precision(relevant, count)
             values[f"R@{count}"] = ranking.recall(relevant[total > 0], count, total[total > 0])
-        for metric, per_query in values.items():
-            if len(per_query):
-                yield Measurement(dim, metric, float(per_query.mean()), setting)
-        yield Measurement(dim, "macs", cost.search_macs(len(database), [(dim, max(k))]), setting)
-        yield Measurement(dim, "index_bytes", cost.index_bytes(len(database), dim), setting)
-
-
-def _occurrences(labels: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count how often each wanted label (Q,) occurs among labels (N,)."""
-    classes, counts = np.unique(labels, return_counts=True)
-    return counts[np.searchsorted(classes, wanted)]
+        means = {metric: per_query.mean() for metric, per_query in values.items() if len(per_query)}
+        means["macs"] = cost.search_macs(len(database), [(dim, max(k))])
+        means["index_bytes"] = cost.index_bytes(len(database), dim)
+        yield from measured(dim, means, setting)

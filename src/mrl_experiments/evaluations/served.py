@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics import ranking
-from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.neighbours import similarities_of
-from mrl_experiments.search.same_rows import sample_digest, without_self
+from mrl_experiments.search.same_rows import sample_digest
 from mrl_experiments.search.staged_search import StagedSearch
 
 SINGLES = 20  # queries timed one at a time
@@ -29,38 +30,12 @@ Search = Callable[[NDArray[np.float32], int | None], NDArray[np.int64]]
 """Maps queries (Q, D) and the length of a shortlist, None for an exact scan, to ids (Q, reach)."""
 
 
-class Shape(Protocol):
-    """What a collection of an engine says of itself; see `engines.engine.Shape`."""
-
-    rows: int
-    width: int
-    prefix: int
-    similarity: str
-    index: str
-    sample: str
-
-
-class Engine(Protocol):
-    """A collection of an engine; see `engines.engine.Engine`."""
-
-    place: str
-
-    def shape(self) -> Any:
-        """Return what it holds, a `Shape`, or None where it is not there."""
-
-    def search(self, queries: NDArray[np.float32], k: int, shortlist: int | None = None) -> NDArray[np.int64]:
-        """Return the ids (Q, k) of the nearest."""
-
-    def close(self) -> None:
-        """End the connection."""
-
-
 def served(
     queries: Embeddings,
     database: Embeddings | None,
     dims: Sequence[int],
     *,
-    engine: Callable[..., Engine],
+    engine: Callable[..., Any],
     name: str | None,
     k: int,
     shortlists: Sequence[int],
@@ -78,7 +53,8 @@ def served(
     and for an engine with what its client does.
 
     Args:
-        engine: Opens the collection, which `of` names by default; rows call it `name`.
+        engine: Opens the collection, an `engines.engine.Engine`, which `of` names by default; rows call it
+            `name`.
         shortlists: How many are found by prefixes before whole vectors rank them.
         codes: Of the AdaptiveIndex, as faiss.index_factory has it; None: those nearest to the engine's index.
         effort: Its search parameters, "nprobe=16" or "efSearch=64"; "": by the length of the shortlist, as
@@ -94,24 +70,27 @@ def served(
     try:
         shape = _checked(opened, database)
         asked = _Asked(search, shape, labelled)
-        spec = _spec(shape, codes, effort, search.reach)
+        codes = codes or CODES[shape.index].format(lists=lists_of(shape.rows))
+        stages = ((shape.prefix, search.reach), (shape.width, search.reach))
+        spec = IndexSpec((shape.prefix,), codes, stages, effort=effort, similarity=shape.similarity)
         kept = [length for length in shortlists if search.reach <= length <= len(database)]
-        of_engine, of_ours = _search_of(opened, search.reach), asked.adaptive(spec)
+        of_ours = asked.adaptive(spec)
+
+        def of_engine(vectors: NDArray[np.float32], shortlist: int | None) -> NDArray[np.int64]:
+            ids: NDArray[np.int64] = opened.search(vectors, search.reach, shortlist)
+            return ids
+
         yield from asked.measure(f"{name} exact", of_engine, None)
-        yield from asked.measure("exact scan", asked.exact, None)
+        yield from asked.measure("exact scan", asked.scan, None)
         for length in tracked(kept, f"asking {name}", len(kept)):
             yield from asked.measure(f"{name} {shape.index}", of_engine, length)
-            yield from asked.measure(f"AdaptiveIndex {spec.codes}", of_ours, length)
+            yield from asked.measure(f"AdaptiveIndex {codes}", of_ours, length)
     finally:
         opened.close()
 
 
-def _search_of(opened: Engine, reach: int) -> Search:
-    return lambda vectors, shortlist: opened.search(vectors, reach, shortlist)
-
-
-def _checked(opened: Engine, database: Embeddings) -> Any:
-    """Return the shape of a collection that holds the database."""
+def _checked(opened: Any, database: Embeddings) -> Any:
+    """Return the `engines.engine.Shape` of a collection that holds the database."""
     shape = opened.shape()
     if shape is not None and shape.sample == sample_digest(database.features):
         return shape
@@ -123,24 +102,23 @@ def _checked(opened: Engine, database: Embeddings) -> Any:
     )
 
 
-def _spec(shape: Shape, codes: str | None, effort: str, reach: int) -> IndexSpec:
-    codes = codes or CODES[shape.index].format(lists=lists_of(shape.rows))
-    stages = ((shape.prefix, reach), (shape.width, reach))
-    return IndexSpec((shape.prefix,), codes, stages, effort=effort, similarity=shape.similarity)
-
-
 @dataclass(frozen=True)
 class _Asked:
-    """Queries with what exact search finds."""
+    """Queries of a collection of this shape."""
 
     search: StagedSearch
-    shape: Shape
+    shape: Any
     labelled: bool
 
-    def exact(self, vectors: NDArray[np.float32], _: int | None = None) -> NDArray[np.int64]:
+    def scan(self, vectors: NDArray[np.float32], _: int | None = None) -> NDArray[np.int64]:
         """Return the ids (Q, reach) that a scan of all whole vectors finds."""
         features = self.search.database.features
         return exact_neighbours(vectors, features, self.search.reach, self.shape.similarity).ids
+
+    @cached_property
+    def exact(self) -> Candidates:
+        """What exact search finds of the queries."""
+        return self._scored(self.scan(self.search.queries))
 
     def adaptive(self, spec: IndexSpec) -> Search:
         """Return the search of an AdaptiveIndex by a shortlist and its re-rank by whole vectors."""
@@ -159,41 +137,29 @@ class _Asked:
     def measure(self, name: str, search: Search, shortlist: int | None) -> Iterator[Measurement]:
         """Yield quality and times of one way to search."""
         asked, rows = self.search, np.arange(len(self.search.queries))
-        found, values = search(asked.queries, shortlist), {}
-        ours = self._ours
-        values[f"recall@{asked.k}"] = float(recall(ours)(self._scored(found), rows).mean())
+        found = search(asked.queries, shortlist)
+        scored = self._scored(found)
+        values = {f"recall@{asked.k}": recall(self.exact)(scored, rows).mean()}
         if shortlist is None:
-            values["same_ids"] = float((self._others(found) == ours.ids).all(axis=1).mean())
+            values["same_ids"] = (scored.ids == self.exact.ids).all(axis=1).mean()
         if self.labelled:
             relevant = asked.relevant(found, rows)
-            values[f"mAP@{asked.k}"] = float(ranking.average_precision(relevant, asked.k).mean())
-            values["top1"] = float(ranking.hit(relevant, 1).mean())
+            values[f"mAP@{asked.k}"] = ranking.average_precision(relevant, asked.k).mean()
+            values["top1"] = ranking.hit(relevant, 1).mean()
         batch = asked.queries[: asked.timed]
         values["latency_ms"] = _milliseconds(search, batch, shortlist) / len(batch)
         singles = [_milliseconds(search, query[None], shortlist) for query in batch[:SINGLES]]
-        values["single_latency_ms"] = median(singles)
-        values["queries"] = float(len(rows))
-        setting = Setting(index=name) if shortlist is None else Setting(index=name, shortlist=shortlist)
+        values |= {"single_latency_ms": median(singles), "queries": len(rows)}
+        setting = {"index": name} if shortlist is None else {"index": name, "shortlist": shortlist}
         dim = self.shape.width if shortlist is None else self.shape.prefix
-        for metric, value in values.items():
-            yield Measurement(dim, metric, value, setting)
-
-    @property
-    def _ours(self) -> Candidates:
-        return self._scored(self.exact(self.search.queries))
-
-    def _others(self, found: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return neighbours (Q, k) without the query itself."""
-        if self.search.self_rows is None:
-            return found
-        return without_self(self.search.self_rows, found)[0]
+        yield from measured(dim, values, setting)
 
     def _scored(self, found: NDArray[np.int64]) -> Candidates:
         """Return neighbours other than the query with similarities as we compute them."""
-        ids, features = self._others(found), self.search.database.features
-        near = similarities_of(
-            self.search.queries, features, np.maximum(ids, 0), self.shape.width, self.shape.similarity
-        )
+        asked, shape = self.search, self.shape
+        (ids,) = asked.others(np.arange(len(found)), found)
+        places, features = np.maximum(ids, 0), asked.database.features
+        near = similarities_of(asked.queries, features, places, shape.width, shape.similarity)
         return Candidates(near, ids)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.metrics.likelihood import head_scores
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.trained_heads import candidates, head_costs, trained_heads
 
 
@@ -33,5 +33,4 @@ def trained_head(
     compared, labels = heads.of_classes(classes), np.searchsorted(classes, queries.labels)
     for dim in tracked(filter(heads.serves, dims), "classifying", len(dims)):
         values = head_scores(compared, queries.features, labels, dim) | head_costs(queries, heads, dim)
-        for metric, value in values.items():
-            yield Measurement(dim, metric, value)
+        yield from measured(dim, values)

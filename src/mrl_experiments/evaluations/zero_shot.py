@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mrl_experiments.directions import unit_prefixes
 from mrl_experiments.embeddings import Embeddings
 from mrl_experiments.loops import tracked
 from mrl_experiments.nested_accuracy import label_rank
-from mrl_experiments.results import Measurement
+from mrl_experiments.results import Measurement, measured
 from mrl_experiments.search.class_means import class_sums
 from mrl_experiments.search.database import labelled
 from mrl_experiments.search.same_rows import refuse_same_rows
@@ -39,21 +38,13 @@ def zero_shot(queries: Embeddings, database: Embeddings | None, dims: Sequence[i
     classes, class_index = np.unique(texts.labels, return_inverse=True)
     labels = torch.from_numpy(np.searchsorted(classes, queries.labels))
     for dim in tracked(dims, "classifying", len(dims)):
-        means = _class_means(texts, class_index, len(classes), dim)
+        sums = class_sums(unit_prefixes(texts.features, dim), class_index, len(classes))
+        means = unit_prefixes(sums.astype(np.float32), dim)
         hits = np.zeros(2)
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
             images = unit_prefixes(queries.features[rows], dim)
             rank = label_rank(torch.from_numpy(images @ means.T), labels[rows])
             hits += [int((rank < count).sum()) for count in (1, 5)]
-        for metric, value in zip(("top1", "top5"), hits / len(queries), strict=True):
-            yield Measurement(dim, metric, float(value))
-        yield Measurement(dim, "classes", len(classes))
-
-
-def _class_means(
-    texts: Embeddings, class_index: NDArray[np.int64], count: int, dim: int
-) -> NDArray[np.float32]:
-    """Return (C, dim): of each class the mean of its texts' unit-norm prefixes, normalized."""
-    sums = class_sums(unit_prefixes(texts.features, dim), class_index, count)
-    return unit_prefixes(sums.astype(np.float32), dim)
+        top1, top5 = hits / len(queries)
+        yield from measured(dim, {"top1": top1, "top5": top5, "classes": len(classes)})

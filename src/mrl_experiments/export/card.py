@@ -1,12 +1,10 @@
 """The model card of an exported folder: README.md with the front matter that hubs read."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.build import stored_data, trusted_config
 from mrl_experiments.errors import UserError
 from mrl_experiments.export import quality
@@ -15,34 +13,7 @@ from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, Sequen
 from mrl_experiments.loaded.model import LoadedModel
 from mrl_experiments.trust import Trust
 
-INTERVALS = "In brackets: 95 % intervals over samples (Wilson's, of shares) or queries, where they are known."
 CARD, FIGURE, TEMPLATE = "README.md", "quality_by_dim.png", Path(__file__).with_name("card.md")
-
-TIMM = """import timm, torch{imports}
-from PIL import Image
-
-model = timm.create_model("local-dir:{place}", pretrained=True).eval()  # on a hub: hf-hub:<repository>
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-pixels = transform(Image.open("image.png").convert("{mode}"))[None]
-with torch.inference_mode():
-    {line}"""
-CLASSES = """print(model.pretrained_cfg["label_names"][model(pixels).argmax()])  # by {dim} dims
-    features = model.forward_head(model.forward_features(pixels), pre_logits=True)[:, :{dim}]"""
-STANDARDIZED = """
-    norm = safetensors.torch.load_file("{place}/standardization.safetensors")
-    features = (features - norm["mean"][:{dim}]) * norm["factor"][:{dim}]"""
-NO_CLASSES = "features = model(pixels)[:, :{dim}]"
-TEXT = """from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{place}", truncate_dim={dim})
-vectors = model.encode(["a text"], normalize_embeddings=True)"""
-
-
-ADAPTOR = """from sentence_transformers import SentenceTransformer
-
-encoder, adaptor = SentenceTransformer("<the encoder>"), SentenceTransformer("{place}")
-model = SentenceTransformer(modules=[*encoder, *adaptor], truncate_dim={dim})
-vectors = model.encode(["a text"], normalize_embeddings=True)"""
 
 
 def write_card(
@@ -74,89 +45,31 @@ def write_card(
     )
     text = template.render(
         name=_plain(model.run.name),
+        place=_plain(name),
         dims=model.dims,
+        dim=dim,
+        kind=_kind(model),
+        mode="L" if getattr(model.inputs, "channels", 3) == 1 else "RGB",
+        classes=model.classes,
+        heads=model.heads,
+        standardized=standardization(model) is not None,
+        adaptor=model.adaptor,
+        encoded=encoded,
         licence=licence,
         table=quality.table(found) if found else "",
         figure=FIGURE if drawn else "",
-        intervals=INTERVALS if any(map(quality.has_intervals, found)) else "",
-        **_use(model, dim, _plain(name), encoded),
+        intervals=any(map(quality.has_intervals, found)),
         **_training(model, trust),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def _use(model: LoadedModel, dim: int, place: str, encoded: bool) -> dict[str, Any]:
-    """Return what depends on the kind of model: library, task, what it is, how it is loaded."""
-    if isinstance(model.inputs, ImageInputs):
-        standardized = standardization(model) is not None
-        line = (CLASSES if model.classes else NO_CLASSES) + (STANDARDIZED if standardized else "")
-        line = line.format(dim=dim, place=place)
-        mode = "RGB" if model.inputs.channels == 3 else "L"
-        return {
-            "library": "timm",
-            "pipeline": "image-classification" if model.heads else "image-feature-extraction",
-            "tags": ["timm"],
-            "what": "An image model with nested features.",
-            "usage": TIMM.format(
-                place=place, mode=mode, line=line, imports=", safetensors.torch" if standardized else ""
-            ),
-            "notes": _timm_notes(model, dim),
-        }
+def _kind(model: LoadedModel) -> str:
+    """Return what a model reads, as the template calls it."""
     if model.adaptor is not None:
-        return {
-            "library": "sentence-transformers",
-            "pipeline": "sentence-similarity",
-            "tags": ["sentence-transformers", "adaptor"],
-            "what": "A map of another model's vectors, after which their prefixes serve.",
-            "usage": (TEXT if encoded else ADAPTOR).format(place=place, dim=dim),
-            "notes": _adaptor_notes(model.adaptor),
-        }
-    both = isinstance(model.inputs, ImageOrTextInputs)
-    kind = "A language model" if isinstance(model.inputs, SequenceInputs) else "A text encoder"
-    return {
-        "library": "sentence-transformers",
-        "pipeline": "sentence-similarity",
-        "tags": ["sentence-transformers", "feature-extraction"],
-        "what": "A pair of encoders of images and texts in one space."
-        if both
-        else f"{kind} with nested features.",
-        "usage": TEXT.format(place=place, dim=dim),
-        "notes": _text_notes(both),
-    }
-
-
-def _adaptor_notes(adaptor: AdaptorFile) -> Sequence[str]:
-    notes = [f"Adaptor {adaptor.digest}: vectors are comparable where those of their adaptors are equal."]
-    if adaptor.two_maps:
-        notes.append("The folder maps documents; `queries/` maps queries.")
-    return notes
-
-
-def _timm_notes(model: LoadedModel, dim: int) -> Sequence[str]:
-    standardized = standardization(model) is not None
-    tied = model.heads is not None and model.heads.tied and not standardized
-    notes = ["`config.json` holds `matryoshka_dimensions`, mean, deviation and size of the images."]
-    if model.heads:
-        notes.append(
-            f"timm's classifier reads the first {dim} features; `heads.safetensors` has that of each dim "
-            "(`weight.<dim>`, `bias.<dim>`" + ("; tied: dim m reads the first m columns)." if tied else ").")
-        )
-    if standardized:
-        notes.append(
-            "The classifiers read timm's features as they are; vectors are to be standardized by "
-            "`standardization.safetensors`, as above."
-        )
-    return notes
-
-
-def _text_notes(both: bool) -> Sequence[str]:
-    notes = ["Vectors are cut before they get length one: `normalize_embeddings=True`."]
-    if both:
-        notes.append(
-            'The image encoder is `timm.create_model("local-dir:<folder>/image", pretrained=True)`; '
-            "called with images, it gives their vectors."
-        )
-    return notes
+        return "adaptor"
+    kinds = {ImageInputs: "image", ImageOrTextInputs: "both", SequenceInputs: "language"}
+    return kinds.get(type(model.inputs), "text")
 
 
 def _training(model: LoadedModel, trust: Trust) -> dict[str, Any]:
@@ -171,13 +84,9 @@ def _training(model: LoadedModel, trust: Trust) -> dict[str, Any]:
         "seed": config.get("seed"),
         "pretrained from": _source(config.model.get("pretrained")),
     }
-    licence = data_licence(model, trust)
-    told = (
-        f"The training data are under: {licence}." if licence else "No licence of the training data is known."
-    )
     return {
         "training": {key: _plain(str(value)) for key, value in facts.items() if value is not None},
-        "data_licence": told,
+        "data_licence": data_licence(model, trust),
     }
 
 

@@ -1,15 +1,19 @@
 """The folder of an export: written whole or not at all, with a note of what it is and of its files."""
 
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.files import explain_os_errors, read_object, sha256, write_json
+from mrl_experiments.files import (
+    atomic_folder,
+    explain_os_errors,
+    hidden_folder,
+    read_object,
+    sha256,
+    write_json,
+)
 from mrl_experiments.locks import acquire
 
 NOTE, VERSION = "export.json", 1
@@ -31,16 +35,13 @@ def write_folder(
         UserError: If something else is at `out`, another export without `overwrite`, or what is no whole
             export.
     """
-    with explain_os_errors(out), acquire(out.parent / f".{out.name}.lock", f"exports to {out}"):
-        for leftover in (*out.parent.glob(f".{out.name}.*.part"), *out.parent.glob(f".{out.name}.*.old")):
-            shutil.rmtree(leftover, ignore_errors=True)
+    with explain_os_errors(out), acquire(hidden_folder(out, "lock"), f"exports to {out}"):
         if os.path.lexists(out) and _is_same(out, meaning, overwrite):
             return False
-        with _beside(out) as folder:
+        with atomic_folder(out) as folder:
             write(folder)
             files = {str(path.relative_to(folder)): sha256(path) for path in _files(folder)}
             write_json(folder / NOTE, {"version": VERSION, **meaning, "files": files})
-            _exchange(folder, out)
     return True
 
 
@@ -72,21 +73,3 @@ def _is_same(out: Path, meaning: Mapping[str, Any], overwrite: bool) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    folder = out.with_name(f".{out.name[:200]}.{secrets.token_hex(4)}.part")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _exchange(folder: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name[:200]}.{secrets.token_hex(4)}.old")
-    if out.exists():
-        out.rename(old)
-    folder.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -2,9 +2,10 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def write_onnx(graph: Graph, path: Path) -> None:
             verbose=False,
         )
         program.save(str(path), external_data=False)
-    check_same(graph, run_onnx(path, graph.example), path)
+    inputs = {name: one.numpy() for name, one in graph.example.items()}
+    check_same(graph, session(path).run(None, inputs), path)
 
 
 def check_same(graph: Graph, found: Sequence[NDArray[np.float32]], path: Path) -> None:
@@ -60,14 +62,6 @@ def check_same(graph: Graph, found: Sequence[NDArray[np.float32]], path: Path) -
                 expected=f"the same up to {CLOSE:g} of the largest value",
                 remedy="report it with the run's config.yaml; format=safetensors has the weights as they are",
             )
-
-
-def run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> list[NDArray[np.float32]]:
-    """Return what onnxruntime makes of inputs, on the CPU."""
-    outputs: list[NDArray[np.float32]] = session(path).run(
-        None, {name: one.numpy() for name, one in inputs.items()}
-    )
-    return outputs
 
 
 def session(path: Path, threads: int = 0) -> Any:
@@ -96,6 +90,10 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    first, *_ = graph.example
+    rest = {name: one.numpy() for name, one in graph.example.items() if name == DIM}
+    batches = iter([{first: one.numpy(), **rest} for one in calibration or ()])
+    reader: Any = SimpleNamespace(get_next=lambda: next(batches, None))
     prepared = out.with_suffix(".prepared.onnx")
     try:
         with _quiet():
@@ -108,7 +106,7 @@ def quantize(graph: Graph, path: Path, out: Path, calibration: Sequence[Tensor] 
                 quantization.quantize_static(
                     str(prepared),
                     str(out),
-                    _Reader(graph, calibration),
+                    reader,
                     per_channel=True,
                     reduce_range=True,  # processors without VNNI add pairs of products in 16 bits
                     op_types_to_quantize=["Conv", "Gemm", "MatMul"],
@@ -128,19 +126,6 @@ def _attends(path: Path) -> bool:
     computed = {name for node in graph.node if node.op_type != "Constant" for name in node.output}
     products = [set(node.input) for node in graph.node if node.op_type == "MatMul"]
     return any(factors & shares and factors - shares <= computed for factors in products)
-
-
-class _Reader:
-    """Batches in the form in which onnxruntime asks for them."""
-
-    def __init__(self, graph: Graph, batches: Sequence[Tensor]) -> None:
-        first, *_ = graph.example
-        rest = {name: one.numpy() for name, one in graph.example.items() if name == DIM}
-        self._batches: Iterator[dict[str, Any]] = iter([{first: one.numpy(), **rest} for one in batches])
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next batch, None after the last."""
-        return next(self._batches, None)
 
 
 @contextmanager

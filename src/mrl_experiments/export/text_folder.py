@@ -1,19 +1,22 @@
 """A folder that sentence-transformers loads: `SentenceTransformer("<folder>", truncate_dim=64)`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
-from mrl_experiments.errors import UserError
+from mrl_experiments.adaptor_export import (
+    MODEL,
+    PACKAGE,
+    SETTINGS,
+    Module,
+    dense,
+    update_json,
+    write_modules,
+)
 from mrl_experiments.export.timm_folder import HEADS
 from mrl_experiments.loaded.inputs import ImageOrTextInputs, SequenceInputs, TextInputs
 from mrl_experiments.loaded.model import LoadedModel
 from mrl_experiments.models.dual_encoder import DualEncoder
-
-PACKAGE = "sentence_transformers.models"  # where modules lie in all versions, as folders on the hub name them
 
 
 def write_text(model: LoadedModel, folder: Path, dim: int, config: Mapping[str, Any]) -> None:
@@ -36,35 +39,18 @@ def write_text(model: LoadedModel, folder: Path, dim: int, config: Mapping[str, 
     causal = isinstance(texts, SequenceInputs) and texts.causal
     network.save_pretrained(str(folder))
     _write_tokenizer(texts, folder)
-    modules = ["Transformer", "Pooling"]
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": texts.length, "do_lower_case": False})
-    hidden = int(network.config.hidden_size)
-    pooling = {"word_embedding_dimension": hidden, "pooling_mode_cls_token": False}
+    settings = {"max_seq_length": texts.length, "do_lower_case": False}
+    update_json(folder / "sentence_bert_config.json", settings)
+    pooling = {"word_embedding_dimension": int(network.config.hidden_size), "pooling_mode_cls_token": False}
     pooling |= {"pooling_mode_mean_tokens": not causal, "pooling_mode_lasttoken": causal}
-    _write(folder / "1_Pooling" / "config.json", pooling)
+    modules: list[Module] = [("Pooling", pooling, {})]
     if isinstance(backbone, DualEncoder):
-        modules.append("Dense")
-        weight = backbone.project_text.weight.detach().cpu().contiguous()
-        dense = {"in_features": hidden, "out_features": len(weight), "bias": False}
-        _write(
-            folder / "2_Dense" / "config.json",
-            dense | {"activation_function": "torch.nn.modules.linear.Identity"},
-        )
-        save_file({"linear.weight": weight}, folder / "2_Dense" / "model.safetensors")
-    listed = [
-        {
-            "idx": place,
-            "name": str(place),
-            "path": f"{place}_{kind}" if place else "",
-            "type": f"{PACKAGE}.{kind}",
-        }
-        for place, kind in enumerate(modules)
-    ]
-    (folder / "modules.json").write_text(json.dumps(listed, indent=2), encoding="utf-8")
+        modules.append(dense(backbone.project_text.weight.detach().cpu().numpy().T))
+    transformer = {"idx": 0, "name": "0", "path": "", "type": f"{PACKAGE}.Transformer"}
+    write_modules(folder, [transformer], modules)
     cut = {"truncate_dim": dim} if dim < model.width else {}
-    _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine", **config, **cut})
-    own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    _write(folder / "config.json", {**own, **config})
+    update_json(folder / SETTINGS, {"similarity_fn_name": "cosine", **config, **cut})
+    update_json(folder / MODEL, config)
     if model.heads is not None:
         model.heads.save(folder / HEADS)
 
@@ -88,15 +74,3 @@ def _write_tokenizer(texts: TextInputs, folder: Path) -> None:
         model_input_names=["input_ids", "attention_mask"],
     )
     tokenizer.save_pretrained(str(folder))
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object of another library, which would not know a checksum of ours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2), encoding="utf-8")
-
-
-def check_text(model: LoadedModel) -> None:
-    """Raise UserError unless a run reads texts."""
-    if not isinstance(model.inputs, TextInputs | ImageOrTextInputs):
-        raise UserError(f"run {model.run.name} reads no texts", expected="a text tower or a language model")

@@ -27,7 +27,7 @@ from mrl_experiments.export.upload import check_token, upload
 from mrl_experiments.files import sha256, write_json
 from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, TextInputs, VectorInputs
 from mrl_experiments.loaded.model import LoadedModel, load
-from mrl_experiments.runs import ID, find_runs
+from mrl_experiments.runs import ID, find_run
 from mrl_experiments.search.same_rows import evenly_spaced
 from mrl_experiments.trust import Trust
 
@@ -84,21 +84,6 @@ class Job:
         return [self.cfg.output] if self.cfg.output else [EMBEDDING, *([LOGITS] if self.model.heads else [])]
 
 
-@dataclass(frozen=True)
-class Format:
-    """A way to write a run.
-
-    Attributes:
-        check: Raises UserError where it does not fit, before anything is done.
-        write: Fills a folder.
-        use: A line that loads it, with {folder}.
-    """
-
-    check: Callable[[Job], None]
-    write: Callable[[Job, Path], None]
-    use: str
-
-
 def export(cfg: DictConfig) -> Path:
     """Write a run in a format, and upload it where asked for; what is there already is not written again.
 
@@ -111,23 +96,19 @@ def export(cfg: DictConfig) -> Path:
     """
     if not cfg.run:
         raise UserError("run= is not given", expected="the name of a run under <root>/runs")
-    runs = find_runs(Path(cfg.root), cfg.run)
-    if len(runs) > 1:
-        raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
-    (run,), chosen = runs, FORMATS[cfg.format]
+    run, (write, use) = find_run(cfg.root, cfg.run), FORMATS[cfg.format]
     if cfg.push:
         check_token()
-    weights = {"ema": "averaged"}.get(cfg.weights, cfg.weights)
-    model = load(run, trust=cfg.trust, checkpoint=cfg.checkpoint, weights=weights)
+    model = load(run, trust=cfg.trust, checkpoint=cfg.checkpoint, weights=cfg.weights)
     job = Job(cfg, model, _dims(cfg, model))
-    chosen.check(job)
+    _check(job)
     out = job.out
-    if write_folder(out, _meaning(job), lambda folder: chosen.write(job, folder), overwrite=cfg.overwrite):
+    if write_folder(out, _meaning(job), lambda folder: write(job, folder), overwrite=cfg.overwrite):
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         print(f"{out}: format={cfg.format}, {size / 1e6:.1f} MB", flush=True)
     else:
         print(f"{out}: complete already", flush=True)
-    print(f"load it: {chosen.use.format(folder=out, file=_first(out))}", flush=True)
+    print(f"load it: {use.format(folder=out, file=_first(out))}", flush=True)
     if cfg.push:
         print(f"uploaded: {upload(out, cfg.repo or run.name, private=cfg.private)}", flush=True)
     return out
@@ -171,14 +152,27 @@ def nested(model: LoadedModel) -> dict[str, Any]:
     return {"is_matryoshka": len(model.dims) > 1, "matryoshka_dimensions": list(model.dims)}
 
 
-def _check_hub(job: Job) -> None:
-    if job.cfg.encoder and job.model.adaptor is None:
+def _check(job: Job) -> None:
+    """Raise UserError where the format cannot hold the run, before anything is done."""
+    cfg, model, run = job.cfg, job.model, job.model.run
+    if cfg.encoder and cfg.format == "hub" and model.adaptor is None:
+        raise UserError(f"encoder={cfg.encoder}: run {run.name} is no adaptor", remedy="leave out encoder=")
+    if cfg.format == "timm" and not isinstance(model.inputs, ImageInputs):
+        raise UserError(f"format=timm: run {run.name} reads no images alone", remedy="format=hub")
+    if cfg.format == "torch_export" and cfg.int8:
+        raise UserError("int8=true with format=torch_export", expected="int8=true with format=onnx")
+    if cfg.format == "safetensors" and job.dims is not None and model.heads is None:
         raise UserError(
-            f"encoder={job.cfg.encoder}: run {job.model.run.name} is no adaptor", remedy="leave out encoder="
+            f"dim={job.dim}: run {run.name} has no classifiers to truncate", expected="dim=null, all weights"
         )
-    if not isinstance(job.model.inputs, TextInputs | VectorInputs):
-        check_timm(job.model)
-    assert job.dim
+    if cfg.format == "onnx":
+        check_packages()
+    if cfg.format in ("hub", "timm"):
+        if not isinstance(model.inputs, TextInputs | VectorInputs):
+            check_timm(model)
+        assert job.dim
+    if cfg.format in ("onnx", "torch_export"):
+        assert job.outputs
 
 
 def _write_hub(job: Job, folder: Path) -> None:
@@ -205,13 +199,6 @@ def _write_adaptor(job: Job, folder: Path) -> None:
     write_sentence_transformers(adaptor, folder, encoder, dim)
     if adaptor.two_maps:
         write_sentence_transformers(adaptor, folder / QUERIES, encoder, dim, queries=True)
-
-
-def _check_timm(job: Job) -> None:
-    if not isinstance(job.model.inputs, ImageInputs):
-        raise UserError(f"format=timm: run {job.model.run.name} reads no images alone", remedy="format=hub")
-    check_timm(job.model)
-    assert job.dim
 
 
 def _write_graphs(job: Job, folder: Path, write: Callable[[Graph, Path], None], suffix: str) -> None:
@@ -256,11 +243,6 @@ def _describe(job: Job, folder: Path, found: Sequence[Graph]) -> None:
     write_json(folder / DESCRIPTION, description)
 
 
-def _check_onnx(job: Job) -> None:
-    check_packages()
-    assert job.outputs
-
-
 def _write_onnx(job: Job, folder: Path) -> None:
     def write(graph: Graph, path: Path) -> None:
         write_onnx(graph, path)
@@ -287,24 +269,6 @@ def trained_images(
         return [batch for _, batch in model.inputs.batches(items, 32)]
 
 
-def _check_program(job: Job) -> None:
-    if job.cfg.int8:
-        raise UserError("int8=true with format=torch_export", expected="int8=true with format=onnx")
-    assert job.outputs
-
-
-def _write_program(job: Job, folder: Path) -> None:
-    _write_graphs(job, folder, write_program, ".pt2")
-
-
-def _check_weights(job: Job) -> None:
-    if job.dims is not None and job.model.heads is None:
-        raise UserError(
-            f"dim={job.dim}: run {job.model.run.name} has no classifiers to truncate",
-            expected="dim=null, all weights",
-        )
-
-
 def _write_weights(job: Job, folder: Path) -> None:
     """Write all tensors of the method, or of what `truncate` makes of it, and the classifiers."""
     method = job.model.method
@@ -314,14 +278,17 @@ def _write_weights(job: Job, folder: Path) -> None:
     _describe(job, folder, [])
 
 
-FORMATS: Mapping[str, Format] = {
-    "hub": Format(_check_hub, _write_hub, "see {folder}/README.md"),
-    "timm": Format(
-        _check_timm,
+# How a run is written into a folder, and a line that loads it.
+FORMATS: Mapping[str, tuple[Callable[[Job, Path], None], str]] = {
+    "hub": (_write_hub, "see {folder}/README.md"),
+    "timm": (
         lambda job, folder: write_timm(job.model, folder, job.dim, nested(job.model)),
         'timm.create_model("local-dir:{folder}", pretrained=True)',
     ),
-    "onnx": Format(_check_onnx, _write_onnx, 'onnxruntime.InferenceSession("{folder}/{file}")'),
-    "torch_export": Format(_check_program, _write_program, 'torch.export.load("{folder}/{file}").module()'),
-    "safetensors": Format(_check_weights, _write_weights, 'safetensors.torch.load_file("{folder}/{file}")'),
+    "onnx": (_write_onnx, 'onnxruntime.InferenceSession("{folder}/{file}")'),
+    "torch_export": (
+        lambda job, folder: _write_graphs(job, folder, write_program, ".pt2"),
+        'torch.export.load("{folder}/{file}").module()',
+    ),
+    "safetensors": (_write_weights, 'safetensors.torch.load_file("{folder}/{file}")'),
 }

@@ -1,10 +1,11 @@
 """What users have, images, texts or vectors, as the batches of tensors that a run's model was trained on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,35 +24,26 @@ IMAGES = "images: paths, PIL images, uint8 arrays (H, W, C), tensors (C, H, W), 
 Batch = tuple[list[int], Tensor]  # which of the inputs, and what the model reads of them
 
 
-class Inputs(Protocol):
+class Inputs(ABC):
     """How one kind of input becomes what a model reads."""
 
+    @abstractmethod
     def listed(self, given: Any) -> tuple[list[Any], bool]:
         """Return the inputs as a list, and whether one was given that is no list."""
 
+    @abstractmethod
     def prepare(self, items: Sequence[Any]) -> Tensor:
         """Return what the model reads of some inputs, as one batch (B, ...)."""
 
     def batches(self, items: Sequence[Any], batch_size: int) -> Iterator[Batch]:
-        """Yield all inputs in batches."""
-
-
-class Prepared:
-    """Inputs of which any may share a batch."""
-
-    def prepare(self, items: Sequence[Any]) -> Tensor:
-        """Return what the model reads of some inputs, as one batch (B, ...)."""
-        raise NotImplementedError
-
-    def batches(self, items: Sequence[Any], batch_size: int) -> Iterator[Batch]:
-        """Yield all inputs in batches, in their order."""
+        """Yield all inputs in batches, in their order; any of them may share one."""
         for start in range(0, len(items), batch_size):
             rows = range(start, min(start + batch_size, len(items)))
             yield [*rows], self.prepare([items[row] for row in rows])
 
 
 @dataclass(frozen=True)
-class ImageInputs(Prepared):
+class ImageInputs(Inputs):
     """Images, cut, resized and normalized as those that the run was validated on.
 
     A tensor of floating-point numbers is one of prepared images, as `prepare` returns it.
@@ -120,7 +112,7 @@ class ImageInputs(Prepared):
 
 
 @dataclass(frozen=True)
-class TextInputs(Prepared):
+class TextInputs(Inputs):
     """Texts, cut to `length` tokens and filled up with `pad` to the longest of a batch.
 
     Attributes:
@@ -191,7 +183,7 @@ MASK = "<|mask|>"
 
 
 @dataclass(frozen=True)
-class VectorInputs(Prepared):
+class VectorInputs(Inputs):
     """Vectors of another model.
 
     Attributes:
@@ -215,7 +207,7 @@ class VectorInputs(Prepared):
 
 
 @dataclass(frozen=True)
-class ImageOrTextInputs:
+class ImageOrTextInputs(Inputs):
     """What a dual encoder reads: a str is a text; a `Path` and all else are images.
 
     Attributes:
@@ -236,16 +228,9 @@ class ImageOrTextInputs:
                 return self.texts.listed(given)
         return self.images.listed(given)
 
-    def _of(self, items: Sequence[Any]) -> Prepared:
-        return self.texts if items and isinstance(items[0], str) else self.images
-
     def prepare(self, items: Sequence[Any]) -> Tensor:
         """Return images (B, C, size, size) or tokens (B, T')."""
-        return self._of(items).prepare(items)
-
-    def batches(self, items: Sequence[Any], batch_size: int) -> Iterator[Batch]:
-        """Yield all inputs in batches, in their order."""
-        yield from self._of(items).batches(items, batch_size)
+        return (self.texts if items and isinstance(items[0], str) else self.images).prepare(items)
 
 
 def _refused(given: Any, expected: str) -> UserError:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from mrl_experiments.metric_names import DEVIATION
-from mrl_experiments.report.specs import LINEAR, MRL, Table, View
+from mrl_experiments.report.specs import LINEAR, MRL, Table, View, elsewhere
 
 OTHERS = "evaluation-"  # begins the names of tables that are not described here
 LONGEST = 60  # characters of an evaluation's name; the names of its files hold more
@@ -14,93 +14,88 @@ CURVE = ("mAP@10", "mAP@25", "mAP@50", "mAP@100", "P@10", "P@25", "P@50", "P@100
 RETRIEVAL = ("MFLOPs", "top1", "top5", "top10", *CURVE)
 RECALL = ("recall@1", "recall@5", "recall@10")
 RECALLED = ("recall@10", "recall@100")
+KNN = Table(
+    name="table02", title="1-NN: top-1", paper=("table02",), evaluations=("knn",), metrics=("top1",),
+    settings={"k": 1},
+)  # fmt: skip
+COSINES = Table(
+    name="table06", title="Mean cosine of images and texts", paper=("table06",), evaluations=("cosine_span",),
+    metrics=("cosine",), index=("pairs", "dim"),
+)  # fmt: skip
+SEARCHED = Table(
+    name="table08", title="Retrieval", paper=("table08",), evaluations=("retrieval",), metrics=RETRIEVAL,
+    index=("line", "dim"), columns=("metric",), interpolated="with",
+)  # fmt: skip
+ADAPTIVE = Table(
+    name="table11", title="Adaptive retrieval, shortlist of 200", paper=("table11",),
+    evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), index=("dim", "rerank"),
+    columns=("metric",), settings={"shortlist": 200},
+)  # fmt: skip
+FUNNEL = Table(
+    name="table13", title="Funnel retrieval", paper=("table13",), evaluations=("funnel",), metrics=RETRIEVAL,
+    index=("dim", "shortlist"), columns=("metric",), ignore=("stages",),
+)  # fmt: skip
+LENGTHS = Table(
+    name="table30", title="Length of the shortlist", paper=("table30",), index=("rerank", "shortlist"),
+    evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), columns=("metric",),
+    settings={"dim": 16},
+)  # fmt: skip
+CROSS_MODAL = Table(
+    name="table-recall", title="Retrieval between images and texts", evaluations=("cross_modal",),
+    metrics=RECALL, index=("direction", "dim"), columns=("line", "metric"),
+)  # fmt: skip
 TABLES = (
     Table(
         name="table01", title="Linear classification: top-1", paper=("table01",), evaluations=LINEAR,
         metrics=("top1",),
     ),
     Table(
-        name="table01-cost", title="Linear classification and the cost of the whole network", paper=(),
+        name="table01-cost", title="Linear classification and the cost of the whole network",
         evaluations=("linear",), metrics=("network_MFLOPs", "top1"), index=("line", "dim"),
         columns=("metric",),
     ),
-    Table(
-        name="table02", title="1-NN: top-1", paper=("table02",), evaluations=("knn",), metrics=("top1",),
-        settings={"k": 1},
-    ),
+    KNN,
     Table(
         name="table03", title="Adaptive classification with the paper's thresholds", paper=("table03",),
         evaluations=("adaptive_classification",), metrics=("expected_dim", "top1"), columns=("metric",),
         settings={"policy": "paper"}, ignore=("cap",),
     ),
-    Table(
-        name="table02-unseen", title="1-NN of unseen classes: top-1", paper=(), role="unseen",
-        evaluations=("knn",), metrics=("top1",), settings={"k": 1},
-    ),
+    elsewhere(KNN, "unseen", "table02-unseen", "1-NN of unseen classes: top-1"),
     Table(
         name="table04", title="k-NN of a vision transformer, k=20", paper=("table04",), evaluations=("knn",),
         metrics=("top1", "top5"), columns=("line", "metric"), settings={"k": 20, "model": "*vit*"},
         theirs={"model": "jft_vit_b16"},
     ),
     Table(
-        name="table05", title="1-NN at dims never trained: top-1", paper=(), evaluations=("knn",),
-        metrics=("top1",), settings={"k": 1}, interpolated="only",
+        name="table05", title="1-NN at dims never trained: top-1", evaluations=("knn",), metrics=("top1",),
+        settings={"k": 1}, interpolated="only",
     ),
-    Table(
-        name="table06", title="Mean cosine of images and texts", paper=("table06",),
-        evaluations=("cosine_span",), metrics=("cosine",), index=("pairs", "dim"),
-    ),
-    Table(
-        name="table06-unseen", title="Mean cosine of images and texts of unseen classes", paper=(),
-        role="unseen", evaluations=("cosine_span",), metrics=("cosine",), index=("pairs", "dim"),
-    ),
+    COSINES,
+    elsewhere(COSINES, "unseen", "table06-unseen", "Mean cosine of images and texts of unseen classes"),
     Table(
         name="table07", title="Masked language model: tokens found", paper=("table07",),
         evaluations=("language",), metrics=("top1",), settings={"model": "*bert*"},
     ),
     Table(
-        name="table-language", title="Causal language model", paper=(), evaluations=("language",),
+        name="table-language", title="Causal language model", evaluations=("language",),
         metrics=("perplexity", "bits_per_byte"), columns=("line", "metric"),
     ),
     Table(
-        name="table-decoding", title="Adaptive decoding of a causal language model", paper=(),
+        name="table-decoding", title="Adaptive decoding of a causal language model",
         evaluations=("adaptive_decoding",), columns=("metric",), ignore=("cap", "delta"),
         metrics=("expected_dim", "head_MFLOPs", "tokens_per_s", "top1", "perplexity", "bits_per_byte"),
         index=("line", "policy", "dim", "threshold", "drop"),
     ),
-    Table(
-        name="table08", title="Retrieval", paper=("table08",), evaluations=("retrieval",), metrics=RETRIEVAL,
-        index=("line", "dim"), columns=("metric",), interpolated="with",
+    SEARCHED,
+    elsewhere(SEARCHED, "shift", "table09", "Retrieval with shifted queries", "table09"),
+    elsewhere(SEARCHED, "unseen", "table10", "Retrieval of unseen classes", "table10"),
+    ADAPTIVE,
+    elsewhere(
+        ADAPTIVE, "unseen", "table12",
+        "Adaptive retrieval of unseen classes, shortlist of 200", "table12",
     ),
-    Table(
-        name="table09", title="Retrieval with shifted queries", paper=("table09",), role="shift",
-        evaluations=("retrieval",), metrics=RETRIEVAL, index=("line", "dim"), columns=("metric",),
-        interpolated="with",
-    ),
-    Table(
-        name="table10", title="Retrieval of unseen classes", paper=("table10",), role="unseen",
-        evaluations=("retrieval",), metrics=RETRIEVAL, index=("line", "dim"), columns=("metric",),
-        interpolated="with",
-    ),
-    Table(
-        name="table11", title="Adaptive retrieval, shortlist of 200", paper=("table11",),
-        evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), index=("dim", "rerank"),
-        columns=("metric",), settings={"shortlist": 200},
-    ),
-    Table(
-        name="table12", title="Adaptive retrieval of unseen classes, shortlist of 200", paper=("table12",),
-        role="unseen", evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE),
-        index=("dim", "rerank"), columns=("metric",), settings={"shortlist": 200},
-    ),
-    Table(
-        name="table13", title="Funnel retrieval", paper=("table13",), evaluations=("funnel",),
-        metrics=RETRIEVAL, index=("dim", "shortlist"), columns=("metric",), ignore=("stages",),
-    ),
-    Table(
-        name="table14", title="Funnel retrieval of unseen classes", paper=("table14",), role="unseen",
-        evaluations=("funnel",), metrics=RETRIEVAL, index=("dim", "shortlist"), columns=("metric",),
-        ignore=("stages",),
-    ),
+    FUNNEL,
+    elsewhere(FUNNEL, "unseen", "table14", "Funnel retrieval of unseen classes", "table14"),
     Table(
         name="table15", title="Few-shot nearest class mean: top-1", paper=("table15",), role="shift",
         evaluations=("few_shot",), metrics=("top1",), columns=("line", "shots"),
@@ -123,31 +118,26 @@ TABLES = (
         role="shift", evaluations=("zero_shot",), metrics=("top1",), columns=("split", "line"),
     ),
     Table(
-        name="table18-unseen", title="Zero-shot classification of unseen classes", paper=(), role="unseen",
+        name="table18-unseen", title="Zero-shot classification of unseen classes", role="unseen",
         evaluations=("zero_shot",), metrics=("top1", "top5"), columns=("line", "metric"),
     ),
-    Table(
-        name="table-recall", title="Retrieval between images and texts", paper=(),
-        evaluations=("cross_modal",), metrics=RECALL, index=("direction", "dim"), columns=("line", "metric"),
+    CROSS_MODAL,
+    elsewhere(
+        CROSS_MODAL, "unseen", "table-recall-unseen",
+        "Retrieval between images and texts of unseen classes",
     ),
     Table(
-        name="table-recall-unseen", title="Retrieval between images and texts of unseen classes", paper=(),
-        role="unseen", evaluations=("cross_modal",), metrics=RECALL, index=("direction", "dim"),
-        columns=("line", "metric"),
-    ),
-    Table(
-        name="table-ir", title="Retrieval of judged documents", paper=(), evaluations=("ir",),
+        name="table-ir", title="Retrieval of judged documents", evaluations=("ir",),
         metrics=("nDCG@10", "nDCG@10_ci95", "nDCG@10_lost", "nDCG@10_lost_ci95", "MRR@10", *RECALLED),
         index=("line", "dim"), columns=("metric",), interpolated="with",
     ),
     Table(
-        name="table-agreement", title="Neighbours of the full vectors that are kept", paper=(),
+        name="table-agreement", title="Neighbours of the full vectors that are kept",
         evaluations=("agreement",), metrics=("overlap@10", "overlap@100", "rank_correlation"),
         index=("line", "dim"), columns=("metric",), interpolated="with",
     ),
     Table(
-        name="table-served", title="An engine beside exact search and AdaptiveIndex", paper=(),
-        evaluations=("served",),
+        name="table-served", title="An engine beside exact search and AdaptiveIndex", evaluations=("served",),
         metrics=("recall@10", "mAP@10", "same_ids", "latency_ms", "single_latency_ms"),
         index=("index", "dim", "shortlist"), columns=("metric",),
     ),
@@ -171,8 +161,8 @@ TABLES = (
         evaluations=("superclass",), metrics=("top1",), settings={"superclasses": 30},
     ),
     Table(
-        name="table25-within", title="Classes inside their superclass: top-1", paper=(),
-        evaluations=("superclass",), metrics=("top1",), settings={"within": "all"},
+        name="table25-within", title="Classes inside their superclass: top-1", evaluations=("superclass",),
+        metrics=("top1",), settings={"within": "all"},
     ),
     Table(
         name="table-trends", title="Classes by the trend of their accuracy", paper=("figure12",),
@@ -194,16 +184,8 @@ TABLES = (
         name="table29", title="Spacing of the nested dims: 1-NN top-1", paper=("table29",),
         evaluations=("knn",), metrics=("top1",), settings={"k": 1, **MRL}, ablation="spacing",
     ),
-    Table(
-        name="table30", title="Length of the shortlist", paper=("table30",), index=("rerank", "shortlist"),
-        evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), columns=("metric",),
-        settings={"dim": 16},
-    ),
-    Table(
-        name="table31", title="Length of the shortlist, unseen classes", paper=("table31",), role="unseen",
-        evaluations=("adaptive_retrieval",), metrics=("MFLOPs", "top1", *CURVE), columns=("metric",),
-        index=("rerank", "shortlist"), settings={"dim": 16},
-    ),
+    LENGTHS,
+    elsewhere(LENGTHS, "unseen", "table31", "Length of the shortlist, unseen classes", "table31"),
 )  # fmt: skip
 
 

@@ -62,7 +62,8 @@ def _points(figure: Figure, cells: pd.DataFrame) -> pd.DataFrame:
     first, *rest = (values(points, name).astype(str) for name in (*figure.series, "copy"))
     kinds = list(zip(points.evaluation, *rest, strict=True))
     series = [(*kind, key) for kind, key in zip(kinds, first, strict=True)]
-    linked = [not {*part}.isdisjoint(figure.joined) for part in series]
+    joined = figure.evaluations if figure.joined is None else figure.joined
+    linked = [not {*part}.isdisjoint(joined) for part in series]
     notes = [" ".join(note(part) for part in kind[1:] if part not in UNSAID) for kind in kinds]
     points = points.assign(first=first, series=series, linked=linked, note=notes)
     if figure.best:

@@ -43,8 +43,8 @@ def stories(cells: pd.DataFrame) -> list[Story]:
         timed = {(chart.block.dataset, chart.block.model): chart for chart in _timed(cells, role)}
         for evaluation, name, settings, called in QUALITIES:
             figure = Figure(
-                name="", title=called, paper=(), evaluations=(evaluation,), x="bytes", y=name,
-                settings=settings, role=role, joined=(evaluation,), interpolated="with",
+                name="", title=called, evaluations=(evaluation,), x="bytes", y=name, settings=settings,
+                role=role, interpolated="with",
             )  # fmt: skip
             for chart in charts(figure, cells, cells[:0], {}):
                 dataset, model = chart.block.dataset, chart.block.model
@@ -101,8 +101,8 @@ def _cheapest(points: pd.DataFrame, cost: str, share: float, name: str) -> Any:
 def _timed(cells: pd.DataFrame, role: str) -> Iterator[Chart]:
     """Yield the searches of the best line whose time is known: those that no other beats in both respects."""
     figure = Figure(
-        name="", title="How little time? The best searches", paper=(), evaluations=TIMED, x="latency_ms",
-        y="mAP@10", role=role, series=("line", "evaluation", "index"), joined=(),
+        name="", title="How little time? The best searches", evaluations=TIMED, x="latency_ms", y="mAP@10",
+        role=role, series=("line", "evaluation", "index"), joined=(),
         ignore=("rerank", "shortlist", "stages"), interpolated="with", best=True,
     )  # fmt: skip
     for chart in charts(figure, cells, cells[:0], {}):

@@ -1,7 +1,10 @@
 """What a table or a figure of the report shows, as a description: see all_tables.py and all_figures.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+Described = TypeVar("Described", bound="View")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +21,7 @@ class View:
 
     name: str
     title: str
-    paper: tuple[str, ...]
+    paper: tuple[str, ...] = ()
     evaluations: tuple[str, ...]
     role: str = "main"
     settings: Mapping[str, str | int] = field(default_factory=dict)
@@ -48,15 +51,20 @@ class Table(View):
 class Figure(View):
     """A figure of metric y against x, the dims or another metric; `series` tells its lines apart.
 
-    joined: the evaluations, or values of `series`, whose points are joined by a line. best: only the points
-    of a line that are better than all its points with a smaller x.
+    joined: the evaluations, or values of `series`, whose points are joined by a line; None: all.
+    best: only the points of a line that are better than all its points with a smaller x.
     """
 
     y: str
     x: str = "dim"
     series: tuple[str, ...] = ("line",)
-    joined: tuple[str, ...]
+    joined: tuple[str, ...] | None = None
     best: bool = False
+
+
+def elsewhere(view: Described, role: str, name: str, title: str, *paper: str) -> Described:
+    """Return a view of the same in another role, beside other tables of the paper."""
+    return replace(view, role=role, name=name, title=title, paper=paper)
 
 
 LINEAR = ("linear", "probe", "probe_sgd")  # evaluations that show classifiers beside each other

@@ -1,7 +1,6 @@
 """A labelled database and the neighbours of queries in it, with which most evaluations begin."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +58,8 @@ def neighbours(
     # One more than asked for shows whether the last of them is tied with others.
     reach = max(k, min(k + same + 1, len(database)))
     found = neighbour_cache.neighbours(queries, database, dims, reach, similarity)
-    search = partial(nearest, similarity=similarity)
-    return {dim: _relevant_last(queries, database, dim, near, k, same, search) for dim, near in found.items()}
+    given = k, same, similarity
+    return {dim: _relevant_last(queries, database, dim, near, *given) for dim, near in found.items()}
 
 
 def nearest_of_rows(
@@ -101,7 +100,7 @@ def _relevant_last(
     near: Neighbours,
     k: int,
     same: bool,
-    search: Callable[..., dict[int, Neighbours]],
+    similarity: str,
 ) -> Neighbours:
     """Order neighbours (Q, K), and search anew where a tie goes on beyond those that were found."""
     near = _ordered(queries, database, near, np.arange(len(queries)), same)
@@ -111,7 +110,7 @@ def _relevant_last(
         rows = np.flatnonzero((relevant & as_near).any(axis=1))
         if len(rows):
             asked, labels = queries.features[rows], (queries.labels[rows], database.labels)
-            again = search(asked, database.features, [dim], k + same, labels)[dim]
+            again = nearest(asked, database.features, [dim], k + same, labels, similarity)[dim]
             again = _ordered(queries, database, again, rows, same)
             near.similarities[rows, :k], near.positions[rows, :k] = again
     return Neighbours(near.similarities[:, :k], near.positions[:, :k])

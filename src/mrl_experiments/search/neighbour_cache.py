@@ -37,7 +37,8 @@ def neighbours(
     kept = {dim: _read(queries, database, names[dim], k) if read else None for dim in dims}
     missing = [dim for dim in dims if kept[dim] is None]
     new = nearest(queries.features, database.features, missing, k, similarity=similarity) if missing else {}
-    if new and not processes()[0] and len(queries) * len(database) * max(missing) >= WORTH:
+    worth = new and len(queries) * len(database) * max(missing) >= WORTH
+    if worth and not processes()[0] and _path(queries, database, "") is not None:
         for dim, found in new.items():
             _write(queries, database, names[dim], found)
         _keep_budget(queries)
@@ -83,8 +84,7 @@ def _read(queries: Embeddings, database: Embeddings, name: str, k: int) -> Neigh
 def _write(queries: Embeddings, database: Embeddings, name: str, found: Neighbours) -> None:
     """Keep neighbours where that is possible: they only save time."""
     path = _path(queries, database, name)
-    if path is None:
-        return
+    assert path is not None
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             positions = found.positions.astype(np.min_scalar_type(len(database)))
@@ -95,8 +95,7 @@ def _write(queries: Embeddings, database: Embeddings, name: str, found: Neighbou
 
 def _keep_budget(queries: Embeddings) -> None:
     """Remove the neighbours that were used least recently, until the others are within the budget."""
-    if queries.folder is None or (queries.folder / "neighbours").is_symlink():
-        return
+    assert queries.folder is not None
     left = max(LEAST, SHARE * queries.features.nbytes)
     with suppress(OSError):  # another process removes them, too
         files = [(file, file.stat()) for file in (queries.folder / "neighbours").glob("*.npz")]

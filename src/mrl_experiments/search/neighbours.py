@@ -22,7 +22,7 @@ from mrl_experiments.search.shards import shared
 QUERY_BLOCK, DATABASE_BLOCK = 256, 512
 WIDE = 64  # features from which a transposed view is as fast as a copy
 QUERIES = 256 * QUERY_BLOCK  # in memory at a time; each such run is a pass over the database
-PAIRED = 64  # queries whose neighbours are in memory at a time
+PAIRED = 32  # queries whose neighbours are in memory at a time
 DATABASE_CHUNK = 16 * DATABASE_BLOCK  # rows read and transposed at a time
 
 Array = NDArray[np.float32]
@@ -142,21 +142,15 @@ def similarities_of(
 ) -> Array:
     """Return similarities of queries (Q, D) and rows (Q, K) of the database at one dim, as `nearest` does."""
     values = np.empty(found.shape, np.float32)
-    of_all = _scales(similarity, queries, database, [dim], np.float64)
+    scales = _scales(similarity, queries, database, [dim], np.float64)
     for start in range(0, len(queries), PAIRED):
         part = slice(start, start + PAIRED)
-        asked, rows = queries[part], database[found[part].ravel()]
-        if similarity == "cosine":
-            asked, rows = unit_prefixes(asked, dim), unit_prefixes(rows, dim)
-        near = prefix(rows, dim).reshape(len(asked), -1, dim)
-        if similarity == "l2":
-            apart = near.astype(np.float64) - prefix(asked, dim)[:, None]
-            values[part] = -np.square(apart).sum(axis=2) / 2 * of_all.scale[dim][part, None]
-        elif similarity == "inner_product":
-            product = np.einsum("qkd,qd->qk", near.astype(np.float64), prefix(asked, dim))
-            values[part] = product / of_all.usual[dim] * of_all.scale[dim][part, None]
-        else:
-            np.einsum("qkd,qd->qk", near, asked, out=values[part])
+        rows = prefix(database[found[part].ravel()], dim).astype(np.float64)
+        near = rows.reshape(-1, found.shape[1], dim)
+        products = torch.from_numpy(-np.einsum("qkd,qd->qk", near, prefix(queries[part], dim)))
+        (term,) = scales.of_rows(rows, [dim])
+        combined = scales.combine(products, term.reshape(products.shape))
+        values[part] = -scales.whole(combined.numpy(), dim, part)
     return values
 
 

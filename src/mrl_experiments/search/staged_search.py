@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from mrl_experiments.metrics import ranking
 from mrl_experiments.metrics.ranking import relevant_last
 from mrl_experiments.nesting import default_dims
 from mrl_experiments.notices import print_once
-from mrl_experiments.results import Measurement, Setting
+from mrl_experiments.results import Measurement, Setting, measured
 from mrl_experiments.search.same_rows import evenly_spaced, told_same_rows, without_self
 from mrl_experiments.search.shards import processes, shared
 
@@ -93,9 +94,8 @@ class StagedSearch:
         """Return the index, with its build time and its bytes besides the vectors as measurements."""
         start = perf_counter()
         index = AdaptiveIndex.build(self.database.features, None, spec)
-        seconds = perf_counter() - start
-        costs = {"build_seconds": seconds, "index_bytes": float(index.shortlist_bytes)}
-        return index, (Measurement(spec.dims[0], *cost, setting) for cost in costs.items())
+        costs = {"build_seconds": perf_counter() - start, "index_bytes": index.shortlist_bytes}
+        return index, measured(spec.dims[0], costs, setting)
 
     def build_all(
         self, indexes: Mapping[str, Callable[..., IndexSpec]], nested: Sequence[int]
@@ -129,28 +129,30 @@ class StagedSearch:
         if not count:
             raise next(iter(refused.values()), UserError("there is no index", expected="at least one"))
 
+    def others(self, rows: NDArray[np.int64], *found: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Return neighbours (R, reach), and what goes with them, without the queries in rows (R,), (R, k)."""
+        return found if self.self_rows is None else without_self(self.self_rows[rows], *found)
+
     def relevant(self, found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which neighbours (R, reach) of the queries in rows (R,) have their label, (R, k).
 
         -1 is no neighbour.
         """
-        if self.self_rows is not None:
-            (found,) = without_self(self.self_rows[rows], found)
+        (found,) = self.others(rows, found)
         return (found >= 0) & (self.database.labels[found] == self.query_labels[rows, None])
 
     def measure(self, index: AdaptiveIndex, stages: Stages, setting: Setting) -> Iterator[Measurement]:
         """Yield quality, multiply-adds and milliseconds a query of one funnel; `dim` is the scanned one."""
         relevant = self.relevant(self._found(index, stages), np.arange(len(self.queries)))
         values = {
-            f"mAP@{self.k}": float(ranking.average_precision(relevant, self.k).mean()),
-            f"P@{self.k}": float(ranking.precision(relevant, self.k).mean()),
-            "top1": float(ranking.hit(relevant, 1).mean()),
-            "queries": float(len(self.queries)),
+            f"mAP@{self.k}": ranking.average_precision(relevant, self.k).mean(),
+            f"P@{self.k}": ranking.precision(relevant, self.k).mean(),
+            "top1": ranking.hit(relevant, 1).mean(),
+            "queries": len(self.queries),
             "macs": index.macs(self.queries[: self.timed], stages),
             **self._latencies(index, stages),
         }
-        for metric, value in values.items():
-            yield Measurement(stages[0][0], metric, value, setting)
+        yield from measured(stages[0][0], values, setting)
 
     def _found(self, index: AdaptiveIndex, stages: Stages) -> NDArray[np.int64]:
         """Return the neighbours (Q, reach) after the stages; at each cut a tie counts against the label."""

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from mrl_experiments.serve.guard import Bounds, Guard
 from mrl_experiments.serve.metrics import Counted
 from mrl_experiments.serve.openai import add_openai
-from mrl_experiments.serve.reading import GivenInputs
+from mrl_experiments.serve.reading import Dims, GivenInputs
 from mrl_experiments.serve.refused import Refused, answer_errors
 from mrl_experiments.serve.service import Service
 from mrl_experiments.serve.tasks import Answer, Found
@@ -29,11 +29,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-Dims = Annotated[
-    int | None, Field(ge=1, lt=2**63, strict=True, description="how many of the first features are used")
-]
-
-
 Whole = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 
 

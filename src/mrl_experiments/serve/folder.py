@@ -1,9 +1,9 @@
 """The folder of an index that is served: whose vectors it holds, and what is shown of each."""
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from mrl_experiments.adaptive.retrieval.storage import SPEC, load_index, save_in
 from mrl_experiments.errors import UserError, command_line, said
 from mrl_experiments.examples import plain_text
 from mrl_experiments.files import (
+    atomic_folder,
     explain_os_errors,
     fingerprint,
+    hidden_folder,
     read_object,
     require_unchanged,
     sha256,
@@ -71,24 +73,28 @@ class Folder:
     payload: Payload | None
     known: bool
 
-    def __post_init__(self) -> None:
-        index = self.index
-        rows = np.arange(len(index)) if index.deleted is None else np.flatnonzero(~index.deleted)
-        order = np.argsort(index.ids[rows], kind="stable")
-        object.__setattr__(self, "_rows", rows[order])
-        object.__setattr__(self, "_ids", index.ids[rows][order])
+    @cached_property
+    def _live_rows(self) -> NDArray[np.int64]:
+        """The rows of vectors that can be found, in the order of their ids."""
+        deleted, ids = self.index.deleted, self.index.ids
+        rows = np.arange(len(ids)) if deleted is None else np.flatnonzero(~deleted)
+        return rows[np.argsort(ids[rows], kind="stable")]
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        return self.index.ids[self._live_rows]
 
     @property
     def live(self) -> int:
         """How many vectors can be found."""
-        return len(self._ids)  # type: ignore[attr-defined]
+        return len(self._live_rows)
 
     def shown(self, ids: NDArray[np.int64]) -> list[dict[str, Any] | None]:
         """Return the payload of each of some ids of the index."""
         if self.payload is None:
             return [None] * len(ids)
-        places = np.searchsorted(self._ids, ids)  # type: ignore[attr-defined]
-        return [self.payload[row] for row in self._rows[places].tolist()]  # type: ignore[attr-defined]
+        places = np.searchsorted(self._ids, ids)
+        return [self.payload[row] for row in self._live_rows[places].tolist()]
 
 
 def write_folder(
@@ -123,34 +129,18 @@ def write_folder(
             write_folder("photos", index, model.run, [{"label": path.name} for path in paths])
     """
     folder = Path(folder)
-    part = folder.with_name(f".{folder.name[:200]}.part")
-    with acquire(folder.with_name(f".{folder.name[:200]}.lock"), f"writes {folder}"):
+    with acquire(hidden_folder(folder, "lock"), f"writes {folder}"):
         if folder.exists():  # perhaps written by another process meanwhile
             raise UserError(f"{folder} is there already", expected="a new folder", remedy="move it away")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            _write_parts(part, index, run, payload, checkpoint)
-            with explain_os_errors(folder):
-                part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with atomic_folder(folder) as part:
+            save_index(index, part)
+            described: dict[str, Any] = {"version": VERSION, "of": _identity(run, checkpoint)}
+            described["index"] = fingerprint(part / SPEC)
+            if payload is not None:
+                _write_payload(part / PAYLOAD, payload, len(index))
+                described["payload"] = fingerprint(part / PAYLOAD)
+            write_json(part / SERVED, described)
     return folder
-
-
-def _write_parts(
-    part: Path,
-    index: AdaptiveIndex,
-    run: Run,
-    payload: Iterable[Mapping[str, Any]] | None,
-    checkpoint: str,
-) -> None:
-    save_index(index, part)
-    described: dict[str, Any] = {"version": VERSION, "of": _identity(run, checkpoint)}
-    described["index"] = fingerprint(part / SPEC)
-    if payload is not None:
-        _write_payload(part / PAYLOAD, payload, len(index))
-        described["payload"] = fingerprint(part / PAYLOAD)
-    write_json(part / SERVED, described)
 
 
 def _write_payload(path: Path, payload: Iterable[Mapping[str, Any]], expected: int) -> None:

@@ -1,12 +1,12 @@
 """The part of OpenAI's interface that embeds: its own client works with it."""
 
 import base64
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from mrl_experiments.serve.reading import GivenInputs
+from mrl_experiments.serve.reading import Dims, GivenInputs
 from mrl_experiments.serve.refused import Refused
 from mrl_experiments.serve.service import Service
 
@@ -18,7 +18,7 @@ class EmbeddingsBody(BaseModel):
 
     input: GivenInputs
     model: str
-    dimensions: Annotated[int | None, Field(ge=1, lt=2**63, strict=True)] = None
+    dimensions: Dims = None
     encoding_format: Literal["float", "base64"] = "float"
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from mrl_experiments.data.images.read_image import read_bytes
 from mrl_experiments.errors import UserError
-from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, Inputs, SequenceInputs, TextInputs
+from mrl_experiments.loaded.inputs import ImageInputs, ImageOrTextInputs, Inputs, TextInputs
 from mrl_experiments.serve.refused import Refused
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # what browsers show; of strangers no rarer decoder is run
@@ -119,6 +119,9 @@ def _utf8(value: str) -> str:
     return value
 
 
+Dims = Annotated[
+    int | None, Field(ge=1, lt=2**63, strict=True, description="how many of the first features are used")
+]
 OneInput = str | TextInput | ImageInput
 GivenInputs = Annotated[
     list[Given], PlainValidator(parsed, json_schema_input_type=OneInput | list[OneInput])
@@ -200,8 +203,3 @@ def _picture(inputs: Any, given: Given, limits: Limits) -> Read:
         raise ValueError("its base64 is broken") from error
     pixels = read_bytes(content, "the picture", inputs.channels, formats=FORMATS, pixels=limits.pixels)
     return Read(inputs.prepare([pixels])[0], "image", pixels=pixels.shape[0] * pixels.shape[1])
-
-
-def of_language(inputs: Inputs) -> bool:
-    """Return whether a run is a language model, whose classes are tokens."""
-    return isinstance(inputs, SequenceInputs)

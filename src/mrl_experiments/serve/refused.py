@@ -35,11 +35,6 @@ def answer(message: str, status: int, *, param: str | None = None, code: str | N
     return JSONResponse({"error": error}, status, headers)
 
 
-def in_one_line(error: UserError) -> str:
-    """Return what an error says, with what is expected."""
-    return f"{error.problem}; expected: {error.expected}" if error.expected else error.problem
-
-
 def answer_errors(app: FastAPI) -> None:
     """Let an application answer all errors in one form."""
 
@@ -56,7 +51,8 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(UserError)
     async def unfit(request: Request, error: UserError) -> JSONResponse:
-        return answer(in_one_line(error), 400)
+        expected = f"; expected: {error.expected}" if error.expected else ""
+        return answer(error.problem + expected, 400)
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -16,12 +16,13 @@ from mrl_experiments.adaptive.classification.classifier import AdaptiveClassifie
 from mrl_experiments.adaptive.classification.policies.uniform import Uniform
 from mrl_experiments.adaptive.retrieval.spec import check_stages, funnel
 from mrl_experiments.errors import UserError
+from mrl_experiments.loaded.inputs import SequenceInputs
 from mrl_experiments.loaded.model import LoadedModel, load
-from mrl_experiments.runs import find_runs
+from mrl_experiments.runs import find_run
 from mrl_experiments.serve.batching import Batcher, Full, Task
 from mrl_experiments.serve.folder import Folder, open_folder, write_split
 from mrl_experiments.serve.metrics import Metrics
-from mrl_experiments.serve.reading import Given, Limits, Read, kinds, of_language, read_all
+from mrl_experiments.serve.reading import Given, Limits, Read, kinds, read_all
 from mrl_experiments.serve.refused import Refused
 from mrl_experiments.serve.tasks import Classify, Embed, Search
 
@@ -79,7 +80,7 @@ class Service:
     @property
     def classifies(self) -> bool:
         """Whether the run tells classes apart."""
-        return self.model.heads is not None and not of_language(self.model.inputs)
+        return self.model.heads is not None and not isinstance(self.model.inputs, SequenceInputs)
 
     @property
     def searched_dims(self) -> list[int]:
@@ -213,16 +214,13 @@ def open_service(cfg: DictConfig) -> Service:
         UserError: For no run or several, one that reads neither text nor images, an index or a cascade of
             another run.
     """
-    runs = find_runs(Path(cfg.root), cfg.run)
-    if len(runs) > 1:
-        raise UserError(f"run={cfg.run} matches {len(runs)} runs", expected="the name of one")
+    run = find_run(cfg.root, cfg.run)
     for option, of in (("inputs", "queue"), ("request_bytes", "queue_bytes")):
         if cfg[option] > cfg[of]:
             raise UserError(
                 f"{option}={cfg[option]} of a request, {of}={cfg[of]}", expected="a queue that holds them"
             )
-    weights = {"ema": "averaged"}.get(cfg.weights, cfg.weights)
-    model = load(runs[0], trust=cfg.trust, checkpoint=cfg.checkpoint, weights=weights, device=cfg.device)
+    model = load(run, trust=cfg.trust, checkpoint=cfg.checkpoint, weights=cfg.weights, device=cfg.device)
     if not kinds(model.inputs):
         raise UserError(
             f"run={cfg.run} reads vectors of another model", expected="a run that reads texts or images"

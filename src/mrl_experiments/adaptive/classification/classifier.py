@@ -20,10 +20,11 @@ from mrl_experiments.adaptive.classification.exits import (
     top1,
 )
 from mrl_experiments.adaptive.classification.outcome import saves_nothing
-from mrl_experiments.errors import UserError, said
+from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
     fingerprint,
     read_object,
+    reading,
     remove_quietly,
     require_unchanged,
     write_json,
@@ -199,13 +200,11 @@ class AdaptiveClassifier:
         if isinstance(noted, dict):  # before there were checksums: whether there are classifiers
             require_unchanged(folder / HEADS, noted, remedy)
         classifier = cls(Heads.load(folder / HEADS, remedy) if noted else None)
-        try:
+        with reading(path, "", remedy):
             classifier.cascade = Cascade(tuple(stored["dims"]), tuple(stored["thresholds"]))
             policy = stored["policy"]
             classifier.policy = Setting(policy if isinstance(policy, Mapping) else read_setting(policy))
             classifier.fitted_on = stored["fitted_on"]
-        except Exception as error:  # odd values make their readers raise nearly anything
-            raise UserError(f"{path} is damaged: {said(error)}", remedy=remedy) from error
         return classifier
 
     def _fitted(self, split: str = "") -> Cascade:

@@ -61,7 +61,9 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
         UserError: If the dims do not nest, if inputs do not fit them (see `check_inputs`) or if logits are
             NaN.
     """
-    exit_dims = available_dims(inputs, heads) if dims is None else tuple(dims)
+    if dims is None:
+        dims = sorted(inputs) if isinstance(inputs, Mapping) else heads.dims() if heads else ()
+    exit_dims = tuple(dims)
     check_nested(exit_dims, least=1)
     inputs = check_inputs(inputs, exit_dims)
     count = sample_count(inputs)
@@ -76,13 +78,6 @@ def read_exits(inputs: Inputs, heads: Heads | None = None, dims: Sequence[int] |
             predicted[i, rows], confidence[i, rows] = top1(logits, rows, dim)
             tied[i, rows] = sole_highest(logits) == TIED
     return Exits(exit_dims, predicted, confidence, tied)
-
-
-def available_dims(inputs: Inputs, heads: Heads | None) -> tuple[int, ...]:
-    """Return the dims at which `inputs` can be classified, ascending."""
-    if isinstance(inputs, Mapping):
-        return tuple(sorted(inputs))
-    return () if heads is None else heads.dims()
 
 
 def check_inputs(inputs: Inputs, dims: Sequence[int]) -> Inputs:

@@ -1,6 +1,6 @@
 """Accuracy and cost of cascades over samples."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,18 @@ from mrl_experiments.adaptive.classification.policies.risk_control import sample
 from mrl_experiments.heads import Heads
 from mrl_experiments.results import Setting
 
+SINGLE = Setting(policy="single")
 Sweep = Callable[[Exits, NDArray[np.int64]], Mapping[Setting, Cascade]]
 
 
 def all_cascades(
     policies: Sequence[Sweep], exits: Exits, labels: NDArray[np.int64]
-) -> Iterator[tuple[Setting, Cascade]]:
-    """Yield what all policies choose on some samples, by setting."""
-    for sweep in policies:
-        yield from sweep(exits, labels).items()
+) -> dict[tuple[Setting, int], Cascade]:
+    """Return each dim alone, and what all policies choose on some samples, by setting and last dim."""
+    cascades = {(SINGLE, dim): Cascade((dim,), ()) for dim in exits.dims}
+    for sweep in policies if len(exits.dims) > 1 else ():
+        cascades |= {(one, cascade.dims[-1]): cascade for one, cascade in sweep(exits, labels).items()}
+    return cascades
 
 
 def saves_nothing(setting: Setting, exits: Exits, labels: NDArray[np.int64] | None, fitted: int) -> str:

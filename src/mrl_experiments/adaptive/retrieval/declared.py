@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,11 @@ def build_declared(
             f"{recall:g} takes: all are compared"
         )
         return _whole(vectors, ids, asked, promised)
-    calibration = Calibration.of(vectors, ids, asked, promised, threads)
+    keep = ~np.isin(np.arange(len(vectors)), asked.rows)  # a drawn query is not compared with itself
+    exact = exact_neighbours(asked.queries, vectors, k, similarity, keep)
+    budget = Budget(max_loss=1 - recall, confidence=confidence)
+    given = asked.queries, exact, share_found(exact), budget, threads, k == 1
+    calibration = Calibration(*given, ids=ids, held=np.flatnonzero(keep) if asked.drawn else None)
     nested = sorted({*(dims or default_dims(width)), width})
     tuned = calibration.choose(vectors, *declared_families(len(vectors), nested, k, similarity))
     index = tuned.index
@@ -85,8 +89,8 @@ def build_declared(
     if asked.drawn:
         index.insert(asked.rows)
     usual = figures(asked.queries, calibration.exact.similarities[:, -1], index.spec.dims[0])
-    given = asked.queries, asked.rows, tuned.kept_settings, Watch(usual)
-    index.promise = Promise(recall, k, confidence, *given)
+    tested = asked.queries, asked.rows, tuned.kept_settings, Watch(usual)
+    index.promise = Promise(recall, k, confidence, *tested)
     return index
 
 
@@ -193,25 +197,6 @@ class Calibration(Tuner):
 
     ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     held: NDArray[np.int64] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        vectors: NDArray[np.float32],
-        ids: NDArray[np.int64],
-        asked: Asked,
-        promised: Declared,
-        threads: int | None,
-    ) -> "Calibration":
-        """Search the queries exactly, and return what chooses by them."""
-        keep = None
-        if asked.drawn:
-            keep = np.ones(len(vectors), bool)
-            keep[asked.rows] = False
-        exact = exact_neighbours(asked.queries, vectors, promised.k, promised.similarity, keep)
-        budget = Budget(max_loss=1 - promised.recall, confidence=promised.confidence)
-        given: dict[str, Any] = {"ids": ids, "held": None if keep is None else np.flatnonzero(keep)}
-        return cls(asked.queries, exact, share_found(exact), budget, threads, promised.k == 1, **given)
 
     def build(self, database: NDArray[np.float32], family: Family) -> AdaptiveIndex:
         """Return the index of a family, without the queries that are held out."""

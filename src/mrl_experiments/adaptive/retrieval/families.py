@@ -62,9 +62,7 @@ def declared_families(
     return [_by(family, similarity) for family in found], exact
 
 
-def opponent_families(
-    count: int, width: int, k: int, similarity: str = "cosine", *, rotated: bool = False
-) -> list[Family]:
+def opponent_families(count: int, width: int, k: int, similarity: str = "cosine") -> list[Family]:
     """Return the forms of search that do best on vectors of any kind, whose shortlists the vectors order.
 
     Args:
@@ -72,15 +70,12 @@ def opponent_families(
         width: D.
         k: How many are found.
         similarity: What near means.
-        rotated: Also those whose rotation takes minutes to learn.
     """
     plans = [((width, min(factor * k, count)), (width, k)) for factor in (2, 3, 5, 10, 20, 40)]
     ivf, efforts, probes = f"IVF{lists(count)}", _efforts("efSearch", EFFORTS), _probes(lists(count))
     found = [f"RR{width},{ivf},RaBitQfs", f"{ivf},PQ{width // 2}x4fsr"]
     bytes_ = efforts_of(lists(count), "SQ8")
     found += [f"PCA{dim},{ivf},{_scanned(dim, similarity)}" for dim in (32, 64, 128) if dim < width]
-    if rotated:
-        found += [f"OPQ{dim},{ivf},PQ{dim}x4fsr" for dim in (64, 128) if dim < width]
     coded = [
         Family(IndexSpec((width,), codes, plans[0]), bytes_ if "SQ8" in codes else probes, plans)
         for codes in found

@@ -490,15 +490,10 @@ def checked_vectors(
     Raises:
         UserError: Unless there is at least one, and all are finite, not zero and of this width.
     """
+    given = np.asarray(given)
     expected = "(N, D) with at least 1 vector" if width is None else f"(N, {width}), as in the index"
     if width is None:
-        width = np.shape(given)[-1] if np.size(given) else 0
-    return _float32(given, name, expected, width)
-
-
-def _float32(given: NDArray[Any], name: str, expected: str, width: int) -> NDArray[np.float32]:
-    """Return vectors (N, width) as contiguous float32, once they are known to be finite and not zero."""
-    given = np.asarray(given)
+        width = given.shape[-1] if given.size else 0
     if given.ndim != 2 or not given.shape[1] == width > 0 or given.dtype.kind not in "fiu":
         raise UserError(
             f"{name} of shape {given.shape} and type {given.dtype}", expected=f"{expected}, real numbers"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import reading
 
 
 class Part:
@@ -22,10 +23,8 @@ class Part:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        with reading(path, "a .npy file", "build the index again", "cannot be read"):
             self.rows: Any = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} cannot be read: {error}", remedy="build the index again") from error
         self.path, self._file = path, path.open("rb")  # open, so that a writer may take its name away
         self._start = self.rows.offset
         with suppress(AttributeError, OSError):

@@ -7,19 +7,19 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.disk import DiskIndex
 from mrl_experiments.adaptive.retrieval.disk_files import is_on_disk
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.promise import Promise
 from mrl_experiments.adaptive.retrieval.spec import IndexSpec
-from mrl_experiments.errors import UserError, said
+from mrl_experiments.errors import UserError
 from mrl_experiments.files import (
     atomic_path,
     explain_os_errors,
     fingerprint,
     read_object,
+    reading,
     require_unchanged,
     write_json,
 )
@@ -47,30 +47,20 @@ def save_index(index: AdaptiveIndex, folder: Path) -> None:
     for name, array in ((VECTORS, index.vectors), (IDS, index.ids)):
         with atomic_path(folder / name) as path, path.open("wb") as file:
             np.save(file, array)
-    with atomic_path(folder / NORMS) as path, path.open("wb") as file:
-        np.savez(file, **{str(dim): norms for dim, norms in index.norms.items()})  # type: ignore[arg-type]
+    described: dict[str, Any] = {"version": VERSION, "spec": asdict(index.spec)}
+    archives: dict[str, dict[str, Any]] = {NORMS: {str(dim): norms for dim, norms in index.norms.items()}}
+    if index.promise is not None:
+        described["promise"], archives[PROMISED] = index.promise.stored()
+    if index.deleted is not None:
+        archives[DELETED] = {"deleted": index.deleted}
+    for name, arrays in archives.items():
+        with atomic_path(folder / name) as path, path.open("wb") as file:
+            np.savez(file, **arrays)
     for dim, shortlist in index.shortlists.items():
         with atomic_path(folder / _shortlist(dim)) as path:
             faiss.write_index(shortlist, str(path))
-    described, names = _save_more(index, folder)
-    names += [VECTORS, IDS, NORMS, *map(_shortlist, index.shortlists)]
-    files = {name: fingerprint(folder / name) for name in names}
-    described |= {"version": VERSION, "spec": asdict(index.spec), "files": files}
-    write_json(folder / SPEC, described)
-
-
-def _save_more(index: AdaptiveIndex, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Write what not every index has; return what describes it, and the names of its files."""
-    described: dict[str, Any] = {}
-    arrays: dict[str, dict[str, NDArray[Any]]] = {}
-    if index.promise is not None:
-        described["promise"], arrays[PROMISED] = index.promise.stored()
-    if index.deleted is not None:
-        arrays[DELETED] = {"deleted": index.deleted}
-    for name, parts in arrays.items():
-        with atomic_path(folder / name) as path, path.open("wb") as file:
-            np.savez(file, **parts)  # type: ignore[arg-type]
-    return described, [*arrays]
+    names = [VECTORS, IDS, *archives, *map(_shortlist, index.shortlists)]
+    write_json(folder / SPEC, {**described, "files": {name: fingerprint(folder / name) for name in names}})
 
 
 def load_index(folder: Path) -> AdaptiveIndex:
@@ -84,7 +74,7 @@ def load_index(folder: Path) -> AdaptiveIndex:
     if is_on_disk(folder):
         return DiskIndex.open(folder)
     described = read_object(folder / SPEC, REMEDY, version=VERSION)
-    try:
+    with reading(folder, "", REMEDY):
         spec, noted = IndexSpec(**described["spec"]), _noted(described)
         for name in (VECTORS, IDS, NORMS, *map(_shortlist, spec.dims)):
             require_unchanged(folder / name, noted[name], REMEDY)
@@ -103,8 +93,6 @@ def load_index(folder: Path) -> AdaptiveIndex:
             with np.load(folder / PROMISED) as stored:
                 index.promise = Promise.of(described["promise"], stored)
         index.configure(spec.effort, spec.stages)
-    except Exception as error:  # what lacks checksums, or has forged ones, makes its readers raise anything
-        raise UserError(f"{folder} is damaged: {said(error)}", remedy=REMEDY) from error
     return index
 
 

@@ -28,9 +28,9 @@ def worst(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted 
     return lambda case: least(_gaps(case, ours, theirs, metric, dims))
 
 
-def best(ours: str, theirs: Sequence[str], metric: str = "top1", dims: Counted | None = None) -> Test:
+def best(ours: str, theirs: Sequence[str], metric: str = "top1") -> Test:
     """Test a line against the best of others, at the dim where it does best."""
-    return lambda case: most(_gaps(case, ours, theirs, metric, dims))
+    return lambda case: most(_gaps(case, ours, theirs, metric, None))
 
 
 def smooth(case: Case) -> Estimate | None:
