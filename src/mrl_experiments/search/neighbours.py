@@ -227,8 +227,8 @@ class _Search:
     def result(self) -> dict[int, Neighbours]:
         """Return the neighbours in order."""
         found = {}
-        for dim, kept in zip(self.dims, self.kept, strict=True):
-            values, positions = kept.result()
+        for dim in self.dims:
+            values, positions = self.kept.pop(0).result()  # what is not needed any more goes
             similarities = -(values if self.whole else self.scales.whole(values, dim, slice(None)))
             if self.labels is not None:
                 similarities += SAME_SCORE * (self.labels[1][positions] == self.labels[0][:, None])
@@ -330,7 +330,8 @@ def _order_equals(distances: Array, similarities: Array, positions: NDArray[np.i
     """Sort equally distant neighbours by position, in the rows that have any."""
     tied = np.flatnonzero((np.diff(distances, axis=1) == 0).any(axis=1))
     order = np.lexsort((positions[tied], distances[tied]))
-    positions[tied] = np.take_along_axis(positions[tied], order, axis=1)
+    for part in (similarities, positions):  # the former differ where labels matter
+        part[tied] = np.take_along_axis(part[tied], order, axis=1)
     return Neighbours(similarities, positions)
 
 

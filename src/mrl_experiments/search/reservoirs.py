@@ -19,7 +19,7 @@ HIGHEST = np.finfo(np.float32).max  # what a row has where it holds less than k,
 
 
 class Reservoirs:
-    """For every query the k smallest scores so far, and up to as many again since the last cut.
+    """For every query the k smallest scores so far, and half as many again since the last cut.
 
     Args:
         queries: Q.
@@ -28,7 +28,7 @@ class Reservoirs:
     """
 
     def __init__(self, queries: int, database: int, k: int) -> None:
-        self.k, room = k, k + max(k, LEAST_ROOM)
+        self.k, room = k, k + max(k // 2, LEAST_ROOM)  # with int32 as large as a heap with int64
         self.values = np.empty((queries, room), np.float32)
         short = database <= np.iinfo(np.int32).max  # half the memory
         self.positions = np.empty((queries, room), np.int32 if short else np.int64)
