@@ -241,8 +241,8 @@ class _Heaps:
 
     def __init__(self, queries: int, k: int) -> None:
         self.values, self.positions = np.empty((queries, k), np.float32), np.empty((queries, k), np.int64)
-        self.heaps = faiss.float_maxheap_array_t()
-        self.heaps.nh, self.heaps.k = self.values.shape
+        self.heaps: Any = faiss.float_maxheap_array_t()
+        self.heaps.nh, self.heaps.k = queries, k
         self.heaps.val, self.heaps.ids = faiss.swig_ptr(self.values), faiss.swig_ptr(self.positions)
         self.heaps.heapify()
 
