@@ -2,7 +2,8 @@
 
     python scripts/bench_large.py rows=1000000                 from the newest run's kanji1k embeddings
     python scripts/bench_large.py rows=300000 base=FOLDER|base.npy query=FOLDER|queries.npy
-    ... folder=DIR recall=0.95 queries=1000 seed=0 dim=128 dtype=float16 opponent=yes keep=no clock=cpu declared=yes
+    ... folder=DIR recall=0.95 queries=1000 seed=0 dim=128 dtype=float16 opponent=yes keep=no
+    ... clock=cpu declared=yes
     python scripts/bench_large.py exact=yes rows=50000         exact search instead: FAISS's Panorama and Flat
 
 The vectors are made from 20,000 real ones, the same by the same seed: each lies between one and one of its
@@ -376,7 +377,9 @@ def report(
     print(f"{int(named['rows']):,} vectors; {spec.codes}, {spec.effort}, stages {spec.stages}")
     for name, run in runs.items():
         # The other process of ours keeps pages in use, so that what is tuned is never cold.
-        cold = "" if name == TUNED and OURS in runs else f"{run['cold_ms']:.2f} cold with {run['reads']:.0f} reads, "
+        cold = f"{run['cold_ms']:.2f} cold with {run['reads']:.0f} reads, "
+        if name == TUNED and OURS in runs:
+            cold = ""
         print(
             f"{name}: recall@{K} {recall(run['found'], exact):.4f}, {run['ms']:.3f} ms a query warm, "
             f"{run['batch_ms']:.3f} in batches, {cold}{run['anonymous'] / 2**20:.0f} MiB anonymous"
