@@ -46,7 +46,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from mrl_experiments import embeddings
-from mrl_experiments.adaptive.retrieval.families import PROBES, lists, nested_families
+from mrl_experiments.adaptive.retrieval.families import efforts_of, lists, nested_families
 from mrl_experiments.adaptive.retrieval.index import AdaptiveIndex
 from mrl_experiments.adaptive.retrieval.shortlist import core_of
 from mrl_experiments.adaptive.retrieval.similarity import compared, exact_neighbours
@@ -60,7 +60,8 @@ K, SINGLES, ROUNDS, QUERIES, MAX_LOST, MARGIN = 10, 200, 5, 2000, 0.001, 0.002
 LONG = 0.5  # seconds, after which no further query is asked singly
 NESTED = ["nested"]
 FINAL = 2.5  # times the best, up to which a form is measured anew
-SHORTLISTS = (2, 3, 5, 10, 20, 40)  # times K
+SHORTLISTS = (2, 3, 5, 7, 10, 15, 20, 30, 40)  # times K
+PROBES = (2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 256)
 FAR = 1.2  # times the best latency, from which on a shortlist is given up
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 OPTIONS = (
@@ -80,6 +81,7 @@ OPTIONS = (
 )
 Found = NDArray[np.int64]
 Setting = tuple[Any, Any]
+Key = tuple[str, int, bool]
 
 
 class Data(NamedTuple):
@@ -115,7 +117,7 @@ class Form:
     Attributes:
         outer: Settings to try each with the least that suffices of `inner`, which loses less as it grows.
         kind: "nested", "plain" for an AdaptiveIndex of vectors of any kind, or "opponent".
-        key: Codes and dim of the index that it shares with others.
+        key: Codes and dim of the index that it shares with others, and whether it holds the norm of the rest.
     """
 
     name: str
@@ -123,7 +125,7 @@ class Form:
     outer: Sequence[Any] = (None,)
     inner: Sequence[Any] = (None,)
     kind: str = "opponent"
-    key: tuple[str, int] = ("", 0)
+    key: Key = ("", 0, False)
     seconds: float = 0.0
     size: int = 0
     points: dict[Setting, Point] = field(default_factory=dict)
@@ -133,6 +135,12 @@ class Form:
         """Return the fastest setting that is admitted."""
         kept = [setting for setting, point in self.points.items() if admits(point)]
         return min(kept, key=lambda one: self.points[one][3 if single else 2], default=None)
+
+
+def name_of(key: Key) -> str:
+    """Return the name of an index's file."""
+    codes, dim, rest = key
+    return f"{codes.replace(',', '_')}-{dim}" + ("-rest" if rest else "")
 
 
 class Store:
@@ -146,23 +154,21 @@ class Store:
         self.units, self.folder, self.ids = units, folder, np.arange(len(units))
         self.flat: Any = faiss.IndexFlatIP(units.shape[1])
         self.flat.add(units)
-        self.made: dict[str, tuple[Any, float]] = {}
+        self.made: dict[Key, tuple[Any, float]] = {}
 
-    def index(self, codes: str, dim: int, metric: int = faiss.METRIC_INNER_PRODUCT) -> tuple[Any, float]:
+    def index(self, key: Key, metric: int = faiss.METRIC_INNER_PRODUCT) -> tuple[Any, float]:
         """Return the index of the prefixes at a dim, and the seconds that building it took."""
-        name = f"{codes.replace(',', '_')}-{dim}"
-        if name not in self.made:
-            self.made[name] = self._kept(name) or self._built(name, codes, dim, metric)
-        return self.made[name]
+        if key not in self.made:
+            self.made[key] = self._kept(name_of(key)) or self._built(key, metric)
+        return self.made[key]
 
-    def let_go(self, used: Sequence[tuple[str, int]]) -> None:
+    def let_go(self, used: Sequence[Key]) -> None:
         """Free the indexes that are none of these."""
-        names = [f"{codes.replace(',', '_')}-{dim}" for codes, dim in used]
-        self.made = {name: made for name, made in self.made.items() if name in names}
+        self.made = {key: made for key, made in self.made.items() if key in used}
 
-    def has(self, codes: str, dim: int) -> bool:
+    def has(self, key: Key) -> bool:
         """True if an earlier run has kept an index."""
-        return bool(self.folder and (self.folder / f"{codes.replace(',', '_')}-{dim}.faiss").exists())
+        return bool(self.folder and (self.folder / f"{name_of(key)}.faiss").exists())
 
     def _kept(self, name: str) -> tuple[Any, float] | None:
         path = self.folder and self.folder / f"{name}.faiss"
@@ -170,10 +176,11 @@ class Store:
             return None
         return faiss.read_index(str(path)), float(path.with_suffix(".seconds").read_text())
 
-    def _built(self, name: str, codes: str, dim: int, metric: int) -> tuple[Any, float]:
+    def _built(self, key: Key, metric: int) -> tuple[Any, float]:
+        (codes, dim, rest), name = key, name_of(key)
         start = time.process_time()
-        units = compared(self.units, dim, "cosine")
-        index: Any = faiss.index_factory(dim, codes, metric)
+        units = compared(self.units, dim, "cosine", rest)
+        index: Any = faiss.index_factory(units.shape[1], codes, metric)
         index.train(units)
         index.add(units)
         seconds = time.process_time() - start
@@ -188,10 +195,12 @@ class Store:
 
 def ours(codes: str, dim: int, plans: Sequence[Any], efforts: Sequence[str], kind: str) -> Form:
     """Return an AdaptiveIndex that scans `dim` features; an outer setting is its stages and patience."""
+    rest = kind == "nested" and "SQ8" in codes
+    key = codes, dim, rest
 
     def build(store: Store) -> Built:
-        base, seconds = store.index(codes, dim)
-        spec = IndexSpec((dim,), codes, plans[0])
+        base, seconds = store.index(key)
+        spec = IndexSpec((dim,), codes, plans[0], rest=rest)
         index = AdaptiveIndex(spec, store.units, store.ids, {dim: base})
 
         def configure(outer: Any, inner: str) -> None:
@@ -202,7 +211,7 @@ def ours(codes: str, dim: int, plans: Sequence[Any], efforts: Sequence[str], kin
             configure, lambda queries: index.search_stages(queries).ids, index.shortlist_bytes, seconds
         )
 
-    return Form(f"{kind} {dim}: {codes}", build, [(plan, 0) for plan in plans], efforts, kind, (codes, dim))
+    return Form(f"{kind} {dim}: {codes}", build, [(plan, 0) for plan in plans], efforts, kind, key)
 
 
 def faiss_form(
@@ -210,10 +219,11 @@ def faiss_form(
 ) -> Form:
     """Return an index of FAISS's factory, which re-ranks by itself where its codes end in RFlat."""
     core_codes = codes.removesuffix(",RFlat")
+    key = core_codes, width, False
     refined = core_codes != codes
 
     def build(store: Store) -> Built:
-        index, seconds = (store.flat, 0.0) if codes == "Flat" else store.index(core_codes, width, metric)
+        index, seconds = (store.flat, 0.0) if codes == "Flat" else store.index(key, metric)
         space = faiss.ParameterSpace()
         core = core_of(index)
         size = int(faiss.serialize_index(index).nbytes) + (store.units.nbytes if refined else 0)
@@ -232,7 +242,7 @@ def faiss_form(
 
         return Built(configure, found, size, seconds)
 
-    return Form(codes, build, SHORTLISTS if refined else (None,), inner or (None,), key=(core_codes, width))
+    return Form(codes, build, SHORTLISTS if refined else (None,), inner or (None,), key=key)
 
 
 def refining(base: Any, flat: Any) -> Any:
@@ -307,26 +317,34 @@ def scann_form(count: int) -> Form:
 def forms(count: int, width: int) -> list[Form]:
     """Return what is tried, in the order in which it promises most."""
     ivf, flat = f"IVF{lists(count)}", f"IVF{max(1, lists(count) // 2)},Flat"
-    efforts, every = [f"nprobe={probes}" for probes in PROBES], default_dims(width)
+    every = default_dims(width)
+
+    def efforts(codes: str, searched: str) -> Sequence[str]:
+        """Return what is swept: of lists of bytes the margin, as a declared recall does."""
+        if codes.endswith("SQ8") and searched == "nprobe":
+            return efforts_of(lists(count), "SQ8")
+        return [f"{searched}={value}" for value in (PROBES if searched == "nprobe" else EFFORTS)]
 
     def nested(dim: int, codes: str) -> Form:
-        plans = nested_families(count, (dim, *(other for other in every if other >= 2 * dim)), K)[0].plans
-        return ours(f"{ivf},{codes}", dim, plans, efforts, "nested")
+        plans: Sequence[Any] = [((dim, factor * K), (width, K)) for factor in SHORTLISTS]
+        if codes != "SQ8":
+            plans = nested_families(count, (dim, *(other for other in every if other >= 2 * dim)), K)[0].plans
+        return ours(f"{ivf},{codes}", dim, plans, efforts(codes, "nprobe"), "nested")
 
     def both(codes: str, searched: str = "nprobe") -> list[Form]:
         """Return an opponent and the AdaptiveIndex that scans the same index."""
         inner = PROBES if searched == "nprobe" else EFFORTS
         lines = [((width, factor * K), (width, K)) for factor in SHORTLISTS]
-        own = ours(codes, width, lines, [f"{searched}={value}" for value in inner], "plain")
+        own = ours(codes, width, lines, efforts(codes, searched), "plain")
         refined = codes if codes.startswith("HNSW") else f"{codes},RFlat"
         return [faiss_form(refined, width, inner, searched), own]
 
     found = [faiss_form("Flat", width), nested(64, "SQ8"), *both(f"PCA64,{ivf},SQ8")]
     found += [nested(128, "SQ8"), faiss_form(f"PCA64,{ivf},PQ64x4fsr,RFlat", width, PROBES)]
+    found += [nested(32, "SQ8"), *([scann_form(count)] if find_spec("scann") else [])]
     found += [nested(64, "PQ64x4fsr"), *both("HNSW32_SQ8", "efSearch")]
-    found += [nested(32, "SQ8"), *both(f"PCA128,{ivf},SQ8"), *both(f"RR{width},{ivf},RaBitQfs")]
+    found += [*both(f"PCA128,{ivf},SQ8"), *both(f"RR{width},{ivf},RaBitQfs")]
     found += both(f"OPQ64,{ivf},PQ64x4fsr")
-    found += [scann_form(count)] if find_spec("scann") else []
     found += [faiss_form(f"PCA64,{ivf}_HNSW32,SQ8,RFlat", width, PROBES)]
     found += [faiss_form("PCA64,HNSW32_SQ8,RFlat", width, EFFORTS, "efSearch")]
     found += [faiss_form(f"PCA{dim},{ivf},PQ{dim}x4fsr,RFlat", width, PROBES) for dim in (32, 128)]
@@ -429,6 +447,8 @@ class Bench:
 def sooner(setting: Setting) -> list[Setting]:
     """Return settings of an AdaptiveIndex that end a re-rank early, by this shortlist or twice as many."""
     (((dim, keep), *later), _), effort = setting
+    if "margin" in effort:
+        return []  # whose search needs no patience
     plans = [((dim, longer), *later) for longer in (keep, 2 * keep)]
     return [((plan, patience), effort) for plan in plans for patience in (K // 2, K) if later]
 
@@ -586,7 +606,7 @@ def swept(bench: Bench, named: dict[str, str], store: Store, target: float) -> I
         if time.monotonic() > until:
             print("left out, the time is over:", *(one.name for one in pending), file=sys.stderr)
             return
-        form = next((one for one in pending if store.has(*one.key)), pending[0])
+        form = next((one for one in pending if store.has(one.key)), pending[0])
         pending.remove(form)
         started = time.perf_counter()
         try:

@@ -1,6 +1,6 @@
 import pytest
 
-from mrl_experiments.adaptive.retrieval.spec import IndexSpec, check_stages, funnel
+from mrl_experiments.adaptive.retrieval.spec import IndexSpec, check_stages, funnel, split_effort
 from mrl_experiments.errors import UserError
 
 
@@ -56,3 +56,14 @@ def test_lists_from_a_configuration_become_tuples():
     spec = IndexSpec([16, 32], "Flat", [[16, 100], [64, 10]])  # type: ignore[arg-type]
     assert spec == IndexSpec((16, 32), "Flat", ((16, 100), (64, 10)))
     assert spec.width == 64
+
+
+def test_an_effort_tells_what_faiss_does_not_know():
+    assert split_effort("nprobe=8,margin=2.5,patience=3") == ("nprobe=8", 3, 2.5)
+    assert split_effort("") == ("", 0, float("inf"))
+
+
+@pytest.mark.parametrize("effort", ["margin=x", "margin=-1", "margin=nan", "patience=1.5", "patience="])
+def test_an_effort_that_makes_no_sense_is_refused(effort):
+    with pytest.raises(UserError, match="effort="):
+        split_effort(effort)

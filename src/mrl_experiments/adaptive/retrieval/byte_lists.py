@@ -1,15 +1,15 @@
 """Lists of one byte a feature ("IVF4096,SQ8"), searched by a compiled loop from the query to its neighbours.
 
-FAISS trains and keeps the lists; here lie copies of their codes one behind the other, in large pages of
-memory, and whole vectors in a byte a feature, a quarter of their size. A query's weights are whole numbers of
-16 bits, so that codes are compared by products of whole numbers; what comes next is fetched from memory
-meanwhile. Of a shortlist, bytes of all features leave only those to compare whole that may be among the
-nearest: nearer than the last of these by no more than eight deviations of what rounding to bytes changes. It
-needs numba.
+FAISS trains and keeps the lists; here lie copies of their codes, in groups whose products with a query are
+summed side by side (`groups`), and whole vectors in a byte a feature, a quarter of their size. A query's
+weights are whole numbers of 8 bits for lists and centroids, of 16 for whole vectors. How many lists a query
+reads depends on it: those whose centroids are nearly as near as the nearest, so that an easy query reads few.
+Of a shortlist, bytes of all features leave only those to compare whole that may be among the nearest: nearer
+than the last of these by no more than eight deviations of what rounding to bytes changes. It needs numba.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,17 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
+from mrl_experiments.adaptive.retrieval.groups import GROUP, QUAD, Grouped, group_sums
 from mrl_experiments.adaptive.retrieval.kernels import FAST, LINE, by_threads, fetch
 from mrl_experiments.adaptive.retrieval.shortlist import core_of
 from mrl_experiments.directions import HIGHEST, LOWEST
 
-QUERIES = 64  # whose similarities to all centroids are in memory at a time
-FEW = 4  # queries, up to which products of matrices gain nothing
 LARGEST = 2**31 - 1  # of a sum of products
-BLOCK = 16  # centroids that are compared with the last of the nearest at once
+MIDDLE = 128  # of the codes
+FIRST, HALVINGS = 1 / 16, 40  # of an interval of similarities: its width, and how often at most
 SLACK = 8  # deviations of the rounding
+BLOCK = 64  # similarities that are compared at once
 AHEAD = 4  # how many candidates before one is compared its memory is fetched
 ROWS = 65536  # vectors at a time
+EVERY = np.empty(0, bool)  # a mask that leaves out nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +78,13 @@ class ByteLists:
     Attributes:
         count: How many vectors the index held when this was made.
         index: FAISS's lists.
-        near: Codes of the lists (N, dim) of what each vector's centroid leaves over, list by list.
-        places: (N,) positions of these.
-        starts: (L + 1,) where each list begins.
-        centroids: (dim, L).
+        near: Codes of what each vector's centroid leaves over, list by list.
+        places: (16 G,) positions of these.
+        centroids: Codes of the centroids, as a single list.
+        spread: (dim,) mean squares of what the centroids leave over.
         turn: (dim, D) of a linear map before the lists; (0, 0) for none.
         shift: (dim,) what that adds.
+        rest: Prefixes are of whole directions, and their last feature is the norm of what they leave out.
         vectors: (N, D) as they are kept.
         norms: (N,) inverse norms of these.
         whole: Their directions in bytes.
@@ -89,18 +92,21 @@ class ByteLists:
 
     count: int
     index: Any
-    near: Codes
+    near: Grouped
     places: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    centroids: NDArray[np.float32]
+    centroids: Grouped
+    spread: NDArray[np.float32]
     turn: NDArray[np.float32]
     shift: NDArray[np.float32]
+    rest: bool
     vectors: NDArray[np.float32]
     norms: NDArray[np.float32]
     whole: Codes
 
     @classmethod
-    def of(cls, index: Any, vectors: NDArray[np.float32], norms: NDArray[Any]) -> "ByteLists | None":
+    def of(
+        cls, index: Any, vectors: NDArray[np.float32], norms: NDArray[Any], rest: bool = False
+    ) -> "ByteLists | None":
         """Return what searches an index of FAISS and vectors (N, D); None if it is of another kind."""
         outer, core = faiss.downcast_index(index), core_of(index)
         if not (
@@ -118,21 +124,23 @@ class ByteLists:
             maps = [faiss.downcast_VectorTransform(chain.at(at)) for at in range(chain.size())]
             if len(maps) != 1 or not isinstance(maps[0], faiss.LinearTransform):
                 return None
-            if outer.d != vectors.shape[1]:
+            if outer.d != vectors.shape[1] or rest:
                 return None  # a map of prefixes
             turn = faiss.vector_to_array(maps[0].A).reshape(core.d, outer.d)
             shift = faiss.vector_to_array(maps[0].b) if maps[0].have_bias else shift
-        codes, places, starts = _copied(core)
-        low: Any
-        span: Any
-        low, span = faiss.vector_to_array(core.sq.trained).astype(np.float32).reshape(2, core.d)
-        near = Codes(codes, low + span / 510, span / 255)  # FAISS decodes to the middle of a step
-        centroids = np.ascontiguousarray(core.quantizer.reconstruct_n(0, core.nlist).T)
-        given = places, starts, centroids, turn, shift, vectors, norms, Codes.of(vectors, norms)
+        near, places, spread = _copied(core)
+        centroids = _of_centroids(core.quantizer.reconstruct_n(0, core.nlist))
+        given = places, centroids, spread, turn, shift, rest, vectors, norms, Codes.of(vectors, norms)
         return cls(int(core.ntotal), core, near, *given)
 
     def search(
-        self, queries: NDArray[np.float32], shortlist: int, keep: int, probes: int
+        self,
+        queries: NDArray[np.float32],
+        shortlist: int,
+        keep: int,
+        probes: int,
+        margin: float = np.inf,
+        mask: NDArray[np.bool_] | None = None,
     ) -> Candidates | None:
         """Return cosines and positions (Q, keep) of the nearest by all features of a shortlist by few.
 
@@ -140,7 +148,10 @@ class ByteLists:
             queries: (Q, D) contiguous, as they are given.
             shortlist: How many are compared by all features.
             keep: At most `shortlist`.
-            probes: Lists that are scanned.
+            probes: Lists that are scanned at most.
+            margin: By how much less near than the nearest a list's centroid may be, in deviations of the
+                query's products with what the centroids leave over.
+            mask: (N,) True where a position may be found, None for all.
 
         Returns:
             Positions are -1 where there are fewer. None where a query has no direction or squares out of
@@ -148,168 +159,99 @@ class ByteLists:
         """
         shape = len(queries), keep
         found = Candidates(np.empty(shape, np.float32), np.empty(shape, np.int64))
-        blocks = partial(self._blocks, queries, shortlist, probes, found)
-        return found if all(by_threads(len(queries), blocks)) else None
+        allowed = EVERY if mask is None else mask
 
-    def _blocks(
-        self,
-        queries: NDArray[np.float32],
-        shortlist: int,
-        probes: int,
-        found: Candidates,
-        first: int,
-        last: int,
-    ) -> bool:
-        near, whole = self.near, self.whole  # one after the other: numba is slow at tuples of arrays
-        given: tuple[Any, ...] = self.starts, self.places, near.codes, near.low, near.step
-        given += self.vectors, self.norms, whole.codes, whole.low, whole.step, probes, shortlist
-        if last - first <= FEW:
+        def answer(first: int, last: int) -> bool:
             rows = slice(first, last)
-            asked = queries[rows], self.turn, self.shift, self.centroids
-            return bool(_few(*asked, *given, found.similarities[rows], found.ids[rows]))
-        for start in range(first, last, QUERIES):
-            rows = slice(start, min(start + QUERIES, last))
-            part = queries[rows]
-            units, short = np.empty_like(part), np.empty((len(part), len(self.shift)), np.float32)
-            if not _directions(part, units, short):
-                return False
-            if len(self.turn):
-                short = units @ self.turn.T + self.shift
-            _answer(short @ self.centroids, short, units, *given, found.similarities[rows], found.ids[rows])
-        return True
+            given = allowed, np.float32(margin), probes, shortlist, found.similarities[rows], found.ids[rows]
+            return bool(_answered(queries[rows], *self._parts, *given))
+
+        return found if all(by_threads(len(queries), answer)) else None
+
+    @cached_property
+    def _parts(self) -> tuple[Any, ...]:
+        """What the compiled loop reads, array by array: numba takes tuples of them slowly."""
+        near, all_, whole = self.near, self.centroids, self.whole
+        parts: tuple[Any, ...] = (
+            self.turn,
+            self.shift,
+            self.rest,
+            self.spread,
+            all_.codes,
+            all_.low,
+            all_.step,
+        )
+        parts += near.codes, near.low, near.step, near.starts, near.sizes, int(near.sizes.max()), self.places
+        return *parts, self.vectors, self.norms, whole.codes, whole.low, whole.step
 
 
-def _copied(core: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Return codes (N, dim), positions (N,) and starts (L + 1,) of FAISS's lists."""
+def _copied(core: Any) -> tuple[Grouped, NDArray[np.int64], NDArray[np.float32]]:
+    """Return the codes of FAISS's lists, positions (16 G,) and mean squares (dim,) of what they hold."""
     lists: Any = core.invlists
-    sizes = [lists.list_size(number) for number in range(core.nlist)]
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    codes, places = np.empty((starts[-1], core.d), np.uint8), np.empty(starts[-1], np.int64)
-    for number, size in enumerate(sizes):
+    low, span = faiss.vector_to_array(core.sq.trained).astype(np.float32).reshape(2, core.d)
+    sizes = np.array([lists.list_size(number) for number in range(core.nlist)])
+    near = Grouped.room(sizes, low + span / 510, span / 255)  # FAISS decodes to the middle of a step
+    places, squares = np.full(near.starts[-1] * GROUP, -1), np.zeros(core.d)
+    for number, size in enumerate(sizes.tolist()):
         if size:
-            rows = slice(starts[number], starts[number + 1])
-            codes[rows] = faiss.rev_swig_ptr(lists.get_codes(number), size * core.d).reshape(size, core.d)
-            places[rows] = faiss.rev_swig_ptr(lists.get_ids(number), size)
-    return codes, places, starts
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), size * core.d).reshape(size, core.d)
+            near.put(number, codes)
+            start = near.starts[number] * GROUP
+            places[start : start + size] = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            squares += np.square(codes * near.step + near.low).sum(axis=0)
+    return near, places, (squares / max(1, sizes.sum())).astype(np.float32)
+
+
+def _of_centroids(centroids: NDArray[np.float32]) -> Grouped:
+    """Return the codes of centroids (L, dim) as one list."""
+    low = centroids.min(axis=0)
+    step = np.maximum((centroids.max(axis=0) - low) / 255, np.float32(1e-20))
+    found = Grouped.room(np.array([len(centroids)]), low, step)
+    found.put(0, np.rint((centroids - low) / step).astype(np.uint8))
+    return found
 
 
 @numba.njit(**FAST)
-def _directions(queries, units, short):  # type: ignore[no-untyped-def]
-    """Put unit vectors into units (Q, D), unit prefixes into short (Q, dim); False where there is none."""
-    dim = short.shape[1]
-    for row in range(len(queries)):
-        query, square, rest = queries[row], np.float32(0), np.float32(0)
-        for column in range(dim):
-            square += query[column] * query[column]
-        for column in range(dim, len(query)):
-            rest += query[column] * query[column]
-        if not (LOWEST <= square <= HIGHEST and rest <= HIGHEST):
-            return False
-        inverse, whole = np.float32(1 / np.sqrt(square)), np.float32(1 / np.sqrt(square + rest))
-        for column in range(dim):
-            short[row, column] = query[column] * inverse
-        for column in range(len(query)):
-            units[row, column] = query[column] * whole
-    return True
-
-
-@numba.njit(**FAST)
-def _products(query, centroids, near):  # type: ignore[no-untyped-def]
-    """Add the products of a query (dim,) with centroids (dim, L) to near (L,), four features at a time."""
-    for at in range(0, len(query) // 4 * 4, 4):
-        one, two, three, four = query[at], query[at + 1], query[at + 2], query[at + 3]
-        first, second, third, fourth = centroids[at], centroids[at + 1], centroids[at + 2], centroids[at + 3]
-        for column in range(len(near)):
-            near[column] += (
-                one * first[column] + two * second[column] + three * third[column] + four * fourth[column]
-            )
-    for at in range(len(query) // 4 * 4, len(query)):
-        for column in range(len(near)):
-            near[column] += query[at] * centroids[at, column]
-
-
-@numba.njit(**FAST)
-def _few(queries, turn, shift, centroids, *given):  # type: ignore[no-untyped-def]
-    """Answer queries (Q, D) one after the other; False where one has no direction."""
-    units, short = np.empty_like(queries), np.empty((len(queries), len(shift)), np.float32)
-    if not _directions(queries, units, short):
+def _direction(query, turn, shift, with_rest, unit, short):  # type: ignore[no-untyped-def]
+    """Put a unit vector into unit (D,), what is looked up into short (dim,); False where there is none."""
+    dim, square, rest = len(short) - with_rest, np.float32(0), np.float32(0)
+    for column in range(dim):
+        square += query[column] * query[column]
+    for column in range(dim, len(query)):
+        rest += query[column] * query[column]
+    if not (LOWEST <= square <= HIGHEST and rest <= HIGHEST):
         return False
-    near = np.zeros((len(queries), centroids.shape[1]), np.float32)
-    for row in range(len(queries)):
-        for feature in range(len(turn)):
-            total, weights = np.float32(0), turn[feature]
-            for column in range(len(weights)):
-                total += weights[column] * units[row, column]
-            short[row, feature] = total + shift[feature]
-        _products(short[row], centroids, near[row])
-    _answer(near, short, units, *given)
+    inverse, whole = np.float32(1 / np.sqrt(square)), np.float32(1 / np.sqrt(square + rest))
+    for column in range(len(query)):
+        unit[column] = query[column] * whole
+    if not len(turn):
+        for column in range(dim):
+            short[column] = query[column] * (whole if with_rest else inverse)
+    if with_rest:
+        short[dim] = np.sqrt(rest) * whole
+    for feature in range(len(turn)):
+        total, weights = np.float32(0), turn[feature]
+        for column in range(len(weights)):
+            total += weights[column] * unit[column]
+        short[feature] = total + shift[feature]
     return True
 
 
 @numba.njit(**FAST)
-def _sink(values, ids, size, value, number):  # type: ignore[no-untyped-def]
-    """Replace the least of a heap, its first."""
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and values[child + 1] < values[child]:
-            child += 1
-        if values[child] >= value:
-            break
-        values[at], ids[at] = values[child], ids[child]
-        at = child
-    values[at], ids[at] = value, number
-
-
-@numba.njit(**FAST)
-def _offer(values, ids, held, most, value, number):  # type: ignore[no-untyped-def]
-    """Put a value above the least into a heap of at most `most`, and return how many it holds."""
-    if held == most:
-        _sink(values, ids, held, value, number)
-        return held
-    at = held
-    while at > 0 and values[(at - 1) // 2] > value:
-        values[at], ids[at] = values[(at - 1) // 2], ids[(at - 1) // 2]
-        at = (at - 1) // 2
-    values[at], ids[at] = value, number
-    return held + 1
-
-
-@numba.njit(**FAST)
-def _nearest_lists(row, values, ids, probes):  # type: ignore[no-untyped-def]
-    """Put the nearest lists into values and ids, the nearest first, and return how many there are."""
-    held, least = 0, np.float32(-np.inf)
-    for start in range(0, len(row), BLOCK):
-        end, nearer = min(start + BLOCK, len(row)), 0
-        for number in range(start, end):
-            nearer += row[number] > least
-        if nearer:
-            for number in range(start, end):
-                if row[number] > least:
-                    held = _offer(values, ids, held, probes, row[number], number)
-                    least = values[0] if held == probes else least
-    for last in range(held - 1, 0, -1):
-        value, number = values[last], ids[last]
-        values[last], ids[last] = values[0], ids[0]
-        _sink(values, ids, last, value, number)
-    return held
-
-
-@numba.njit(**FAST)
-def _weighed(query, low, step, weights):  # type: ignore[no-untyped-def]
+def _weighed(query, low, step, most, weights):  # type: ignore[no-untyped-def]
     """Put whole numbers into weights (D,); return their unit, what is added, the rounding's deviation."""
     peak, base, variance = np.float32(0), np.float32(0), np.float32(0)
     for column in range(len(query)):
         part = query[column] * step[column]
         peak = max(peak, abs(part))
         variance += part * part
-        base += query[column] * low[column]
-    unit = peak / min(32767, LARGEST // (255 * len(query))) if peak > 0 else np.float32(1)
+    unit = np.float32(peak / most if peak > 0 else 1)
     for column in range(len(query)):
-        weights[column] = np.int16(np.rint(query[column] * step[column] / unit))
-    return np.float32(unit), base, np.float32(np.sqrt(variance / 12))
+        part = query[column] * step[column]
+        weight = np.rint(part / unit)
+        weights[column] = weight
+        base += query[column] * low[column] + (part - unit * np.float32(weight)) * MIDDLE
+    return unit, np.float32(base), np.float32(np.sqrt(variance / 12))
 
 
 @numba.njit(**FAST)
@@ -321,73 +263,182 @@ def _total(codes, weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**FAST)
-def _answer(  # type: ignore[no-untyped-def]
-    near,
-    short,
-    units,
-    starts,
-    listed,
+def _largest(values, lanes):  # type: ignore[no-untyped-def]
+    """Return the largest of values (n,), n at least 16, of which 16 are compared at once."""
+    lanes[:] = values[len(values) - GROUP :]
+    for start in range(0, len(values) - GROUP, GROUP):
+        for at in range(GROUP):
+            lanes[at] = values[start + at] if values[start + at] > lanes[at] else lanes[at]
+    return lanes.max()
+
+
+@numba.njit(**FAST)
+def _above(values, least):  # type: ignore[no-untyped-def]
+    """Return how many of values (n,) are not below the least."""
+    count = np.int32(0)
+    for at in range(len(values)):
+        count += np.int32(values[at] >= least)
+    return count
+
+
+@numba.njit(**FAST)
+def _cut(values, most, high):  # type: ignore[no-untyped-def]
+    """Return what the `most` largest of values (n,), none above `high`, are not below; more if equal."""
+    step = np.float32(FIRST)
+    low = high - step
+    while _above(values, low) < most:
+        high, step = low, 2 * step
+        low -= step
+    for _ in range(HALVINGS):
+        middle = np.float32(low + (high - low) / 2)
+        if not low < middle < high:
+            break
+        count = _above(values, middle)
+        if count == most:
+            return middle
+        if count > most:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(**FAST)
+def _answered(  # type: ignore[no-untyped-def]
+    queries,
+    turn,
+    shift,
+    with_rest,
+    spread,
+    centroids,
+    lowest,
+    apart,
     codes,
     low,
     step,
+    starts,
+    sizes,
+    longest,
+    listed,
     vectors,
     norms,
     wide,
     floor,
-    unit,
+    fine,
+    allowed,
+    margin,
     probes,
     shortlist,
     scores,
     places,
 ):
-    """Put what is nearest into scores and places (Q, keep); near (Q, L) are products with centroids."""
-    few, all_ = np.empty(short.shape[1], np.int16), np.empty(units.shape[1], np.int16)
-    values, numbers = np.empty(probes, np.float32), np.empty(probes, np.int64)
-    likely, rows = np.empty(shortlist, np.float32), np.empty(shortlist, np.int64)
-    for row in range(len(near)):
-        probed = _nearest_lists(near[row], values, numbers, probes)
-        one, base, _ = _weighed(short[row], low, step, few)
-        held = _scanned(values, numbers[:probed], few, one, base, starts, listed, codes, likely, rows)
-        one, base, deviation = _weighed(units[row], floor, unit, all_)
-        best, there = scores[row], places[row]
-        least = _by_bytes(rows[:held], all_, one, base, wide, likely, best, there) - SLACK * deviation
-        _compared(units[row], rows[:held], likely, least, vectors, norms, best, there)
+    """Put what is nearest into scores and places (Q, keep); False where a query (D,) has no direction."""
+    dim, wide_ = len(shift), queries.shape[1]
+    unit, short = np.empty(wide_, np.float32), np.empty(dim, np.float32)
+    few, many = np.zeros(-(-dim // QUAD) * QUAD, np.int8), np.empty(wide_, np.int16)
+    near, numbers = _room(len(sizes)), np.empty(probes, np.int64)
+    found = np.empty(min(len(listed), probes * longest) + 2 * GROUP, np.float32)
+    likely, rows = _room(shortlist), np.empty(shortlist, np.int64)
+    lanes, finest = np.empty(GROUP, np.float32), min(32767, LARGEST // (255 * wide_))
+    for row in range(len(queries)):
+        if not _direction(queries[row], turn, shift, with_rest, unit, short):
+            return False
+        one, base, _ = _weighed(short, lowest, apart, 127, few)
+        group_sums(centroids, 0, len(sizes), few, one, base, near)
+        near[len(sizes) :] = -np.inf
+        deviation = np.float32(np.sqrt((short * short * spread).sum()) + 1e-20)  # any margin of none is none
+        lists = numbers[: _lists(near, margin * deviation, numbers, lanes)]
+        one, base, _ = _weighed(short, low, step, 127, few)
+        count = _scanned(near, lists, few, one, base, starts, sizes, codes, found)
+        if len(allowed):
+            _masked(found, lists, starts, sizes, listed, allowed)
+        held = _shortlisted(found, count, lists, starts, sizes, listed, wide, rows, lanes)
+        one, base, rounding = _weighed(unit, floor, fine, finest, many)
+        _by_bytes(rows[:held], many, one, base, wide, likely)
+        least = np.float32(-np.inf)
+        if held > scores.shape[1]:
+            least = _cut(likely[:held], scores.shape[1], _largest(likely, lanes)) - SLACK * rounding
+        _compared(unit, rows[:held], likely, least, vectors, norms, scores[row], places[row])
+    return True
 
 
 @numba.njit(**FAST)
-def _scanned(values, numbers, weights, unit, base, starts, places, codes, likely, rows):  # type: ignore[no-untyped-def]
-    """Put what is nearest in some lists into the heap likely, rows, and return how many it holds."""
-    held, least, dim = 0, np.float32(-np.inf), len(weights)
-    address = codes.ctypes.data
-    for number in range(len(numbers)):
-        first, last, following, after = starts[numbers[number]], starts[numbers[number] + 1], 0, 0
-        if number + 1 < len(numbers):
-            following, after = starts[numbers[number + 1]], starts[numbers[number + 1] + 1]
-        start = values[number] + base
-        for place in range(first, last):
-            if following < after:
-                for line in range(0, dim, LINE):
-                    fetch(address + following * dim + line)
-                following += 1
-            score = start + np.float32(_total(codes[place], weights)) * unit
-            if score > least:
-                held = _offer(likely, rows, held, len(likely), score, places[place])
-                least = likely[0] if held == len(likely) else least
+def _room(count):  # type: ignore[no-untyped-def]
+    """Return room for so many similarities and for whole groups, at least one that stays."""
+    return np.full((count // GROUP + 2) * GROUP, np.float32(-np.inf))
+
+
+@numba.njit(**FAST)
+def _lists(near, margin, numbers, lanes):  # type: ignore[no-untyped-def]
+    """Put the lists to read into numbers, by the products near (L,) with their centroids; return how many."""
+    high, held = _largest(near, lanes), 0
+    least = high - margin
+    if _above(near, least) > len(numbers):
+        least = _cut(near, len(numbers), high)
+    for start in range(0, len(near), BLOCK):
+        block = near[start : start + BLOCK]
+        if _above(block, least):
+            for at in range(len(block)):
+                if block[at] >= least and block[at] > -np.inf and held < len(numbers):
+                    numbers[held] = start + at
+                    held += 1
     return held
 
 
 @numba.njit(**FAST)
-def _by_bytes(rows, weights, unit, base, codes, likely, best, places):  # type: ignore[no-untyped-def]
-    """Put cosines by bytes of rows (n,) into likely, and return that of the last to keep."""
-    held, dim, address = 0, len(weights), codes.ctypes.data
+def _scanned(near, numbers, weights, unit, base, starts, sizes, codes, found):  # type: ignore[no-untyped-def]
+    """Put the similarities of what lists hold into found, one list behind the other; return how many."""
+    count, wide, address = 0, len(weights) * GROUP, codes.ctypes.data
+    for place in range(len(numbers)):
+        number = numbers[place]
+        if place + 1 < len(numbers):
+            following = numbers[place + 1]
+            for line in range(starts[following] * wide, starts[following + 1] * wide, LINE):
+                fetch(address + line)
+        group_sums(codes, starts[number], sizes[number], weights, unit, near[number] + base, found[count:])
+        count += sizes[number]
+    found[count : count + GROUP] = -np.inf
+    return count
+
+
+@numba.njit(**FAST)
+def _masked(found, numbers, starts, sizes, places, allowed):  # type: ignore[no-untyped-def]
+    """Take away the similarities of what may not be found."""
+    at = 0
+    for number in numbers:
+        for place in range(starts[number] * GROUP, starts[number] * GROUP + sizes[number]):
+            if not allowed[places[place]]:
+                found[at] = -np.inf
+            at += 1
+
+
+@numba.njit(**FAST)
+def _shortlisted(found, count, numbers, starts, sizes, places, codes, rows, lanes):  # type: ignore[no-untyped-def]
+    """Put the places of the largest of `count` similarities into rows, and return how many these are."""
+    least, first, held = np.float32(-np.inf), 0, 0
+    address, dim = codes.ctypes.data, codes.shape[1]
+    if count > len(rows):
+        least = _cut(found[:count], len(rows), _largest(found[: count + GROUP], lanes))
+    for number in numbers:
+        size, start = sizes[number], starts[number] * GROUP
+        for begin in range(0, size, BLOCK):
+            block = found[first + begin : first + min(begin + BLOCK, size)]
+            if _above(block, least):
+                for at in range(len(block)):
+                    if block[at] >= least and block[at] > -np.inf and held < len(rows):
+                        rows[held] = places[start + begin + at]
+                        for line in range(0, dim, LINE):
+                            fetch(address + rows[held] * dim + line)
+                        held += 1
+        first += size
+    return held
+
+
+@numba.njit(**FAST)
+def _by_bytes(rows, weights, unit, base, codes, likely):  # type: ignore[no-untyped-def]
+    """Put cosines by bytes of rows (n,) into likely."""
     for number in range(len(rows)):
-        if number + AHEAD < len(rows):
-            for line in range(0, dim, LINE):
-                fetch(address + rows[number + AHEAD] * dim + line)
         likely[number] = base + np.float32(_total(codes[rows[number]], weights)) * unit
-        if held < len(best) or likely[number] > best[0]:
-            held = _offer(best, places, held, len(best), likely[number], rows[number])
-    return best[0] if held == len(best) else np.float32(-np.inf)
 
 
 @numba.njit(**FAST)

@@ -459,7 +459,7 @@ class DiskIndex(AdaptiveIndex):
 
 
 def _parts_of(effort: str | None) -> list[str]:
-    return [part for part in split_effort(effort or "")[0].split(",") if part]
+    return [part for part in split_effort(effort or "").faiss.split(",") if part]
 
 
 def _blocks_read() -> int:

@@ -132,10 +132,10 @@ def build_on_disk(
 
 
 def _check_spec(spec: IndexSpec) -> None:
-    if len(spec.dims) != 1 or not spec.codes.startswith("IVF"):
+    if len(spec.dims) != 1 or not spec.codes.startswith("IVF") or spec.rest:
         raise UserError(
             f"codes={spec.codes!r} of dims={list(spec.dims)} on disk",
-            expected='one dim, and codes that begin with IVF, such as "IVF4096,PQ64x4fsr"',
+            expected='one dim without its rest, and codes that begin with IVF, such as "IVF4096,PQ64x4fsr"',
         )
 
 

@@ -12,6 +12,8 @@ from mrl_experiments.adaptive.retrieval.tuning import Family
 SMALLEST_SCAN = 16  # below, classes are too close for a shortlist of useful length
 LIST_LENGTH = 32  # vectors on average; shorter lists cost more to find than to scan
 PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+# Of lists that a compiled loop searches: margins, and how many are read at most by those up to the next.
+MARGINS = {128: (0.5, 1, 1.5, 1.75, 2, 2.25, 2.5, 2.75), 512: (3, 3.5, 4, 5)}
 CODES = 64  # of 4 bits a vector, of an index on disk
 EFFORTS = (16, 32, 64, 128, 256)
 
@@ -51,13 +53,11 @@ def declared_families(
     found = []
     for dim in scanned:
         plans = _plans(dim, dims, count, k)
-        found.append(
-            Family(
-                IndexSpec((dim,), f"IVF{lists(count)},{_scanned(dim, similarity)}", plans[0]),
-                _probes(lists(count)),
-                plans,
-            )
-        )
+        codes = _scanned(dim, similarity)
+        spec = IndexSpec((dim,), f"IVF{lists(count)},{codes}", plans[0])
+        both = codes == "SQ8" and width // 16 <= dim <= width // 4
+        for rest in (False, True) if both else (False,):
+            found.append(Family(replace(spec, rest=rest), efforts_of(lists(count), codes), plans))
     found += opponent_families(count, width, k, similarity)
     return [_by(family, similarity) for family in found], exact
 
@@ -77,10 +77,14 @@ def opponent_families(
     plans = [((width, min(factor * k, count)), (width, k)) for factor in (2, 3, 5, 10, 20, 40)]
     ivf, efforts, probes = f"IVF{lists(count)}", _efforts("efSearch", EFFORTS), _probes(lists(count))
     found = [f"RR{width},{ivf},RaBitQfs", f"{ivf},PQ{width // 2}x4fsr"]
+    bytes_ = efforts_of(lists(count), "SQ8")
     found += [f"PCA{dim},{ivf},{_scanned(dim, similarity)}" for dim in (32, 64, 128) if dim < width]
     if rotated:
         found += [f"OPQ{dim},{ivf},PQ{dim}x4fsr" for dim in (64, 128) if dim < width]
-    coded = [Family(IndexSpec((width,), codes, plans[0]), probes, plans) for codes in found]
+    coded = [
+        Family(IndexSpec((width,), codes, plans[0]), bytes_ if "SQ8" in codes else probes, plans)
+        for codes in found
+    ]
     graph = Family(IndexSpec((width,), "HNSW32_SQ8", plans[0]), efforts, plans[:2])
     return [*coded, graph, *full_width_families(count, width, k)]
 
@@ -127,7 +131,7 @@ def _scanning(scanned: Sequence[int], count: int, dims: Sequence[int], k: int) -
     families = []
     for dim in scanned:
         ivf, probes = f"IVF{lists(count)}", _probes(lists(count))
-        codes = [(f"{ivf},PQ{dim}x4fsr", probes), (f"{ivf},SQ8", probes)]
+        codes = [(f"{ivf},PQ{dim}x4fsr", probes), (f"{ivf},SQ8", efforts_of(lists(count), "SQ8"))]
         if dim == scanned[0]:
             codes.append(("HNSW32", _efforts("efSearch", EFFORTS)))
         if lists(count) < 2:
@@ -165,6 +169,16 @@ def _plans(dim: int, dims: Sequence[int], count: int, k: int) -> list[tuple[tupl
     if between:
         plans += [((dim, keep), (between[0], min(3 * k, keep)), (width, k)) for keep in shortlists[2:]]
     return plans
+
+
+def efforts_of(most: int, codes: str) -> tuple[str, ...]:
+    """Return the efforts to try of so many lists: by margins where a compiled loop searches their codes."""
+    if codes != "SQ8" or not COMPILED:
+        return _probes(most)
+    found = [
+        f"nprobe={min(most, read)},margin={margin}" for read, margins in MARGINS.items() for margin in margins
+    ]
+    return *found, f"nprobe={min(most, max(MARGINS))}"
 
 
 def _efforts(name: str, values: Sequence[int]) -> tuple[str, ...]:

@@ -256,9 +256,14 @@ class AdaptiveIndex:
 
         Where a mask (N,) leaves out too much for the scan's codes to find enough, there may be fewer.
         """
-        stages, queries = self._checked(stages), self._checked_queries(queries)
-        found = self.found(queries, stages, self._checked_mask(mask), effort)
-        return Candidates(found.similarities, np.where(found.ids < 0, -1, self.ids[found.ids]))
+        stages, mask = self._checked(stages), self._checked_mask(mask)
+        found = self._by_bytes(queries, stages, mask, effort)  # checks queries by the way
+        if found is None:
+            found = self.found(self._checked_queries(queries), stages, mask, effort)
+        ids = self.ids[found.ids]
+        if (found.ids[:, -1] < 0).any():  # what is missing comes last
+            ids[found.ids < 0] = -1
+        return Candidates(found.similarities, ids)
 
     def found(
         self,
@@ -268,11 +273,11 @@ class AdaptiveIndex:
         effort: str | None = None,
     ) -> Candidates:
         """Return what `search_stages` does of what it has checked, as positions."""
-        if mask is None and (answered := self._by_bytes(queries, stages, effort)) is not None:
+        if (answered := self._by_bytes(queries, stages, mask, effort)) is not None:
             return answered
         (dim, keep), *later = stages
         found = self.scan(queries, dim, keep, mask, effort)
-        patience = self.spec.patience if effort is None else split_effort(effort)[1]
+        patience = self.spec.patience if effort is None else split_effort(effort).patience
         for number, (dim, keep) in enumerate(later, start=1):
             found = self.rerank(queries, found, dim, keep, patience if number == len(later) else 0)
         return found
@@ -289,7 +294,7 @@ class AdaptiveIndex:
         keep, index, similarity = min(keep, len(self)), self.shortlists[dim], self.spec.similarity
         if self.spec.codes == BOUNDED and len(queries) >= FEW:  # products of matrices are faster
             return exact_neighbours(queries[:, :dim], self.vectors[:, :dim], keep, similarity, mask)
-        asked = compared(queries, dim, similarity)
+        asked = compared(queries, dim, similarity, self.spec.rest)
         if mask is None and effort in (None, self.spec.effort):
             found, ids = index.search(asked, keep)
         elif (parameters := search_parameters(index, mask, effort)) is not None:
@@ -301,18 +306,28 @@ class AdaptiveIndex:
         return Candidates(-found if similarity == "l2" else found, ids)
 
     def _by_bytes(
-        self, queries: NDArray[np.float32], stages: Stages, effort: str | None
+        self,
+        queries: NDArray[np.float32],
+        stages: Stages,
+        mask: NDArray[np.bool_] | None,
+        effort: str | None,
     ) -> Candidates | None:
         """Return what two stages find by one compiled loop, see `byte_lists`; None where it cannot."""
-        if len(stages) != 2 or stages[1][0] != self.width or self.spec.similarity != "cosine":
+        (dim, shortlist), (last, keep) = stages[0], stages[-1]
+        if len(stages) != 2 or last != self.width or (reader := self._reader(dim)) is None:
             return None
-        (dim, shortlist), (_, keep) = stages
-        reader = self._reader(dim)
-        if reader is None:
+        if (
+            type(queries) is not np.ndarray
+            or queries.shape[1:] != (last,)
+            or not len(queries)
+            or queries.dtype != np.float32
+            or not queries.flags.c_contiguous
+        ):
             return None
         shortlist = min(shortlist, len(self))
         read = reader.index.nprobe if effort is None else probes(reader.index, effort)
-        found: Candidates | None = reader.search(queries, shortlist, min(keep, shortlist), read)
+        margin = split_effort(self.spec.effort if effort is None else effort).margin
+        found: Candidates | None = reader.search(queries, shortlist, min(keep, shortlist), read, margin, mask)
         return found
 
     def _reader(self, dim: int) -> Any:
@@ -322,11 +337,12 @@ class AdaptiveIndex:
         if kept is not index or (reader is not None and reader.count != index.ntotal):
             reader = None
             stays = isinstance(self.vectors, np.memmap) and self.vectors.nbytes > MAPPED
-            if rerank.COMPILED and BYTES in self.spec.codes and not stays:
+            cosine = self.spec.similarity == "cosine"
+            if rerank.COMPILED and cosine and BYTES in self.spec.codes and not stays:
                 from mrl_experiments.adaptive.retrieval.byte_lists import ByteLists
 
                 self._know_norms(self.width)
-                reader = ByteLists.of(index, self.vectors, self.norms[self.width])
+                reader = ByteLists.of(index, self.vectors, self.norms[self.width], self.spec.rest)
             self._readers[dim] = (index, reader)
         return reader
 
@@ -351,13 +367,15 @@ class AdaptiveIndex:
         """Return multiply-adds per query; scanning a code of a prefix counts as scanning the prefix."""
         stages = self._checked(stages)
         dim, keep = stages[0]
-        units = compared(queries, dim, self.spec.similarity)
-        return search_macs(scanned_vectors(self.shortlists[dim], units, keep), stages)
+        units = compared(queries, dim, self.spec.similarity, self.spec.rest)
+        reader, margin = self._reader(dim), split_effort(self.spec.effort).margin
+        spread = None if reader is None or margin == np.inf else margin**2 * reader.spread
+        return search_macs(scanned_vectors(self.shortlists[dim], units, keep, spread), stages)
 
     def insert(self, rows: NDArray[np.int64]) -> None:
         """Add rows (N',) of `vectors`, which the index was built without, to what is found."""
         for index in self.shortlists.values():
-            extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity)
+            extend_shortlist(index, self.vectors[rows], rows, self.spec.similarity, self.spec.rest)
 
     def add(self, embeddings: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
         """Append embeddings (N', D) under new ids; clusters and codes stay as trained.
@@ -376,7 +394,7 @@ class AdaptiveIndex:
         all_ids = np.concatenate([self.ids, ids])
         rows = np.arange(len(self), len(self) + len(added))
         for index in self.shortlists.values():
-            extend_shortlist(index, added, rows, self.spec.similarity)
+            extend_shortlist(index, added, rows, self.spec.similarity, self.spec.rest)
         new = self._norms(added, list(self.norms))
         self.norms = {dim: np.concatenate([norms, new[dim]]) for dim, norms in self.norms.items()}
         self.vectors, self.ids = np.concatenate([self.vectors, added]), all_ids

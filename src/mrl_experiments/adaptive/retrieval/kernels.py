@@ -58,8 +58,8 @@ def rerank(
 
 def by_threads(queries: int, answer: Callable[[int, int], Result]) -> list[Result]:
     """Return what `answer` of a compiled loop gives for ranges (first, last) of queries, one a thread."""
-    threads = min(faiss.omp_get_max_threads(), queries // WORTH_SHARING)
-    if threads < 2:
+    threads = queries // WORTH_SHARING
+    if threads < 2 or (threads := min(threads, faiss.omp_get_max_threads())) < 2:
         return [answer(0, queries)]
     cuts = np.linspace(0, queries, threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:

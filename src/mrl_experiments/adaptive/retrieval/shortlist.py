@@ -36,7 +36,7 @@ def build_shortlist(
     count = len(vectors) if rows is None else len(rows)
     if 4 * count * dim > LARGE:
         return _built_in_blocks(vectors, dim, spec, rows)
-    units = compared(vectors if rows is None else vectors[rows], dim, spec.similarity)
+    units = compared(vectors if rows is None else vectors[rows], dim, spec.similarity, spec.rest)
     index = trained_shortlist(units, spec, dim)
     if rows is None:
         index.add(units)
@@ -54,12 +54,13 @@ def _built_in_blocks(
     chosen = np.arange(len(vectors)) if rows is None else rows
     most = max(BLOCK, PER_LIST * max(lists_of(spec.codes), default=0))
     sample = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(np.int64))]
-    index = trained_shortlist(compared(vectors[sample, :dim], dim, spec.similarity), spec, dim)
+    end = None if spec.rest else dim  # of what is read
+    index = trained_shortlist(compared(vectors[sample, :end], dim, spec.similarity, spec.rest), spec, dim)
     index = index if rows is None else _named(index)
     for start in range(0, len(chosen), BLOCK):
         part = chosen[start : start + BLOCK]
-        block = vectors[start : start + BLOCK, :dim] if rows is None else vectors[part, :dim]
-        extend_shortlist(index, block, part, spec.similarity)
+        block = vectors[start : start + BLOCK, :end] if rows is None else vectors[part, :end]
+        extend_shortlist(index, block, part, spec.similarity, spec.rest)
     set_effort(index, spec.effort)
     return index
 
@@ -75,7 +76,7 @@ def trained_shortlist(units: NDArray[np.float32], spec: IndexSpec, dim: int) -> 
             # FAISS would take memory for them first.
             raise RuntimeError("no list, or more lists than vectors")
         by = "l2" if spec.codes == BOUNDED and spec.similarity == "cosine" else spec.similarity
-        index = faiss.index_factory(dim, spec.codes, metric(by))
+        index = faiss.index_factory(units.shape[1], spec.codes, metric(by))
         _accept_few_vectors(index)
         if spec.coarse_dim not in (None, dim):
             _cluster_shorter_prefix(index, units, spec.coarse_dim, spec.similarity)
@@ -124,14 +125,14 @@ def _accept_few_vectors(index: Any) -> None:
 
 
 def extend_shortlist(
-    index: Any, vectors: NDArray[np.float32], rows: NDArray[np.int64], similarity: str
+    index: Any, vectors: NDArray[np.float32], rows: NDArray[np.int64], similarity: str, rest: bool = False
 ) -> None:
     """Append vectors (N, D), in rows (N,), to a built index, a block at a time."""
     by_row = isinstance(faiss.downcast_index(index), faiss.IndexIDMap) or isinstance(
         core_of(index), faiss.IndexIVF
     )
     for start in range(0, len(vectors), BLOCK):
-        block = compared(vectors[start : start + BLOCK], index.d, similarity)
+        block = compared(vectors[start : start + BLOCK], index.d - rest, similarity, rest)
         if by_row:
             index.add_with_ids(block, rows[start : start + BLOCK])
         else:
@@ -149,7 +150,7 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
     Returns:
         None if this kind of index takes no mask.
     """
-    pairs = (part.split("=") for part in split_effort(effort or "")[0].split(",") if part)
+    pairs = (part.split("=") for part in split_effort(effort or "").faiss.split(",") if part)
     chosen = {name: int(value) for name, value in pairs}
     selector: Any = None
     if mask is not None:
@@ -176,7 +177,7 @@ def search_parameters(index: Any, mask: NDArray[np.bool_] | None, effort: str | 
 def probes(index: Any, effort: str | None = None) -> int:
     """Return how many lists a search with an effort reads; None for the effort of the index."""
     core = core_of(index)
-    chosen = dict(part.split("=") for part in split_effort(effort or "")[0].split(",") if part)
+    chosen = dict(part.split("=") for part in split_effort(effort or "").faiss.split(",") if part)
     return int(min(int(chosen.get("nprobe", core.nprobe)), core.nlist))
 
 
@@ -190,7 +191,7 @@ def set_effort(index: faiss.Index, effort: str) -> None:
         outer: Any = faiss.downcast_index(index)
         inner = outer.index if isinstance(outer, faiss.IndexIDMap) else outer
         space: Any = faiss.ParameterSpace()
-        space.set_index_parameters(inner, split_effort(effort)[0])
+        space.set_index_parameters(inner, split_effort(effort).faiss)
         core = core_of(outer)
         if isinstance(core, faiss.IndexIVF):
             core.nprobe = min(core.nprobe, core.nlist)  # with more, scans of 4 bits lose neighbours
@@ -203,25 +204,31 @@ def set_effort(index: faiss.Index, effort: str) -> None:
         ) from error
 
 
-def scanned_vectors(index: Any, queries: NDArray[np.float32], keep: int) -> float:
+def scanned_vectors(
+    index: Any, queries: NDArray[np.float32], keep: int, spread: NDArray[Any] | None = None
+) -> float:
     """Return how many vectors a unit-norm query (Q, dim) is compared with on average, to find `keep`.
 
-    A centroid counts by its share of the scanned dim. A graph's comparisons are those that FAISS counts.
+    A centroid counts by its share of the scanned dim. A graph's comparisons are those that FAISS counts. Of
+    lists that a margin leaves out `spread` (dim,) tells: its square, in units of the products, by feature.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexIDMap):
-        return scanned_vectors(index.index, queries, keep)
+        return scanned_vectors(index.index, queries, keep, spread)
     if isinstance(index, faiss.IndexPreTransform):
         chain: Any = index.chain
         for number in range(chain.size()):
             queries = chain.at(number).apply(queries)
-        return scanned_vectors(index.index, queries, keep)
+        return scanned_vectors(index.index, queries, keep, spread)
     if isinstance(index, faiss.IndexIVF):
         sizes = np.array([index.get_list_size(number) for number in range(index.nlist)])
-        _, probed = index.quantizer.search(queries, index.nprobe)
+        near, probed = index.quantizer.search(queries, index.nprobe)
         centroids: Any = faiss.downcast_index(index.quantizer)
         coarse_dim = centroids.index.d if isinstance(centroids, faiss.IndexPreTransform) else centroids.d
-        return float(index.nlist * coarse_dim / index.d + sizes[probed].sum(axis=1).mean())
+        read = sizes[probed]
+        if spread is not None:
+            read = read * (near >= near[:, :1] - np.sqrt(np.square(queries) @ spread)[:, None])
+        return float(index.nlist * coarse_dim / index.d + read.sum(axis=1).mean())
     if isinstance(index, faiss.IndexHNSW):
         statistics: Any = faiss.cvar
         statistics.hnsw_stats.reset()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
-from mrl_experiments.directions import BLOCK, HIGHEST, LOWEST, dtype_for, unit_prefixes
+from mrl_experiments.directions import BLOCK, HIGHEST, LOWEST, dtype_for, inverse_norms, unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.names import SIMILARITIES
 from mrl_experiments.nesting import prefix
@@ -32,8 +32,20 @@ def metric(similarity: str) -> int:
     return int(faiss.METRIC_L2 if similarity == "l2" else faiss.METRIC_INNER_PRODUCT)
 
 
-def compared(vectors: NDArray[np.float32], dim: int, similarity: str) -> NDArray[np.float32]:
-    """Return the prefixes (N, dim) of vectors (N, D) that are compared, contiguous: for cosines of norm 1."""
+def compared(
+    vectors: NDArray[np.float32], dim: int, similarity: str, rest: bool = False
+) -> NDArray[np.float32]:
+    """Return the prefixes (N, dim) of vectors (N, D) that are compared, contiguous: for cosines of norm 1.
+
+    With `rest`, (N, dim + 1): prefixes of the whole directions, and the norm of what each leaves out, so that
+    a product is the largest that the cosine of whole vectors can be.
+    """
+    if rest:
+        width = vectors.shape[1]
+        part = np.zeros((len(vectors), dim + 1), np.float32)
+        part[:, :dim] = prefix(vectors, dim) * inverse_norms(vectors, [width])[width][:, None]
+        part[:, dim] = np.sqrt(np.maximum(0, 1 - np.einsum("nd,nd->n", part, part)))
+        return part
     if similarity == "cosine":
         if len(vectors) <= FEW:  # without the steps that many need
             part = prefix(vectors, dim)

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +30,14 @@ class IndexSpec:
         stages: The default funnel [[D_s, shortlist], [D_r, keep], ...].
         coarse_dim: The prefix clustered into the lists of an IVF index; None means the scanned one.
         effort: FAISS search parameters, "nprobe=16" or "efSearch=64", and "patience=10": the last re-rank of
-            a query ends once so many candidates in turn have not been among its nearest.
+            a query ends once so many candidates in turn have not been among its nearest. Lists of bytes
+            that a compiled loop searches (`byte_lists`) also take "margin=2.5": of "nprobe" lists those are
+            left out whose centroid is less near than the nearest by more than so many deviations of a
+            similarity within lists. They do without patience.
         similarity: What near means, "cosine", "inner_product" or "l2"; of prefixes, too.
+        rest: For cosines: a scanned prefix is not divided by its own norm but by that of the whole vector,
+            and the norm of the rest is one more feature, so that a product is the largest that the cosine
+            of whole vectors can be. What finds more depends on the vectors.
     """
 
     dims: tuple[int, ...]
@@ -39,6 +46,7 @@ class IndexSpec:
     coarse_dim: int | None = None
     effort: str = ""
     similarity: str = "cosine"
+    rest: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
@@ -46,6 +54,11 @@ class IndexSpec:
         object.__setattr__(self, "stages", check_stages(self.stages, self.dims))
         if list(self.dims) != sorted(set(self.dims)) or self.dims[0] < 1:
             raise UserError(f"dims={list(self.dims)} do not nest", expected="strictly increasing dims")
+        if self.rest and (self.similarity != "cosine" or self.coarse_dim is not None):
+            raise UserError(
+                f"rest=True with similarity={self.similarity}, coarse_dim={self.coarse_dim}",
+                expected="similarity=cosine, and no coarse_dim",
+            )
         if self.coarse_dim is not None and not 1 <= self.coarse_dim <= self.dims[0]:
             raise UserError(
                 f"coarse_dim={self.coarse_dim} does not nest in dims={list(self.dims)}",
@@ -55,7 +68,7 @@ class IndexSpec:
     @property
     def patience(self) -> int:
         """How many candidates in turn may fail before a re-rank ends; 0 for any."""
-        return split_effort(self.effort)[1]
+        return split_effort(self.effort).patience
 
     @property
     def exact(self) -> bool:
@@ -84,21 +97,37 @@ def probes_of(rows: int, shortlist: int) -> int:
     return min(lists, max(1, lists // 16, -(-4 * shortlist * lists // rows)))
 
 
-def split_effort(effort: str) -> tuple[str, int]:
-    """Return what FAISS is told of an effort, and the patience of a re-rank.
+class Effort(NamedTuple):
+    """What FAISS is told of an effort, and what it does not know: see `IndexSpec`."""
+
+    faiss: str
+    patience: int = 0
+    margin: float = np.inf
+
+
+@lru_cache(maxsize=256)
+def split_effort(effort: str) -> Effort:
+    """Return the parts of an effort.
 
     Example:
-        >>> split_effort("nprobe=16,patience=10"), split_effort("efSearch=64")
-        (('nprobe=16', 10), ('efSearch=64', 0))
+        >>> split_effort("nprobe=16,patience=10")
+        Effort(faiss='nprobe=16', patience=10, margin=inf)
+        >>> split_effort("nprobe=256,margin=2.5").margin
+        2.5
 
     Raises:
-        UserError: If the patience is no whole number.
+        UserError: If the patience is no whole number, or the margin no number from 0 up.
     """
-    parts = [part for part in effort.split(",") if part]
-    own = [part.partition("=")[2] for part in parts if part.startswith("patience=")]
-    if any(not value.isdecimal() for value in own):
-        raise UserError(f"effort={effort!r}", expected="patience=<whole number>")
-    return ",".join(part for part in parts if not part.startswith("patience=")), int((own or ["0"])[-1])
+    parts = [part.partition("=")[::2] for part in effort.split(",") if part]
+    own = dict(part for part in parts if part[0] in ("patience", "margin"))
+    told = ",".join("=".join(part) if part[1] else part[0] for part in parts if part[0] not in own)
+    try:
+        margin = float(own.get("margin", "inf"))
+    except ValueError:
+        margin = -1.0
+    if not (patience := own.get("patience", "0")).isdecimal() or not margin >= 0:
+        raise UserError(f"effort={effort!r}", expected="patience=<whole number>, margin=<number from 0 up>")
+    return Effort(told, int(patience), margin)
 
 
 def check_whole(name: str, value: Any) -> int:

@@ -308,6 +308,8 @@ class Tuner:
         """Try the best trial, where it is one of this index's, with re-ranks that end early."""
         if best is None or len(best.spec.stages) < 2 or not any(best is trial for trial in trials):
             return []
+        if split_effort(best.spec.effort).margin < np.inf:
+            return []  # whose search needs no patience
         (dim, keep), *later = best.spec.stages
         found = []
         for longer in (keep, 2 * keep):
@@ -365,7 +367,8 @@ def ladder(family: Family, chosen: Setting) -> list[Setting]:
     Each does at most as much as the one before: fewer efforts with the chosen stages.
     """
     effort, stages = chosen
-    whole, patience = split_effort(effort)
+    patience = split_effort(effort).patience
+    whole = effort.removesuffix(f",patience={patience}")
     place = list(family.efforts).index(whole)
     above = [*family.efforts[place + 1 :: 2]][-RUNGS // 2 :]
     below = [*family.efforts[max(0, place - 2) : place]]
