@@ -36,8 +36,15 @@ def dtype_for(dims: Sequence[int], *arrays: NDArray[Any]) -> type[np.floating[An
     """
     starts = ((vectors, start) for vectors in arrays for start in range(0, len(vectors), BLOCK))
     blocks = (vectors[start : start + BLOCK] for vectors, start in starts)
-    serves = all(serves for block in blocks for _, serves in _squares(block, dims))
-    return np.float32 if serves else np.float64
+    return np.float32 if all(_all_serve(block, dims) for block in blocks) else np.float64
+
+
+def _all_serve(vectors: NDArray[Any], dims: Sequence[int]) -> bool:
+    """Return whether float32 serves for all prefixes; the shortest and the longest mostly tell."""
+    ends = [squares for squares, _ in _squares(vectors, sorted({dims[0], dims[-1]}))] if dims else []
+    if all((squares >= LOWEST).all() and (squares <= HIGHEST).all() for squares in ends):
+        return True
+    return all(serves for _, serves in _squares(vectors, dims))
 
 
 def inverse_norms(vectors: NDArray[Any], dims: Sequence[int]) -> dict[int, NDArray[Any]]:

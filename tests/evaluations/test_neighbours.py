@@ -2,12 +2,21 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mrl_experiments.errors import UserError
 from mrl_experiments.search import neighbours
 from mrl_experiments.search.neighbours import nearest
+
+
+@pytest.fixture(params=["heaps", "reservoirs"])
+def keeper(request, monkeypatch):
+    """What keeps the nearest: FAISS's heaps for small searches, a compiled loop for others."""
+    if request.param == "reservoirs":
+        pytest.importorskip("numba")
+        monkeypatch.setattr(neighbours, "WORTH_COMPILING", 0)
+    return request.param
 
 
 def brute_force(queries, database, dim, k):
@@ -22,7 +31,8 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-@pytest.mark.parametrize("size", [40, 513, 9000])  # less than a block, a block and one more, two chunks
+@pytest.mark.usefixtures("keeper")
+@pytest.mark.parametrize("size", [40, 513])  # less than a block, a block and one more
 def test_finds_what_sorting_all_cosines_finds(size):
     queries, database = normal(0, 300, 24), normal(1, size, 24)
     found = nearest(queries, database, [3, 8, 12, 24], 7)
@@ -38,7 +48,8 @@ def test_finds_what_sorting_all_cosines_finds(size):
         assert all(len(set(row)) == 7 for row in positions.tolist())
 
 
-@settings(deadline=None, max_examples=30)
+@pytest.mark.usefixtures("keeper")
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 6))
 def test_equals_are_in_the_order_of_the_database(seed, distinct, k):
     # One-hot directions scaled by powers of two: every similarity is exactly 0 or 1, so ties abound.
@@ -59,6 +70,26 @@ def test_agrees_with_faiss_at_each_size():
         squared, positions = faiss.knn(q, x, 10)
         np.testing.assert_array_equal(found.positions, positions)
         np.testing.assert_allclose(2 - 2 * found.similarities, squared, atol=5e-6)
+
+
+def test_both_ways_keep_the_same(monkeypatch):
+    """Bit for bit, over two chunks with cosines that are equal, by labels or without, and by L2."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(neighbours, "WORTH_COMPILING", 0)
+    database, labels = np.repeat(normal(0, 3000, 16), 3, axis=0), np.arange(9000) % 7
+    queries = np.concatenate([database[:20], normal(1, 40, 16)])
+    for given_labels in (None, (labels[:60], labels)):
+        for similarity in ("cosine", "inner_product", "l2"):
+            search = (queries, database, [2, 4, 16], 50, given_labels, similarity)
+            monkeypatch.setattr(neighbours, "COMPILED", False)
+            expected = nearest(*search)
+            monkeypatch.setattr(neighbours, "COMPILED", True)
+            for dim, found in nearest(*search).items():
+                np.testing.assert_array_equal(found.positions, expected[dim].positions)
+                np.testing.assert_array_equal(found.similarities, expected[dim].similarities)
+            if similarity == "cosine" and given_labels is None:
+                best, _ = brute_force(queries, database, 16, 50)
+                np.testing.assert_allclose(expected[16].similarities, best, atol=1e-6)
 
 
 def test_reads_a_memory_map_and_leaves_it_and_the_threads_alone(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrl_experiments.adaptive.retrieval.rerank import COMPILED
 from mrl_experiments.directions import SAME_SCORE, dtype_for, inverse_norms, prefix_norms, unit_prefixes
 from mrl_experiments.errors import UserError
 from mrl_experiments.loops import tracked
@@ -24,6 +25,7 @@ WIDE = 64  # features from which a transposed view is as fast as a copy
 QUERIES = 256 * QUERY_BLOCK  # in memory at a time; each such run is a pass over the database
 PAIRED = 32  # queries whose neighbours are in memory at a time
 DATABASE_CHUNK = 16 * DATABASE_BLOCK  # rows read and transposed at a time
+WORTH_COMPILING = 10_000_000  # pairs of vectors, from which numba saves more than loading it takes
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -125,7 +127,7 @@ def _nearest(
         # Kernels of one thread on many blocks: the blocks are too small to share.
         _use_one_thread()
         scales = _scales(similarity, queries, database, dims, dtype)
-        search = _Search(queries, dims, k, scales, labels)
+        search = _Search(queries, dims, k, scales, labels, len(database))
         with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
             starts = range(0, len(database), DATABASE_CHUNK)
             for start in tracked(starts, "searching neighbours", len(starts)):
@@ -155,11 +157,11 @@ def similarities_of(
 
 
 class _Search:
-    """The running result of a search: for each dim a heap of the nearest found so far, for every query.
+    """The running result of a search: for each dim the nearest found so far, for every query.
 
-    The heaps keep the smallest values, so queries enter negated: then FAISS drops the later of two equals.
-    They hold float32: what is left of a similarity without the query's own scale and shift or, of products in
-    float64 and where labels matter, whole similarities.
+    The smallest values are kept, so queries enter negated: then the later of two equals is dropped. Kept is
+    float32: what is left of a similarity without the query's own scale and shift or, of products in float64
+    and where labels matter, whole similarities.
     """
 
     def __init__(
@@ -169,15 +171,14 @@ class _Search:
         k: int,
         scales: "_Scales",
         labels: tuple[Labels, Labels] | None,
+        database: int,
     ) -> None:
         self.dims, self.dtype, self.labels, self.scales = dims, scales.dtype, labels, scales
         self.whole = scales.dtype is np.float64 or labels is not None
         self.segments = list(itertools.pairwise((0, *dims)))
         full = torch.from_numpy(np.array(prefix(queries, dims[-1]), scales.dtype))
         self.queries = [-full[:, low:high].contiguous() for low, high in self.segments]
-        self.values = [np.empty((len(queries), k), np.float32) for _ in dims]
-        self.positions = [np.empty((len(queries), k), np.int64) for _ in dims]
-        self.heaps = [_heap(v, p) for v, p in zip(self.values, self.positions, strict=True)]
+        self.kept = [_keeper(len(queries), database, k) for _ in dims]
 
     def add(self, chunk: Tensor, start: int, pool: ThreadPoolExecutor) -> None:
         """Compare all queries with database rows (n, D) that begin at `start`."""
@@ -193,36 +194,62 @@ class _Search:
 
     def _compare(self, row: int, blocks: list[tuple[int, list[Tensor], list[Tensor]]]) -> None:
         queries = [part[row : row + QUERY_BLOCK] for part in self.queries]
-        count = len(queries[0])
-        asked = slice(row, row + count)
+        asked = slice(row, row + len(queries[0]))
+        space = queries[0].new_empty(2, len(queries[0]) * DATABASE_BLOCK)  # one for all blocks
         for position, parts, terms in blocks:
-            products = queries[0].new_zeros(count, len(terms[0]))
-            scores = torch.empty_like(products)
-            for dim, heap, query, part, term in zip(
-                self.dims, self.heaps, queries, parts, terms, strict=True
-            ):
+            shape = len(queries[0]), parts[0].shape[1]
+            products, scores = (one[: shape[0] * shape[1]].view(shape) for one in space)
+            products.zero_()
+            for dim, kept, query, part, term in zip(self.dims, self.kept, queries, parts, terms, strict=True):
                 products.addmm_(query, part)
-                self.scales.combine(products, term, out=scores)
-                if self.whole:
-                    scores = torch.from_numpy(self.scales.whole(scores.numpy(), dim, asked)).float()
-                if self.labels is not None:
-                    labels, others = self.labels[0][asked], self.labels[1]
-                    same = labels[:, None] == others[position : position + len(term)]
-                    scores += SAME_SCORE * torch.from_numpy(same)
-                heap.addn(len(term), faiss.swig_ptr(scores.numpy()), position, row, count)
+                if self.whole or self.scales.similarity == "l2":
+                    self.scales.combine(products, term, out=scores)
+                    kept.add(self._whole(scores, dim, asked, position), None, position, row)
+                else:
+                    kept.add(products, term, position, row)
+
+    def _whole(self, scores: Tensor, dim: int, asked: slice, position: int) -> Tensor:
+        """Return whole similarities, where these are what is compared."""
+        if not self.whole:
+            return scores
+        scores = torch.from_numpy(self.scales.whole(scores.numpy(), dim, asked)).float()
+        if self.labels is not None:
+            others = self.labels[1][position : position + scores.shape[1]]
+            scores += SAME_SCORE * torch.from_numpy(self.labels[0][asked][:, None] == others)
+        return scores
 
     def result(self) -> dict[int, Neighbours]:
         """Return the neighbours in order."""
         found = {}
-        for dim, heap, values, positions in zip(
-            self.dims, self.heaps, self.values, self.positions, strict=True
-        ):
-            heap.reorder()
+        for dim in self.dims:
+            values, positions = self.kept.pop(0).result()  # what is not needed any more goes
             similarities = -(values if self.whole else self.scales.whole(values, dim, slice(None)))
             if self.labels is not None:
                 similarities += SAME_SCORE * (self.labels[1][positions] == self.labels[0][:, None])
             found[dim] = _order_equals(values, similarities, positions)
         return found
+
+
+class _Heaps:
+    """For every query a heap of the k smallest scores so far, by FAISS; as `reservoirs.Reservoirs`."""
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.values, self.positions = np.empty((queries, k), np.float32), np.empty((queries, k), np.int64)
+        self.heaps: Any = faiss.float_maxheap_array_t()
+        self.heaps.nh, self.heaps.k = queries, k
+        self.heaps.val, self.heaps.ids = faiss.swig_ptr(self.values), faiss.swig_ptr(self.positions)
+        self.heaps.heapify()
+
+    def add(self, scores: Tensor, factors: Tensor | None, position: int, row: int) -> None:
+        """Take scores (q, n), times factors (n,), of the queries from `row` and the positions on."""
+        if factors is not None:
+            scores = scores * factors
+        self.heaps.addn(scores.shape[1], faiss.swig_ptr(scores.numpy()), position, row, len(scores))
+
+    def result(self) -> tuple[Array, NDArray[np.int64]]:
+        """Return values and positions (Q, k), smallest first; equals in any order."""
+        self.heaps.reorder()
+        return self.values, self.positions
 
 
 @dataclass(frozen=True)
@@ -284,19 +311,21 @@ def _columns(block: Tensor) -> Tensor:
     return block.T if block.shape[1] >= WIDE else block.T.contiguous()
 
 
-def _heap(values: Array, positions: NDArray[np.int64]) -> Any:
-    heap = faiss.float_maxheap_array_t()
-    heap.nh, heap.k = values.shape
-    heap.val, heap.ids = faiss.swig_ptr(values), faiss.swig_ptr(positions)
-    heap.heapify()
-    return heap
+def _keeper(queries: int, database: int, k: int) -> Any:
+    """Return what keeps the k nearest of each query: a compiled loop where that is worth loading numba."""
+    if not COMPILED or queries * database < WORTH_COMPILING:
+        return _Heaps(queries, k)
+    from mrl_experiments.search.reservoirs import Reservoirs
+
+    return Reservoirs(queries, database, k)
 
 
 def _order_equals(distances: Array, similarities: Array, positions: NDArray[np.int64]) -> Neighbours:
     """Sort equally distant neighbours by position, in the rows that have any."""
     tied = np.flatnonzero((np.diff(distances, axis=1) == 0).any(axis=1))
     order = np.lexsort((positions[tied], distances[tied]))
-    positions[tied] = np.take_along_axis(positions[tied], order, axis=1)
+    for part in (similarities, positions):  # the former differ where labels matter
+        part[tied] = np.take_along_axis(part[tied], order, axis=1)
     return Neighbours(similarities, positions)
 
 
