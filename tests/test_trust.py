@@ -361,7 +361,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "it is no mapping"),
+        ("", "it is empty"),
         ("- a\n- b\n", "it is no mapping"),
         ("just words", "it is no mapping"),
         (b"\xff\xfe\x00binary\x00", "utf-8"),

@@ -92,7 +92,7 @@ def read_config(path: Path) -> DictConfig:
         except RecursionError as error:
             raise ValueError("its values are nested too deeply") from error
         if not isinstance(plain, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is empty" if plain is None else "it is no mapping")
         config = OmegaConf.create(_renamed(plain))
         for old, new in RENAMED.items():
             group, _, key = old.rpartition(".")
