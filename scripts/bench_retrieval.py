@@ -8,7 +8,7 @@
 
 All search the same full vectors by their cosines on one thread. Each form is swept over its shortlist and
 its effort on half of the queries, for the fastest setting with recall@10 of the true neighbours of at least
-`target`, in batches and one query at a time; what is not far slower than the best is then measured in turn on
+`target`, in batches and one query at a time; what is near the fastest of its kind is then measured in turn on
 the other half, several times. `rows` keeps all points of the sweeps: recall, mAP, ms in batches and singly.
 Forms are tried in the order that promises most, those first whose index is `kept` from an earlier run, and
 once `minutes` are over no other is begun; `forms` is a regular expression of those that are tried. Where
@@ -59,7 +59,7 @@ from mrl_experiments.nesting import default_dims
 K, SINGLES, ROUNDS, QUERIES, MAX_LOST, MARGIN = 10, 200, 5, 2000, 0.001, 0.002
 LONG = 0.5  # seconds, after which no further query is asked singly
 NESTED = ["nested"]
-FINAL = 2.5  # times the best, up to which a form is measured anew
+FINAL = 1.5  # times the best of its kind, up to which a form is measured anew
 SHORTLISTS = (2, 3, 5, 7, 10, 15, 20, 30, 40)  # times K
 PROBES = (2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 256)
 FAR = 1.2  # times the best latency, from which on a shortlist is given up
@@ -624,17 +624,15 @@ def swept(bench: Bench, named: dict[str, str], store: Store, target: float) -> I
 
 
 def worth(entries: Sequence[Entry], admits: Goal) -> list[Entry]:
-    """Return the forms that are measured anew: exact search, and what is not far slower than the best."""
+    """Return the forms that are measured anew: exact search, and of each kind what is near its fastest."""
     found = {"Flat"}
     for single in (False, True):
-        best = {form.name: form.best(admits, single) for form, _ in entries}
-        times = {
-            form.name: form.points[setting][3 if single else 2]
-            for form, _ in entries
-            if (setting := best[form.name]) is not None
-        }
-        least = min(times.values(), default=0.0)
-        found |= {name for name, taken in times.items() if taken <= FINAL * least}
+        times: dict[str, dict[str, float]] = {}
+        for form, _ in entries:
+            if (setting := form.best(admits, single)) is not None:
+                times.setdefault(form.kind, {})[form.name] = form.points[setting][3 if single else 2]
+        for of_kind in times.values():
+            found |= {name for name, taken in of_kind.items() if taken <= FINAL * min(of_kind.values())}
     return [(form, built) for form, built in entries if form.name in found]
 
 
@@ -672,7 +670,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(table(runs))
     if others:
         console.print("at most 0.1 points of mAP@10 lost:", table(others[0]))
-    console.print("Not measured again, as they took far longer:", *left(every, runs, goals[0]), sep="\n  ")
+    console.print("Not measured again, as others of their kind took less:", *left(every, runs, goals[0]), sep="\n  ")
     last = figures(runs, others[0] if others else {})
     last["promise_broken_share"] = broken_promises(int(named.get("samples", "0")))
     rounded = {name: value if isinstance(value, str) else round(value, 3) for name, value in last.items()}
