@@ -670,7 +670,9 @@ def main(arguments: Sequence[str]) -> None:
     console.print(table(runs))
     if others:
         console.print("at most 0.1 points of mAP@10 lost:", table(others[0]))
-    console.print("Not measured again, as others of their kind took less:", *left(every, runs, goals[0]), sep="\n  ")
+    console.print(
+        "Not measured again, others of their kind took less:", *left(every, runs, goals[0]), sep="\n  "
+    )
     last = figures(runs, others[0] if others else {})
     last["promise_broken_share"] = broken_promises(int(named.get("samples", "0")))
     rounded = {name: value if isinstance(value, str) else round(value, 3) for name, value in last.items()}
