@@ -1,6 +1,7 @@
 """Adaptors as modules of sentence-transformers and as an index of FAISS give the vectors of their file."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from mrl_experiments.adaptor_export import faiss_index, write_sentence_transform
 from mrl_experiments.adaptor_file import AdaptorFile
 from mrl_experiments.embed import embed
 from mrl_experiments.errors import UserError
+from mrl_experiments.files import hidden_folder
+from mrl_experiments.locks import acquire
 from mrl_experiments.names import SIMILARITIES
 from mrl_experiments.runs import Run
 from mrl_experiments.stored import write_config
@@ -97,7 +100,12 @@ def test_embed_writes_the_model(encoder, tmp_path):
     write_config(run.config_path, {g: {"name": g} for g in ("loss", "model", "data")} | {"seed": 0})
     (found := adaptor()).save(run.adaptor)
     options = [f"root={tmp_path}", f"out={tmp_path / 'model'}", f"encoder={encoder[1]}", "dim=4"]
-    embed(composed("embed", "run=x", *options))
+    with ThreadPoolExecutor() as pool:
+        with acquire(hidden_folder(tmp_path / "model", "lock"), "writes it, too"):  # another command
+            done = pool.submit(embed, composed("embed", "run=x", *options))
+            with pytest.raises(TimeoutError):
+                done.result(timeout=0.5)
+        done.result()
     adapted = SentenceTransformer(str(tmp_path / "model"), device="cpu", local_files_only=True)
     vectors = adapted.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(vectors, unit(found.apply(encoder[0].encode(TEXTS))[:, :4]), atol=1e-5)

@@ -37,7 +37,8 @@ from mrl_experiments.embeddings import (
 )
 from mrl_experiments.errors import UserError
 from mrl_experiments.external.adapted_file import write_adapted
-from mrl_experiments.files import sha256
+from mrl_experiments.files import hidden_folder, sha256
+from mrl_experiments.locks import acquire
 from mrl_experiments.losses.classifier import select_labelled
 from mrl_experiments.losses.method import Method, width_of
 from mrl_experiments.models.small_maps import quicken_small_maps
@@ -294,9 +295,10 @@ def _write_mapped(cfg: DictConfig) -> None:
         )
     adaptor, out = AdaptorFile.load(runs[0].adaptor), Path(cfg.out).expanduser()
     if cfg.encoder:
-        write_sentence_transformers(
-            adaptor, out, Path(cfg.encoder).expanduser(), cfg.dim, queries=cfg.side == "queries"
-        )
+        with acquire(hidden_folder(out, "lock"), f"writes {out}"):
+            write_sentence_transformers(
+                adaptor, out, Path(cfg.encoder).expanduser(), cfg.dim, queries=cfg.side == "queries"
+            )
         print(f"{out}: SentenceTransformer('{out}'), its vectors by adaptor {adaptor.digest}")
         return
     data = cfg.get("data") or runs[0].config.data

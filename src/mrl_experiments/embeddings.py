@@ -159,7 +159,7 @@ def writing(folder: Path) -> Iterator[None]:
         UserError: If the place of the folder cannot be written to.
     """
     target, new, old = _paths(folder)
-    with acquire(target.with_name(f".{target.name[:200]}.lock"), f"writes {folder}"):
+    with acquire(hidden_folder(target, "lock"), f"writes {folder}"):
         if target.exists() and not target.is_dir():
             raise UserError(
                 f"{folder}: a file stands where a folder should be",
