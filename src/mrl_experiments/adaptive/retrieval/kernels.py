@@ -49,11 +49,9 @@ def rerank(
             never.
     """
     keep = min(keep, positions.shape[1])
-    stored = fixed(
-        vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors
-    )  # numba knows bits only
+    stored = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors  # numba knows bits only
     found = Candidates(np.empty((len(asked), keep), np.float32), np.empty((len(asked), keep), np.int64))
-    given = (asked, stored, norms, positions, distances, patience, *found)
+    given = (asked, fixed(stored), norms, positions, distances, patience, *found)
     by_threads(len(asked), partial(_select, *given))
     return found
 
