@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from commands import need_ffcv
 from PIL import Image, ImageCms, ImageColor
 
 from mrl_experiments.data.images.read_image import Readings, gathered, read_image
@@ -284,7 +285,7 @@ def test_each_broken_file_is_named_in_one_line(tmp_path):
 @pytest.mark.parametrize("kind", ["files", "beton"])
 def test_all_broken_files_are_named_at_once(kind, pictures, tmp_path, monkeypatch):
     if kind == "beton":
-        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        need_ffcv()
     (tmp_path / "images").mkdir()
     lost = broken(tmp_path / "images")
     source = pictures(count=150)
@@ -325,7 +326,7 @@ def test_readings_of_several_workers_are_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("max_size", [500, None])
 def test_narrow_images_are_read_by_both_loaders(max_size, image_data, pictures, tmp_path):
-    pytest.importorskip("ffcv", reason="FFCV is not installed")
+    need_ffcv()
     colours = {(900, 1): "#c86432", (1, 3000): "#3264c8", (2000, 2): "#64c832", (1, 1): "#c83264"}
     colours |= {(3, 70000): "#6432c8", (40, 30): "#32c864"}
     source = pictures(count=2)
