@@ -124,7 +124,7 @@ def _check_digest(path: Path, content: bytes) -> None:
 
 
 def _check_plain(text: str) -> None:
-    """Raise ValueError for what train.py never writes: tags, aliases, interpolations, values in many others."""
+    """Raise ValueError for what train.py never writes: tags, aliases, interpolations, deep nesting."""
     depth = 0
     for event in yaml.parse(text, Loader=get_yaml_loader()):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
