@@ -417,7 +417,6 @@ def test_two_processes_share_the_queries_and_file_the_same_rows(tmp_path):
         np.savez(tmp_path / f"{name}.npz", embeddings=vectors.astype("f4"), labels=labels)
     options = [f"embeddings={tmp_path / 'queries.npz'}", f"database={tmp_path / 'base.npz'}"]
     options += ["evaluation=[knn,retrieval,adaptive_retrieval]", "names.dims=[16,32,64]", "quiet=true"]
-    options += ["evaluation.adaptive_retrieval.timed=20"]
     found = []
     for name, ranks in (("one", []), ("two", ["trainer=ddp", "trainer.devices=2"])):
         done = run("evaluate.py", f"root={tmp_path / name}", *options, *ranks)
