@@ -7,8 +7,10 @@ PROFILE ?= full
 # TORCH=cpu: builds of torch without CUDA, which saves 4 GB, where the index offers them; TORCH_INDEX names another one.
 TORCH   ?= cuda
 LOCKS   := $(if $(filter cpu,$(TORCH)),$(VENV)/cpu,requirements)
-# One worker a core, of one thread each; the tests of a file share what is dear to make. Compiled tests are kept.
-PYTEST  := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
+# One worker a core, of one thread each; the tests of a file share what is dear to make, and tests/conftest.py says
+# which files begin. Compiled tests are kept.
+PYTEST  := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile \
+  --no-loadscope-reorder
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation
 HASHED  := $(INSTALL) --require-hashes $(if $(filter cpu,$(TORCH)),--no-deps)
 # For every platform and Python; of the index, only the hashes remain.
@@ -76,6 +78,7 @@ format: setup ## let ruff put the code in order
 docs: setup $(LOCKS)/docs.txt ## the documentation as a site, in outputs/docs
 	$(HASHED) -r $(LOCKS)/docs.txt
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -j auto -c docs . outputs/docs
+	SITE=outputs/docs $(BIN)/python -m pytest tests/test_pages.py -k the_site
 	@echo "site: outputs/docs/index.html"
 
 # What is locked stays as it is; UPGRADE=--upgrade takes the newest versions, UPGRADE="--upgrade-package timm" one.

@@ -11,13 +11,22 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=digits", "model.arch=test_resnet", "model.name=tiny", "logger=csv", "epochs=2"]
 COARSE = [*TINY, "data.source.scale=2"]  # images of 16 px, with which a step takes a third of the time
 PR_SET_CHILD_SUBREAPER = 36  # of prctl: orphans among the descendants become children of this process
+
+
+def need_ffcv() -> None:
+    """Skip a test or a file where FFCV is not installed, without importing it, which compiles for 5 s."""
+    if find_spec("ffcv") is None:
+        pytest.skip("FFCV is not installed", allow_module_level=True)
 
 
 class Forked:

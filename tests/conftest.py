@@ -1,5 +1,6 @@
 import gc
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,23 @@ from mrl_experiments.deferred import defer_metrics
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/commands.py
 defer_metrics()  # as each command does
+# Files of few tests that take long, in this order.
+LONG = ["test_pages", "test_ddp", "test_graphs", "test_reproduce", "test_wheel", "test_notebooks"]
+LONG += ["test_first_run", "test_train_command", "test_embed_evaluate", "test_loaders", "test_resume"]
+LONG += ["test_vector_file", "test_report_page", "test_embed_images", "test_export", "test_load"]
+LONG += ["test_write_report", "test_process", "test_next_commands", "test_never_blocked", "test_two_at_once"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no core waits for one at the end."""
+    tests = Counter(item.path for item in items)
+
+    def place(item):
+        name = item.path.stem
+        return LONG.index(name) if name in LONG else len(LONG), -tests[item.path]
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish():

@@ -7,7 +7,7 @@ import composing
 import numpy as np
 import pytest
 from captioned import write_table
-from commands import ROOT, run
+from commands import ROOT, need_ffcv, run
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -153,7 +153,7 @@ def test_data(option, photographs, texts, tmp_path):
         assert {"vocabulary", "length", "causal"} == set(data.inputs)
         return
     if option == "imagenet_betons":
-        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        need_ffcv()
         beton = composed_beton(photographs)
         overrides = [f"data.betons.train={beton}", f"data.betons.val={beton}"]
     if option.startswith("kanji") and not Path("/usr/share/edict/kanjidic").exists():

@@ -411,7 +411,7 @@ def test_examples_of_data_that_are_gone_or_others_have_no_pictures_and_say_why(c
 def test_two_processes_share_the_queries_and_file_the_same_rows(tmp_path):
     random = np.random.default_rng(0)
     centres = random.normal(size=(30, 64))
-    for name, count in (("queries", 700), ("base", 3000)):
+    for name, count in (("queries", 250), ("base", 1000)):
         labels = random.integers(30, size=count)
         vectors = (centres[labels] + 2 * random.normal(size=(count, 64))) * np.arange(1, 65) ** -0.5
         np.savez(tmp_path / f"{name}.npz", embeddings=vectors.astype("f4"), labels=labels)

@@ -369,7 +369,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("data: {name: digits}\n", "it says no model.name"),
         (BOMB, "the alias"),
         ("a: &a {b: *a}\n", "the alias"),
-        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "[" * 120_000 + "]" * 120_000, "nested too deeply"),
         ("a: !!python/object/apply:os.system [true]\n", "the tag"),
         ("a: !!python/object/apply:pathlib.Path [x]\n", "the tag"),
         ("a: ${oc.env:HOME}\n", "would be resolved"),

@@ -15,6 +15,7 @@ from mrl_experiments.files import atomic_path, reading
 from mrl_experiments.names import check_name
 
 LARGEST = 1 << 18  # bytes; those that train.py writes have some 2,000
+DEEPEST = 50  # mappings and lists in one another; those of train.py are some 5
 INTERPOLATION = "${"
 CHECKSUM = re.compile(rb"# sha256 of what follows: ([0-9a-f]{64})\b[^\n]*\n")
 MENDING = "restore it from a copy, or repeat the train.py command in another folder: tag=_second"
@@ -89,8 +90,6 @@ def read_config(path: Path) -> DictConfig:
         except yaml.MarkedYAMLError as error:
             line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
             raise ValueError(f"{error.problem}{line}") from error
-        except RecursionError as error:
-            raise ValueError("its values are nested too deeply") from error
         if not isinstance(plain, dict):
             raise ValueError("it is empty" if plain is None else "it is no mapping")
         config = OmegaConf.create(_renamed(plain))
@@ -125,8 +124,12 @@ def _check_digest(path: Path, content: bytes) -> None:
 
 
 def _check_plain(text: str) -> None:
-    """Raise ValueError for what train.py never writes: tags, aliases, interpolations."""
+    """Raise ValueError for what train.py never writes: tags, aliases, interpolations, deep nesting."""
+    depth = 0
     for event in yaml.parse(text, Loader=get_yaml_loader()):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:  # which takes a time that grows with the square of the depth
+            raise ValueError("its values are nested too deeply")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"the alias *{event.anchor} stands for values that it does not hold")
         if tag := getattr(event, "tag", None):

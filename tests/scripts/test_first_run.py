@@ -8,10 +8,12 @@ from commands import ROOT, TINY
 
 from mrl_experiments.results import read_rows
 
+TORCH = ["data.loader=torch", "data.workers=0"]  # without FFCV, whose loops are compiled each time
+
 
 @pytest.mark.slow
 def test_one_command_trains_embeds_evaluates_and_reports_and_does_so_again(tmp_path):
-    command = [sys.executable, "scripts/first_run.py", *TINY, "epochs=1", f"root={tmp_path}"]
+    command = [sys.executable, "scripts/first_run.py", *TINY, *TORCH, "epochs=1", f"root={tmp_path}"]
     for again in (False, True):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

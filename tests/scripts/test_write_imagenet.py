@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from commands import run
+from commands import need_ffcv, run
 from PIL import Image
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("ffcv", reason="FFCV is not installed")
+need_ffcv()
 
 
 def write(*arguments):

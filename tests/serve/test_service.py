@@ -1,6 +1,7 @@
 """What the service answers is what the library computes, and what it refuses is told in one form."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -364,6 +365,7 @@ def test_a_language_model_embeds_texts(trained_runs):
 )
 def test_what_cannot_be_served_is_one_error(trained_runs, digits, kind, typed, match, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    shutil.rmtree(digits.embeddings("digits", "train"), ignore_errors=True)  # of tests before
     with pytest.raises(UserError, match=match):
         open_service(options(trained_runs[kind], *typed))
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, run, start, succeed
+from commands import ROOT, need_ffcv, run, start, succeed
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -77,7 +77,7 @@ def test_what_is_read_is_told_once(tmp_path):
 
 
 def test_ffcv_feeds_two_processes(tmp_path):
-    pytest.importorskip("ffcv", reason="FFCV is not installed")
+    need_ffcv()
     done = run("train.py", *COMMON, *TWO, f"root={tmp_path}", "data.loader=ffcv")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / RUN / "finished.json").read_text())["validation"]) > 1

@@ -77,13 +77,15 @@ def _add(scores, factors, position, k, limits, held, values, positions):  # type
 @numba.njit(**OPTIONS)
 def _cut(values, positions, k):  # type: ignore[no-untyped-def]
     """Keep the k smallest and few others, in their order; return what later ones must be smaller than."""
-    low, high, most = values.min(), values.max(), k + k // 4
+    low, high, most, two = values[0], values[0], k + k // 4, np.float32(2)
+    for value in values:
+        low, high = min(low, value), max(high, value)
     for _ in range(BISECTIONS):
-        middle, below = low / 2 + high / 2, 0
+        middle, below = low / two + high / two, np.int32(0)
         for column in range(len(values)):
             below += np.int32(values[column] < middle)
         if k <= below <= most:
-            return middle, _keep(values, positions, middle, 0)
+            return middle, _keep(values, positions, middle, np.int64(0))
         low, high = (middle, high) if below < k else (low, middle)
     return _cut_to(values, positions, k), k
 
@@ -91,12 +93,36 @@ def _cut(values, positions, k):  # type: ignore[no-untyped-def]
 @numba.njit(**OPTIONS)
 def _cut_to(values, positions, k):  # type: ignore[no-untyped-def]
     """Keep the k smallest, of equals the earlier; return the largest of them."""
-    largest = np.partition(values, k - 1)[k - 1]
-    smaller = 0
+    largest, smaller = _in_order(values, k), 0
     for value in values:
         smaller += value < largest
     _keep(values, positions, largest, k - smaller)
     return largest
+
+
+@numba.njit(**OPTIONS)
+def _in_order(values, k):  # type: ignore[no-untyped-def]
+    """Return the k-th smallest of values (n,), found by halving the range of their bits as whole numbers.
+
+    It is compiled in a fifth of the time of np.partition.
+    """
+    bits = values.view(np.int32)
+    low, high = np.int64(-(2**31)), np.int64(2**31 - 1)
+    while low < high:
+        middle, below = np.int32((low + high) >> 1), np.int32(0)
+        for column in range(len(bits)):
+            below += np.int32(_rank(bits[column]) <= middle)
+        low, high = (low, np.int64(middle)) if below >= k else (middle + 1, high)
+    for column in range(len(bits)):
+        if _rank(bits[column]) == low:
+            break
+    return values[column]
+
+
+@numba.njit(**OPTIONS)
+def _rank(bits):  # type: ignore[no-untyped-def]
+    """Return the bits of a float32 as a whole number of the same order."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(2**31 - 1))
 
 
 @numba.njit(**OPTIONS)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from commands import succeed
+from commands import need_ffcv, succeed
 from stand_ins import folders
 
 from mrl_experiments.data.file_table import CROSSED, File, changes
@@ -40,7 +40,7 @@ def test_files_of_any_size_need_a_size(photographs, image_data):
 @pytest.mark.parametrize("loader", ["torch", "ffcv"])
 def test_copies_that_contradict_each_other_are_told_once(loader, photographs, image_data, tmp_path, capsys):
     if loader == "ffcv":
-        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        need_ffcv()
     root = shutil.copytree(photographs, tmp_path / "images")
     shutil.copy(root / "train/a/0.jpg", root / "train/b/copy.jpg")
     shutil.copy(root / "train/a/1.jpg", root / "train/a/copy.jpg")  # of one class: nothing to tell
@@ -83,7 +83,7 @@ def test_an_unknown_split_is_refused(pictures, image_data):
 @pytest.mark.parametrize("loader", ["ffcv", "torch"])
 def test_a_corrupt_image_is_named_before_training(loader, photographs, image_data, tmp_path):
     if loader == "ffcv":
-        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        need_ffcv()
     (tmp_path / "train" / "a").mkdir(parents=True)
     for split, name in [("train", "b"), ("val", "a"), ("val", "b")]:
         (tmp_path / split / name).mkdir(parents=True)
@@ -98,7 +98,7 @@ def test_a_corrupt_image_is_named_before_training(loader, photographs, image_dat
 
 @pytest.mark.slow
 def test_ready_betons_are_checked_when_they_are_named_and_then_read(photographs, image_data, tmp_path):
-    pytest.importorskip("ffcv", reason="FFCV is not installed")
+    need_ffcv()
     source = ImageFolder("photographs", str(photographs), 0.1, 0)
     made = image_data(source, "ffcv", size=32)
     betons = {split: str(made.samples(split)) for split in made.splits}

@@ -5,7 +5,8 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from commands import need_ffcv
+from PIL import Image, ImageCms, ImageColor
 
 from mrl_experiments.data.images.read_image import Readings, gathered, read_image
 from mrl_experiments.data.loaders.beton import Storage
@@ -284,7 +285,7 @@ def test_each_broken_file_is_named_in_one_line(tmp_path):
 @pytest.mark.parametrize("kind", ["files", "beton"])
 def test_all_broken_files_are_named_at_once(kind, pictures, tmp_path, monkeypatch):
     if kind == "beton":
-        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        need_ffcv()
     (tmp_path / "images").mkdir()
     lost = broken(tmp_path / "images")
     source = pictures(count=150)
@@ -322,27 +323,24 @@ def test_readings_of_several_workers_are_one(tmp_path):
     assert len(described["digests"]) == 2 * 16 and described["digests"][:16] == described["digests"][16:]
 
 
-@pytest.mark.parametrize(
-    ("size", "max_size"),
-    [
-        ((900, 1), 500),
-        *((size, most) for size in ((1, 3000), (2000, 2), (1, 1), (3, 70000)) for most in (500, None)),
-    ],
-)
 @pytest.mark.slow
-def test_narrow_images_are_read_by_both_loaders(size, max_size, image_data, pictures, tmp_path):
-    pytest.importorskip("ffcv", reason="FFCV is not installed")
-    colour = (200, 100, 50)
-    Image.new("RGB", size, colour).save(tmp_path / "n.png")
-    Image.new("RGB", (40, 30), colour).save(tmp_path / "w.png")
+@pytest.mark.parametrize("max_size", [500, None])
+def test_narrow_images_are_read_by_both_loaders(max_size, image_data, pictures, tmp_path):
+    need_ffcv()
+    colours = {(900, 1): "#c86432", (1, 3000): "#3264c8", (2000, 2): "#64c832", (1, 1): "#c83264"}
+    colours |= {(3, 70000): "#6432c8", (40, 30): "#32c864"}
     source = pictures(count=2)
-    source.size, files = None, [(tmp_path / "n.png", 0), (tmp_path / "w.png", 1)]
+    source.size, files = None, []
+    for number, (size, colour) in enumerate(colours.items()):
+        Image.new("RGB", size, colour).save(tmp_path / f"{number}.png")
+        files.append((tmp_path / f"{number}.png", number % 2))
     source.open = lambda split: files
+    whole = np.array([ImageColor.getrgb(colour) for colour in colours.values()]) / 255
     storage = {"default": {"mode": "proportion", "max_size": max_size, "jpeg_share": 1.0}}
     for loader in ("ffcv", "torch"):
         augment = {"crop": [0.25, 1.0], "mean": [0, 0, 0], "std": [1, 1, 1]}
-        data = image_data(source, loader, size=16, storage=storage, augment=augment, batch_size=2)
+        data = image_data(source, loader, size=16, storage=storage, augment=augment, batch_size=6)
         for batches in (data.val_dataloader(), data.train_dataloader()):
-            (images, _, _) = next(iter(batches))
-            expected = np.array(colour)[None, :, None, None] / 255
+            (images, _, positions) = next(iter(batches))
+            expected = whole[positions.numpy()][:, :, None, None]
             np.testing.assert_allclose(images.numpy(), np.broadcast_to(expected, images.shape), atol=0.02)

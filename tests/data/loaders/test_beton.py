@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from commands import need_ffcv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,17 +26,10 @@ from mrl_experiments.data.loaders.beton import (
     _jpeg_sizes,
     check_beton,
 )
+from mrl_experiments.data.loaders.beton_writer import write_beton
 from mrl_experiments.errors import UserError
 
-pytest.importorskip("ffcv", reason="FFCV is not installed")
-from ffcv.fields import FloatField, IntField
-from ffcv.reader import Reader
-from ffcv.writer import DatasetWriter
-
-from mrl_experiments.data.loaders.augment import Augment
-from mrl_experiments.data.loaders.beton_writer import write_beton
-from mrl_experiments.data.loaders.ffcv_loader import FFCVLoader
-
+need_ffcv()
 RNG = np.random.default_rng(0)
 SMALL = Storage(max_size=100)
 PHOTOGRAPHS = [
@@ -57,6 +51,8 @@ def whole(tmp_path_factory):
 
 def images(path):
     """Return the stored bytes and labels by sample, as FFCV's reader finds them."""
+    from ffcv.reader import Reader
+
     reader, content = Reader(str(path)), path.read_bytes()
     places = {int(sample): (int(start), int(size)) for sample, start, size in reader.alloc_table}
     return [
@@ -75,6 +71,8 @@ def test_content_does_not_depend_on_the_number_of_workers(tmp_path):
     kept = Storage("proportion", max_size=40, jpeg_quality=90, jpeg_share=0.5)
     one, three = (written(tmp_path / f"{n}.beton", storage=kept, workers=n) for n in (1, 3))
     assert images(one) == images(three)
+    from ffcv.reader import Reader
+
     pictures = Reader(str(one)).metadata["f0"]
     assert max(pictures["width"].max(), pictures["height"].max()) == 40
     assert 0.35 < np.mean(pictures["mode"] == 0) < 0.65  # JPEG
@@ -100,6 +98,9 @@ def test_no_truncated_file_is_taken(whole, share):
 
 
 def test_foreign_and_damaged_files_are_refused(whole, tmp_path):
+    from ffcv.fields import FloatField, IntField
+    from ffcv.writer import DatasetWriter
+
     def refused(path, why, **kind):
         with pytest.raises(UserError, match=why):
             check_beton(path, **{"channels": 3, "num_classes": 7, **kind})
@@ -247,6 +248,8 @@ def test_arrays_have_the_size_of_the_data_and_the_bytes_of_their_shape(tmp_path)
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_a_jpeg_that_cannot_be_decoded_is_named_and_not_shown_as_another(changed, share):
     """FFCV leaves in its memory what was there before."""
+    from mrl_experiments.data.loaders.augment import Augment
+    from mrl_experiments.data.loaders.ffcv_loader import FFCVLoader
 
     def inside(entries, places, sample, row, content):
         at = int(places["start"][row] + share * places["bytes"][row])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import need_ffcv
 from disks import read_only, tiny_disk
 
 from mrl_experiments.data.artifact_cache import cache_folder, manifest_path
@@ -22,7 +23,7 @@ KINDS = ["beton", "array"]
 @pytest.fixture(params=KINDS)
 def kind(request):
     if request.param == "beton":
-        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        need_ffcv()
     return request.param
 
 

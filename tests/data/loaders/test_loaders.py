@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from commands import need_ffcv
 
 from mrl_experiments.data.images.image_folder import ImageFolder
 from mrl_experiments.data.loaders import augment, order
@@ -21,7 +22,7 @@ VARIED = {"shift": 3, "flip": True, "mean": (0.2, 0.4, 0.6), "std": (0.3, 0.2, 0
 @pytest.fixture(params=["ffcv", "torch"])
 def loader(request):
     if request.param == "ffcv":
-        pytest.importorskip("ffcv", reason="FFCV is not installed")
+        need_ffcv()
     return request.param
 
 
@@ -139,7 +140,7 @@ def test_evaluation_shows_every_sample_once_in_order_unvaried(loader, pictures, 
 
 @pytest.mark.slow
 def test_both_loaders_cut_the_same_windows_out_of_photographs(photographs, image_data):
-    pytest.importorskip("ffcv", reason="FFCV is not installed")
+    need_ffcv()
     options = {"augment": {"crop": (0.2, 1.0), "flip": True, "center": 0.8}, "size": 48, "batch_size": 8}
     options["resolution"] = {"start": 32, "end": 64, "start_epoch": 0, "end_epoch": 1}
     source = ImageFolder("photographs", str(photographs), val_share=0.1, seed=0)
@@ -182,7 +183,7 @@ sys.exit(7)
 @pytest.mark.slow
 @pytest.mark.parametrize("one_cpu", [False, True])
 def test_a_process_may_end_inside_an_epoch_and_keeps_its_threads(photographs, tmp_path, one_cpu):
-    pytest.importorskip("ffcv", reason="FFCV is not installed")
+    need_ffcv()
     only = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n" if one_cpu else ""
     command = [sys.executable, "-c", only + LEAVE, str(photographs), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mrl_experiments.adaptive.retrieval.candidates import Candidates
 from mrl_experiments.adaptive.retrieval.groups import GROUP, QUAD, Grouped, group_sums
-from mrl_experiments.adaptive.retrieval.kernels import FAST, LINE, by_threads, fetch
+from mrl_experiments.adaptive.retrieval.kernels import FAST, LINE, by_threads, fetch, fixed
 from mrl_experiments.adaptive.retrieval.shortlist import core_of
 from mrl_experiments.directions import HIGHEST, LOWEST
 
@@ -182,7 +182,7 @@ class ByteLists:
             all_.step,
         )
         parts += near.codes, near.low, near.step, near.starts, near.sizes, int(near.sizes.max()), self.places
-        return *parts, self.vectors, self.norms, whole.codes, whole.low, whole.step
+        return *parts, fixed(self.vectors), self.norms, whole.codes, whole.low, whole.step
 
 
 def _copied(core: Any) -> tuple[Grouped, NDArray[np.int64], NDArray[np.float32]]:
@@ -255,6 +255,15 @@ def _weighed(query, low, step, most, weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**FAST)
+def _deviation(short, spread):  # type: ignore[no-untyped-def]
+    """Return that of products with what the centroids leave over; above 0, as any margin of none is none."""
+    variance = np.float32(0)
+    for column in range(len(short)):
+        variance += short[column] * short[column] * spread[column]
+    return np.float32(np.sqrt(variance) + 1e-20)
+
+
+@numba.njit(**FAST)
 def _total(codes, weights):  # type: ignore[no-untyped-def]
     total = np.int32(0)
     for column in range(len(weights)):
@@ -265,11 +274,15 @@ def _total(codes, weights):  # type: ignore[no-untyped-def]
 @numba.njit(**FAST)
 def _largest(values, lanes):  # type: ignore[no-untyped-def]
     """Return the largest of values (n,), n at least 16, of which 16 are compared at once."""
-    lanes[:] = values[len(values) - GROUP :]
+    for at in range(GROUP):
+        lanes[at] = values[len(values) - GROUP + at]
     for start in range(0, len(values) - GROUP, GROUP):
         for at in range(GROUP):
             lanes[at] = values[start + at] if values[start + at] > lanes[at] else lanes[at]
-    return lanes.max()
+    largest = lanes[0]
+    for at in range(1, GROUP):
+        largest = max(largest, lanes[at])
+    return largest
 
 
 @numba.njit(**FAST)
@@ -285,12 +298,12 @@ def _above(values, least):  # type: ignore[no-untyped-def]
 def _cut(values, most, high):  # type: ignore[no-untyped-def]
     """Return what the `most` largest of values (n,), none above `high`, are not below; more if equal."""
     step = np.float32(FIRST)
-    low = high - step
+    low = np.float32(high - step)
     while _above(values, low) < most:
-        high, step = low, 2 * step
+        high, step = low, step + step
         low -= step
     for _ in range(HALVINGS):
-        middle = np.float32(low + (high - low) / 2)
+        middle = low + (high - low) / np.float32(2)
         if not low < middle < high:
             break
         count = _above(values, middle)
@@ -344,9 +357,9 @@ def _answered(  # type: ignore[no-untyped-def]
         if not _direction(queries[row], turn, shift, with_rest, unit, short):
             return False
         one, base, _ = _weighed(short, lowest, apart, 127, few)
-        group_sums(centroids, 0, len(sizes), few, one, base, near)
+        group_sums(centroids, starts[0], len(sizes), few, one, base, near)
         near[len(sizes) :] = -np.inf
-        deviation = np.float32(np.sqrt((short * short * spread).sum()) + 1e-20)  # any margin of none is none
+        deviation = _deviation(short, spread)
         lists = numbers[: _lists(near, margin * deviation, numbers, lanes)]
         one, base, _ = _weighed(short, low, step, 127, few)
         count = _scanned(near, lists, few, one, base, starts, sizes, codes, found)
@@ -357,7 +370,8 @@ def _answered(  # type: ignore[no-untyped-def]
         _by_bytes(rows[:held], many, one, base, wide, likely)
         least = np.float32(-np.inf)
         if held > scores.shape[1]:
-            least = _cut(likely[:held], scores.shape[1], _largest(likely, lanes)) - SLACK * rounding
+            least = _cut(likely[:held], scores.shape[1], _largest(likely, lanes))
+            least -= np.float32(SLACK * rounding)
         _compared(unit, rows[:held], likely, least, vectors, norms, scores[row], places[row])
     return True
 
@@ -365,7 +379,10 @@ def _answered(  # type: ignore[no-untyped-def]
 @numba.njit(**FAST)
 def _room(count):  # type: ignore[no-untyped-def]
     """Return room for so many similarities and for whole groups, at least one that stays."""
-    return np.full((count // GROUP + 2) * GROUP, np.float32(-np.inf))
+    room = np.empty((count // GROUP + 2) * GROUP, np.float32)
+    for at in range(len(room)):
+        room[at] = -np.inf
+    return room
 
 
 @numba.njit(**FAST)

@@ -51,9 +51,16 @@ def rerank(
     keep = min(keep, positions.shape[1])
     stored = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors  # numba knows bits only
     found = Candidates(np.empty((len(asked), keep), np.float32), np.empty((len(asked), keep), np.int64))
-    given = (asked, stored, norms, positions, distances, patience, *found)
+    given = (asked, fixed(stored), norms, positions, distances, patience, *found)
     by_threads(len(asked), partial(_select, *given))
     return found
+
+
+def fixed(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that is only read, as of a mapped file: a loop is compiled for each kind of array."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def by_threads(queries: int, answer: Callable[[int, int], Result]) -> list[Result]:
