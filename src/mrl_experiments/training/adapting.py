@@ -28,7 +28,7 @@ from mrl_experiments.reductions.linear_map import BLOCK
 from mrl_experiments.runs import Run
 from mrl_experiments.search.same_rows import evenly_spaced, without_self
 
-K = 10  # neighbours that are to stay
+K = 10  # among which what is right is to be
 QUERIES, DATABASE = 4096, 20_000  # held-out rows at most
 FEWER = 512  # queries by which closed forms are compared
 REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
@@ -151,13 +151,16 @@ def _refit(method: Method, data: VectorData) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What maps are compared on: how many of the K nearest stay, or are right.
+    """What maps are compared on: where they rank what is right among the K nearest.
+
+    Without labels that is one row: the document of a pair, or the nearest by all D dims. The share of the K
+    nearest that stay would prefer closed forms, after which queries find less of what they ask for.
 
     Attributes:
         queries: (Q, D), the first rows of the database, or queries of it.
         database: (N, D).
         answers: Labels (N,) of the database where a neighbour of the same label is right; the row (Q,) of the
-            database that answers each query, of pairs; None: the nearest by all D dims are right.
+            database that answers each query, of pairs; None: the nearest by all D dims is right.
         of: rows, labels, pairs or queries, which are no rows of the database.
         similarity: By which vectors are compared.
     """
@@ -204,14 +207,10 @@ class HeldOut:
     @property
     def measure(self) -> str:
         """What quality is."""
-        if self.of == "pairs":
-            return f"nDCG@{self.k} of each query's document"
-        right = (
-            "that have the label"
-            if self.of == "labels"
-            else f"by all dims that stay among the {self.k} nearest"
-        )
-        return f"share of the {self.k} nearest {right}"
+        if self.of == "labels":
+            return f"share of the {self.k} nearest that have the label"
+        right = "each query's document" if self.of == "pairs" else "the nearest by all dims"
+        return f"nDCG@{self.k} of {right}"
 
     @property
     def k(self) -> int:
@@ -220,23 +219,22 @@ class HeldOut:
 
     def quality(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> Quality:
         """Return the quality of each dim's prefix after a map, or before any."""
-        discounted = self.of == "pairs"  # one document is right
-        gains = 1 / np.log2(np.arange(self.k) + 2) if discounted else np.full(self.k, 1 / self.k)
+        several = self.of == "labels"
+        gains = np.full(self.k, 1 / self.k) if several else 1 / np.log2(np.arange(self.k) + 2)
         return {dim: self._right(rows) @ gains for dim, rows in self._found(arrays, dims).items()}
 
     def _right(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of the rows (Q, K) that are found are right."""
-        if self.answers is None:
-            return (rows[:, :, None] == self._nearest[:, None]).any(axis=2)
-        if self.of == "pairs":
-            return rows == self.answers[:, None]
-        return self.answers[rows] == self.answers[: len(rows), None]
+        if self.of == "labels":
+            assert self.answers is not None
+            return self.answers[rows] == self.answers[: len(rows), None]
+        return rows == (self._nearest if self.answers is None else self.answers)[:, None]
 
     @cached_property
     def _nearest(self) -> NDArray[np.int64]:
-        """The nearest (Q, K) by all dims."""
+        """The nearest (Q,) by all dims."""
         width = self.database.shape[1]
-        return self._found(None, [width])[width]
+        return self._found(None, [width])[width][:, 0]
 
     def _found(self, arrays: Mapping[str, Array] | None, dims: list[int]) -> dict[int, NDArray[np.int64]]:
         from mrl_experiments.search.neighbours import nearest  # which loads FAISS
