@@ -348,7 +348,7 @@ def forms(count: int, width: int) -> list[Form]:
     found += [faiss_form(f"PCA64,{ivf}_HNSW32,SQ8,RFlat", width, PROBES)]
     found += [faiss_form("PCA64,HNSW32_SQ8,RFlat", width, EFFORTS, "efSearch")]
     found += [faiss_form(f"PCA{dim},{ivf},PQ{dim}x4fsr,RFlat", width, PROBES) for dim in (32, 128)]
-    found += [faiss_form(f"{ivf},PQ{size}x4fsr,RFlat", width, PROBES) for size in (width // 4, width // 2)]
+    found += [form for size in (width // 4, width // 2) for form in both(f"{ivf},PQ{size}x4fsr")]
     found += [nested(32, "PQ32x4fsr"), nested(128, "PQ128x4fsr"), faiss_form(flat, width, PROBES)]
     found += [faiss_form("HNSW32", width, EFFORTS, "efSearch")]
     found += [usearch_form()] if find_spec("usearch") else []
