@@ -1,6 +1,6 @@
 """What nested maps of frozen text embeddings keep of nDCG@10, on documents and queries that they never saw.
 
-python scripts/text_vectors.py && python scripts/bench_nest.py
+python scripts/text_vectors.py --fit 40000 --queries 40000 && python scripts/bench_nest.py
 python scripts/bench_nest.py --sets wordnet --maps prefix random svd
 
 kept: nDCG@10 of exact search by cosine at m dims / that of the frozen vectors at full width, means over the

@@ -2,6 +2,7 @@
 
 python scripts/text_vectors.py                               all of them, below $MRL_DATA/text_vectors
 python scripts/text_vectors.py --sets wordnet --encoders minilm --documents 24000
+python scripts/text_vectors.py --fit 40000 --queries 40000 --bfloat16    as results/benchmarks/nest-minilm.txt
 
 Each folder <set>/<encoder> holds vectors as float16, with ids, texts and relevance in the form of BEIR:
 

@@ -100,10 +100,18 @@ def test_a_map_that_helps_is_used_and_its_evidence_is_kept(tmp_path):
     assert evidence["dims"] == [8, 16] and chosen["kept"][-1] == evidence["plain"][-1] == 1
 
 
-def gain_of_nearest(true, found):
-    """Return nDCG where the first of `true` (Q, K) is right."""
-    places = [np.flatnonzero(rows == nearest) for nearest, rows in zip(true[:, 0], found, strict=True)]
-    return np.mean([1 / np.log2(place[0] + 2) if len(place) else 0 for place in places])
+def ndcg(right, found):
+    """Return the mean nDCG of rows (Q, K) that are found where one (Q,) is right."""
+    return ((found == right[:, None]) @ (1 / np.log2(np.arange(found.shape[1]) + 2))).mean()
+
+
+def ranked(queries, database, k, own=False):
+    """Return the k rows nearest by cosine, (Q, k), by brute force; `own`: queries are the first of them."""
+    units = [z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12) for z in (queries, database)]
+    cosines = units[0] @ units[1].T
+    if own:
+        np.fill_diagonal(cosines, -np.inf)
+    return np.argsort(-cosines, axis=1)[:, :k]
 
 
 @pytest.mark.parametrize("similarity", ["inner_product", "l2"])
@@ -128,8 +136,8 @@ def test_maps_are_compared_by_the_similarity_that_is_asked_for(similarity, tmp_p
     for scores in products:
         np.fill_diagonal(scores, -np.inf)
     true, ours = (np.argsort(-scores, axis=1)[:, :10] for scores in products)
-    gain = gain_of_nearest(true, ours)
-    assert evidence["candidates"][evidence["map"]]["kept"][0] == pytest.approx(gain, abs=2e-3)
+    kept = evidence["candidates"][evidence["map"]]["kept"]
+    assert kept[0] == pytest.approx(ndcg(true[:, 0], ours), abs=2e-3)
 
 
 def test_a_map_that_was_ruined_gives_way_to_the_closed_form_and_that_to_identity(tmp_path):
@@ -247,10 +255,11 @@ def test_no_dim_of_twelve_sets_is_below_the_plain_prefix(name, tmp_path):
     plain, ours = (held_out.quality(arrays, dims) for arrays in (None, method.backbone.arrays()))
     losses = {dim: [plain[dim] - ours[dim]] for dim in dims}
     if not more:  # as many of the neighbours stay, too
-        true = ten_nearest(held_out.database, len(held_out.queries))
-        both = held_out.database, held_out.database @ method.backbone.arrays()["matrix"]
+        count, rows = len(held_out.queries), held_out.database
+        both = rows, rows @ method.backbone.arrays()["matrix"]
+        true = ranked(rows[:count], rows, 10, own=True)
         for dim in dims:
-            found = [ten_nearest(z[:, :dim], len(true)) for z in both]
+            found = [ranked(z[:count, :dim], z[:, :dim], 10, own=True) for z in both]
             before, after = ((one[:, :, None] == true[:, None]).any(axis=2).mean(axis=1) for one in found)
             losses[dim].append(before - after)
     for dim in dims:
@@ -258,14 +267,6 @@ def test_no_dim_of_twelve_sets_is_below_the_plain_prefix(name, tmp_path):
             error = loss.std(ddof=1) / np.sqrt(len(loss))
             # Holm's first level, 0.05 of 12 sets of up to 64 dims, is 4 standard errors.
             assert loss.mean() <= max(4 * error, 1e-4), (dim, loss.mean(), error)
-
-
-def ten_nearest(z, queries):
-    """Return the rows (Q, 10) nearest to the first ones, by cosine."""
-    unit = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-    cosines = unit[:queries] @ unit.T
-    np.fill_diagonal(cosines, -np.inf)
-    return np.argsort(-cosines, axis=1)[:, :10]
 
 
 def train(method, data, steps):
@@ -325,11 +326,9 @@ def test_queries_of_an_encoding_of_their_own_train_and_judge_the_map(tmp_path):
     assert held_out.of == "queries" and method(tuple((x, found)), y).count == 2 * len(x)
     kept = held_out.quality({"matrix": method.backbone.arrays()["matrix"]}, [8, 16])
     z = [each @ method.backbone.arrays()["matrix"][:, :8] for each in (held_out.queries, held_out.database)]
-    tops = []
-    for asked, rows in ((held_out.queries, held_out.database), z):
-        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        tops.append(np.argsort(-asked @ unit.T, axis=1)[:, : held_out.k])
-    assert kept[8].mean() == pytest.approx(gain_of_nearest(*tops), abs=2e-3) and (kept[16] > 0.99).all()
+    nearest = ranked(held_out.queries, held_out.database, 1)[:, 0]
+    expected = ndcg(nearest, ranked(*z, held_out.k))
+    assert kept[8].mean() == pytest.approx(expected, abs=2e-3) and (kept[16] > 0.99).all()
 
 
 @pytest.mark.slow
@@ -358,10 +357,7 @@ def test_two_maps_are_trained_chosen_written_and_applied_each_to_its_side(tmp_pa
         np.testing.assert_allclose(side.transform(queries), queries @ matrix, atol=1e-5)
     held_out = HeldOut.from_data(data)
     z = [x @ m for x, m in zip((held_out.queries, held_out.database), matrices, strict=True)]
-    z = [each[:, :8] / np.linalg.norm(each[:, :8], axis=1, keepdims=True) for each in z]
-    order = np.argsort(-z[0] @ z[1].T, axis=1)[:, : held_out.k]
-    gains = 1 / np.log2(np.arange(held_out.k) + 2)
-    expected = ((order == held_out.answers[:, None]) @ gains).mean()
+    expected = ndcg(held_out.answers, ranked(*(each[:, :8] for each in z), held_out.k))
     assert held_out.quality(found.arrays, [8])[8].mean() == pytest.approx(expected, abs=1e-3)
     with pytest.raises(UserError, match="two_maps"):
         setting(tmp_path, documents, "model.two_maps=true")

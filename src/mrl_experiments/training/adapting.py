@@ -28,7 +28,7 @@ from mrl_experiments.reductions.linear_map import BLOCK
 from mrl_experiments.runs import Run
 from mrl_experiments.search.same_rows import evenly_spaced, without_self
 
-K = 10  # among which what is right is to be
+K = 10  # of the nearest are looked at
 QUERIES, DATABASE = 4096, 20_000  # held-out rows at most
 FEWER = 512  # queries by which closed forms are compared
 REFITTED = 50_000  # rows at most, to which classifiers are fitted anew
@@ -225,10 +225,10 @@ class HeldOut:
 
     def _right(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of the rows (Q, K) that are found are right."""
+        right = self._nearest if self.answers is None else self.answers
         if self.of == "labels":
-            assert self.answers is not None
-            return self.answers[rows] == self.answers[: len(rows), None]
-        return rows == (self._nearest if self.answers is None else self.answers)[:, None]
+            rows, right = right[rows], right[: len(rows)]
+        return rows == right[:, None]
 
     @cached_property
     def _nearest(self) -> NDArray[np.int64]:

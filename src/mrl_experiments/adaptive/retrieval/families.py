@@ -15,7 +15,8 @@ PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 # Of lists that a compiled loop searches: margins, and how many are read at most by those up to the next.
 MARGINS = {128: (0.5, 1, 1.5, 1.75, 2, 2.25, 2.5, 2.75), 512: (3, 3.5, 4, 5)}
 CODES = 64  # of 4 bits a vector, of an index on disk
-LONG = (5, 10, 20, 40, 80, 160, 320)  # shortlists to try on disk, by k: of ten million, 0.95 takes 160
+# Shortlists to try on disk, in units of k: for 0.95 of ten million vectors 160 do, and 320 can be shown to.
+LONG = (5, 10, 20, 40, 80, 160, 320)
 EFFORTS = (16, 32, 64, 128, 256)
 
 
