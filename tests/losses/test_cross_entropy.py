@@ -85,9 +85,30 @@ cases = st.fixed_dictionaries(
 
 
 @settings(max_examples=60, deadline=None)
-@given(case=cases, smoothing=st.sampled_from([0.0, 0.1, 0.5]))
-def test_equals_the_loop_in_float64(case, smoothing):
-    assert_same(Problem(**case), 1e-12, label_smoothing=smoothing)
+@given(case=cases, smoothing=st.sampled_from([0.0, 0.1, 0.5]), own_columns=st.booleans())
+def test_equals_the_loop_in_float64(case, smoothing, own_columns):
+    assert_same(Problem(**case), 1e-12, label_smoothing=smoothing, own_columns=own_columns)
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases, batch=st.integers(2, 30), budget=st.integers(1, 4000))
+def test_a_column_learns_from_the_smallest_dim_that_reads_it_alone(case, batch, budget):
+    problem = Problem(**{**case, "batch": batch})
+    ours = problem.gradients(problem.fused(own_columns=True, chunk_bytes=budget))
+    each = [  # what every loss alone gives
+        torch.autograd.grad(loss * c, problem.inputs, retain_graph=True, materialize_grads=True)
+        for loss, c in zip(problem.loop(), problem.c, strict=True)
+    ]
+    wanted = problem.gradients(problem.loop())
+    for place, of_all in enumerate(wanted):
+        columns_alone = place == 0 or (problem.tied and place == 1)
+        if not columns_alone:  # classifiers of their own, biases
+            torch.testing.assert_close(ours[place], of_all, atol=1e-12, rtol=1e-10)
+            continue
+        start = 0
+        for dim, alone in zip(problem.dims, each, strict=True):
+            torch.testing.assert_close(ours[place][:, start:dim], alone[place][:, start:dim])
+            start = dim
 
 
 @pytest.mark.parametrize("tied", [False, True])

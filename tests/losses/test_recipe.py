@@ -1,4 +1,4 @@
-"""The balanced recipe: standardized features, few dims that learn faster, the mean of the losses."""
+"""The balanced recipe: standardized features, few dims that learn faster, columns that learn from one dim."""
 
 import numpy as np
 import pytest
@@ -50,22 +50,33 @@ def test_the_papers_recipe_leaves_features_and_state_as_they_are():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_classifiers_follow_the_sum_of_the_losses_of_the_loop_and_the_backbone_their_mean(tied):
+def test_columns_learn_from_one_dim_and_the_backbone_from_gradients_over_their_root(tied):
     method = classifier("balanced", tied=tied, label_smoothing=0.1, weights={24: 2.0}).double()
     method, x = trained_double(method)
     y = torch.arange(len(x)) % CLASSES
     out = method(x, y)
     z = method.embed(x)
-    losses = [
-        F.cross_entropy(F.linear(z[:, :dim], *method.head.parameters_at(dim)), y, label_smoothing=0.1)
-        for dim in DIMS
-    ]
-    total = losses[0] + 2 * losses[1] + losses[2] + losses[3]
+    total = z.new_zeros(())
+    for smaller, dim, c in zip((0, *DIMS), DIMS, (1, 2, 1, 1), strict=False):
+        weight, bias = method.head.parameters_at(dim)
+        own = torch.cat([z[:, :smaller].detach(), z[:, smaller:dim]], 1)
+        if tied:
+            weight = torch.cat([weight[:, :smaller].detach(), weight[:, smaller:]], 1)
+        total = total + c * F.cross_entropy(F.linear(own, weight, bias), y, label_smoothing=0.1)
     torch.testing.assert_close(out.loss, total)
-    for part, share in ((method.backbone, 1 / 5), (method.head, 1)):  # the weights are 1, 2, 1, 1
+    for part, share in ((method.backbone, 7**-0.5), (method.head, 1)):  # the squares of 1, 2, 1, 1 add up to 7
         parameters = list(part.parameters())
         theirs = torch.autograd.grad(share * total, parameters, retain_graph=True)
         torch.testing.assert_close(torch.autograd.grad(out.loss, parameters, retain_graph=True), theirs)
+
+
+def test_a_separate_model_has_the_whole_gradient_of_its_loss():
+    method, x = trained_double(classifier("balanced", nested=False, dim=24).double())
+    y = torch.arange(len(x)) % CLASSES
+    loss = F.cross_entropy(F.linear(method.embed(x)[:, :24], *method.head.parameters_at(24)), y)
+    parameters = list(method.parameters())
+    ours = torch.autograd.grad(method(x, y).loss, parameters, retain_graph=True)
+    torch.testing.assert_close(ours, torch.autograd.grad(loss, parameters))
 
 
 def trained_double(method):

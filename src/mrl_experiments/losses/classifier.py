@@ -37,8 +37,8 @@ class NestedHeads(nn.Module):
         balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
             features of variance 1 in proportion to the root of m from 128 on, and below as far as at 128.
             Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
-            diverge. A column of a tied classifier learns from all dims that read it; there, logits of less
-            than 128 dims move as the fourth root of m. docs/recipe.md has measurements.
+            diverge. Logits of less than 128 dims of a tied classifier move as the fourth root of m. Columns
+            learn from their own dim alone (`nested_cross_entropy`). docs/recipe.md has measurements.
     """
 
     factors: Tensor
@@ -106,11 +106,12 @@ class NestedHeads(nn.Module):
         weights, biases = zip(*map(self.parameters_at, self._own_dims), strict=True)
         own = (weights[0], biases[0]) if self.tied else (weights, biases)
         options: dict[str, Any] = {"label_smoothing": label_smoothing, "class_weight": class_weights}
-        return nested_cross_entropy(z, *own, y, self.dims, loss_weights=loss_weights, **options)
+        options |= {"own_columns": self.balanced, "loss_weights": loss_weights}
+        return nested_cross_entropy(z, *own, y, self.dims, **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         if self.balanced:  # the first balanced runs did not store their factors
-            state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, 0.5))
+            state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, 0.5, shared=True))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def stored(self) -> Heads:
@@ -148,9 +149,9 @@ class NestedClassifier(Method):
         class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
         nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
         recipe: "paper", or "balanced": features of image networks have mean 0 and variance 1
-            (`TimmBackbone.standardize`), classifiers of few dims learn faster (`NestedHeads`), and the
-            backbone follows the weighted mean of the losses, where Eq. 1 gives it their sum. It changes
-            nothing for other backbones. docs/recipe.md has the measurements.
+            (`TimmBackbone.standardize`), classifiers of few dims learn faster, and a feature learns from the
+            smallest dim that reads it alone (`NestedHeads`), where Eq. 1 adds up the gradients of all that
+            do. It changes nothing for other backbones. docs/recipe.md has the measurements.
 
     Raises:
         UserError: For values that make no sense together, or no sense for a backbone of this width.
@@ -210,8 +211,8 @@ class NestedClassifier(Method):
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
         if self.head.balanced and z.requires_grad:
-            total = self.weights.sum()
-            z.register_hook(lambda gradient: gradient / total)  # the backbone follows the mean of the losses
+            length = self.weights.norm()  # of L gradients that have little in common, with lengths c_m
+            z.register_hook(lambda gradient: gradient / length)
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))
 
@@ -253,12 +254,16 @@ def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     return torch.column_stack([losses, nested_hits(logits, labels), torch.full_like(losses, len(labels))])
 
 
-def _factors(dims: Sequence[int], tied: bool, few: float) -> Tensor:
-    """Return the factor of each classifier (L,), or of each column of a tied one (D,): see `NestedHeads`."""
+def _factors(dims: Sequence[int], tied: bool, few: float, shared: bool = False) -> Tensor:
+    """Return the factor of each classifier (L,), or of each column of a tied one (D,): see `NestedHeads`.
+
+    shared: whether a column learns from all dims that read it, as in the first balanced runs.
+    """
     shares = torch.tensor(dims) / USUAL
     moved = USUAL * torch.where(shares < 1, shares**few, shares.sqrt())  # by a step, at each dim
     if not tied:
         return (moved / torch.tensor(dims)).sqrt()
     start, ends = torch.zeros(1), torch.tensor(dims)
-    columns, readers = ends.diff(prepend=start.long()), torch.arange(len(dims), 0, -1)
-    return (moved.diff(prepend=start) / (columns * readers)).sqrt().repeat_interleave(columns)
+    columns = ends.diff(prepend=start.long())
+    teachers = torch.arange(len(dims), 0, -1) if shared else 1
+    return (moved.diff(prepend=start) / (columns * teachers)).sqrt().repeat_interleave(columns)

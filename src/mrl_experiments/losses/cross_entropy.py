@@ -28,20 +28,30 @@ def nested_cross_entropy_loop(
     y: Tensor,
     dims: Sequence[int],
     *,
+    own_columns: bool = False,
     class_weight: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
     """Return the cross-entropy (L,) of each dim; the sum of c_m times these is Eq. 1: the definition.
 
-    z: (N, D). y: (N,) or (N, C). `options` go to `F.cross_entropy`. Tests compare all else with it.
+    z: (N, D). y: (N,) or (N, C). `own_columns` as in `nested_cross_entropy`; other `options` go to
+    `F.cross_entropy`. Tests compare all else with it.
     """
     losses = []
     for k, dim in enumerate(dims):
         weight_k = prefix(weight, dim) if isinstance(weight, Tensor) else weight[k]
         bias_k = bias if bias is None or isinstance(bias, Tensor) else bias[k]
-        logits = F.linear(prefix(z, dim), weight_k, bias_k)
+        z_k = prefix(z, dim)
+        if own_columns and k:
+            z_k = _detach_first(z_k, dims[k - 1])
+            weight_k = _detach_first(weight_k, dims[k - 1]) if isinstance(weight, Tensor) else weight_k
+        logits = F.linear(z_k, weight_k, bias_k)
         losses.append(F.cross_entropy(logits, y, class_weight, **options))
     return torch.stack(losses)
+
+
+def _detach_first(tensor: Tensor, columns: int) -> Tensor:
+    return torch.cat([tensor[:, :columns].detach(), tensor[:, columns:]], dim=1)
 
 
 class NestedLosses(NamedTuple):
@@ -72,6 +82,7 @@ def nested_cross_entropy(
     ignore_index: int = -100,
     class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    own_columns: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> NestedLosses:
     """Return the nested cross-entropy, its gradients made in the forward pass, a chunk of samples at a time.
@@ -87,6 +98,8 @@ def nested_cross_entropy(
         ignore_index: samples of this label do not count, whatever their features hold.
         class_weight: (C,) as in `F.cross_entropy`, also for the mean.
         sample_weight: (...) weight of each sample in the mean.
+        own_columns: a column of z, and of a tied weight, gets its gradient from the loss of the smallest
+            dim that reads it alone; larger dims take it as it is. docs/recipe.md says what that gains.
         chunk_bytes: of logits at a time; a sixteenth of the samples is done at a time even if they take more.
 
     Raises:
@@ -115,6 +128,7 @@ def nested_cross_entropy(
         loss_weights=ones if loss_weights is None else loss_weights.detach().to(acc_dtype),
         label_smoothing=label_smoothing,
         class_weight=class_weight,
+        own_columns=own_columns,
         chunk_bytes=chunk_bytes,
     )
     with torch.autocast(device, enabled=False):
@@ -178,6 +192,7 @@ class _Pass:
     loss_weights: Tensor  # (L,)
     label_smoothing: float
     class_weight: Tensor | None
+    own_columns: bool
     chunk_bytes: int
 
     def run(self, tensors: Tensors, with_grads: bool = True) -> tuple[NestedLosses, list[Tensor]]:
@@ -186,6 +201,8 @@ class _Pass:
         z = torch.where(self.counted[:, None], z, 0)  # what does not count may be NaN
         biases, acc_dtype = tensors[1 + len(weights) :], self.sample_scale.dtype
         grads = [torch.empty_like(tensor, dtype=acc_dtype) for tensor in tensors if with_grads]
+        for bias in grads[1 + len(weights) :]:
+            bias.zero_()  # to be added to; all else is written
         scales = self.loss_weights[:, None, None] * self.sample_scale[:, None]  # (L, N, 1)
         grad_scale = power_of_two(scales) if self.dtype == torch.float16 else 1.0
         classes, n_samples = len(weights[0]), len(z)
@@ -216,9 +233,11 @@ class _Pass:
 
     def _block(self, k: int) -> tuple[int, slice]:
         """Return which weight serves dim k, and its columns: all, or where tied those after dim k - 1."""
-        if self.tied:
-            return 0, slice(self.dims[k - 1] if k else 0, self.dims[k])
-        return k, slice(0, self.dims[k])
+        return (0, self._added(k)) if self.tied else (k, slice(0, self.dims[k]))
+
+    def _added(self, k: int) -> slice:
+        """Return the columns that dim k reads and dim k - 1 does not."""
+        return slice(self.dims[k - 1] if k else 0, self.dims[k])
 
     def _logits(self, z: Tensor, weights: list[Tensor], biases: Tensors, scratch: Tensor) -> Tensor:
         """Return the logits (L, n, C) of some samples at all dims, a view of `scratch`."""
@@ -236,15 +255,13 @@ class _Pass:
         last, first_chunk, has_bias = len(self.dims) - 1, rows.start == 0, len(grads) > 1 + len(weights)
         for k in range(last, -1, -1):  # the largest first: where not tied, it writes all of grad_z
             (own, columns), grad = self._block(k), grad_logits[k]
-            if self.tied and k < last:  # of all dims from this one on, which hold the block
+            if self.tied and k < last and not self.own_columns:  # of all dims from this one on
                 grad.add_(grad_logits[k + 1])
-            grad_z, grad_weight, rounded = (
-                grads[0][rows, columns],
-                grads[1 + own][:, columns],
-                grad.to(z.dtype),
-            )
-            matmul(rounded, weights[own][:, columns], grad_z, None if self.tied or k == last else grad_z)
+            taught = self._added(k) if self.own_columns else columns
+            only = self.tied or self.own_columns or k == last  # whether no other dim wrote there
+            rounded, grad_z = grad.to(z.dtype), grads[0][rows, taught]
+            matmul(rounded, weights[own][:, taught], grad_z, None if only else grad_z)
+            grad_weight = grads[1 + own][:, columns]
             matmul(rounded.t(), z[rows, columns], grad_weight, None if first_chunk else grad_weight)
-            if has_bias and k == own:  # where tied, the smallest dim, whose gradient holds those of all
-                grad_bias = grads[1 + len(weights) + own]
-                torch.sum(grad, 0, out=grad_bias) if first_chunk else grad_bias.add_(grad.sum(0))
+            if has_bias and (k == own or self.own_columns):  # the smallest tied dim holds what all give
+                grads[1 + len(weights) + own].add_(grad.sum(0))
