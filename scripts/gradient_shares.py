@@ -1,9 +1,10 @@
 """How much each nested dim moves the backbone: python scripts/gradient_shares.py [options of train.py]
 
 Trains as train.py does, without validation, and every so many steps takes the gradient of each dim's loss by
-the backbone's parameters, over one batch. Prints the length of each and its cosine with that of the full
-width, which alone a separate model (FF) follows, and the length of their sum, which a training by Eq. 1
-follows. The last line is a JSON object: medians over the batches after the first epoch.
+the backbone's parameters, over one batch: by all features that the dim reads, as in Eq. 1, and by its own
+columns, which no smaller dim reads, as in the balanced recipe. Prints the length of each and its cosine with
+that of the full width's loss by all features, which a separate model (FF) follows, and the length of their
+sums. The last line is a JSON object: medians over the batches after the first epoch.
 """
 
 import argparse
@@ -22,35 +23,41 @@ from torch import Tensor
 from mrl_experiments.build import build_method
 from mrl_experiments.construct import construct
 from mrl_experiments.losses.classifier import NestedClassifier
+from mrl_experiments.losses.cross_entropy import nested_cross_entropy
 from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.training.optim import TrainingLength
 from mrl_experiments.training.precision import best_precision
 
+KINDS = {"all": "all features", "own": "own columns"}
 HALF = best_precision("cpu") == "bf16-mixed"
 
 
-def gradients(method: NestedClassifier, images: Tensor, labels: Tensor) -> Tensor:
+def gradients(method: NestedClassifier, images: Tensor, labels: Tensor, own_columns: bool) -> Tensor:
     """Return the gradient of each dim's loss by all parameters of the backbone, (L, P)."""
     parameters = [one for one in method.backbone.parameters() if one.requires_grad]
+    options: dict[str, Any] = {"label_smoothing": method.label_smoothing, "own_columns": own_columns}
+    dims = method.spec.dims
     with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
         z = method.embed(images)
+        weights, biases = zip(*map(method.head.parameters_at, dims), strict=True)
         rows = []
-        for one in torch.eye(len(method.spec.dims)):
-            total = method.head(z, labels, one, method.label_smoothing).total
+        for one in torch.eye(len(dims)):
+            total = nested_cross_entropy(z, weights, biases, labels, dims, loss_weights=one, **options).total
             rows.append(torch.autograd.grad(total, parameters, retain_graph=True))
     return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
 
 
 def measured(method: NestedClassifier, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Return lengths over that of the full width, cosines with it, and the length of the sum."""
-    each = gradients(method, images, labels)
-    lengths = each.norm(dim=1)
-    cosines = each @ each[-1] / (lengths * lengths[-1])
-    return {
-        "over_full": (lengths / lengths[-1]).tolist(),
-        "cosine": cosines.tolist(),
-        "sum": float(each.sum(0).norm() / lengths[-1]),
-    }
+    """Return lengths over that of the full width, cosines with it, and lengths of sums, of both kinds."""
+    found, full = {}, None
+    for kind in KINDS:
+        each = gradients(method, images, labels, own_columns=kind == "own")
+        full = each[-1] if full is None else full
+        lengths = each.norm(dim=1)
+        found[f"{kind}_length"] = (lengths / full.norm()).tolist()
+        found[f"{kind}_cosine"] = (each @ full / (lengths * full.norm())).tolist()
+        found[f"{kind}_sum"] = [float(each.sum(0).norm() / full.norm())]
+    return found
 
 
 def training(cfg: DictConfig, every: int) -> tuple[Sequence[int], list[dict[str, Any]]]:
@@ -90,18 +97,24 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=200, help="steps")
     arguments, options = parser.parse_known_args()
     dims, found = training(configured(*options), arguments.every)
-    middle = {}
-    for name in ("over_full", "cosine"):
-        columns = zip(*(one[name] for one in found), strict=True)
-        middle[name] = [round(statistics.median(column), 3) for column in columns]
-    total = statistics.median(one["sum"] for one in found)
-    table = Table("dims", "length over the full width's", "cosine with the full width's")
+    middle = {
+        name: [
+            round(statistics.median(values), 3) for values in zip(*(one[name] for one in found), strict=True)
+        ]
+        for name in found[0]
+    }
+    table = Table("dims")
     table.title = f"gradients by the backbone, medians of {len(found)} batches after the first epoch"
-    for dim, *values in zip(dims, *middle.values(), strict=True):
+    for features in KINDS.values():
+        table.add_column(f"by {features}: length over the full width's")
+        table.add_column("cosine with the full width's")
+    columns = [middle[f"{kind}_{what}"] for kind in KINDS for what in ("length", "cosine")]
+    for dim, *values in zip(dims, *columns, strict=True):
         table.add_row(str(dim), *(f"{value:.2f}" for value in values))
-    table.add_row("sum", f"{total:.2f}", "")
+    sums = (f"{middle[f'{kind}_sum'][0]:.2f}" for kind in KINDS)
+    table.add_row("sum", next(sums), "", next(sums), "")
     Console().print(table)
-    print(json.dumps({"dims": [*dims], **middle, "sum": round(total, 3)}))
+    print(json.dumps({"dims": [*dims], **middle}))
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ class NestedClassifier(Method):
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
         if self.head.balanced and z.requires_grad:
-            length = self.weights.norm()  # of L gradients that have little in common, with lengths c_m
+            length = self.weights.norm()  # of a sum of gradients that have little in common
             z.register_hook(lambda gradient: gradient / length)
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))
