@@ -19,7 +19,10 @@ from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, pre
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
-FEW = {False: 0.0, True: 0.25}  # the power of m by which a step moves logits of fewer dims; True: if tied
+POWERS = {
+    False: (0.0, 0.5),
+    True: (0.4, 0.4),
+}  # of m by which a step moves logits, below and above; True: tied
 
 
 class NestedHeads(nn.Module):
@@ -37,8 +40,8 @@ class NestedHeads(nn.Module):
         balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
             features of variance 1 in proportion to the root of m from 128 on, and below as far as at 128.
             Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
-            diverge. Logits of less than 128 dims of a tied classifier move as the fourth root of m. Columns
-            learn from their own dim alone (`nested_cross_entropy`). docs/recipe.md has measurements.
+            diverge. Those of a tied classifier move as the power 0.4 of m. Columns learn from their own dim
+            alone (`nested_cross_entropy`). docs/recipe.md has measurements.
     """
 
     factors: Tensor
@@ -55,7 +58,7 @@ class NestedHeads(nn.Module):
         super().__init__()
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
         if self.balanced:
-            self.register_buffer("factors", _factors(self.dims, tied, FEW[tied]))
+            self.register_buffer("factors", _factors(self.dims, tied, POWERS[tied]))
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
@@ -111,7 +114,7 @@ class NestedHeads(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         if self.balanced:  # the first balanced runs did not store their factors
-            state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, 0.5, shared=True))
+            state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, (0.5, 0.5), shared=True))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def stored(self) -> Heads:
@@ -254,13 +257,15 @@ def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     return torch.column_stack([losses, nested_hits(logits, labels), torch.full_like(losses, len(labels))])
 
 
-def _factors(dims: Sequence[int], tied: bool, few: float, shared: bool = False) -> Tensor:
+def _factors(dims: Sequence[int], tied: bool, powers: tuple[float, float], shared: bool = False) -> Tensor:
     """Return the factor of each classifier (L,), or of each column of a tied one (D,): see `NestedHeads`.
 
     shared: whether a column learns from all dims that read it, as in the first balanced runs.
     """
     shares = torch.tensor(dims) / USUAL
-    moved = USUAL * torch.where(shares < 1, shares**few, shares.sqrt())  # by a step, at each dim
+    moved = USUAL * torch.where(
+        shares < 1, shares ** powers[0], shares ** powers[1]
+    )  # by a step, at each dim
     if not tied:
         return (moved / torch.tensor(dims)).sqrt()
     start, ends = torch.zeros(1), torch.tensor(dims)
