@@ -214,7 +214,7 @@ class NestedClassifier(Method):
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
         if self.head.balanced and z.requires_grad:
-            length = self.weights.norm()  # of a sum of gradients that have little in common
+            length = self.weights.norm()  # about that of the sum, over one loss' (docs/recipe.md)
             z.register_hook(lambda gradient: gradient / length)
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))
