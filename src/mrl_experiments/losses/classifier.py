@@ -19,10 +19,8 @@ from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, pre
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
-POWERS = {
-    False: (0.0, 0.5),
-    True: (0.4, 0.4),
-}  # of m by which a step moves logits, below and above; True: tied
+# The powers of m by which a step moves logits, below USUAL dims and above; True: of a tied classifier.
+POWERS = {False: (0.0, 0.5), True: (0.4, 0.4)}
 
 
 class NestedHeads(nn.Module):
@@ -263,9 +261,8 @@ def _factors(dims: Sequence[int], tied: bool, powers: tuple[float, float], share
     shared: whether a column learns from all dims that read it, as in the first balanced runs.
     """
     shares = torch.tensor(dims) / USUAL
-    moved = USUAL * torch.where(
-        shares < 1, shares ** powers[0], shares ** powers[1]
-    )  # by a step, at each dim
+    below, above = powers
+    moved = USUAL * torch.where(shares < 1, shares**below, shares**above)  # by a step, at each dim
     if not tied:
         return (moved / torch.tensor(dims)).sqrt()
     start, ends = torch.zeros(1), torch.tensor(dims)
