@@ -32,13 +32,12 @@ KINDS = {"all": "all features", "own": "own columns"}
 HALF = best_precision("cpu") == "bf16-mixed"
 
 
-def gradients(method: NestedClassifier, images: Tensor, labels: Tensor, own_columns: bool) -> Tensor:
-    """Return the gradient of each dim's loss by all parameters of the backbone, (L, P)."""
+def gradients(method: NestedClassifier, z: Tensor, labels: Tensor, own_columns: bool) -> Tensor:
+    """Return the gradient of each dim's loss by all parameters of the backbone, (L, P), through z (B, D)."""
     parameters = [one for one in method.backbone.parameters() if one.requires_grad]
     options: dict[str, Any] = {"label_smoothing": method.label_smoothing, "own_columns": own_columns}
     dims = method.spec.dims
     with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
-        z = method.embed(images)
         weights, biases = zip(*map(method.head.parameters_at, dims), strict=True)
         rows = []
         for one in torch.eye(len(dims)):
@@ -49,10 +48,11 @@ def gradients(method: NestedClassifier, images: Tensor, labels: Tensor, own_colu
 
 def measured(method: NestedClassifier, images: Tensor, labels: Tensor) -> dict[str, Any]:
     """Return lengths over that of the full width, cosines with it, and lengths of sums, of both kinds."""
-    found, full = {}, None
-    for kind in KINDS:
-        each = gradients(method, images, labels, own_columns=kind == "own")
-        full = each[-1] if full is None else full
+    with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
+        z = method.embed(images)
+    both = {kind: gradients(method, z, labels, own_columns=kind == "own") for kind in KINDS}
+    full, found = both["all"][-1], {}
+    for kind, each in both.items():
         lengths = each.norm(dim=1)
         found[f"{kind}_length"] = (lengths / full.norm()).tolist()
         found[f"{kind}_cosine"] = (each @ full / (lengths * full.norm())).tolist()

@@ -64,10 +64,8 @@ def test_columns_learn_from_one_dim_and_the_backbone_from_gradients_over_their_r
             weight = torch.cat([weight[:, :smaller].detach(), weight[:, smaller:]], 1)
         total = total + c * F.cross_entropy(F.linear(own, weight, bias), y, label_smoothing=0.1)
     torch.testing.assert_close(out.loss, total)
-    for part, share in (
-        (method.backbone, 7**-0.5),
-        (method.head, 1),
-    ):  # the squares of 1, 2, 1, 1 add up to 7
+    root = (1 + 4 + 1 + 1) ** 0.5  # of the squares of the weights
+    for part, share in ((method.backbone, 1 / root), (method.head, 1)):
         parameters = list(part.parameters())
         theirs = torch.autograd.grad(share * total, parameters, retain_graph=True)
         torch.testing.assert_close(torch.autograd.grad(out.loss, parameters, retain_graph=True), theirs)
