@@ -65,6 +65,14 @@ def test_processes_are_counted_as_lightning_does(trainer, count, monkeypatch):
     assert processes(trainer) == count
 
 
+def test_runs_that_are_stored_without_rising_weights_had_none():
+    stored = configured()
+    del stored["loss"]["weights_rise"]
+    assert differences(stored, configured()) == {}
+    changed = {"loss.weights_rise": (0, 0.5)}
+    assert differences(stored, configured("loss.weights_rise=0.5")) == changed
+
+
 @pytest.mark.parametrize(
     ("overrides", "why"),
     [
@@ -73,6 +81,7 @@ def test_processes_are_counted_as_lightning_does(trainer, count, monkeypatch):
         (["optim=timm"], r"the learning rate of optim\.schedule=cosine"),
         (["optim=timm", "optim.schedule=wsd"], r"optim\.schedule=wsd"),
         (["optim=timm", "optim.schedule=constant", "epochs=1"], "warm-up"),
+        (["optim=timm", "optim.schedule=constant", "loss.weights_rise=0.5"], "few dims rose over 0.5"),
     ],
 )
 def test_a_schedule_that_follows_the_length_cannot_go_on(overrides, why):
@@ -81,6 +90,8 @@ def test_a_schedule_that_follows_the_length_cannot_go_on(overrides, why):
 
 @pytest.mark.parametrize("schedule", ["constant", "plateau", "step", "multistep", "none"])
 def test_a_schedule_without_an_end_can(schedule):
+    alone = ["loss=infonce_ff", "loss.weights_rise=0.5", "optim=timm", f"optim.schedule={schedule}"]
+    assert fixed_length(configured(*alone)) is None  # the weight of a single dim does not rise
     assert fixed_length(configured("optim=timm", f"optim.schedule={schedule}")) is None
 
 

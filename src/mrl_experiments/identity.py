@@ -32,6 +32,7 @@ NON_IDENTITY_CALLBACKS = {  # callbacks that change nothing of a run
 ADDED: dict[str, Any] = {
     **{"trainer.check_val_every_n_epoch": 1, "model.pretrained_by_order": False, "model.two_maps": False},
     **{"data.similarity": "cosine", "loss.similarity": "cosine", "loss.recipe": "paper"},
+    "loss.weights_rise": 0,
 }
 BATCH, STEP = "data.batch_size", "data.batch_size of all processes"
 ENDLESS = ("constant", "plateau", "step", "multistep", "none")  # schedules that no length ends
@@ -107,6 +108,8 @@ def fixed_length(config: Mapping[Any, Any]) -> str | None:
         return f"the learning rate of {shown} has come to its end: it follows from the number of epochs"
     if (optim.get("warmup_epochs") or 0) > epochs / 2:
         return f"its warm-up was cut to half of {epochs} epochs"
+    if loss.get("weights_rise") and loss.get("nested", True):
+        return f"the weights of few dims rose over {loss['weights_rise']} of {epochs} epochs"
     if loss.get("mode") == "universal":
         return "a universal slimmable network has measured its statistics at the end"
     return None

@@ -149,6 +149,16 @@ def test_bad_options_are_refused(options, message):
             method("infonce_ff", **options)
 
 
+def test_two_steps_of_rising_weights_may_share_a_backward_pass():
+    model, (x, y) = method(dims=DIMS), pairs()
+    total = torch.zeros(())
+    for progress in (0.0, 0.25):
+        model.set_progress(progress)
+        total = total + model(x, y).loss
+    total.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
 def test_what_comes_without_a_partner_is_refused():
     (images, _), y = pairs()
     with pytest.raises(UserError, match=r"pairs(.|\n)*data=kanji_captions"):

@@ -140,6 +140,7 @@ TRAIN = [
     *(f"loss.dims={value}" for value in ("'8,16'", "[]", "[0]", "[-8]", "[16,8]", "[8,8]", "[8.5]", "[a]")),
     *("loss.weights=[]", "loss.weights=[0]", "loss.weights=[-1]", "loss.weights={8: -1}"),
     *("loss.dims=abc", "loss.weights=[nan]"),
+    *(f"loss.weights_rise={value}" for value in ("-0.1", "1.5", "nan", "abc")),
     *("loss.weights=abc", "loss.label_smoothing=1.5", "loss.label_smoothing=1", "loss.label_smoothing=-0.1"),
     *("loss.dim=0", "loss.dim=-1", "loss.dim=abc", "loss.dim=1.5"),
     *("init_from=../x", "init_from=a/b", "train_only=[]", "train_only={a: b}", "debug=yes", "root=''"),

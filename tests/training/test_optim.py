@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from mrl_experiments.errors import UserError
 from mrl_experiments.training.optim import TrainingLength, adamw_cosine, parameter_groups, sgd_cyclic
 
 PAPER = {"lr": 0.425, "lr_images": 1024, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
@@ -112,3 +113,9 @@ def test_only_a_step_in_one_pass_sees_the_order_of_memory(fused, seen, monkeypat
     monkeypatch.setattr(SGD, "step", lambda self: shapes.append(tuple(net.weight.shape)))
     optimizer.step()
     assert shapes == [seen]
+
+
+def test_a_training_without_an_end_has_no_number_of_steps():
+    assert TrainingLength(10, -1, 1, max_steps=7).steps == 7
+    with pytest.raises(UserError, match=r"no end(.|\n)*max_steps"):
+        TrainingLength(10, -1, 1).steps  # noqa: B018

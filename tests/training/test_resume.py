@@ -121,6 +121,7 @@ ACCUMULATED = ("trainer.accumulate_grad_batches=4", "trainer.log_every_n_steps=3
             (2, 5, 9, 14),
         ),
         (("loss=slim", "trainer.log_every_n_steps=3"), "training_step", (4, 13)),
+        (("loss.weights_rise=0.8", "trainer.accumulate_grad_batches=2"), "training_step", (4, 13)),
     ],
 )
 def test_stopped_runs_end_with_the_weights_and_rows_of_one_that_was_not(

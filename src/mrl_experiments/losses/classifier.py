@@ -144,6 +144,7 @@ class NestedClassifier(Method):
         dim: Where `nested` is false, the dim of the representation; None is D. Others get no loss.
         dims: The nested dims, or a function of D that gives them; None is D halved down to 8.
         weights: c_m of each dim, or {dim: c_m} for some; None is 1.
+        weights_rise: Share of training over which few dims get their weight; see `Method`.
         tied: Whether all dims share one classifier (MRL-E); None is whether the backbone has input embeddings
             that serve as it (BERT-MRL, Table 7).
         label_smoothing: Share of the target that is spread over all classes.
@@ -170,6 +171,7 @@ class NestedClassifier(Method):
         dim: int | None = None,
         dims: Dims | None = None,
         weights: Weights | None = None,
+        weights_rise: float = 0.0,
         tied: bool | None = False,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
@@ -189,7 +191,7 @@ class NestedClassifier(Method):
             raise UserError(
                 f"loss.label_smoothing={label_smoothing}", expected="a number from 0 to below 1 (paper: 0.1)"
             )
-        super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
+        super().__init__(backbone, NestingSpec.resolve(width, dims, weights), weights_rise)
         shared = None if tied is False else getattr(backbone, "shared_embedding", None)
         tied = shared is not None if tied is None else tied
         standardize: Any = getattr(backbone, "standardize", None)

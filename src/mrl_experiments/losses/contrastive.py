@@ -24,6 +24,7 @@ class Contrastive(Method):
         dim: Where `nested` is false, the dim of the representation; None is D.
         dims: The nested dims, or a function of D that gives them; None is D halved down to 8.
         weights: c_m of each dim; None is 1.
+        weights_rise: Share of training over which few dims get their weight; see `Method`.
         label_smoothing: Must be 0.
         temperature: Initial value for all dims.
 
@@ -42,11 +43,12 @@ class Contrastive(Method):
         dim: int | None = None,
         dims: Dims | None = None,
         weights: Weights | None = None,
+        weights_rise: float = 0.0,
         label_smoothing: float = 0,
     ) -> None:
         width = width_of(backbone)
         dims = one_or_many(width, dim, dims, nested=nested, option=option, separate=separate)
-        super().__init__(backbone, NestingSpec.resolve(width, dims, weights))
+        super().__init__(backbone, NestingSpec.resolve(width, dims, weights), weights_rise)
         if label_smoothing != 0:
             raise UserError(
                 f"loss.label_smoothing={label_smoothing} has no meaning without classes",

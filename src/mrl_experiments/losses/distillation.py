@@ -34,7 +34,7 @@ class SimilarityDistillation(Contrastive):
         pair_share: Of pairs, the weight of the partner in p, from 0 to 1.
         similarity: cosine; or inner_product or l2 of vectors as they are, in units of the mean square of
             their norms, so that temperatures mean what they do for cosines.
-        options: dim, dims, weights and label_smoothing; see `Contrastive`.
+        options: dim, dims, weights, weights_rise and label_smoothing; see `Contrastive`.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class InfoNCE(Contrastive):
         cache_chunk: Samples embedded at a time; each forward pass is repeated for the gradient, which saves
             memory. None embeds a batch at once.
         nested: False is the baseline FF of pairs, a separate model for each dim.
-        options: dim, dims, weights and label_smoothing; see `Contrastive`.
+        options: dim, dims, weights, weights_rise and label_smoothing; see `Contrastive`.
 
     Raises:
         UserError: For values that make no sense, NaN among them.

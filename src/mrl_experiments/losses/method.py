@@ -39,7 +39,7 @@ class Method(nn.Module):
     Attributes:
         backbone: Maps inputs to (B, D) features and has an attribute `width` = D.
         spec: The nested dims and their weights.
-        weights: c_m of each dim (L,), on the method's device.
+        weights: c_m of each dim (L,), on the method's device; in training, as `set_progress` has set them.
         metrics: What `validate` sums up; "loss" and "top1" are among them.
         soft_targets: True if `forward` takes probabilities (B, C) for labels.
         static_shapes: True if layers meet the same shapes at every step; a GPU's kernels are tuned then.
@@ -47,15 +47,45 @@ class Method(nn.Module):
 
     spec: NestingSpec
     weights: Tensor
+    _risen: Tensor
+    _shares: Tensor
     metrics: tuple[str, ...] = ("loss", "top1", "top5")
     soft_targets: bool = False
     static_shapes: bool = True
 
-    def __init__(self, backbone: nn.Module, spec: NestingSpec) -> None:
+    def __init__(self, backbone: nn.Module, spec: NestingSpec, weights_rise: float = 0.0) -> None:
+        """Own a backbone.
+
+        Args:
+            backbone: Its attribute `width` is D.
+            spec: The nested dims and their weights.
+            weights_rise: Share of training in which the weight of m dims rises from (m / M)^4 c_m to c_m,
+                where M is the largest nested dim; 0: it is c_m throughout (Eq. 1).
+
+        Raises:
+            UserError: For a share below 0 or above 1.
+        """
         super().__init__()
+        if not 0 <= weights_rise <= 1:  # also refuses NaN
+            raise UserError(f"loss.weights_rise={weights_rise}", expected="a share of training from 0 to 1")
         self.backbone = backbone
         self.spec = spec
+        self.weights_rise = weights_rise
         self.register_buffer("weights", torch.tensor(spec.weights), persistent=False)
+        self.register_buffer("_risen", self.weights.clone(), persistent=False)
+        shares = torch.tensor([dim / spec.dims[-1] for dim in spec.dims])
+        self.register_buffer("_shares", shares, persistent=False)
+
+    def set_progress(self, progress: float) -> None:
+        """Set the weights of a step, before which `progress` of the training is done (0 to 1).
+
+        `NestedModule` calls it before each step; a loop of your own has to, too, or weights are c_m. Few dims
+        come last, because their losses fall late and would keep the backbone from what the largest dim
+        teaches it in the first steps (docs/recipe.md).
+        """
+        if self.weights_rise:
+            power = 4 * max(0.0, 1 - progress / self.weights_rise)
+            self.weights = self._risen * self._shares**power  # a new tensor: a graph may hold the one before
 
     def embed(self, x: Inputs) -> Tensor:
         """Return the full-width representation, (B, ...) -> (B, D)."""

@@ -354,6 +354,7 @@ GROUPS: dict[str, Options] = {
             "c_m of each dim, in their order or by dim",
             (List("", Number(above=0)), Map("", Number(above=0), DIMS)), null=True, example="{8: 2}",
         ),
+        "weights_rise": share("of training in which the weight of m dims rises to c_m"),
         "class_weights": List("of each class", Number(low=0), null=True, least=2, example=[1, 2]),
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
         "nested": Flag("several dims at once; false: a separate model for each"),

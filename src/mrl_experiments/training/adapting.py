@@ -135,6 +135,7 @@ def _refit(method: Method, data: VectorData) -> None:
     rows = data.rows["train"]
     rows = rows.take(evenly_spaced(len(rows), REFITTED))
     device = method.weights.device
+    weights = torch.tensor(method.spec.weights, device=device)  # those of training may not have risen yet
     y = torch.from_numpy(data.labels["train"][rows.numbers]).to(device)
     with torch.no_grad():
         z = method.embed(torch.from_numpy(rows[:]).to(device))
@@ -142,7 +143,7 @@ def _refit(method: Method, data: VectorData) -> None:
 
     def loss() -> Tensor:
         solver.zero_grad()
-        total = method.head(z, y, method.weights, method.label_smoothing).total
+        total = method.head(z, y, weights, method.label_smoothing).total
         total.backward()
         return total
 

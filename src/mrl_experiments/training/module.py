@@ -68,6 +68,7 @@ class NestedModule(pl.LightningModule):
         self.owner: dict[str, Any] | None = None
         self.validation: dict[int, dict[str, float]] = {}
         self.validated_step = -1
+        self._steps = 1
         self._train_sums = StepSums(method)
         self._val_sums = torch.zeros(0)
         self._first_bad = torch.tensor(torch.inf)
@@ -132,6 +133,7 @@ class NestedModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; the first step whose loss is not finite is remembered."""
         x, y = batch[:2]
+        self.method.set_progress(self.global_step / self._steps)
         out: StepOutput = self.method(x, y)
         self._train_sums.add(out)
         # Kept on the device: reading it every step would make a GPU wait.
@@ -226,7 +228,9 @@ class NestedModule(pl.LightningModule):
             self._train_sums.load_state_dict(checkpoint["train_sums"])
 
     def on_train_start(self) -> None:
-        """Restore this rank's random state after a resume."""
+        """Restore this rank's random state after a resume; count the steps that weights rise by."""
+        if self.method.weights_rise:
+            self._steps = self.length().steps
         if self.global_rank < len(self._restored_states):
             cpu, cuda = self._restored_states[self.global_rank]
             torch.set_rng_state(cpu)

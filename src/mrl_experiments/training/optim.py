@@ -45,6 +45,11 @@ class TrainingLength:
     def steps(self) -> int:
         """All optimizer steps."""
         limits = [self.max_steps, self.steps_per_epoch * self.epochs]
+        if max(limits) < 0:
+            raise UserError(
+                "this training has no end, which a schedule follows from",
+                expected="max_epochs or max_steps",
+            )
         return min(limit for limit in limits if limit >= 0)
 
 
