@@ -117,7 +117,7 @@ class Trainee:
     def __init__(self, method: Callable[..., Method]) -> None:
         torch.manual_seed(0)
         backbone = TimmBackbone(arch="resnet18", name="resnet18", channels=3, size=SIZE)
-        made = method(backbone, CLASSES, name="bench", dim=None, dims=None, weights=None, label_smoothing=0.1)
+        made = method(backbone, CLASSES, name="bench", label_smoothing=0.1, recipe="balanced")
         self.method = made.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.method.parameters(), lr=0.1, momentum=0.9, nesterov=True)
         self.autocast = best_precision("cpu") == "bf16-mixed"
