@@ -15,22 +15,11 @@ from mrl_experiments.training.train import train
 DIMS, WEIGHTS = (2, 4, 16), (1.0, 3.0, 0.5)
 
 
-class Plain(nn.Module):
-    """Sixteen features of five inputs."""
-
-    width = 16
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(5, 16)
-
-    def forward(self, x):
-        return self.linear(x)
-
-
 def method(**options):
     torch.manual_seed(0)
-    return NestedClassifier(Plain(), 3, dims=DIMS, weights=WEIGHTS, **options)
+    backbone = nn.Linear(5, DIMS[-1])
+    backbone.width = DIMS[-1]
+    return NestedClassifier(backbone, 3, dims=DIMS, weights=WEIGHTS, **options)
 
 
 @pytest.mark.parametrize("rise", [0.25, 1.0])

@@ -72,6 +72,7 @@ class Method(nn.Module):
         self.spec = spec
         self.weights_rise = weights_rise
         self.register_buffer("weights", torch.tensor(spec.weights), persistent=False)
+        # What weights rise to and from lies on the device too, so that no step waits for a copy.
         self.register_buffer("_risen", self.weights.clone(), persistent=False)
         shares = torch.tensor([dim / spec.dims[-1] for dim in spec.dims])
         self.register_buffer("_shares", shares, persistent=False)
