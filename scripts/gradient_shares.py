@@ -1,10 +1,10 @@
 """How much each nested dim moves the backbone: python scripts/gradient_shares.py [options of train.py]
 
 Trains as train.py does, without validation, and every so many steps takes the gradient of each dim's loss by
-the backbone's parameters, over one batch: by all features that the dim reads, as in Eq. 1, and by its own
-columns, which no smaller dim reads, as in the balanced recipe. Prints the length of each and its cosine with
-that of the full width's loss by all features, which a separate model (FF) follows, and the length of their
-sums. The last line is a JSON object: medians over the batches after the first epoch.
+the backbone's parameters, over one batch: as in Eq. 1, and as in the balanced recipe, where the smallest dim
+alone teaches its features and others learn in part from what the full width predicts. Prints the length of
+each and its cosine with that of the full width's loss in Eq. 1, which a separate model (FF) follows, and the
+length of their sums. The last line is a JSON object: medians over the batches after the first epoch.
 """
 
 import argparse
@@ -28,14 +28,15 @@ from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.training.optim import TrainingLength
 from mrl_experiments.training.precision import best_precision
 
-KINDS = {"all": "all features", "own": "own columns"}
+KINDS = {"all": "Eq. 1", "balanced": "the recipe"}
 HALF = best_precision("cpu") == "bf16-mixed"
 
 
-def gradients(method: NestedClassifier, z: Tensor, labels: Tensor, own_columns: bool) -> Tensor:
+def gradients(method: NestedClassifier, z: Tensor, labels: Tensor, balanced: bool) -> Tensor:
     """Return the gradient of each dim's loss by all parameters of the backbone, (L, P), through z (B, D)."""
     parameters = [one for one in method.backbone.parameters() if one.requires_grad]
-    options: dict[str, Any] = {"label_smoothing": method.label_smoothing, "own_columns": own_columns}
+    options: dict[str, Any] = {"label_smoothing": method.label_smoothing}
+    options |= method.head.teaching if balanced else {}
     dims = method.spec.dims
     with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
         weights, biases = zip(*map(method.head.parameters_at, dims), strict=True)
@@ -50,7 +51,7 @@ def measured(method: NestedClassifier, images: Tensor, labels: Tensor) -> dict[s
     """Return lengths over that of the full width, cosines with it, and lengths of sums, of both kinds."""
     with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
         z = method.embed(images)
-    both = {kind: gradients(method, z, labels, own_columns=kind == "own") for kind in KINDS}
+    both = {kind: gradients(method, z, labels, balanced=kind == "balanced") for kind in KINDS}
     full, found = both["all"][-1], {}
     for kind, each in both.items():
         lengths = each.norm(dim=1)

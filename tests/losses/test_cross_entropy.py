@@ -85,16 +85,35 @@ cases = st.fixed_dictionaries(
 
 
 @settings(max_examples=60, deadline=None)
-@given(case=cases, smoothing=st.sampled_from([0.0, 0.1, 0.5]), own_columns=st.booleans())
-def test_equals_the_loop_in_float64(case, smoothing, own_columns):
-    assert_same(Problem(**case), 1e-12, label_smoothing=smoothing, own_columns=own_columns)
+@given(
+    case=cases,
+    smoothing=st.sampled_from([0.0, 0.1, 0.5]),
+    alone=st.integers(0, 6),
+    share=st.sampled_from([None, 0.0, 0.5]),
+    budget=st.sampled_from([1, 1 << 28]),
+    weighted=st.booleans(),
+    ignored=st.booleans(),
+    soft=st.booleans(),
+)
+def test_equals_the_loop_in_float64(case, smoothing, alone, share, budget, weighted, ignored, soft):
+    problem = Problem(**case)
+    options = {"label_smoothing": smoothing, "teach_alone": alone}
+    if share is not None:
+        options["distillation"] = share * torch.arange(len(problem.dims)) / len(problem.dims)
+    if soft:
+        problem.y = torch.rand(len(problem.y), case["classes"], dtype=torch.float64).softmax(1)
+    elif ignored:
+        problem.y[1:] = torch.where(torch.arange(1, len(problem.y)) % 2 == 0, -100, problem.y[1:])
+    if weighted:
+        options["class_weight"] = torch.rand(case["classes"], dtype=torch.float64) + 0.1
+    assert_same(problem, 1e-12, budget, **options)
 
 
 @settings(max_examples=30, deadline=None)
-@given(case=cases, batch=st.integers(2, 30), budget=st.integers(1, 4000))
-def test_a_column_learns_from_the_smallest_dim_that_reads_it_alone(case, batch, budget):
+@given(case=cases, batch=st.integers(2, 30), budget=st.integers(1, 4000), alone=st.integers(0, 7))
+def test_columns_of_dims_that_teach_alone_learn_from_nothing_else(case, batch, budget, alone):
     problem = Problem(**{**case, "batch": batch})
-    ours = problem.gradients(problem.fused(own_columns=True, chunk_bytes=budget))
+    ours = problem.gradients(problem.fused(teach_alone=alone, chunk_bytes=budget))
     each = [  # what every loss alone gives
         torch.autograd.grad(loss * c, problem.inputs, retain_graph=True, materialize_grads=True)
         for loss, c in zip(problem.loop(), problem.c, strict=True)
@@ -106,8 +125,10 @@ def test_a_column_learns_from_the_smallest_dim_that_reads_it_alone(case, batch, 
             torch.testing.assert_close(ours[place], of_all, atol=1e-12, rtol=1e-10)
             continue
         start = 0
-        for dim, alone in zip(problem.dims, each, strict=True):
-            torch.testing.assert_close(ours[place][:, start:dim], alone[place][:, start:dim])
+        for k, dim in enumerate(problem.dims):
+            teachers = each[k : k + 1] if k < alone else each[k:]
+            taught = sum(of_dim[place][:, start:dim] for of_dim in teachers)
+            torch.testing.assert_close(ours[place][:, start:dim], taught)
             start = dim
 
 

@@ -1,4 +1,4 @@
-"""The balanced recipe: standardized features, few dims that learn faster, columns that learn from one dim."""
+"""The balanced recipe: standardized features, few dims that learn faster, and what teaches each."""
 
 import numpy as np
 import pytest
@@ -50,22 +50,25 @@ def test_the_papers_recipe_leaves_features_and_state_as_they_are():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_columns_learn_from_one_dim_and_the_backbone_from_gradients_over_their_root(tied):
+def test_what_each_dim_teaches_and_how_long_the_backbones_gradient_is(tied):
     method = classifier("balanced", tied=tied, label_smoothing=0.1, weights={24: 2.0}).double()
     method, x = trained_double(method)
     y = torch.arange(len(x)) % CLASSES
     out = method(x, y)
     z = method.embed(x)
+    full = method.logits(z)[96].detach().softmax(1)
     total = z.new_zeros(())
     for smaller, dim, c in zip((0, *DIMS), DIMS, (1, 2, 1, 1), strict=False):
+        taught = smaller if tied else min(smaller, 12)  # those before have another teacher
         weight, bias = method.head.parameters_at(dim)
-        own = torch.cat([z[:, :smaller].detach(), z[:, smaller:dim]], 1)
-        if tied:
-            weight = torch.cat([weight[:, :smaller].detach(), weight[:, smaller:]], 1)
-        total = total + c * F.cross_entropy(F.linear(own, weight, bias), y, label_smoothing=0.1)
+        weight = torch.cat([weight[:, :taught].detach(), weight[:, taught:]], 1) if tied else weight
+        logits = F.linear(torch.cat([z[:, :taught].detach(), z[:, taught:dim]], 1), weight, bias)
+        loss = F.cross_entropy(logits, y, label_smoothing=0.1)
+        distilled = dim == 48 and not tied
+        total = total + c * (0.5 * (loss + F.cross_entropy(logits, full)) if distilled else loss)
     torch.testing.assert_close(out.loss, total)
-    root = (1 + 4 + 1 + 1) ** 0.5  # of the squares of the weights
-    for part, share in ((method.backbone, 1 / root), (method.head, 1)):
+    length = 7**0.5 if tied else (3 + 2 ** (4 / 3)) ** (3 / 4)  # norms of the weights 1, 2, 1, 1
+    for part, share in ((method.backbone, 1 / length), (method.head, 1)):
         parameters = list(part.parameters())
         theirs = torch.autograd.grad(share * total, parameters, retain_graph=True)
         torch.testing.assert_close(torch.autograd.grad(out.loss, parameters, retain_graph=True), theirs)

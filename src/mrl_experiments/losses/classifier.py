@@ -18,6 +18,7 @@ from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, prefix
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
+DISTILLED = 0.5  # share of the target of a dim between others that is what the largest dim predicts
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
 # The powers of m by which a step moves logits, below USUAL dims and above; True: of a tied classifier.
 POWERS = {False: (0.0, 0.5), True: (0.4, 0.4)}
@@ -38,11 +39,14 @@ class NestedHeads(nn.Module):
         balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
             features of variance 1 in proportion to the root of m from 128 on, and below as far as at 128.
             Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
-            diverge. Those of a tied classifier move as the power 0.4 of m. Columns learn from their own dim
-            alone (`nested_cross_entropy`). docs/recipe.md has measurements.
+            diverge. Those of a tied classifier move as the power 0.4 of m. The smallest dim alone teaches
+            the features it reads, and dims from the third to the last but one learn half from what the
+            largest predicts; with a tied classifier, each column learns from the smallest dim that reads it,
+            and no dim from another (`nested_cross_entropy`). docs/recipe.md has measurements.
     """
 
     factors: Tensor
+    distillation: Tensor
 
     def __init__(
         self,
@@ -57,6 +61,9 @@ class NestedHeads(nn.Module):
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
         if self.balanced:
             self.register_buffer("factors", _factors(self.dims, tied, POWERS[tied]))
+            distillation = torch.zeros(len(self.dims))
+            distillation[2:-1] = DISTILLED
+            self.register_buffer("distillation", distillation, persistent=False)
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
@@ -107,8 +114,17 @@ class NestedHeads(nn.Module):
         weights, biases = zip(*map(self.parameters_at, self._own_dims), strict=True)
         own = (weights[0], biases[0]) if self.tied else (weights, biases)
         options: dict[str, Any] = {"label_smoothing": label_smoothing, "class_weight": class_weights}
-        options |= {"own_columns": self.balanced, "loss_weights": loss_weights}
+        options |= {"loss_weights": loss_weights, **self.teaching}
         return nested_cross_entropy(z, *own, y, self.dims, **options)
+
+    @property
+    def teaching(self) -> dict[str, Any]:
+        """Which loss teaches what, as options of `nested_cross_entropy`; none in the paper's recipe."""
+        if not self.balanced:
+            return {}
+        if self.tied:
+            return {"teach_alone": len(self.dims)}
+        return {"teach_alone": 1, "distillation": self.distillation if len(self.dims) > 3 else None}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         if self.balanced:  # the first balanced runs did not store their factors
@@ -151,9 +167,9 @@ class NestedClassifier(Method):
         class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
         nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
         recipe: "paper", or "balanced": features of image networks have mean 0 and variance 1
-            (`TimmBackbone.standardize`), classifiers of few dims learn faster, and a feature learns from the
-            smallest dim that reads it alone (`NestedHeads`), where Eq. 1 adds up the gradients of all that
-            do. It changes nothing for other backbones. docs/recipe.md has the measurements.
+            (`TimmBackbone.standardize`), classifiers of few dims learn faster, few dims alone teach their
+            features, and middle dims learn in part from what the largest predicts (`NestedHeads`). It
+            changes nothing for other backbones. docs/recipe.md has the measurements.
 
     Raises:
         UserError: For values that make no sense together, or no sense for a backbone of this width.
@@ -214,7 +230,8 @@ class NestedClassifier(Method):
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
         if self.head.balanced and z.requires_grad:
-            length = self.weights.norm()  # about that of the sum, over one loss' (docs/recipe.md)
+            # About the length of the losses' sum over that of one: the less they agree, the shorter it is.
+            length = self.weights.norm(2 if self.head.tied else 4 / 3)
             z.register_hook(lambda gradient: gradient / length)
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))

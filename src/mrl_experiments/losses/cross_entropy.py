@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mrl_experiments.errors import UserError
-from mrl_experiments.losses.kernels import matmul, power_of_two, softmax_grad_
+from mrl_experiments.losses.kernels import Share, Target, matmul, power_of_two, softmax_grad_
 from mrl_experiments.nesting import prefix
 
 Tensors = Sequence[Tensor]
@@ -28,26 +28,35 @@ def nested_cross_entropy_loop(
     y: Tensor,
     dims: Sequence[int],
     *,
-    own_columns: bool = False,
+    teach_alone: int = 0,
+    distillation: Tensor | None = None,
     class_weight: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
     """Return the cross-entropy (L,) of each dim; the sum of c_m times these is Eq. 1: the definition.
 
-    z: (N, D). y: (N,) or (N, C). `own_columns` as in `nested_cross_entropy`; other `options` go to
-    `F.cross_entropy`. Tests compare all else with it.
+    z: (N, D). y: (N,) or (N, C). `teach_alone` and `distillation` as in `nested_cross_entropy`; other
+    `options` go to `F.cross_entropy`. Tests compare all else with it.
     """
-    losses = []
+    logits = []
     for k, dim in enumerate(dims):
-        weight_k = prefix(weight, dim) if isinstance(weight, Tensor) else weight[k]
+        start = _first_taught(dims, k, teach_alone)
+        weight_k = _detach_first(prefix(weight, dim), start) if isinstance(weight, Tensor) else weight[k]
         bias_k = bias if bias is None or isinstance(bias, Tensor) else bias[k]
-        z_k = prefix(z, dim)
-        if own_columns and k:
-            z_k = _detach_first(z_k, dims[k - 1])
-            weight_k = _detach_first(weight_k, dims[k - 1]) if isinstance(weight, Tensor) else weight_k
-        logits = F.linear(z_k, weight_k, bias_k)
-        losses.append(F.cross_entropy(logits, y, class_weight, **options))
-    return torch.stack(losses)
+        logits.append(F.linear(_detach_first(prefix(z, dim), start), weight_k, bias_k))
+    losses = torch.stack([F.cross_entropy(each, y, class_weight, **options) for each in logits])
+    if distillation is None:
+        return losses
+    scale = _sample_scale(y, losses, options.get("ignore_index", -100), class_weight, None)
+    full = logits[-1].detach().softmax(1)
+    soft = [scale @ F.cross_entropy(each, full, class_weight, reduction="none") for each in logits]
+    return torch.lerp(losses, torch.stack(soft), distillation.to(losses.dtype))
+
+
+def _first_taught(dims: Sequence[int], k: int, teach_alone: int) -> int:
+    """Return the first column that the loss of dim k teaches: those before it have another teacher."""
+    alone = min(k, teach_alone)
+    return dims[alone - 1] if alone else 0
 
 
 def _detach_first(tensor: Tensor, columns: int) -> Tensor:
@@ -82,7 +91,8 @@ def nested_cross_entropy(
     ignore_index: int = -100,
     class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
-    own_columns: bool = False,
+    teach_alone: int = 0,
+    distillation: Tensor | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> NestedLosses:
     """Return the nested cross-entropy, its gradients made in the forward pass, a chunk of samples at a time.
@@ -98,8 +108,10 @@ def nested_cross_entropy(
         ignore_index: samples of this label do not count, whatever their features hold.
         class_weight: (C,) as in `F.cross_entropy`, also for the mean.
         sample_weight: (...) weight of each sample in the mean.
-        own_columns: a column of z, and of a tied weight, gets its gradient from the loss of the smallest
-            dim that reads it alone; larger dims take it as it is. docs/recipe.md says what that gains.
+        teach_alone: so many of the smallest dims alone teach the columns that each adds, of z and of a tied
+            weight: larger dims take these as they are. docs/recipe.md says what that gains.
+        distillation: (L,) share of each dim's target that is what the largest dim predicts, as a constant
+            (Hinton, Vinyals and Dean, 2015, at temperature 1); None is 0 for every dim.
         chunk_bytes: of logits at a time; a sixteenth of the samples is done at a time even if they take more.
 
     Raises:
@@ -128,7 +140,8 @@ def nested_cross_entropy(
         loss_weights=ones if loss_weights is None else loss_weights.detach().to(acc_dtype),
         label_smoothing=label_smoothing,
         class_weight=class_weight,
-        own_columns=own_columns,
+        teach_alone=teach_alone,
+        distillation=None if distillation is None else distillation.detach().to(acc_dtype)[:, None, None],
         chunk_bytes=chunk_bytes,
     )
     with torch.autocast(device, enabled=False):
@@ -192,7 +205,8 @@ class _Pass:
     loss_weights: Tensor  # (L,)
     label_smoothing: float
     class_weight: Tensor | None
-    own_columns: bool
+    teach_alone: int
+    distillation: Tensor | None  # (L, 1, 1)
     chunk_bytes: int
 
     def run(self, tensors: Tensors, with_grads: bool = True) -> tuple[NestedLosses, list[Tensor]]:
@@ -201,8 +215,8 @@ class _Pass:
         z = torch.where(self.counted[:, None], z, 0)  # what does not count may be NaN
         biases, acc_dtype = tensors[1 + len(weights) :], self.sample_scale.dtype
         grads = [torch.empty_like(tensor, dtype=acc_dtype) for tensor in tensors if with_grads]
-        for bias in grads[1 + len(weights) :]:
-            bias.zero_()  # to be added to; all else is written
+        for own in grads[:1] + grads[1 + len(weights) :]:
+            own.zero_()  # of z and biases, to be added to; those of weights are written
         scales = self.loss_weights[:, None, None] * self.sample_scale[:, None]  # (L, N, 1)
         grad_scale = power_of_two(scales) if self.dtype == torch.float16 else 1.0
         classes, n_samples = len(weights[0]), len(z)
@@ -210,8 +224,8 @@ class _Pass:
         scratch = z.new_empty(len(self.dims), min(step, n_samples), classes, dtype=acc_dtype)
         losses, correct = torch.zeros_like(self.loss_weights), torch.zeros(len(self.dims), device=z.device)
         for rows in (slice(low, low + step) for low in range(0, max(1, n_samples), step)):
-            label, target = self._target(rows, classes)
             logits = self._logits(z[rows], weights, biases, scratch)
+            label, target = self._target(rows, logits[-1])
             loss, hits = softmax_grad_(logits, label, target, scales[:, rows] * grad_scale)
             losses += loss @ self.sample_scale[rows]
             correct += (hits & self.counted[rows]).sum(1)
@@ -221,23 +235,27 @@ class _Pass:
             torch._foreach_div_(grads, grad_scale)
         return NestedLosses(self.loss_weights @ losses, losses, correct, self.counted.sum()), grads
 
-    def _target(self, rows: slice, classes: int) -> tuple[Tensor, Tensor | None]:
-        """Return the class (n, 1) that is to lead and, where it does not tell all, the target (n, C)."""
-        y = self.y[rows]
+    def _target(self, rows: slice, full_logits: Tensor) -> tuple[Tensor, Target]:
+        """Return the class (n, 1) that is to lead and the target. full_logits: (n, C) of the largest dim."""
+        y, smoothing, classes = self.y[rows], self.label_smoothing, full_logits.shape[1]
         label = y.argmax(1) if y.ndim == 2 else torch.where(self.counted[rows], y, 0)
-        if y.ndim == 1 and not self.label_smoothing and self.class_weight is None:
-            return label[:, None], None
+        given: Share = 1.0
+        dense: list[tuple[Share, Tensor]] = []
+        if self.distillation is not None:
+            given, predicted = 1 - self.distillation, full_logits.softmax(1)
+            predicted = predicted if self.class_weight is None else predicted * self.class_weight
+            dense = [(self.distillation, predicted)]
+        if y.ndim == 1 and self.class_weight is None:
+            return label[:, None], Target(given * (1 - smoothing), given * smoothing / classes, dense)
         target = (y if y.ndim == 2 else F.one_hot(label, classes)).to(self.sample_scale.dtype)
-        target = (1 - self.label_smoothing) * target + self.label_smoothing / classes
-        return label[:, None], target if self.class_weight is None else target * self.class_weight
+        target = (1 - smoothing) * target + smoothing / classes
+        target = target if self.class_weight is None else target * self.class_weight
+        return label[:, None], Target(0.0, 0.0, [(given, target), *dense])
 
     def _block(self, k: int) -> tuple[int, slice]:
         """Return which weight serves dim k, and its columns: all, or where tied those after dim k - 1."""
-        return (0, self._added(k)) if self.tied else (k, slice(0, self.dims[k]))
-
-    def _added(self, k: int) -> slice:
-        """Return the columns that dim k reads and dim k - 1 does not."""
-        return slice(self.dims[k - 1] if k else 0, self.dims[k])
+        start = self.dims[k - 1] if self.tied and k else 0
+        return (0 if self.tied else k, slice(start, self.dims[k]))
 
     def _logits(self, z: Tensor, weights: list[Tensor], biases: Tensors, scratch: Tensor) -> Tensor:
         """Return the logits (L, n, C) of some samples at all dims, a view of `scratch`."""
@@ -252,16 +270,16 @@ class _Pass:
         self, grad_logits: Tensor, z: Tensor, weights: list[Tensor], grads: Tensors, rows: slice
     ) -> None:
         """Add what the gradients by the logits (L, n, C) give to those by z, weights and biases."""
-        last, first_chunk, has_bias = len(self.dims) - 1, rows.start == 0, len(grads) > 1 + len(weights)
-        for k in range(last, -1, -1):  # the largest first: where not tied, it writes all of grad_z
+        first_chunk, has_bias, alone = rows.start == 0, len(grads) > 1 + len(weights), self.teach_alone
+        for k in range(len(self.dims) - 1, -1, -1):
             (own, columns), grad = self._block(k), grad_logits[k]
-            if self.tied and k < last and not self.own_columns:  # of all dims from this one on
+            if self.tied and alone <= k < len(self.dims) - 1:  # of all dims from this one on
                 grad.add_(grad_logits[k + 1])
-            taught = self._added(k) if self.own_columns else columns
-            only = self.tied or self.own_columns or k == last  # whether no other dim wrote there
+            start = columns.start if self.tied else _first_taught(self.dims, k, alone)
+            taught = slice(start, columns.stop)
             rounded, grad_z = grad.to(z.dtype), grads[0][rows, taught]
-            matmul(rounded, weights[own][:, taught], grad_z, None if only else grad_z)
+            matmul(rounded, weights[own][:, taught], grad_z, grad_z)
             grad_weight = grads[1 + own][:, columns]
             matmul(rounded.t(), z[rows, columns], grad_weight, None if first_chunk else grad_weight)
-            if has_bias and (k == own or self.own_columns):  # the smallest tied dim holds what all give
+            if has_bias and (not self.tied or k <= alone):  # dim `alone` holds what all from it on give
                 grads[1 + len(weights) + own].add_(grad.sum(0))

@@ -1,5 +1,8 @@
 """What `cross_entropy` does with the logits of a chunk of samples, in place."""
 
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -8,9 +11,23 @@ from mrl_experiments.directions import SAME_SCORE
 NARROW = 16  # MKL writes fewer columns than this up to 15 times slower than their transpose
 
 
-def softmax_grad_(
-    logits: Tensor, label: Tensor, target: Tensor | None, scale: Tensor
-) -> tuple[Tensor, Tensor]:
+Share: TypeAlias = float | Tensor  # one for all dims, or (L, 1, 1)
+
+
+class Target(NamedTuple):
+    """What the logits (L, n, C) are to predict: a sum of three things.
+
+    on_label: Share of the label.
+    on_all: Share of every class.
+    dense: Shares of what (n, C) holds.
+    """
+
+    on_label: Share
+    on_all: Share
+    dense: Sequence[tuple[Share, Tensor]] = ()
+
+
+def softmax_grad_(logits: Tensor, label: Tensor, target: Target, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Turn logits into the gradients of the cross-entropy by them, in place.
 
     With p the softmax, t the target and s its sum: loss = s logsumexp(logits) - t . logits, and the
@@ -19,7 +36,7 @@ def softmax_grad_(
     Args:
         logits: (L, n, C).
         label: (n, 1) the class that is to lead.
-        target: (n, C), or None where it is 1 at the label and 0 elsewhere.
+        target: t.
         scale: (L, n, 1).
 
     Returns:
@@ -30,17 +47,22 @@ def softmax_grad_(
     runner_up = logits.scatter_(2, label, -torch.inf).amax(2, keepdim=True)
     logits.scatter_(2, label, target_logit)
     top = torch.maximum(target_logit, runner_up)
-    mass, loss = target_logit.new_ones(()), top - target_logit
-    if target is not None:
-        mass = target.sum(1, keepdim=True)
-        loss = -torch.einsum("lnc,nc->ln", logits.sub_(top), target)[..., None]
+    loss, mass = target.on_label * (top - target_logit), target.on_label + target.on_all * logits.shape[2]
+    logits.sub_(top)
+    smooth = isinstance(target.on_all, Tensor) or target.on_all != 0
+    if smooth:
+        loss -= target.on_all * logits.sum(2, keepdim=True)
+    for share, dense in target.dense:
+        loss -= share * torch.einsum("lnc,nc->ln", logits, dense)[..., None]
+        mass = mass + share * dense.sum(1, keepdim=True)
     torch.softmax(logits, 2, out=logits)
     loss -= mass * logits.amax(2, keepdim=True).log()  # the largest probability is never 0
     logits.mul_(scale * mass)
-    if target is None:
-        logits.scatter_add_(2, label, -scale)
-    else:
-        logits.addcmul_(target, scale, value=-1)
+    if smooth:
+        logits.sub_(scale * target.on_all)
+    logits.scatter_add_(2, label, -scale * target.on_label)
+    for share, dense in target.dense:
+        logits.addcmul_(dense, scale * share, value=-1)
     return loss[..., 0], (target_logit - SAME_SCORE > runner_up)[..., 0]
 
 
