@@ -28,7 +28,7 @@ from mrl_experiments.models.small_maps import quicken_small_maps
 from mrl_experiments.training.optim import TrainingLength
 from mrl_experiments.training.precision import best_precision
 
-KINDS = {"all": "Eq. 1", "balanced": "the recipe"}
+KINDS = {"eq1": "Eq. 1", "recipe": "the recipe"}
 HALF = best_precision("cpu") == "bf16-mixed"
 
 
@@ -51,8 +51,8 @@ def measured(method: NestedClassifier, images: Tensor, labels: Tensor) -> dict[s
     """Return lengths over that of the full width, cosines with it, and lengths of sums, of both kinds."""
     with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
         z = method.embed(images)
-    both = {kind: gradients(method, z, labels, balanced=kind == "balanced") for kind in KINDS}
-    full, found = both["all"][-1], {}
+    both = {kind: gradients(method, z, labels, balanced=kind == "recipe") for kind in KINDS}
+    full, found = both["eq1"][-1], {}
     for kind, each in both.items():
         lengths = each.norm(dim=1)
         found[f"{kind}_length"] = (lengths / full.norm()).tolist()

@@ -14,6 +14,8 @@ from mrl_experiments.losses.cross_entropy import (
     nested_cross_entropy_loop,
 )
 
+RECIPE = {"teach_alone": 1, "distillation": torch.tensor([0.0, 0.5, 0.0])}  # for three dims
+
 
 class Problem:
     """Random features, classifiers and labels; `loop` is Eq. 1 size by size."""
@@ -92,18 +94,17 @@ cases = st.fixed_dictionaries(
     share=st.sampled_from([None, 0.0, 0.5]),
     budget=st.sampled_from([1, 1 << 28]),
     weighted=st.booleans(),
-    ignored=st.booleans(),
-    soft=st.booleans(),
+    labels=st.sampled_from(["all", "some ignored", "probabilities"]),
 )
-def test_equals_the_loop_in_float64(case, smoothing, alone, share, budget, weighted, ignored, soft):
+def test_equals_the_loop_in_float64(case, smoothing, alone, share, budget, weighted, labels):
     problem = Problem(**case)
     options = {"label_smoothing": smoothing, "teach_alone": alone}
     if share is not None:
         options["distillation"] = share * torch.arange(len(problem.dims)) / len(problem.dims)
-    if soft:
+    if labels == "probabilities":
         problem.y = torch.rand(len(problem.y), case["classes"], dtype=torch.float64).softmax(1)
-    elif ignored:
-        problem.y[1:] = torch.where(torch.arange(1, len(problem.y)) % 2 == 0, -100, problem.y[1:])
+    elif labels == "some ignored":
+        problem.y[1::2] = -100
     if weighted:
         options["class_weight"] = torch.rand(case["classes"], dtype=torch.float64) + 0.1
     assert_same(problem, 1e-12, budget, **options)
@@ -133,11 +134,12 @@ def test_columns_of_dims_that_teach_alone_learn_from_nothing_else(case, batch, b
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_half_precision(tied):
+@pytest.mark.parametrize("options", [{}, RECIPE], ids=["eq1", "recipe"])
+def test_half_precision(tied, options):
     problem = Problem((8, 64, 256), tied=tied, batch=64, classes=100, width=300, dtype=torch.float32)
-    wanted = problem.gradients(problem.loop())
+    wanted = problem.gradients(problem.loop(**options))
     with torch.autocast("cpu", torch.bfloat16):
-        ours = problem.gradients(problem.fused())
+        ours = problem.gradients(problem.fused(**options))
     assert all(gradient.dtype == torch.float32 for gradient in ours)
     assert all((a - b).norm() < 0.03 * b.norm() for a, b in zip(ours, wanted, strict=True))
 
@@ -339,12 +341,13 @@ def test_a_loss_scale_keeps_the_small_gradients_of_half_precision(tied):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_an_ignored_sample_may_hold_anything(tied):
-    problem = Problem((2, 8), tied=tied, batch=12)
+@pytest.mark.parametrize("options", [{}, RECIPE], ids=["eq1", "recipe"])
+def test_an_ignored_sample_may_hold_anything(tied, options):
+    problem = Problem((2, 4, 8), tied=tied, batch=12)
     problem.y[::3] = -100
-    wanted = problem.gradients(problem.fused())
+    wanted = problem.gradients(problem.fused(**options))
     problem.z.data[::3] = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e300])[:, None]
-    out = problem.fused()
+    out = problem.fused(**options)
     assert out.losses.isfinite().all()
     for ours, theirs in zip(problem.gradients(out), wanted, strict=True):
         assert torch.equal(ours, theirs)
@@ -411,9 +414,10 @@ def test_only_what_is_trained_gets_gradients(frozen):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_backward_can_be_repeated(tied):
-    problem = Problem((2, 8), tied=tied)
-    total = problem.fused().total
+@pytest.mark.parametrize("options", [{}, RECIPE], ids=["eq1", "recipe"])
+def test_backward_can_be_repeated(tied, options):
+    problem = Problem((2, 4, 8), tied=tied)
+    total = problem.fused(**options).total
     first = torch.autograd.grad(total * 3, problem.inputs, retain_graph=True)
     second = torch.autograd.grad(total, problem.inputs)
     assert all(torch.allclose(a, 3 * b) for a, b in zip(first, second, strict=True))
@@ -505,9 +509,11 @@ def test_compile(tied, budget):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
-def test_cuda_gives_what_the_cpu_gives(tied, dtype):
+@pytest.mark.parametrize("options", [{}, RECIPE], ids=["eq1", "recipe"])
+def test_cuda_gives_what_the_cpu_gives(tied, dtype, options):
     problem = Problem((8, 64, 256), tied=tied, batch=64, classes=100, dtype=torch.float32)
-    wanted = problem.gradients(problem.loop())
+    wanted = problem.gradients(problem.loop(**options))
+    options = {name: value.cuda() if torch.is_tensor(value) else value for name, value in options.items()}
     for name in ("z", "weight", "bias", "y", "c"):
         value = getattr(problem, name)
         moved = (
@@ -517,7 +523,7 @@ def test_cuda_gives_what_the_cpu_gives(tied, dtype):
             moved = moved.detach().requires_grad_()
         setattr(problem, name, moved)
     with torch.autocast("cuda", dtype or torch.float16, enabled=dtype is not None):
-        out = problem.fused()
+        out = problem.fused(**options)
     tolerance = 1e-4 if dtype is None else 0.03
     for ours, theirs in zip(problem.gradients(out), wanted, strict=True):
         assert (ours.cpu() - theirs).norm() < tolerance * theirs.norm()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mrl_experiments.losses.classifier import NestedClassifier, NestedHeads
+from mrl_experiments.losses.cross_entropy import nested_cross_entropy_loop
 from mrl_experiments.models.timm_backbone import TimmBackbone
 
 DIMS, CLASSES = (12, 24, 48, 96), 5
@@ -134,6 +135,34 @@ def test_the_first_balanced_runs_stored_no_factors_and_keep_theirs(tied):
     again = NestedHeads((16, 64, 256), CLASSES, tied=tied, balanced=True)
     again.load_state_dict(heads.state_dict())
     torch.testing.assert_close(again.parameters_at(64), heads.parameters_at(64))
+
+
+def test_a_run_begun_while_each_dim_taught_its_own_columns_goes_on_so():
+    now, before = (NestedHeads((8, 16, 32, 64), CLASSES, tied=False, balanced=True) for _ in range(2))
+    stored = {name: value for name, value in now.state_dict().items() if name != "teach_alone"}
+    before.load_state_dict(stored)
+    assert before.teaching == {"teach_alone": 4} and before.norm == 2
+    again = NestedHeads((8, 16, 32, 64), CLASSES, tied=False, balanced=True)
+    again.load_state_dict(before.state_dict())
+    assert again.teaching == before.teaching and again.norm == before.norm
+    again.load_state_dict(now.state_dict())
+    assert again.teaching["teach_alone"] == 1 and again.norm == 4 / 3
+    assert again.teaching["distillation"].tolist() == [0, 0, 0.5, 0]
+
+
+@pytest.mark.parametrize("dims", [(8,), (8, 64), (8, 16, 64)])
+def test_three_dims_or_fewer_have_none_in_the_middle_to_distil_to(dims):
+    heads = NestedHeads(dims, CLASSES, tied=False, balanced=True)
+    assert heads.teaching.get("distillation") is None
+    z, y = torch.randn(6, 64, requires_grad=True), torch.arange(6) % CLASSES
+    options = {"teach_alone": 1, "label_smoothing": 0.1}
+    nn.init.normal_(heads.linear[str(dims[-1])].weight)
+    parameters = [heads.parameters_at(dim) for dim in dims]
+    loop = nested_cross_entropy_loop(z, *map(list, zip(*parameters, strict=True)), y, dims, **options)
+    total = heads(z, y, torch.ones(len(dims)), 0.1).total
+    torch.testing.assert_close(total, loop.sum())
+    ours, theirs = (torch.autograd.grad(value, z, retain_graph=True) for value in (total, loop.sum()))
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("tied", [False, True])

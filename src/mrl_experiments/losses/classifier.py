@@ -18,7 +18,7 @@ from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, prefix
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
-DISTILLED = 0.5  # share of the target of a dim between others that is what the largest dim predicts
+DISTILLED = 0.5  # share of what the largest dim predicts in the target of dims in the middle
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
 # The powers of m by which a step moves logits, below USUAL dims and above; True: of a tied classifier.
 POWERS = {False: (0.0, 0.5), True: (0.4, 0.4)}
@@ -64,6 +64,9 @@ class NestedHeads(nn.Module):
             distillation = torch.zeros(len(self.dims))
             distillation[2:-1] = DISTILLED
             self.register_buffer("distillation", distillation, persistent=False)
+            # Stored, so that an unfinished run goes on as it began.
+            self.register_buffer("teach_alone", torch.tensor(len(self.dims) if tied else 1))
+        self._own_columns = tied  # the same, where reading it waits for no device
         self.linear: nn.Module
         if shared is not None:
             assert tied and len(shared) == num_classes
@@ -122,13 +125,20 @@ class NestedHeads(nn.Module):
         """Which loss teaches what, as options of `nested_cross_entropy`; none in the paper's recipe."""
         if not self.balanced:
             return {}
-        if self.tied:
+        if self._own_columns:
             return {"teach_alone": len(self.dims)}
         return {"teach_alone": 1, "distillation": self.distillation if len(self.dims) > 3 else None}
 
+    @property
+    def norm(self) -> float:
+        """The p of the norm of the weights by which the backbone's gradient is divided (docs/recipe.md)."""
+        return 2 if self._own_columns else 4 / 3
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        if self.balanced:  # the first balanced runs did not store their factors
+        if self.balanced:  # earlier runs stored neither; in the first, a column learned from all dims
             state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, (0.5, 0.5), shared=True))
+            stored = state_dict.setdefault(f"{prefix}teach_alone", torch.tensor(len(self.dims)))
+            self._own_columns = int(stored) == len(self.dims)
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def stored(self) -> Heads:
@@ -230,8 +240,7 @@ class NestedClassifier(Method):
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
         if self.head.balanced and z.requires_grad:
-            # About the length of the losses' sum over that of one: the less they agree, the shorter it is.
-            length = self.weights.norm(2 if self.head.tied else 4 / 3)
+            length = self.weights.norm(self.head.norm)
             z.register_hook(lambda gradient: gradient / length)
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
         return StepOutput(out.total, out.losses, out.correct, len(y))

@@ -36,7 +36,7 @@ def nested_cross_entropy_loop(
     """Return the cross-entropy (L,) of each dim; the sum of c_m times these is Eq. 1: the definition.
 
     z: (N, D). y: (N,) or (N, C). `teach_alone` and `distillation` as in `nested_cross_entropy`; other
-    `options` go to `F.cross_entropy`. Tests compare all else with it.
+    `options` go to `F.cross_entropy`, no `reduction` beside `distillation`. Tests compare all else with it.
     """
     logits = []
     for k, dim in enumerate(dims):
@@ -48,8 +48,10 @@ def nested_cross_entropy_loop(
     if distillation is None:
         return losses
     scale = _sample_scale(y, losses, options.get("ignore_index", -100), class_weight, None)
-    full = logits[-1].detach().softmax(1)
-    soft = [scale @ F.cross_entropy(each, full, class_weight, reduction="none") for each in logits]
+    kept = scale != 0  # what does not count may be NaN
+    full = logits[-1][kept].detach().softmax(1)
+    each_soft = [F.cross_entropy(each[kept], full, class_weight, reduction="none") for each in logits]
+    soft = [scale[kept] @ of_dim for of_dim in each_soft]
     return torch.lerp(losses, torch.stack(soft), distillation.to(losses.dtype))
 
 
@@ -67,7 +69,8 @@ class NestedLosses(NamedTuple):
     """What one pass over the logits of all dims gives.
 
     total: () the weighted sum of the losses, which alone is differentiable.
-    losses: (L,) weighted mean cross-entropy of the samples that count; 0 where none counts.
+    losses: (L,) weighted mean cross-entropy of the samples that count; 0 where none counts. With distillation
+        it is to a target in part predicted, so that losses of dims do not compare.
     correct: (L,) number of samples whose target logit is above all others, float32; a tie is not correct.
     counted: () number of samples that count.
     """
@@ -108,8 +111,9 @@ def nested_cross_entropy(
         ignore_index: samples of this label do not count, whatever their features hold.
         class_weight: (C,) as in `F.cross_entropy`, also for the mean.
         sample_weight: (...) weight of each sample in the mean.
-        teach_alone: so many of the smallest dims alone teach the columns that each adds, of z and of a tied
-            weight: larger dims take these as they are. docs/recipe.md says what that gains.
+        teach_alone: number of the smallest dims whose own columns of z, and of a tied weight, get a gradient
+            from that dim's loss only; larger dims read these as constants. Biases and weights of one dim
+            learn as in Eq. 1. docs/recipe.md says what that gains.
         distillation: (L,) share of each dim's target that is what the largest dim predicts, as a constant
             (Hinton, Vinyals and Dean, 2015, at temperature 1); None is 0 for every dim.
         chunk_bytes: of logits at a time; a sixteenth of the samples is done at a time even if they take more.
@@ -246,7 +250,8 @@ class _Pass:
             predicted = predicted if self.class_weight is None else predicted * self.class_weight
             dense = [(self.distillation, predicted)]
         if y.ndim == 1 and self.class_weight is None:
-            return label[:, None], Target(given * (1 - smoothing), given * smoothing / classes, dense)
+            on_all = given * smoothing / classes if smoothing else 0.0
+            return label[:, None], Target(given * (1 - smoothing), on_all, dense)
         target = (y if y.ndim == 2 else F.one_hot(label, classes)).to(self.sample_scale.dtype)
         target = (1 - smoothing) * target + smoothing / classes
         target = target if self.class_weight is None else target * self.class_weight

@@ -48,8 +48,9 @@ def softmax_grad_(logits: Tensor, label: Tensor, target: Target, scale: Tensor) 
     logits.scatter_(2, label, target_logit)
     top = torch.maximum(target_logit, runner_up)
     loss, mass = target.on_label * (top - target_logit), target.on_label + target.on_all * logits.shape[2]
-    logits.sub_(top)
     smooth = isinstance(target.on_all, Tensor) or target.on_all != 0
+    if smooth or target.dense:
+        logits.sub_(top)
     if smooth:
         loss -= target.on_all * logits.sum(2, keepdim=True)
     for share, dense in target.dense:

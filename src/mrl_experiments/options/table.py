@@ -359,7 +359,7 @@ GROUPS: dict[str, Options] = {
         "label_smoothing": Number("share given to all classes alike", low=0, below=1, example=0.1),
         "nested": Flag("several dims at once; false: a separate model for each"),
         "tied": Flag("one classifier for all dims; null: as the backbone has it", null=True),
-        "recipe": Choice("whether few dims learn faster and teach their features alone", RECIPES),
+        "recipe": Choice("standardized features, few dims that learn faster; or as printed", RECIPES),
         "temperature": Number("where it begins", above=0, example=0.07),
         "similarity": SIMILARITY,
         "pair_share": share("weight of a query's own document beside what whole vectors say"),
