@@ -93,10 +93,10 @@ def trained_double(method):
 
 @pytest.mark.parametrize(("dim", "power"), [(16, 1.0), (256, 0.5)])
 def test_a_step_of_sgd_moves_the_logits_of_few_dims_as_far_as_those_of_128(dim, power):
-    z, y = torch.randn(50, 256), torch.randint(CLASSES, (50,))
+    z, y = torch.randn(50, 256), torch.randint(50, (50,))
     moved = {}
     for balanced in (False, True):
-        heads = NestedHeads((16, 256), CLASSES, tied=False, balanced=balanced)
+        heads = NestedHeads((16, 256), 50, tied=False, balanced=balanced)
         optimizer = torch.optim.SGD(heads.linear.parameters(), lr=1.0)
         heads(z, y, torch.ones(2)).total.backward()
         optimizer.step()
@@ -109,7 +109,7 @@ def test_a_step_moves_the_logits_of_a_tied_classifier_as_far_as_said():
     z, y = torch.randint(2, (1, 256)) * 2.0 - 1, torch.tensor([3])
     moved = {}
     for tied in (False, True):
-        heads = NestedHeads((16, 64, 256), CLASSES, tied=tied, balanced=True)
+        heads = NestedHeads((16, 64, 256), 50, tied=tied, balanced=True)
         optimizer = torch.optim.SGD(heads.linear.parameters(), lr=1.0)
         heads(z, y, torch.ones(3)).total.backward()  # from zero, all dims have the same gradient
         optimizer.step()
@@ -117,6 +117,16 @@ def test_a_step_moves_the_logits_of_a_tied_classifier_as_far_as_said():
         moved[tied] = torch.cat([logits[dim] - heads.parameters_at(dim)[1] for dim in heads.dims])
     shares = torch.tensor([(16 / 128) ** 0.4, (64 / 128) ** 0.4, 2**0.4 / 2**0.5])
     torch.testing.assert_close(moved[True], moved[False] * shares[:, None])
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10, 1000])
+def test_with_few_classes_no_step_moves_logits_further_than_their_number_allows(classes):
+    dims, most = (8, 64, 512), 16 * (classes - 1)
+    heads = {tied: NestedHeads(dims, classes, tied=tied, balanced=True) for tied in (False, True)}
+    moved = heads[False].factors.square() * torch.tensor(dims)
+    torch.testing.assert_close(moved, torch.tensor([128.0, 128.0, 256.0]).clamp(max=most))
+    of_all = heads[True].factors.square().sum()
+    assert of_all == pytest.approx(min(most, 128 * 4**0.4), rel=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -1,5 +1,6 @@
 """MRL, MRL-E and FF: a backbone with linear classifiers of its prefixes (Kusupati et al., 2022, Eq. 1)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, pre
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
 DISTILLED = 0.5  # share of what the largest dim predicts in the target of dims in the middle
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
+STEEPEST = 16  # times C - 1, the directions that C classes need: as far as a step may move logits
 # The powers of m by which a step moves logits, below USUAL dims and above; True: of a tied classifier.
 POWERS = {False: (0.0, 0.5), True: (0.4, 0.4)}
 
@@ -39,7 +41,8 @@ class NestedHeads(nn.Module):
         balanced: Weights are parameters times factors with which a step of SGD moves the logits of m
             features of variance 1 in proportion to the root of m from 128 on, and below as far as at 128.
             Without them it is in proportion to m, and with one rate few dims learn too slowly, or many
-            diverge. Those of a tied classifier move as the power 0.4 of m. The smallest dim alone teaches
+            diverge. Those of a tied classifier move as the power 0.4 of m. With few classes, to which many
+            features are alike, none moves further than 16 (C - 1). The smallest dim alone teaches
             the features it reads, and dims from the third to the last but one learn half from what the
             largest predicts; with a tied classifier, each column learns from the smallest dim that reads it,
             and no dim from another (`nested_cross_entropy`). docs/recipe.md has measurements.
@@ -60,7 +63,7 @@ class NestedHeads(nn.Module):
         super().__init__()
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
         if self.balanced:
-            self.register_buffer("factors", _factors(self.dims, tied, POWERS[tied]))
+            self.register_buffer("factors", _factors(self.dims, tied, POWERS[tied], num_classes))
             distillation = torch.zeros(len(self.dims))
             distillation[2:-1] = DISTILLED
             self.register_buffer("distillation", distillation, persistent=False)
@@ -283,7 +286,13 @@ def batch_sums(logits: Mapping[int, Tensor], labels: Tensor) -> Tensor:
     return torch.column_stack([losses, nested_hits(logits, labels), torch.full_like(losses, len(labels))])
 
 
-def _factors(dims: Sequence[int], tied: bool, powers: tuple[float, float], shared: bool = False) -> Tensor:
+def _factors(
+    dims: Sequence[int],
+    tied: bool,
+    powers: tuple[float, float],
+    classes: float = math.inf,
+    shared: bool = False,
+) -> Tensor:
     """Return the factor of each classifier (L,), or of each column of a tied one (D,): see `NestedHeads`.
 
     shared: whether a column learns from all dims that read it, as in the first balanced runs.
@@ -291,8 +300,10 @@ def _factors(dims: Sequence[int], tied: bool, powers: tuple[float, float], share
     shares = torch.tensor(dims) / USUAL
     below, above = powers
     moved = USUAL * torch.where(shares < 1, shares**below, shares**above)  # by a step, at each dim
+    most = STEEPEST * max(1, classes - 1)
     if not tied:
-        return (moved / torch.tensor(dims)).sqrt()
+        return (moved.clamp(max=most) / torch.tensor(dims)).sqrt()
+    moved = moved * min(1, most / float(moved[-1]))
     start, ends = torch.zeros(1), torch.tensor(dims)
     columns = ends.diff(prepend=start.long())
     teachers = torch.arange(len(dims), 0, -1) if shared else 1
