@@ -66,11 +66,10 @@ def _detach_first(tensor: Tensor, columns: int) -> Tensor:
 
 
 class NestedLosses(NamedTuple):
-    """What one pass over the logits of all dims gives.
+    """What one pass over the logits of all dims gives; with distillation, losses of dims do not compare.
 
     total: () the weighted sum of the losses, which alone is differentiable.
-    losses: (L,) weighted mean cross-entropy of the samples that count; 0 where none counts. With distillation
-        it is to a target in part predicted, so that losses of dims do not compare.
+    losses: (L,) weighted mean cross-entropy of the samples that count; 0 where none counts.
     correct: (L,) number of samples whose target logit is above all others, float32; a tie is not correct.
     counted: () number of samples that count.
     """
