@@ -248,7 +248,7 @@ while index.live < 3600:
     index.refresh()
     versions.add(index.described.generation)
     found = index.search_stages(queries)
-    assert (found.ids >= 0).all() and index.live in range(3000, 3601, 30), index.live
+    assert (found.ids >= 0).all() and index.live in range(3000, 3631, 30), index.live
 print(len(versions))
 """
 
