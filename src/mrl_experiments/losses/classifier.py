@@ -21,7 +21,9 @@ from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, pre
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
 DISTILLED = 0.5  # share of what the largest dim predicts in the target of dims in the middle
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
-STEEPEST = 16  # times C - 1, the directions that C classes need: as far as a step may move logits
+STEEPEST = (
+    16  # times C - 1, for features of C classes come to lie in so many directions: the most a step moves
+)
 # The powers of m by which a step moves logits, below USUAL dims and above; True: of a tied classifier.
 POWERS = {False: (0.0, 0.5), True: (0.4, 0.4)}
 
@@ -49,7 +51,7 @@ class NestedHeads(nn.Module):
     """
 
     factors: Tensor
-    distillation: Tensor
+    distillation: Tensor | None
 
     def __init__(
         self,
@@ -64,8 +66,8 @@ class NestedHeads(nn.Module):
         self.dims, self.tied, self.balanced = tuple(dims), tied, balanced and shared is None
         if self.balanced:
             self.register_buffer("factors", _factors(self.dims, tied, POWERS[tied], num_classes))
-            distillation = torch.zeros(len(self.dims))
-            distillation[2:-1] = DISTILLED
+            shares = [DISTILLED if 2 <= k < len(dims) - 1 else 0.0 for k in range(len(dims))]
+            distillation = torch.tensor(shares) if any(shares) else None
             self.register_buffer("distillation", distillation, persistent=False)
             # Stored, so that an unfinished run goes on as it began.
             self.register_buffer("teach_alone", torch.tensor(len(self.dims) if tied else 1))
@@ -130,7 +132,7 @@ class NestedHeads(nn.Module):
             return {}
         if self._own_columns:
             return {"teach_alone": len(self.dims)}
-        return {"teach_alone": 1, "distillation": self.distillation if len(self.dims) > 3 else None}
+        return {"teach_alone": 1, "distillation": self.distillation}
 
     @property
     def norm(self) -> float:

@@ -24,7 +24,7 @@ class Target(NamedTuple):
 
     on_label: Share
     on_all: Share
-    dense: Sequence[tuple[Share, Tensor]] = ()
+    dense: Sequence[tuple[Share, Tensor]]
 
 
 def softmax_grad_(logits: Tensor, label: Tensor, target: Target, scale: Tensor) -> tuple[Tensor, Tensor]:

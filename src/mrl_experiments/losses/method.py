@@ -22,7 +22,7 @@ class StepOutput:
 
     Attributes:
         loss: (), the weighted sum over dims (Eq. 1), differentiable.
-        losses: (L,), the loss of each dim, detached. To what the method's targets are: validation compares.
+        losses: (L,), the loss of each dim, detached, to the target that the method gives it.
         correct: (L,), number of labels whose top-1 prediction is right, detached float32.
         count: Number of labels that count.
     """
