@@ -30,6 +30,7 @@ from mrl_experiments.data.source import Sample
 from mrl_experiments.losses.classifier import NestedClassifier
 from mrl_experiments.losses.method import Method
 from mrl_experiments.models.timm_backbone import TimmBackbone
+from mrl_experiments.training.optim import TrainingLength, sgd_cyclic
 from mrl_experiments.training.trainer import best_precision
 
 BATCH, SIZE, CLASSES, STEPS = 256, 32, 1000, 4
@@ -119,7 +120,8 @@ class Trainee:
         backbone = TimmBackbone(arch="resnet18", name="resnet18", channels=3, size=SIZE)
         made = method(backbone, CLASSES, name="bench", label_smoothing=0.1, recipe="balanced")
         self.method = made.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(self.method.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+        length = TrainingLength(steps_per_epoch=1000, epochs=1, images_per_step=BATCH)
+        self.optimizer, _ = sgd_cyclic(self.method, length, lr=0.1, nesterov=True, weight_decay=5e-4)
         self.autocast = best_precision("cpu") == "bf16-mixed"
 
     def step(self, images: Tensor, labels: Tensor) -> None:

@@ -62,7 +62,7 @@ def test_the_plan_counts_all_commands_and_runs_none(tmp_path):
 def test_an_unknown_profile_lists_those_there_are(tmp_path):
     done = run(*arguments(tmp_path, profile="other.yaml")[1:], folder=tmp_path)
     assert done.returncode == 2
-    assert "captions, full, language, medium, quick" in done.stderr
+    assert "captions, emoji, fashion, full, language, medium, quick, recipe" in done.stderr
 
 
 @pytest.mark.parametrize(
