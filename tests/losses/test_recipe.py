@@ -8,6 +8,7 @@ from torch import nn
 
 from mrl_experiments.losses.classifier import NestedClassifier, NestedHeads
 from mrl_experiments.losses.cross_entropy import nested_cross_entropy_loop
+from mrl_experiments.losses.decorrelation import decorrelation
 from mrl_experiments.models.timm_backbone import TimmBackbone
 
 DIMS, CLASSES = (12, 24, 48, 96), 5
@@ -67,18 +68,49 @@ def test_what_each_dim_teaches_and_how_long_the_backbones_gradient_is(tied):
         loss = F.cross_entropy(logits, y, label_smoothing=0.1)
         distilled = dim == 48 and not tied
         total = total + c * (0.5 * (loss + F.cross_entropy(logits, full)) if distilled else loss)
-    torch.testing.assert_close(out.loss, total)
     length = 7**0.5 if tied else (3 + 2 ** (4 / 3)) ** (3 / 4)  # norms of the weights 1, 2, 1, 1
+    total = total + 0.0025 * length * covariances(z).square().sum() / 96
+    torch.testing.assert_close(out.loss, total)
     for part, share in ((method.backbone, 1 / length), (method.head, 1)):
         parameters = list(part.parameters())
         theirs = torch.autograd.grad(share * total, parameters, retain_graph=True)
         torch.testing.assert_close(torch.autograd.grad(out.loss, parameters, retain_graph=True), theirs)
 
 
+def covariances(z):
+    """Of different features; 0 on the diagonal."""
+    every = torch.einsum("ni,nj->ij", z, z) / len(z)
+    return every - torch.diag(every.diag())
+
+
+@pytest.mark.parametrize("samples", [7, 40])
+def test_the_penalty_is_the_sum_of_squared_covariances_and_zero_without_any(samples):
+    z = torch.randn(samples, 12, dtype=torch.float64, requires_grad=True)
+    expected = covariances(z).square().sum() / 12
+    penalty = decorrelation(z)
+    torch.testing.assert_close(penalty, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, z)[0] for value in (penalty, expected)))
+    apart = torch.eye(12) * 12**0.5
+    assert decorrelation(apart).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_training_with_a_heavy_penalty_leaves_features_that_repeat_each_other_less():
+    repeated = {}
+    for weight in (0.0, 1.0):
+        method = classifier("balanced")
+        method.head.decorrelation.fill_(weight)
+        trained(method, steps=30)
+        images = torch.randn(256, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+        repeated[weight] = covariances(method.train().embed(images)).square().sum()
+    assert repeated[1.0] < 0.9 * repeated[0.0]
+
+
 def test_a_separate_model_has_the_whole_gradient_of_its_loss():
     method, x = trained_double(classifier("balanced", nested=False, dim=24).double())
     y = torch.arange(len(x)) % CLASSES
-    loss = F.cross_entropy(F.linear(method.embed(x)[:, :24], *method.head.parameters_at(24)), y)
+    z = method.embed(x)[:, :24]
+    loss = F.cross_entropy(F.linear(z, *method.head.parameters_at(24)), y)
+    loss = loss + 0.0025 * covariances(z).square().sum() / 24
     parameters = list(method.parameters())
     ours = torch.autograd.grad(method(x, y).loss, parameters, retain_graph=True)
     torch.testing.assert_close(ours, torch.autograd.grad(loss, parameters))
@@ -149,12 +181,14 @@ def test_the_first_balanced_runs_stored_no_factors_and_keep_theirs(tied):
 
 def test_a_run_begun_while_each_dim_taught_its_own_columns_goes_on_so():
     now, before = (NestedHeads((8, 16, 32, 64), CLASSES, tied=False, balanced=True) for _ in range(2))
-    stored = {name: value for name, value in now.state_dict().items() if name != "teach_alone"}
+    since = ("teach_alone", "decorrelation")
+    stored = {name: value for name, value in now.state_dict().items() if name not in since}
     before.load_state_dict(stored)
+    assert before.decorrelation == 0 and now.decorrelation > 0
     assert before.teaching == {"teach_alone": 4} and before.norm == 2
     again = NestedHeads((8, 16, 32, 64), CLASSES, tied=False, balanced=True)
     again.load_state_dict(before.state_dict())
-    assert again.teaching == before.teaching and again.norm == before.norm
+    assert again.teaching == before.teaching and again.norm == before.norm and again.decorrelation == 0
     again.load_state_dict(now.state_dict())
     assert again.teaching["teach_alone"] == 1 and again.norm == 4 / 3
     assert again.teaching["distillation"].tolist() == [0, 0, 0.5, 0]

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from mrl_experiments.errors import UserError
 from mrl_experiments.heads import Heads
 from mrl_experiments.losses.cross_entropy import NestedLosses, nested_cross_entropy
+from mrl_experiments.losses.decorrelation import decorrelation
 from mrl_experiments.losses.method import IGNORED, Inputs, Method, StepOutput, width_of
 from mrl_experiments.names import RECIPES
 from mrl_experiments.nested_accuracy import nested_hits
 from mrl_experiments.nesting import Dims, NestingSpec, Weights, one_or_many, prefix
 
 BLOCK = 1024  # labels validated at once: the logits of a vocabulary at all dims are many
+DECORRELATED = 0.0025  # weight of the penalty on features that repeat each other, beside divided losses
 DISTILLED = 0.5  # share of what the largest dim predicts in the target of dims in the middle
 USUAL = 128  # dims whose classifiers balanced heads leave as they are
-STEEPEST = (
-    16  # times C - 1, for features of C classes come to lie in so many directions: the most a step moves
-)
+# The most that a step moves logits, over C - 1: features of C classes come to lie in so many directions.
+STEEPEST = 16
 # The powers of m by which a step moves logits, below USUAL dims and above; True: of a tied classifier.
 POWERS = {False: (0.0, 0.5), True: (0.4, 0.4)}
 
@@ -47,9 +48,14 @@ class NestedHeads(nn.Module):
             features are alike, none moves further than 16 (C - 1). The smallest dim alone teaches
             the features it reads, and dims from the third to the last but one learn half from what the
             largest predicts; with a tied classifier, each column learns from the smallest dim that reads it,
-            and no dim from another (`nested_cross_entropy`). docs/recipe.md has measurements.
+            and no dim from another (`nested_cross_entropy`). Features are kept from repeating each other
+            (`decorrelation`). docs/recipe.md has measurements.
+
+    Attributes:
+        decorrelation: () The weight of that penalty.
     """
 
+    decorrelation: Tensor
     factors: Tensor
     distillation: Tensor | None
 
@@ -70,6 +76,7 @@ class NestedHeads(nn.Module):
             distillation = torch.tensor(shares) if any(shares) else None
             self.register_buffer("distillation", distillation, persistent=False)
             # Stored, so that an unfinished run goes on as it began.
+            self.register_buffer("decorrelation", torch.tensor(DECORRELATED))
             self.register_buffer("teach_alone", torch.tensor(len(self.dims) if tied else 1))
         self._own_columns = tied  # the same, where reading it waits for no device
         self.linear: nn.Module
@@ -140,7 +147,8 @@ class NestedHeads(nn.Module):
         return 2 if self._own_columns else 4 / 3
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        if self.balanced:  # earlier runs stored neither; in the first, a column learned from all dims
+        if self.balanced:  # earlier runs stored none of these; in the first, a column learned from all dims
+            state_dict.setdefault(f"{prefix}decorrelation", torch.tensor(0.0))
             state_dict.setdefault(f"{prefix}factors", _factors(self.dims, self.tied, (0.5, 0.5), shared=True))
             stored = state_dict.setdefault(f"{prefix}teach_alone", torch.tensor(len(self.dims)))
             self._own_columns = int(stored) == len(self.dims)
@@ -182,9 +190,10 @@ class NestedClassifier(Method):
         class_weights: Weight of each class in the training's loss, as in `F.cross_entropy`; None is 1.
         nested: Whether there are several dims; False is the baseline FF, a separate model for each dim.
         recipe: "paper", or "balanced": features of image networks have mean 0 and variance 1
-            (`TimmBackbone.standardize`), classifiers of few dims learn faster, few dims alone teach their
-            features, and middle dims learn in part from what the largest predicts (`NestedHeads`). It
-            changes nothing for other backbones. docs/recipe.md has the measurements.
+            (`TimmBackbone.standardize`) and are kept from repeating each other, classifiers of few dims learn
+            faster, few dims alone teach their features, and middle dims learn in part from what the largest
+            predicts (`NestedHeads`). It changes nothing for other backbones. docs/recipe.md has
+            the measurements.
 
     Raises:
         UserError: For values that make no sense together, or no sense for a backbone of this width.
@@ -244,11 +253,14 @@ class NestedClassifier(Method):
     def forward(self, x: Inputs, y: Tensor) -> StepOutput:
         """Return the loss of a batch: inputs x (B, ...), y labels (B, ...) int64 or probabilities (B, C)."""
         z, y = select_labelled(self.embed(x), y)
+        penalty: Tensor | float = 0.0
         if self.head.balanced and z.requires_grad:
             length = self.weights.norm(self.head.norm)
             z.register_hook(lambda gradient: gradient / length)
+            weight = self.head.decorrelation * length  # which its gradient is divided by
+            penalty = weight * decorrelation(prefix(z, self.spec.dims[-1]))
         out = self.head(z, y, self.weights, self.label_smoothing, self.class_weights)
-        return StepOutput(out.total, out.losses, out.correct, len(y))
+        return StepOutput(out.total + penalty, out.losses, out.correct, len(y))
 
     def validate(self, x: Inputs, y: Tensor) -> Tensor:
         """Return sums over the labels of a batch (L, 4): loss, top-1 hits, top-5 hits, number of labels.
