@@ -7,14 +7,15 @@ from torch import Tensor
 def decorrelation(z: Tensor) -> Tensor:
     """Return the sum of the squared covariances of different features, over the number of features.
 
-    The penalty of Cogswell et al., "Reducing Overfitting in Deep Networks by Decorrelating Representations"
-    (2016), which is zero where no feature says what another says.
+    But for a constant the penalty of Cogswell et al., "Reducing Overfitting in Deep Networks by Decorrelating
+    Representations" (2016), which is zero where features are uncorrelated.
 
     Args:
         z: Features (B, D), each of mean 0 over the batch.
 
     Returns:
-        (), in float32 or better: with products rounded to bfloat16, few dims learn slowly (docs/recipe.md).
+        (), in float32 or better: with products rounded to bfloat16, few dims learn slowly
+            (docs/recipe_candidates.md).
 
     Example:
         >>> z = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])  # one feature twice
